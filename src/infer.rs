@@ -1,0 +1,196 @@
+//! The words every room shares: a request, its answer, and what it cost.
+//!
+//! No wire, no queue and no engine is known here.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::tensor::NamedTensor;
+
+/// A model's name: one path component that cannot leave the repository.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ModelName(Arc<str>);
+
+/// A version of a model, as in `<model>/<version>/`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct VersionId(pub u64);
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    #[error(
+        "model name {0:?} is not allowed: expected 1 to {NAME_LENGTH_MAX} letters, digits, '-', '_' or '.', not beginning with '.'"
+    )]
+    Model(String),
+    #[error("version {0:?} is not a number")]
+    Version(String),
+}
+
+/// One inference call after decoding, the same for every wire.
+#[derive(Debug)]
+pub struct InferRequest {
+    pub model: ModelName,
+    /// `None` lets the server choose by the model's version policy.
+    pub version: Option<VersionId>,
+    pub id: Option<String>,
+    pub inputs: Vec<NamedTensor>,
+    /// Names of the outputs wanted; empty means all of them, in the signature's order.
+    pub outputs: Vec<String>,
+    pub schedule: Schedule,
+    pub received_at: Instant,
+    /// Time spent decoding, for the `decode` stage.
+    pub decode: Duration,
+}
+
+/// How a request wants to be queued.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Schedule {
+    /// 1 is the highest priority; 0 asks for the model's default level.
+    pub priority: u64,
+    /// The longest time in the queue before the queue policy's timeout action applies.
+    pub queue_timeout: Option<Duration>,
+    /// After this instant nobody waits for the answer.
+    pub deadline: Option<Instant>,
+}
+
+#[derive(Debug)]
+pub struct InferResponse {
+    pub model: ModelName,
+    pub version: VersionId,
+    pub id: Option<String>,
+    pub outputs: Vec<NamedTensor>,
+    pub usage: Usage,
+}
+
+/// What one request cost, and how it was batched.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Usage {
+    /// From the room's door to the start of its batch.
+    pub queue: Duration,
+    pub compute: ComputeTimes,
+    /// Rows of the batch that the request was part of.
+    pub batch_size: usize,
+    pub batch_reason: BatchReason,
+    /// CPU time of the batch's threads, shared by rows.
+    pub cpu: Duration,
+}
+
+/// The stages of one execution, in wall time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ComputeTimes {
+    /// Gathering the inputs into the engine's memory.
+    pub gather: Duration,
+    pub infer: Duration,
+    /// Handing the outputs out to the requests.
+    pub scatter: Duration,
+}
+
+impl ComputeTimes {
+    pub fn total(&self) -> Duration {
+        self.gather + self.infer + self.scatter
+    }
+}
+
+/// Why a batch was sent when it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BatchReason {
+    /// It reached its largest or a preferred size.
+    Full,
+    /// The longest delay had passed.
+    Delay,
+    /// Waiting longer would have cost somebody's deadline.
+    Deadline,
+    /// A core was idle and waiting was not worth it.
+    Idle,
+}
+
+impl BatchReason {
+    pub const ALL: [Self; 4] = [Self::Full, Self::Delay, Self::Deadline, Self::Idle];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Delay => "delay",
+            Self::Deadline => "deadline",
+            Self::Idle => "idle",
+        }
+    }
+}
+
+impl ModelName {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ModelName {
+    type Err = NameError;
+
+    fn from_str(name: &str) -> Result<Self, NameError> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if name.is_empty() || name.len() > NAME_LENGTH_MAX || name.starts_with('.') || !name.chars().all(allowed) {
+            return Err(NameError::Model(name.chars().take(NAME_LENGTH_MAX).collect()));
+        }
+        Ok(Self(name.into()))
+    }
+}
+
+impl fmt::Display for ModelName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for ModelName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl FromStr for VersionId {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let wrong = || NameError::Version(text.chars().take(NAME_LENGTH_MAX).collect());
+        // `parse` alone would take "+1"; "01" would be a second name for "1".
+        if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) || (text.len() > 1 && text.starts_with('0')) {
+            return Err(wrong());
+        }
+        text.parse().map(Self).map_err(|_| wrong())
+    }
+}
+
+impl fmt::Display for VersionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// Model names are folder names.
+const NAME_LENGTH_MAX: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_cannot_leave_the_repository() {
+        for good in ["digits", "a", "resnet-50", "x_1.v2"] {
+            assert!(good.parse::<ModelName>().is_ok(), "{good}");
+        }
+        for bad in ["", ".", "..", ".hidden", "a/b", "a\\b", "a b", "é", "a\0", "%2e%2e", &"x".repeat(129)] {
+            assert!(bad.parse::<ModelName>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn versions_are_plain_numbers() {
+        assert_eq!("12".parse(), Ok(VersionId(12)));
+        for bad in ["", "v1", "+1", "-1", "01", "1.0", "99999999999999999999999"] {
+            assert!(bad.parse::<VersionId>().is_err(), "{bad:?}");
+        }
+    }
+}

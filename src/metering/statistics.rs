@@ -1,0 +1,136 @@
+//! Cumulative counts and times of one version, as the statistics extension reports them.
+//!
+//! `inference_count` counts rows, `execution_count` runs of the model; their quotient is the mean batch. Times are
+//! summed per request, so that `ns / count` of any two samples' difference is a mean.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::infer::ComputeTimes;
+
+/// The counters of one version. Updated once per batch and once per failed request, under a lock held for nanoseconds.
+#[derive(Debug, Default)]
+pub struct Statistics(Mutex<Snapshot>);
+
+/// A count of events and the time they took together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Total {
+    pub count: u64,
+    pub time: Duration,
+}
+
+/// All counters at one instant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Milliseconds since the epoch; 0 before the first answer.
+    pub last_inference_ms: u64,
+    pub inference_count: u64,
+    pub execution_count: u64,
+    pub success: Total,
+    pub fail: Total,
+    pub queue: Total,
+    pub compute_input: Total,
+    pub compute_infer: Total,
+    pub compute_output: Total,
+    /// Executions by rows of the batch.
+    pub batches: BTreeMap<usize, BatchTotals>,
+}
+
+/// Executions of one batch size.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BatchTotals {
+    pub compute_input: Total,
+    pub compute_infer: Total,
+    pub compute_output: Total,
+}
+
+/// One successful execution: its rows, its times, and for each request the time in the queue and in the server.
+#[derive(Debug)]
+pub struct Settled<'a> {
+    pub rows: usize,
+    pub times: ComputeTimes,
+    pub requests: &'a [RequestTimes],
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct RequestTimes {
+    pub queue: Duration,
+    pub total: Duration,
+}
+
+impl Statistics {
+    pub fn record_batch(&self, settled: &Settled<'_>) {
+        let requests = settled.requests.len();
+        let mut all = self.lock();
+        all.last_inference_ms = now_ms();
+        all.inference_count += settled.rows as u64;
+        all.execution_count += 1;
+        for request in settled.requests {
+            all.success.add(1, request.total);
+            all.queue.add(1, request.queue);
+        }
+        all.compute_input.add(requests, settled.times.gather * times(requests));
+        all.compute_infer.add(requests, settled.times.infer * times(requests));
+        all.compute_output.add(requests, settled.times.scatter * times(requests));
+        let batch = all.batches.entry(settled.rows).or_default();
+        batch.compute_input.add(1, settled.times.gather);
+        batch.compute_infer.add(1, settled.times.infer);
+        batch.compute_output.add(1, settled.times.scatter);
+    }
+
+    /// A request that failed after its model was found.
+    pub fn record_failure(&self, total: Duration) {
+        self.lock().fail.add(1, total);
+    }
+
+    pub fn snapshot(&self) -> Snapshot {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Snapshot> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Total {
+    fn add(&mut self, count: usize, time: Duration) {
+        self.count += count as u64;
+        self.time += time;
+    }
+
+    pub fn nanos(&self) -> u64 {
+        u64::try_from(self.time.as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+fn times(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_add_up() {
+        let statistics = Statistics::default();
+        let ms = Duration::from_millis;
+        let requests = [RequestTimes { queue: ms(1), total: ms(6) }, RequestTimes { queue: ms(3), total: ms(8) }];
+        let times = ComputeTimes { gather: ms(1), infer: ms(3), scatter: ms(1) };
+        statistics.record_batch(&Settled { rows: 5, times, requests: &requests });
+        statistics.record_batch(&Settled { rows: 1, times, requests: &requests[..1] });
+        statistics.record_failure(ms(2));
+        let all = statistics.snapshot();
+        assert_eq!((all.inference_count, all.execution_count), (6, 2));
+        assert_eq!((all.success.count, all.fail.count, all.queue.count), (3, 1, 3));
+        assert_eq!(all.success.time, ms(20));
+        assert_eq!(all.compute_infer, Total { count: 3, time: ms(9) });
+        assert_eq!(all.batches[&5].compute_infer, Total { count: 1, time: ms(3) });
+        assert_eq!(all.batches.values().map(|b| b.compute_infer.count).sum::<u64>(), all.execution_count);
+    }
+}

@@ -1,0 +1,322 @@
+//! Handles of the metrics in the catalogue. Labels are resolved once, when a model loads.
+
+use std::fmt;
+use std::time::Duration;
+
+use prometheus::{
+    Counter, CounterVec, Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+use super::catalogue::{self, Kind, Metric};
+use crate::error::ErrorCode;
+use crate::infer::BatchReason;
+
+/// The families of the catalogue, registered once per process (tests: once per server).
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    request_duration: HistogramVec,
+    stage_duration: HistogramVec,
+    rows: IntCounterVec,
+    batches: IntCounterVec,
+    batch_rows: HistogramVec,
+    queue_requests: IntGaugeVec,
+    queue_bytes: IntGaugeVec,
+    model_cpu: CounterVec,
+    model_ready: IntGaugeVec,
+    model_memory: IntGaugeVec,
+    model_load_duration: GaugeVec,
+    model_loads: IntCounterVec,
+    admission_refused: IntCounterVec,
+    connections: IntGaugeVec,
+    connections_refused: IntCounterVec,
+    pub in_flight_requests: IntGauge,
+    pub in_flight_bytes: IntGauge,
+    pub cores: IntGauge,
+    pub cores_busy: IntGauge,
+    panics: IntCounter,
+    process_cpu: Counter,
+    process_memory: IntGauge,
+    process_fds: IntGauge,
+    /// Requests that named no loaded model.
+    unknown: Vec<IntCounter>,
+}
+
+/// The handles of one loaded version.
+#[derive(Clone)]
+pub struct ModelMetrics {
+    ok: IntCounter,
+    codes: Vec<IntCounter>,
+    pub request_duration: Histogram,
+    pub stages: Stages,
+    pub rows: IntCounter,
+    batches: Vec<IntCounter>,
+    pub batch_rows: Histogram,
+    pub queue_requests: IntGauge,
+    pub queue_bytes: IntGauge,
+    pub cpu: Counter,
+    pub ready: IntGauge,
+    pub memory: IntGauge,
+    pub load_duration: Gauge,
+}
+
+/// The stages of a request, one histogram each.
+#[derive(Clone, Debug)]
+pub struct Stages {
+    pub decode: Histogram,
+    pub queue: Histogram,
+    pub gather: Histogram,
+    pub compute: Histogram,
+    pub encode: Histogram,
+}
+
+/// The handles of one listener.
+#[derive(Clone, Debug)]
+pub struct ListenerMetrics {
+    pub connections: IntGauge,
+    pub refused_limit: IntCounter,
+    pub refused_accept: IntCounter,
+}
+
+impl Metrics {
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let build: IntGaugeVec = register(&registry, &catalogue::BUILD_INFO, IntGaugeVec::new);
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let start: Gauge = register(&registry, &catalogue::PROCESS_START, |opts, _| Gauge::with_opts(opts));
+        start.set(process_start());
+        let requests: IntCounterVec = register(&registry, &catalogue::REQUESTS, IntCounterVec::new);
+        let unknown = codes(&requests, UNKNOWN, "");
+        Self {
+            requests,
+            request_duration: register_histogram(&registry, &catalogue::REQUEST_DURATION),
+            stage_duration: register_histogram(&registry, &catalogue::STAGE_DURATION),
+            rows: register(&registry, &catalogue::ROWS, IntCounterVec::new),
+            batches: register(&registry, &catalogue::BATCHES, IntCounterVec::new),
+            batch_rows: register_histogram(&registry, &catalogue::BATCH_ROWS),
+            queue_requests: register(&registry, &catalogue::QUEUE_REQUESTS, IntGaugeVec::new),
+            queue_bytes: register(&registry, &catalogue::QUEUE_BYTES, IntGaugeVec::new),
+            model_cpu: register(&registry, &catalogue::MODEL_CPU, CounterVec::new),
+            model_ready: register(&registry, &catalogue::MODEL_READY, IntGaugeVec::new),
+            model_memory: register(&registry, &catalogue::MODEL_MEMORY, IntGaugeVec::new),
+            model_load_duration: register(&registry, &catalogue::MODEL_LOAD_DURATION, GaugeVec::new),
+            model_loads: register(&registry, &catalogue::MODEL_LOADS, IntCounterVec::new),
+            admission_refused: register(&registry, &catalogue::ADMISSION_REFUSED, IntCounterVec::new),
+            connections: register(&registry, &catalogue::CONNECTIONS, IntGaugeVec::new),
+            connections_refused: register(&registry, &catalogue::CONNECTIONS_REFUSED, IntCounterVec::new),
+            in_flight_requests: register(&registry, &catalogue::IN_FLIGHT_REQUESTS, |opts, _| {
+                IntGauge::with_opts(opts)
+            }),
+            in_flight_bytes: register(&registry, &catalogue::IN_FLIGHT_BYTES, |opts, _| IntGauge::with_opts(opts)),
+            cores: register(&registry, &catalogue::CORES, |opts, _| IntGauge::with_opts(opts)),
+            cores_busy: register(&registry, &catalogue::CORES_BUSY, |opts, _| IntGauge::with_opts(opts)),
+            panics: register(&registry, &catalogue::PANICS, |opts, _| IntCounter::with_opts(opts)),
+            process_cpu: register(&registry, &catalogue::PROCESS_CPU, |opts, _| Counter::with_opts(opts)),
+            process_memory: register(&registry, &catalogue::PROCESS_MEMORY, |opts, _| IntGauge::with_opts(opts)),
+            process_fds: register(&registry, &catalogue::PROCESS_FDS, |opts, _| IntGauge::with_opts(opts)),
+            unknown,
+            registry,
+        }
+    }
+
+    /// The handles of one version; the families get its labels now.
+    pub fn model(&self, model: &str, version: &str) -> ModelMetrics {
+        let labels = [model, version];
+        let stage = |name| self.stage_duration.with_label_values(&[model, version, name]);
+        ModelMetrics {
+            ok: self.requests.with_label_values(&[model, version, OK]),
+            codes: codes(&self.requests, model, version),
+            request_duration: self.request_duration.with_label_values(&labels),
+            stages: Stages {
+                decode: stage("decode"),
+                queue: stage("queue"),
+                gather: stage("gather"),
+                compute: stage("compute"),
+                encode: stage("encode"),
+            },
+            rows: self.rows.with_label_values(&labels),
+            batches: BatchReason::ALL
+                .iter()
+                .map(|reason| self.batches.with_label_values(&[model, version, reason.as_str()]))
+                .collect(),
+            batch_rows: self.batch_rows.with_label_values(&labels),
+            queue_requests: self.queue_requests.with_label_values(&labels),
+            queue_bytes: self.queue_bytes.with_label_values(&labels),
+            cpu: self.model_cpu.with_label_values(&labels),
+            ready: self.model_ready.with_label_values(&labels),
+            memory: self.model_memory.with_label_values(&labels),
+            load_duration: self.model_load_duration.with_label_values(&labels),
+        }
+    }
+
+    /// Takes the gauges of an unloaded version away; its counters stay, so that rates over the past stay true.
+    pub fn forget(&self, model: &str, version: &str) {
+        let labels = [model, version];
+        for family in [&self.queue_requests, &self.queue_bytes, &self.model_ready, &self.model_memory] {
+            // Absent already is what was wanted.
+            let _ = family.remove_label_values(&labels);
+        }
+        let _ = self.model_load_duration.remove_label_values(&labels);
+    }
+
+    /// Counts one attempt to load a version of `model`.
+    pub fn count_load(&self, model: &str, ok: bool) {
+        self.model_loads.with_label_values(&[model, if ok { OK } else { "failed" }]).inc();
+    }
+
+    /// Counts a refusal at the door.
+    pub fn count_refused(&self, reason: &'static str) {
+        self.admission_refused.with_label_values(&[reason]).inc();
+    }
+
+    /// Counts a request that failed before a model was found for it.
+    pub fn count_unrouted(&self, code: ErrorCode) {
+        self.unknown[code as usize].inc();
+    }
+
+    pub fn listener(&self, name: &'static str) -> ListenerMetrics {
+        ListenerMetrics {
+            connections: self.connections.with_label_values(&[name]),
+            refused_limit: self.connections_refused.with_label_values(&[name, "limit"]),
+            refused_accept: self.connections_refused.with_label_values(&[name, "accept"]),
+        }
+    }
+
+    /// Brings the pool's numbers up to date, which are read rather than counted.
+    pub fn set_pool(&self, cores: usize, busy: usize, panics: u64) {
+        self.cores.set(i64::try_from(cores).unwrap_or(i64::MAX));
+        self.cores_busy.set(i64::try_from(busy).unwrap_or(i64::MAX));
+        self.panics.inc_by(panics.saturating_sub(self.panics.get()));
+    }
+
+    /// All metrics in Prometheus' text format.
+    pub fn render(&self) -> Vec<u8> {
+        self.read_process();
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text).expect("writing metrics into memory succeeds");
+        text
+    }
+
+    fn read_process(&self) {
+        let usage = ProcessUsage::read();
+        self.process_cpu.inc_by((usage.cpu.as_secs_f64() - self.process_cpu.get()).max(0.0));
+        self.process_memory.set(usage.resident_bytes);
+        self.process_fds.set(usage.open_fds);
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl ModelMetrics {
+    pub fn count_ok(&self) {
+        self.ok.inc();
+    }
+
+    pub fn count_error(&self, code: ErrorCode) {
+        self.codes[code as usize].inc();
+    }
+
+    pub fn count_batch(&self, reason: BatchReason, rows: usize) {
+        self.batches[reason as usize].inc();
+        #[expect(clippy::cast_precision_loss, reason = "rows of a batch are far below 2^52")]
+        self.batch_rows.observe(rows as f64);
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+impl fmt::Debug for ModelMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ModelMetrics")
+    }
+}
+
+/// CPU time, memory and files of this process, from `/proc/self`; zeros where that is not mounted.
+#[derive(Default)]
+struct ProcessUsage {
+    cpu: Duration,
+    resident_bytes: i64,
+    open_fds: i64,
+}
+
+impl ProcessUsage {
+    fn read() -> Self {
+        let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+        let pages: i64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
+        let page = i64::try_from(rustix::param::page_size()).unwrap_or(0);
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+        Self {
+            cpu: Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0)),
+            resident_bytes: pages * page,
+            open_fds: std::fs::read_dir("/proc/self/fd").map_or(0, |fds| i64::try_from(fds.count()).unwrap_or(0)),
+        }
+    }
+}
+
+/// Seconds since the epoch at which this process made its metrics, which is the first thing it does.
+fn process_start() -> f64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0.0, |age| age.as_secs_f64())
+}
+
+fn codes(requests: &IntCounterVec, model: &str, version: &str) -> Vec<IntCounter> {
+    ErrorCode::all().map(|code| requests.with_label_values(&[model, version, code.as_str()])).collect()
+}
+
+fn register<T: prometheus::core::Collector + Clone + 'static>(
+    registry: &Registry,
+    metric: &Metric,
+    make: impl FnOnce(Opts, &[&str]) -> prometheus::Result<T>,
+) -> T {
+    let family = make(Opts::new(metric.name, metric.help), metric.labels).expect("the catalogue's names are valid");
+    registry.register(Box::new(family.clone())).expect("a catalogue entry is registered once");
+    family
+}
+
+fn register_histogram(registry: &Registry, metric: &Metric) -> HistogramVec {
+    let Kind::Histogram(bounds) = metric.kind else { unreachable!("{} is no histogram", metric.name) };
+    register(registry, metric, |opts, labels| {
+        HistogramVec::new(HistogramOpts { common_opts: opts, buckets: bounds.to_vec() }, labels)
+    })
+}
+
+/// Value of the `model` label where a request named no loaded model.
+const UNKNOWN: &str = "_unknown";
+const OK: &str = "ok";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_catalogue_entry_is_exported() {
+        let metrics = Metrics::new();
+        metrics.model("m", "1").count_batch(BatchReason::Idle, 1);
+        metrics.count_load("m", true);
+        metrics.count_refused("requests");
+        let _ = metrics.listener("http");
+        let text = String::from_utf8(metrics.render()).unwrap();
+        for metric in catalogue::ALL {
+            let line = format!("# TYPE {} {}", metric.name, metric.kind.as_str());
+            assert!(text.contains(&line), "{} is not exported", metric.name);
+        }
+    }
+
+    #[test]
+    fn an_unloaded_version_leaves_no_gauge() {
+        let metrics = Metrics::new();
+        metrics.model("m", "1").ready.set(1);
+        metrics.forget("m", "1");
+        let text = String::from_utf8(metrics.render()).unwrap();
+        assert!(!text.contains("kinglet_model_ready{model=\"m\""));
+        assert!(text.contains("kinglet_requests_total{code=\"ok\",model=\"m\""));
+    }
+}

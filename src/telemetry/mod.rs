@@ -1,0 +1,14 @@
+//! What the server tells about itself: metrics, logs and trace context.
+//!
+//! `catalogue` names every metric; `metrics` holds the handles, resolved when a model loads and never per request;
+//! `logs` sets up structured logging; `trace` reads and writes W3C trace context. A number is counted by the room that
+//! observes it, through the handles of this one.
+
+pub mod catalogue;
+pub mod config;
+pub mod logs;
+pub mod metrics;
+pub mod trace;
+
+pub use config::TelemetryConfig;
+pub use metrics::{Metrics, ModelMetrics};
