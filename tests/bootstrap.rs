@@ -1,0 +1,102 @@
+//! Holds the committed protocol code to `proto/`: compiles the protocol anew, without protoc, and
+//! compares. With `KINGLET_UPDATE=1` it writes the files instead. Knows no message by name.
+#![allow(clippy::unwrap_used, reason = "a step that fails fails the test")]
+
+use std::fs;
+use std::path::Path;
+
+use prost::Message;
+use prost_types::FileDescriptorSet;
+use protox::Compiler;
+
+#[test]
+fn committed_protocol_code_equals_its_source() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let protocol = compile(&root.join("proto"));
+    let files = [
+        (DESCRIPTORS, encode_without_comments(&protocol)),
+        (SERVER, generate_server(&protocol)),
+        (CLIENT, generate_client(&protocol)),
+    ];
+    let stale: Vec<_> =
+        files.into_iter().filter(|(path, wanted)| fs::read(root.join(path)).ok().as_ref() != Some(wanted)).collect();
+
+    if update_is_asked_for() {
+        for (path, wanted) in stale {
+            fs::write(root.join(path), wanted).unwrap();
+        }
+        return;
+    }
+    let names: Vec<_> = stale.iter().map(|(path, _)| path).collect();
+    assert!(
+        names.is_empty(),
+        "{names:?} differ from what proto/ compiles to; \
+         run `KINGLET_UPDATE=1 cargo test --test bootstrap` and commit the result"
+    );
+}
+
+fn compile(folder: &Path) -> FileDescriptorSet {
+    let mut compiler = Compiler::new([folder]).unwrap();
+    compiler.include_imports(true).include_source_info(true);
+    compiler.open_files(["inference.proto", "model_config.proto"]).unwrap().file_descriptor_set()
+}
+
+fn encode_without_comments(protocol: &FileDescriptorSet) -> Vec<u8> {
+    let mut bare = protocol.clone();
+    for file in &mut bare.file {
+        file.source_code_info = None;
+    }
+    bare.encode_to_vec()
+}
+
+fn generate_server(protocol: &FileDescriptorSet) -> Vec<u8> {
+    let builder = tonic_prost_build::configure()
+        .build_client(false)
+        // Every bytes field is a slice of the message it came in, so no tensor is copied.
+        .bytes(".");
+    generate(builder, SERVER_HEADER, protocol)
+}
+
+/// The messages are the library's own: a test speaks of the same types as the server.
+fn generate_client(protocol: &FileDescriptorSet) -> Vec<u8> {
+    let builder = tonic_prost_build::configure().build_server(false).extern_path(".inference", MESSAGES);
+    generate(builder, CLIENT_HEADER, protocol)
+}
+
+fn generate(builder: tonic_prost_build::Builder, header: &str, protocol: &FileDescriptorSet) -> Vec<u8> {
+    let folder = tempfile::tempdir().unwrap();
+    builder.out_dir(folder.path()).emit_rerun_if_changed(false).compile_fds(protocol.clone()).unwrap();
+    let code = fs::read_to_string(folder.path().join("inference.rs")).unwrap();
+    format!("{header}\n{code}").into_bytes()
+}
+
+#[expect(clippy::disallowed_methods, reason = "a switch of this test alone, no setting of the server")]
+fn update_is_asked_for() -> bool {
+    std::env::var("KINGLET_UPDATE").is_ok_and(|value| value == "1")
+}
+
+const DESCRIPTORS: &str = "src/proto/descriptor.bin";
+const SERVER: &str = "src/proto/inference.rs";
+const CLIENT: &str = "tests/support/inference_client.rs";
+const MESSAGES: &str = "::kinglet::proto::inference";
+
+const SERVER_HEADER: &str = "\
+//! Messages and server of package `inference`, made from `proto/` by `tests/bootstrap.rs`.
+//! Knows the wire and nothing of its meaning.
+";
+
+const CLIENT_HEADER: &str = "\
+//! Client of `inference.GRPCInferenceService` for tests, made from `proto/` by
+//! `tests/bootstrap.rs`. Its messages are the library's; it knows nothing of their meaning.
+#![allow(
+    clippy::all,
+    clippy::nursery,
+    clippy::pedantic,
+    clippy::allow_attributes_without_reason,
+    dead_code,
+    missing_debug_implementations,
+    unreachable_pub,
+    unused_qualifications,
+    reason = \"generated code keeps its generator's style, and no test makes every call\"
+)]
+";
