@@ -1,0 +1,150 @@
+//! A batch as an engine sees it: for every input the pieces of its entries, not yet copied together.
+//!
+//! Gathering is the engine's, so that it copies once and into its own layout. What a piece belongs to is not known
+//! here: entry *i* of the batch gets share *i* of the answer.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::infer::ComputeTimes;
+use crate::tensor::{DType, Shape, Tensor};
+
+/// The inputs of one run, in the signature's order.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    pub inputs: Vec<BatchInput>,
+    /// Rows of each entry; a plan that never merges gets one entry.
+    pub rows: Vec<usize>,
+}
+
+/// One input of all entries: their bytes, in entry order, and the shape they have together.
+#[derive(Clone, Debug)]
+pub struct BatchInput {
+    pub dtype: DType,
+    pub shape: Shape,
+    pub pieces: Vec<Bytes>,
+}
+
+/// The outputs of one entry, in the signature's order.
+pub type Share = Vec<Tensor>;
+
+/// What a run gave back: one share per entry, in entry order, and where the time went.
+#[derive(Debug)]
+pub struct Executed {
+    pub shares: Vec<Share>,
+    pub times: ComputeTimes,
+    /// CPU time of helper threads, which the calling thread's own clock does not see.
+    pub helper_cpu: Duration,
+}
+
+impl Batch {
+    /// Merges the inputs of entries along axis 0. All entries have the same datatypes and row shapes; `rows` says how
+    /// many batch elements each has.
+    ///
+    /// # Panics
+    /// When there is no entry.
+    pub fn merge(entries: &[Vec<Tensor>], rows: Vec<usize>) -> Self {
+        let first = entries.first().expect("a batch has at least one entry");
+        let total = rows.iter().sum();
+        let inputs = first
+            .iter()
+            .enumerate()
+            .map(|(position, tensor)| BatchInput {
+                dtype: tensor.dtype(),
+                shape: if entries.len() == 1 { tensor.shape().clone() } else { tensor.shape().with_rows(total) },
+                pieces: entries.iter().map(|entry| entry[position].bytes().clone()).collect(),
+            })
+            .collect();
+        Self { inputs, rows }
+    }
+
+    pub fn rows_total(&self) -> usize {
+        self.rows.iter().sum()
+    }
+
+    /// The entry at `position` as a batch of its own.
+    pub fn entry(&self, position: usize) -> Self {
+        let rows = self.rows[position];
+        let inputs = self
+            .inputs
+            .iter()
+            .map(|input| BatchInput {
+                dtype: input.dtype,
+                shape: if self.rows.len() == 1 { input.shape.clone() } else { input.shape.with_rows(rows) },
+                pieces: vec![input.pieces[position].clone()],
+            })
+            .collect();
+        Self { inputs, rows: vec![rows] }
+    }
+}
+
+impl BatchInput {
+    /// Copies the pieces one behind the other.
+    ///
+    /// # Panics
+    /// When the pieces do not fill `into`: both come from the same checked shapes.
+    pub fn gather(&self, into: &mut [u8]) {
+        let mut at = 0;
+        for piece in &self.pieces {
+            into[at..at + piece.len()].copy_from_slice(piece);
+            at += piece.len();
+        }
+        assert_eq!(at, into.len(), "the pieces of an input fill its gathered form");
+    }
+
+    /// The pieces as one tensor, without a copy where there is only one.
+    pub fn to_tensor(&self) -> Tensor {
+        let bytes = match self.pieces.as_slice() {
+            [piece] => piece.clone(),
+            pieces => pieces.concat().into(),
+        };
+        Tensor::new(self.dtype, self.shape.clone(), bytes).expect("pieces of checked tensors make a checked tensor")
+    }
+}
+
+/// Cuts outputs that cover the whole batch into one share per entry, sharing their bytes.
+pub fn scatter(outputs: &[Tensor], rows: &[usize]) -> Vec<Share> {
+    if rows.len() == 1 {
+        return vec![outputs.to_vec()];
+    }
+    let mut shares: Vec<Share> = rows.iter().map(|_| Vec::with_capacity(outputs.len())).collect();
+    for output in outputs {
+        for (share, piece) in shares.iter_mut().zip(output.split_rows(rows)) {
+            share.push(piece);
+        }
+    }
+    shares
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn entry(rows: usize, seed: u8) -> Vec<Tensor> {
+        let tensor = |width: usize| {
+            let bytes: Bytes = (0..rows * width).map(|i| seed.wrapping_add(u8::try_from(i % 251).unwrap())).collect();
+            Tensor::new(DType::U8, Shape::new(&[rows, width]), bytes).unwrap()
+        };
+        vec![tensor(3), tensor(0), tensor(1)]
+    }
+
+    proptest! {
+        #[test]
+        fn scatter_undoes_gather(rows in prop::collection::vec(1usize..5, 1..6)) {
+            let entries: Vec<_> = rows.iter().zip(0..).map(|(&rows, seed)| entry(rows, seed * 40)).collect();
+            let batch = Batch::merge(&entries, rows.clone());
+            let whole: Vec<Tensor> = batch.inputs.iter().map(BatchInput::to_tensor).collect();
+            prop_assert_eq!(scatter(&whole, &batch.rows), entries.clone());
+            for (position, entry) in entries.iter().enumerate() {
+                let alone: Vec<Tensor> = batch.entry(position).inputs.iter().map(BatchInput::to_tensor).collect();
+                prop_assert_eq!(&alone, entry);
+            }
+            let mut gathered = vec![0; whole[0].bytes().len()];
+            batch.inputs[0].gather(&mut gathered);
+            prop_assert_eq!(&gathered[..], &whole[0].bytes()[..]);
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! Room 5: tensors in, tensors out. Synchronous; knows no request, no queue and no wire.
+//!
+//! An [`Engine`] turns a model file into a [`Plan`]; a plan runs batches on cores that the caller holds. Everything
+//! the server must know to merge, refuse or explain stands in the plan's [`Signature`], [`Merging`] and [`Part`]s.
+
+pub mod batch;
+pub mod config;
+pub mod pool;
+pub mod signature;
+
+mod beneath;
+mod choice;
+mod identity;
+mod model_file;
+mod onnx_signature;
+mod proto;
+#[cfg(test)]
+mod testing;
+mod tract;
+mod value_kinds;
+
+use std::fmt::Debug;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use config::EngineConfig;
+pub use batch::{Batch, BatchInput, Executed, Share};
+pub use choice::{Automatic, by_name};
+pub use identity::Identity;
+pub use pool::{Cores, Pool};
+pub use signature::{Dim, Signature, TensorSpec};
+pub use tract::Tract;
+
+/// Loads models of one kind. One value serves the whole process.
+pub trait Engine: Debug + Send + Sync {
+    /// The name in configuration, metrics and `inspect`.
+    fn name(&self) -> &'static str;
+
+    /// Reads, checks and prepares a model. May take seconds; runs on a loader thread, never on a serving one.
+    ///
+    /// # Errors
+    /// When the model is broken, or needs something this engine does not have; the error names it.
+    fn load(&self, model: &ModelFile, options: &LoadOptions) -> Result<Box<dyn Plan>, EngineError>;
+}
+
+/// A loaded model, ready to run from any number of threads at once.
+pub trait Plan: Debug + Send + Sync {
+    fn signature(&self) -> &Signature;
+
+    /// Whether several requests may share one run.
+    fn merging(&self) -> &Merging;
+
+    /// Which engine runs which part of the model and why, for `inspect` and metadata.
+    fn parts(&self) -> &[Part];
+
+    /// Bytes this plan holds for weights and prepared copies, as far as the engine can tell.
+    fn memory_bytes(&self) -> u64;
+
+    /// Runs one batch. Its answer for an entry is bit for bit the same in any company.
+    ///
+    /// # Errors
+    /// `InvalidShape` when the model cannot take these extents; `Failed` when the run itself failed.
+    fn run(&self, batch: &Batch, cores: &Cores) -> Result<Executed, EngineError>;
+
+    /// Runs the plan on made-up rows to learn what only a run can tell, such as which batch form is faster. Called
+    /// once before the plan serves.
+    ///
+    /// # Errors
+    /// As `run`.
+    fn warm_up(&self, batch_size_max: usize, cores: &Cores) -> Result<(), EngineError>;
+}
+
+/// Where a model's bytes are: `model.onnx` in a folder that also holds its external data.
+#[derive(Clone, Debug)]
+pub struct ModelFile {
+    /// The folder of the version; external data is opened strictly beneath it.
+    pub folder: PathBuf,
+    /// The file's name in the folder.
+    pub file: String,
+}
+
+/// What a load may use, and what configuration says about the model.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// The most bytes a model file and its external data may have together.
+    pub model_bytes_max: u64,
+    /// The most plans for distinct input shapes a model may keep, where it needs one per shape.
+    pub shape_plans_max: usize,
+    /// The largest batch that will be run.
+    pub batch_size_max: usize,
+    /// The longest a warm-up may probe batch sizes.
+    pub warm_up_time_max: Duration,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self {
+            model_bytes_max: 2 << 30,
+            shape_plans_max: 16,
+            batch_size_max: 64,
+            warm_up_time_max: Duration::from_millis(200),
+        }
+    }
+}
+
+/// Whether rows of different requests may be merged into one run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Merging {
+    /// Axis 0 is free on every input and output, and no operator mixes rows.
+    Rows,
+    /// Requests run one at a time; `operator` names the obstacle, `reason` says why it is one.
+    Alone { operator: String, reason: String },
+}
+
+/// A part of a model and who runs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    pub engine: &'static str,
+    /// Operators of the part, each with how often it occurs.
+    pub operators: Vec<(String, usize)>,
+    pub parameters: u64,
+    /// Multiply-accumulates of one row, where the engine can count them.
+    pub macs: Option<u64>,
+    pub reason: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The file cannot be read or is no valid model.
+    #[error("invalid model: {0}")]
+    InvalidModel(String),
+    /// The model is valid, but this engine lacks or refuses an operator.
+    #[error("operator {operator} is not served: {reason}")]
+    UnsupportedOperator { operator: String, reason: String },
+    /// A tensor type that no engine has.
+    #[error("tensor {tensor:?} has type {dtype}, which is not served")]
+    UnsupportedType { tensor: String, dtype: String },
+    /// The extents of this request do not fit the model.
+    #[error("the model cannot take these input shapes: {0}")]
+    InvalidShape(String),
+    #[error("the run failed: {0}")]
+    Failed(String),
+    #[error("the model file needs {needed} bytes, the limit is {limit}")]
+    TooLarge { needed: u64, limit: u64 },
+}

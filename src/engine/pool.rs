@@ -1,0 +1,320 @@
+//! The one compute pool of the process. A thread is a core; a job owns the core it runs on before it starts.
+//!
+//! Because a job holds its core's permit, no job ever waits inside the pool: fairness between models is the order in
+//! which they asked for a core. A running job may borrow cores that happen to be free ([`Cores::for_each`]). Tokio
+//! threads only ever wait for permits here; pool threads never await.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Threads that run kernels, and the permits to use them.
+#[derive(Clone)]
+pub struct Pool {
+    shared: Arc<Shared>,
+    _closer: Arc<Closer>,
+}
+
+/// Ends the threads when the last handle of the pool is gone.
+struct Closer(Arc<Shared>);
+
+/// The right to run one job now.
+#[derive(Debug)]
+pub struct Core {
+    _permit: OwnedSemaphorePermit,
+}
+
+/// What a running job may use: the core it runs on, and others while they are free.
+pub struct Cores {
+    shared: Arc<Shared>,
+    /// The most cores the job may use at once, its own included.
+    limit: usize,
+    helper_cpu_nanos: Arc<AtomicU64>,
+    /// Given back when the job ends, whatever way it ends.
+    _core: Core,
+}
+
+/// A unit of parallel work: called once for every index.
+pub type Work = Arc<dyn Fn(usize) + Send + Sync>;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+struct Shared {
+    free: Arc<Semaphore>,
+    size: usize,
+    jobs: Mutex<Jobs>,
+    wake: Condvar,
+    panics: AtomicU64,
+}
+
+#[derive(Default)]
+struct Jobs {
+    queue: VecDeque<Job>,
+    closed: bool,
+}
+
+impl Pool {
+    /// Starts `size` threads; `None` takes what affinity, cpuset and cgroup quota allow this process.
+    pub fn start(size: Option<usize>) -> Self {
+        let size = size.unwrap_or_else(cores_available).max(1);
+        let shared = Arc::new(Shared {
+            free: Arc::new(Semaphore::new(size)),
+            size,
+            jobs: Mutex::default(),
+            wake: Condvar::new(),
+            panics: AtomicU64::new(0),
+        });
+        for index in 0..size {
+            let shared = Arc::clone(&shared);
+            thread::Builder::new()
+                .name(format!("kinglet-core-{index}"))
+                .spawn(move || shared.work())
+                .expect("the system starts one thread per core");
+        }
+        Self { _closer: Arc::new(Closer(Arc::clone(&shared))), shared }
+    }
+
+    pub fn size(&self) -> usize {
+        self.shared.size
+    }
+
+    /// Cores nobody uses at this moment.
+    pub fn idle(&self) -> usize {
+        self.shared.free.available_permits()
+    }
+
+    /// Jobs that ended in a panic since the start.
+    pub fn panics(&self) -> u64 {
+        self.shared.panics.load(Ordering::Relaxed)
+    }
+
+    /// Waits for a core, in the order of asking.
+    pub async fn acquire(&self) -> Core {
+        let permit = Arc::clone(&self.shared.free).acquire_owned().await;
+        Core { _permit: permit.expect("the pool's semaphore is never closed") }
+    }
+
+    pub fn try_acquire(&self) -> Option<Core> {
+        Some(Core { _permit: Arc::clone(&self.shared.free).try_acquire_owned().ok()? })
+    }
+
+    /// Starts a job on a core held by the caller; the job gives the core back by dropping its `Cores`. `limit` is the
+    /// most cores it may use, its own included. A panic ends the job and gives the core back; what the job owned is
+    /// dropped, which is how its waiters learn of it.
+    pub fn spawn(&self, core: Core, limit: usize, job: impl FnOnce(Cores) + Send + 'static) {
+        let cores = Cores { shared: Arc::clone(&self.shared), limit, helper_cpu_nanos: Arc::default(), _core: core };
+        self.shared.push(Box::new(move || job(cores)));
+    }
+}
+
+impl Drop for Closer {
+    fn drop(&mut self) {
+        self.0.lock().closed = true;
+        self.0.wake.notify_all();
+    }
+}
+
+impl Cores {
+    /// Cores this job may use at most, its own included.
+    pub fn limit(&self) -> usize {
+        self.limit.min(self.shared.size)
+    }
+
+    /// Calls `work` for every index below `count`, on this core and on free ones up to the limit, and returns when
+    /// all calls have ended.
+    ///
+    /// # Panics
+    /// When a call panicked.
+    pub fn for_each(&self, count: usize, work: Work) {
+        let fork =
+            Arc::new(Fork { next: AtomicUsize::new(0), count, work, ended: Mutex::default(), wake: Condvar::new() });
+        for _ in 1..self.limit().min(count) {
+            let Ok(permit) = Arc::clone(&self.shared.free).try_acquire_owned() else { break };
+            let fork = Arc::clone(&fork);
+            let helper_cpu = Arc::clone(&self.helper_cpu_nanos);
+            self.shared.push(Box::new(move || {
+                let started = thread_cpu_time();
+                fork.run();
+                let used = thread_cpu_time().saturating_sub(started);
+                helper_cpu.fetch_add(u64::try_from(used.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+                drop(permit);
+            }));
+        }
+        fork.run();
+        assert!(fork.join() == 0, "a part of a parallel step panicked");
+    }
+
+    /// CPU time spent by borrowed cores so far.
+    pub fn helper_cpu(&self) -> Duration {
+        Duration::from_nanos(self.helper_cpu_nanos.load(Ordering::Relaxed))
+    }
+}
+
+/// One `for_each`: indices handed out one by one, and a count of those that ended.
+struct Fork {
+    next: AtomicUsize,
+    count: usize,
+    work: Work,
+    ended: Mutex<Ended>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct Ended {
+    indices: usize,
+    panics: usize,
+}
+
+impl Fork {
+    fn run(&self) {
+        loop {
+            let index = self.next.fetch_add(1, Ordering::Relaxed);
+            if index >= self.count {
+                return;
+            }
+            let outcome = catch_unwind(AssertUnwindSafe(|| (self.work)(index)));
+            let mut ended = lock(&self.ended);
+            ended.indices += 1;
+            ended.panics += usize::from(outcome.is_err());
+            if ended.indices == self.count {
+                self.wake.notify_all();
+            }
+        }
+    }
+
+    /// Waits for the indices that other cores took; a helper that never started is not waited for.
+    fn join(&self) -> usize {
+        let mut ended = lock(&self.ended);
+        while ended.indices < self.count {
+            ended = self.wake.wait(ended).unwrap_or_else(PoisonError::into_inner);
+        }
+        ended.panics
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Jobs> {
+        lock(&self.jobs)
+    }
+
+    fn push(&self, job: Job) {
+        self.lock().queue.push_back(job);
+        self.wake.notify_one();
+    }
+
+    fn work(&self) {
+        while let Some(job) = self.next() {
+            if catch_unwind(AssertUnwindSafe(job)).is_err() {
+                self.panics.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn next(&self) -> Option<Job> {
+        let mut jobs = self.lock();
+        loop {
+            if let Some(job) = jobs.queue.pop_front() {
+                return Some(job);
+            }
+            if jobs.closed {
+                return None;
+            }
+            jobs = self.wake.wait(jobs).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").field("size", &self.size()).field("idle", &self.idle()).finish()
+    }
+}
+
+impl fmt::Debug for Cores {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cores").field("limit", &self.limit()).finish()
+    }
+}
+
+/// CPU time of the calling thread.
+pub fn thread_cpu_time() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
+}
+
+/// Cores that affinity, cpuset and the cgroup's quota (version 1 and 2) leave to this process.
+pub fn cores_available() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// A panic is counted where it happens; the state behind these locks is a queue or two counters, whole at any time.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::sync_channel;
+
+    use super::*;
+
+    fn run_on<T: Send + 'static>(pool: &Pool, limit: usize, job: impl FnOnce(Cores) -> T + Send + 'static) -> T {
+        let (send, receive) = sync_channel(1);
+        let core = pool.try_acquire().unwrap();
+        pool.spawn(core, limit, move |cores| send.send(job(cores)).unwrap());
+        receive.recv().unwrap()
+    }
+
+    fn wait_idle(pool: &Pool) {
+        while pool.idle() < pool.size() {
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn for_each_calls_every_index_once() {
+        let pool = Pool::start(Some(3));
+        let calls: Arc<Vec<AtomicUsize>> = Arc::new((0..100).map(|_| AtomicUsize::new(0)).collect());
+        let seen = Arc::clone(&calls);
+        run_on(&pool, 3, move |cores| {
+            cores.for_each(
+                100,
+                Arc::new(move |i| {
+                    seen[i].fetch_add(1, Ordering::Relaxed);
+                }),
+            );
+        });
+        assert!(calls.iter().all(|c| c.load(Ordering::Relaxed) == 1));
+        wait_idle(&pool);
+    }
+
+    #[test]
+    fn a_panic_ends_its_job_and_gives_the_core_back() {
+        let pool = Pool::start(Some(2));
+        let (send, receive) = sync_channel::<()>(1);
+        pool.spawn(pool.try_acquire().unwrap(), 2, move |cores| {
+            let _dropped_by_the_panic = send;
+            cores.for_each(4, Arc::new(|i| assert!(i != 2)));
+        });
+        assert!(receive.recv().is_err());
+        wait_idle(&pool);
+        assert_eq!(pool.panics(), 1);
+        assert_eq!(run_on(&pool, 1, |_| 7), 7);
+    }
+
+    #[test]
+    fn a_core_is_held_until_its_job_ends() {
+        let pool = Pool::start(Some(1));
+        let (go, wait) = sync_channel::<()>(0);
+        pool.spawn(pool.try_acquire().unwrap(), 1, move |_| wait.recv().unwrap());
+        assert!(pool.try_acquire().is_none());
+        go.send(()).unwrap();
+        wait_idle(&pool);
+    }
+}

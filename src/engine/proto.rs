@@ -1,0 +1,77 @@
+//! Makes and reads the small pieces of ONNX messages: nodes, attributes, constants, declarations.
+
+use tract_onnx::pb::attribute_proto::AttributeType;
+use tract_onnx::pb::tensor_proto::DataType;
+use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
+use tract_onnx::pb::{
+    AttributeProto, NodeProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto,
+};
+
+/// A node of the standard domain, named after its first output.
+pub(super) fn node(op_type: &str, inputs: &[&str], outputs: &[&str], attributes: Vec<AttributeProto>) -> NodeProto {
+    NodeProto {
+        op_type: op_type.into(),
+        name: outputs.first().map(|name| (*name).to_owned()).unwrap_or_default(),
+        input: inputs.iter().map(|name| (*name).to_owned()).collect(),
+        output: outputs.iter().map(|name| (*name).to_owned()).collect(),
+        attribute: attributes,
+        ..NodeProto::default()
+    }
+}
+
+pub(super) fn int(name: &str, i: i64) -> AttributeProto {
+    AttributeProto { name: name.into(), r#type: AttributeType::Int as i32, i, ..AttributeProto::default() }
+}
+
+pub(super) fn ints(name: &str, ints: &[i64]) -> AttributeProto {
+    let r#type = AttributeType::Ints as i32;
+    AttributeProto { name: name.into(), r#type, ints: ints.to_vec(), ..AttributeProto::default() }
+}
+
+pub(super) fn attribute<'a>(node: &'a NodeProto, name: &str) -> Option<&'a AttributeProto> {
+    node.attribute.iter().find(|attribute| attribute.name == name)
+}
+
+/// An integer attribute, or the value it has when it is not there.
+pub(super) fn int_or(node: &NodeProto, name: &str, default: i64) -> i64 {
+    attribute(node, name).map_or(default, |attribute| attribute.i)
+}
+
+pub(super) fn floats(name: &str, dims: &[i64], values: &[f32]) -> TensorProto {
+    let raw_data = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    TensorProto { name: name.into(), dims: dims.to_vec(), data_type: DataType::Float as i32, raw_data, ..Default::default() }
+}
+
+pub(super) fn tensor_type(data_type: DataType, dims: Vec<Dimension>) -> TypeProto {
+    let shape = Some(TensorShapeProto { dim: dims });
+    let tensor = type_proto::Tensor { elem_type: data_type as i32, shape };
+    TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..TypeProto::default() }
+}
+
+/// An axis: a number is a fixed extent, anything else the name of a free one.
+pub(super) fn dim(text: &str) -> Dimension {
+    let value = match text.parse::<u32>() {
+        Ok(extent) => dimension::Value::DimValue(extent.into()),
+        Err(_) => dimension::Value::DimParam(text.to_owned()),
+    };
+    Dimension { value: Some(value), ..Dimension::default() }
+}
+
+/// A declaration with named free axes.
+pub(super) fn value_free(name: &str, data_type: DataType, dims: &[&str]) -> ValueInfoProto {
+    let r#type = Some(tensor_type(data_type, dims.iter().map(|text| dim(text)).collect()));
+    ValueInfoProto { name: name.into(), r#type, ..ValueInfoProto::default() }
+}
+
+/// A declaration with fixed axes.
+#[cfg(test)]
+pub(super) fn value(name: &str, data_type: DataType, dims: &[i64]) -> ValueInfoProto {
+    let dims: Vec<String> = dims.iter().map(ToString::to_string).collect();
+    value_free(name, data_type, &dims.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+#[cfg(test)]
+pub(super) fn longs(name: &str, dims: &[i64], values: &[i64]) -> TensorProto {
+    let raw_data = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    TensorProto { name: name.into(), dims: dims.to_vec(), data_type: DataType::Int64 as i32, raw_data, ..Default::default() }
+}

@@ -1,0 +1,145 @@
+//! Names, datatypes and shapes of a model's inputs and outputs, and the check of a request against them.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use crate::tensor::{DType, Shape};
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Signature {
+    pub inputs: Vec<TensorSpec>,
+    pub outputs: Vec<TensorSpec>,
+}
+
+/// One input or output. Extents include the batch axis.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorSpec {
+    pub name: String,
+    pub dtype: DType,
+    pub dims: Vec<Dim>,
+}
+
+/// One extent of a tensor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Dim {
+    Fixed(usize),
+    /// Decided by each request. Axes of one name have one extent in one request.
+    Free(Option<String>),
+}
+
+/// A request's shape that does not fit a signature.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("input {input:?} expects shape {expected}, got {got}{note}")]
+pub struct ShapeMismatch {
+    pub input: String,
+    pub expected: String,
+    pub got: Shape,
+    pub note: String,
+}
+
+/// The extents that a request has given to named axes so far.
+pub type Bindings<'a> = HashMap<&'a str, usize>;
+
+impl Signature {
+    pub fn input(&self, name: &str) -> Option<&TensorSpec> {
+        self.inputs.iter().find(|spec| spec.name == name)
+    }
+
+    pub fn output(&self, name: &str) -> Option<&TensorSpec> {
+        self.outputs.iter().find(|spec| spec.name == name)
+    }
+
+    /// Whether axis 0 is free on every input and output: the first condition for merging requests.
+    pub fn is_batched(&self) -> bool {
+        let mut specs = self.inputs.iter().chain(&self.outputs).peekable();
+        specs.peek().is_some() && specs.all(|spec| matches!(spec.dims.first(), Some(Dim::Free(_))))
+    }
+}
+
+impl TensorSpec {
+    /// Checks one shape, and that axes of one name agree over the request.
+    ///
+    /// # Errors
+    /// When rank or an extent differ.
+    pub fn check<'a>(&'a self, shape: &Shape, bindings: &mut Bindings<'a>) -> Result<(), ShapeMismatch> {
+        if shape.len() != self.dims.len() {
+            return Err(self.mismatch(shape, String::new()));
+        }
+        for (dim, &got) in self.dims.iter().zip(shape.iter()) {
+            match dim {
+                Dim::Fixed(expected) if *expected != got => return Err(self.mismatch(shape, String::new())),
+                Dim::Free(Some(name)) => {
+                    let bound = *bindings.entry(name).or_insert(got);
+                    if bound != got {
+                        return Err(self.mismatch(shape, format!(" ({name} is {bound} in another input)")));
+                    }
+                }
+                Dim::Fixed(_) | Dim::Free(None) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The extents as the protocol prints them: -1 for a free one.
+    pub fn wire_dims(&self) -> impl Iterator<Item = i64> {
+        self.dims.iter().map(|dim| match dim {
+            Dim::Fixed(extent) => i64::try_from(*extent).unwrap_or(i64::MAX),
+            Dim::Free(_) => -1,
+        })
+    }
+
+    /// The extents with their names, as `inspect` and error messages show them.
+    pub fn shown_dims(&self) -> String {
+        let dims: Vec<String> = self.dims.iter().map(ToString::to_string).collect();
+        format!("[{}]", dims.join(","))
+    }
+
+    fn mismatch(&self, got: &Shape, note: String) -> ShapeMismatch {
+        ShapeMismatch { input: self.name.clone(), expected: self.shown_dims(), got: got.clone(), note }
+    }
+}
+
+impl fmt::Display for Dim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(extent) => fmt::Display::fmt(extent, f),
+            Self::Free(Some(name)) => f.write_str(name),
+            Self::Free(None) => f.write_str("-1"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(dims: Vec<Dim>) -> TensorSpec {
+        TensorSpec { name: "x".into(), dtype: DType::F32, dims }
+    }
+
+    fn named(name: &str) -> Dim {
+        Dim::Free(Some(name.into()))
+    }
+
+    fn check(dims: Vec<Dim>, shape: &[usize], refused: Option<&str>) {
+        let spec = spec(dims);
+        let mut bindings = Bindings::from([("n", 2)]);
+        let result = spec.check(&Shape::new(shape), &mut bindings).map_err(|e| e.to_string());
+        assert_eq!(result.err().as_deref(), refused);
+    }
+
+    #[test]
+    fn shapes_are_checked_with_names() {
+        check(vec![], &[], None);
+        check(vec![Dim::Fixed(3)], &[3], None);
+        check(vec![Dim::Fixed(3)], &[4], Some("input \"x\" expects shape [3], got [4]"));
+        check(vec![Dim::Fixed(3)], &[3, 1], Some("input \"x\" expects shape [3], got [3,1]"));
+        check(vec![Dim::Free(None), named("h")], &[9, 0], None);
+        check(
+            vec![named("h"), named("h")],
+            &[4, 5],
+            Some("input \"x\" expects shape [h,h], got [4,5] (h is 4 in another input)"),
+        );
+        check(vec![named("n")], &[3], Some("input \"x\" expects shape [n], got [3] (n is 2 in another input)"));
+    }
+}

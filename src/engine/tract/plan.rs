@@ -1,0 +1,320 @@
+//! A loaded model: cuts a batch, runs the pieces on free cores, and hands the rows out.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use smallvec::SmallVec;
+use tract_onnx::tract_hir::internal::{TVec, TValue};
+
+use super::forms::Forms;
+use super::shapes::Shapes;
+use super::{convert, warm_up};
+use crate::engine::batch::scatter;
+use crate::engine::{Batch, BatchInput, Cores, Dim, EngineError, Executed, Merging, Part, Plan, Share, Signature};
+use crate::infer::ComputeTimes;
+use crate::tensor::{Shape, Tensor};
+
+/// A model served by tract.
+#[derive(Debug)]
+pub(super) struct TractPlan {
+    pub(super) model: Arc<Model>,
+    pub(super) parts: [Part; 1],
+    /// Bytes of the model's weights.
+    pub(super) bytes: u64,
+    pub(super) forms: OnceLock<Forms>,
+    pub(super) warm_up_time_max: Duration,
+}
+
+/// What a run on another core needs.
+#[derive(Debug)]
+pub(super) struct Model {
+    pub(super) signature: Signature,
+    pub(super) merging: Merging,
+    pub(super) shapes: Shapes,
+}
+
+impl Plan for TractPlan {
+    fn signature(&self) -> &Signature {
+        &self.model.signature
+    }
+
+    fn merging(&self) -> &Merging {
+        &self.model.merging
+    }
+
+    fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        self.model.shapes.copies() * self.bytes
+    }
+
+    fn run(&self, batch: &Batch, cores: &Cores) -> Result<Executed, EngineError> {
+        self.model.check(batch)?;
+        let helped = cores.helper_cpu();
+        let (shares, times) = match self.model.merging {
+            Merging::Rows => self.run_rows(batch, cores)?,
+            Merging::Alone { .. } => self.run_alone(batch)?,
+        };
+        Ok(Executed { shares, times, helper_cpu: cores.helper_cpu().saturating_sub(helped) })
+    }
+
+    fn warm_up(&self, batch_size_max: usize, _cores: &Cores) -> Result<(), EngineError> {
+        if self.forms.get().is_none() {
+            let forms = warm_up::forms(&self.model, batch_size_max, self.warm_up_time_max);
+            // Somebody else may have been faster; either result is right.
+            let _ = self.forms.set(forms);
+        }
+        Ok(())
+    }
+}
+
+impl TractPlan {
+    /// Entries one after the other, each as a whole.
+    fn run_alone(&self, batch: &Batch) -> Result<(Vec<Share>, ComputeTimes), EngineError> {
+        let mut times = ComputeTimes::default();
+        let mut shares = Vec::with_capacity(batch.rows.len());
+        for position in 0..batch.rows.len() {
+            let started = Instant::now();
+            let entry = if batch.rows.len() == 1 { None } else { Some(batch.entry(position)) };
+            let inputs = &entry.as_ref().unwrap_or(batch).inputs;
+            let values = inputs.iter().map(|input| convert::gather(input, &input.shape, 0)).collect::<Result<_, _>>()?;
+            let gathered = Instant::now();
+            let shapes: SmallVec<[Shape; 4]> = inputs.iter().map(|input| input.shape.clone()).collect();
+            let outputs = self.model.run(Form::Whole, &shapes, values)?;
+            let ran = Instant::now();
+            shares.push(self.model.outputs(outputs)?);
+            times.gather += gathered - started;
+            times.infer += ran - gathered;
+            times.scatter += ran.elapsed();
+        }
+        Ok((shares, times))
+    }
+
+    /// Rows of all entries, cut into the sizes that warm-up found fastest.
+    fn run_rows(&self, batch: &Batch, cores: &Cores) -> Result<(Vec<Share>, ComputeTimes), EngineError> {
+        let started = Instant::now();
+        let rows = batch.rows_total();
+        if rows == 0 {
+            return Ok((vec![self.model.no_rows()?; batch.rows.len()], ComputeTimes::default()));
+        }
+        let unlearned = Forms::default();
+        let forms = self.forms.get().unwrap_or(&unlearned);
+        let sizes = forms.cut(rows);
+        let mut pieces = Vec::with_capacity(sizes.len());
+        let mut from = 0;
+        for &size in &sizes {
+            pieces.push(Piece::gather(batch, from, size, forms)?);
+            from += size;
+        }
+        let gathered = Instant::now();
+        let outputs = if pieces.len() == 1 || !worth_sharing(forms.time(rows)) {
+            pieces.into_iter().map(|piece| piece.run(&self.model)).collect::<Result<Vec<_>, _>>()?
+        } else {
+            run_shared(&self.model, pieces, cores)?
+        };
+        let ran = Instant::now();
+        let shares = match <[_; 1]>::try_from(outputs) {
+            Ok([whole]) => scatter(&whole, &batch.rows),
+            Err(pieces) => regroup(&pieces, &sizes, &batch.rows),
+        };
+        let times = ComputeTimes { gather: gathered - started, infer: ran - gathered, scatter: ran.elapsed() };
+        Ok((shares, times))
+    }
+}
+
+/// The plan that runs some rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// The one for any number of rows.
+    Whole,
+    /// The one for a single row.
+    Row,
+}
+
+/// Rows that run together.
+pub(super) struct Piece {
+    form: Form,
+    shapes: SmallVec<[Shape; 4]>,
+    values: TVec<TValue>,
+}
+
+impl Piece {
+    fn gather(batch: &Batch, from: usize, rows: usize, forms: &Forms) -> Result<Self, EngineError> {
+        let form = if rows == 1 && !forms.single_is_whole { Form::Row } else { Form::Whole };
+        Self::of(&batch.inputs, from, rows, form)
+    }
+
+    pub(super) fn of(inputs: &[BatchInput], from: usize, rows: usize, form: Form) -> Result<Self, EngineError> {
+        let shapes: SmallVec<[Shape; 4]> = inputs.iter().map(|input| input.shape.with_rows(rows)).collect();
+        let values = inputs.iter().zip(&shapes).map(|(input, shape)| convert::gather(input, shape, from));
+        Ok(Self { form, values: values.collect::<Result<_, _>>()?, shapes })
+    }
+
+    pub(super) fn run(self, model: &Model) -> Result<Vec<Tensor>, EngineError> {
+        let rows = self.shapes.first().map_or(1, |shape| shape.rows());
+        let outputs = model.outputs(model.run(self.form, &self.shapes, self.values)?)?;
+        match outputs.iter().find(|output| output.shape().is_empty() || output.shape().rows() != rows) {
+            Some(odd) => Err(EngineError::Failed(format!("{rows} rows went in, shape {} came out", odd.shape()))),
+            None => Ok(outputs),
+        }
+    }
+}
+
+impl Model {
+    pub(super) fn run(&self, form: Form, shapes: &[Shape], values: TVec<TValue>) -> Result<TVec<TValue>, EngineError> {
+        let runner = match form {
+            Form::Whole => self.shapes.runner(shapes),
+            Form::Row => self.shapes.row_runner(shapes),
+        };
+        runner.and_then(|runner| runner.run(values)).map_err(|error| self.error(shapes, error))
+    }
+
+    fn outputs(&self, values: TVec<TValue>) -> Result<Vec<Tensor>, EngineError> {
+        let specs = &self.signature.outputs;
+        values.into_iter().zip(specs).map(|(value, spec)| convert::output(value, spec.dtype, &spec.name)).collect()
+    }
+
+    /// Where requests decide more than the number of rows, a failure is taken for their shapes' fault.
+    fn error(&self, shapes: &[Shape], error: String) -> EngineError {
+        let decided = usize::from(self.merging == Merging::Rows);
+        let free = |dim: &Dim| matches!(dim, Dim::Free(_));
+        if !self.signature.inputs.iter().any(|spec| spec.dims.iter().skip(decided).any(free)) {
+            return EngineError::Failed(error);
+        }
+        let given = self.signature.inputs.iter().zip(shapes);
+        let given: Vec<String> = given.map(|(spec, shape)| format!("{}: {shape}", spec.name)).collect();
+        EngineError::InvalidShape(format!("got {}: {error}", given.join(", ")))
+    }
+
+    /// The batch must be what the signature says: a shape that lies would be read as other bytes.
+    fn check(&self, batch: &Batch) -> Result<(), EngineError> {
+        let specs = &self.signature.inputs;
+        if batch.inputs.len() != specs.len() {
+            let (expected, got) = (specs.len(), batch.inputs.len());
+            return Err(EngineError::InvalidShape(format!("expected {expected} inputs, got {got}")));
+        }
+        for (spec, input) in specs.iter().zip(&batch.inputs) {
+            let wrong = |what: String| Err(EngineError::InvalidShape(format!("input {:?}: {what}", spec.name)));
+            let fits = |(dim, extent): (&Dim, &usize)| !matches!(dim, Dim::Fixed(fixed) if fixed != extent);
+            if spec.dims.len() != input.shape.len() || !spec.dims.iter().zip(input.shape.iter()).all(fits) {
+                return wrong(format!("expected shape {}, got {}", spec.shown_dims(), input.shape));
+            }
+            if spec.dtype != input.dtype {
+                return wrong(format!("expected {}, got {}", spec.dtype, input.dtype));
+            }
+            let expected = input.shape.element_count().zip(input.dtype.size()).and_then(|(n, size)| n.checked_mul(size));
+            let got = input.pieces.iter().map(bytes::Bytes::len).sum();
+            if expected != Some(got) {
+                return wrong(format!("shape {} of {} does not have {got} bytes", input.shape, input.dtype));
+            }
+            if self.merging == Merging::Rows && input.shape.rows() != batch.rows_total() {
+                return wrong(format!("expected {} rows, got {}", batch.rows_total(), input.shape.rows()));
+            }
+        }
+        Ok(())
+    }
+
+    /// The answer to a request without rows, where the shapes of rows are known.
+    fn no_rows(&self) -> Result<Share, EngineError> {
+        let empty = |spec: &crate::engine::TensorSpec| {
+            let extents = spec.dims.iter().skip(1).map(|dim| match dim {
+                Dim::Fixed(extent) => Some(*extent),
+                Dim::Free(_) => None,
+            });
+            let shape: Option<Shape> = std::iter::once(Some(0)).chain(extents).collect();
+            let shape = shape.ok_or_else(|| EngineError::InvalidShape("expected at least one row, got 0".into()))?;
+            Tensor::new(spec.dtype, shape, bytes::Bytes::new()).map_err(|error| EngineError::Failed(error.to_string()))
+        };
+        self.signature.outputs.iter().map(empty).collect()
+    }
+}
+
+/// Waking another core takes longer than the smallest models run.
+fn worth_sharing(time: Option<Duration>) -> bool {
+    time.is_none_or(|time| time >= SHARED_TIME_MIN)
+}
+
+/// Runs pieces on this core and on free ones.
+fn run_shared(model: &Arc<Model>, pieces: Vec<Piece>, cores: &Cores) -> Result<Vec<Vec<Tensor>>, EngineError> {
+    let count = pieces.len();
+    let work = Arc::new(Shared {
+        model: Arc::clone(model),
+        pieces: pieces.into_iter().map(|piece| Mutex::new(Some(piece))).collect(),
+        outputs: (0..count).map(|_| OnceLock::new()).collect(),
+    });
+    let shared = Arc::clone(&work);
+    cores.for_each(count, Arc::new(move |position| shared.run(position)));
+    let lost = || EngineError::Failed("a part of the batch was not run".into());
+    // A core may still hold the work for a moment after its last piece; the outputs are taken out of it, not it.
+    (0..count).map(|position| work.outputs[position].get().cloned().unwrap_or_else(|| Err(lost().to_string())).map_err(EngineError::Failed)).collect()
+}
+
+struct Shared {
+    model: Arc<Model>,
+    pieces: Vec<Mutex<Option<Piece>>>,
+    outputs: Vec<OnceLock<Result<Vec<Tensor>, String>>>,
+}
+
+impl Shared {
+    fn run(&self, position: usize) {
+        let piece = self.pieces[position].lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(piece) = piece {
+            let outputs = piece.run(&self.model).map_err(|error| error.to_string());
+            // Each position is run once.
+            let _ = self.outputs[position].set(outputs);
+        }
+    }
+}
+
+/// Puts the pieces' rows together again as the entries had them.
+fn regroup(pieces: &[Vec<Tensor>], sizes: &[usize], rows: &[usize]) -> Vec<Share> {
+    let outputs = pieces[0].len();
+    let (mut piece, mut from) = (0, 0);
+    let mut shares = Vec::with_capacity(rows.len());
+    for &wanted in rows {
+        let mut parts: Vec<(usize, usize, usize)> = Vec::new();
+        let mut left = wanted;
+        while left > 0 {
+            let taken = left.min(sizes[piece] - from);
+            parts.push((piece, from, taken));
+            left -= taken;
+            from += taken;
+            if from == sizes[piece] {
+                piece += 1;
+                from = 0;
+            }
+        }
+        shares.push((0..outputs).map(|output| joined(pieces, sizes, &parts, output)).collect());
+    }
+    shares
+}
+
+/// One output of one entry: without a copy where its rows ran together.
+fn joined(pieces: &[Vec<Tensor>], sizes: &[usize], parts: &[(usize, usize, usize)], output: usize) -> Tensor {
+    let rows_of = |&(piece, from, taken): &(usize, usize, usize)| {
+        let tensor = &pieces[piece][output];
+        if taken == sizes[piece] {
+            return tensor.clone();
+        }
+        tensor.split_rows(&[from, taken, sizes[piece] - from - taken]).swap_remove(1)
+    };
+    match parts {
+        [part] => rows_of(part),
+        [] => pieces[0][output].split_rows(&[0, sizes[0]]).swap_remove(0),
+        parts => {
+            let rows: usize = parts.iter().map(|(_, _, taken)| taken).sum();
+            let tensors: Vec<Tensor> = parts.iter().map(rows_of).collect();
+            let bytes = tensors.iter().map(Tensor::bytes).fold(Vec::new(), |mut all, bytes| {
+                all.extend_from_slice(bytes);
+                all
+            });
+            let shape = tensors[0].shape().with_rows(rows);
+            Tensor::new(tensors[0].dtype(), shape, bytes.into()).expect("rows of one output have one shape")
+        }
+    }
+}
+
+/// A batch that takes less time than this on one core stays there.
+const SHARED_TIME_MIN: Duration = Duration::from_micros(100);
