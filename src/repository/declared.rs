@@ -1,0 +1,203 @@
+//! What the files of one model say about how it is served, whatever form they are written in.
+//!
+//! Everything is optional: `resolve` fills the gaps from the server's defaults and the model itself.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::settings::{QueuePolicy, TimeoutAction, WarmUp};
+use super::versions::VersionPolicy;
+use crate::tensor::DType;
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Declared {
+    /// The file that describes inputs, outputs and the batch axis, for errors about them.
+    pub(super) origin: Option<&'static str>,
+    pub(super) description: Option<String>,
+    pub(super) license: Option<String>,
+    pub(super) model_file: Option<String>,
+    pub(super) version_policy: Option<VersionPolicy>,
+    pub(super) batch: Option<BatchAxis>,
+    pub(super) inputs: Vec<DeclaredTensor>,
+    pub(super) outputs: Vec<DeclaredTensor>,
+    pub(super) labels: BTreeMap<String, Labels>,
+    pub(super) batching: DeclaredBatching,
+    pub(super) instances_max: Option<usize>,
+    pub(super) cores_max: Option<usize>,
+    pub(super) parameters: BTreeMap<String, String>,
+    pub(super) warm_up: Vec<WarmUp>,
+    /// Fields that are not honoured, for the operator.
+    pub(super) warnings: Vec<String>,
+}
+
+/// What is said about axis 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BatchAxis {
+    /// The shapes given are whole; requests are not merged.
+    Absent,
+    /// Axis 0 is the batch, up to this many rows; the shapes given leave it out.
+    UpTo(usize),
+    /// Batches of at most this many rows, where the model allows merging at all.
+    AtMost(usize),
+}
+
+/// An input or output as a configuration describes it; -1 is a free extent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct DeclaredTensor {
+    pub(super) name: String,
+    pub(super) dtype: Option<DType>,
+    pub(super) dims: Vec<i64>,
+    /// The shape the model has, where `dims` is only what clients see.
+    pub(super) reshape: Option<Vec<i64>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Labels {
+    Given(Vec<String>),
+    /// A file of the model's folder, a label a line.
+    File(String),
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct DeclaredBatching {
+    pub(super) queue_delay_max: Option<Duration>,
+    pub(super) preferred: Option<Vec<usize>>,
+    pub(super) preserve_ordering: Option<bool>,
+    pub(super) priority_levels: Option<u64>,
+    pub(super) default_priority: Option<u64>,
+    pub(super) queue: DeclaredQueue,
+    pub(super) priority_queues: BTreeMap<u64, DeclaredQueue>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct DeclaredQueue {
+    pub(super) timeout_action: Option<TimeoutAction>,
+    /// Zero: none.
+    pub(super) default_timeout: Option<Duration>,
+    pub(super) allow_timeout_override: Option<bool>,
+    pub(super) requests_max: Option<usize>,
+    pub(super) bytes_max: Option<u64>,
+}
+
+impl Declared {
+    /// What this says, and what `below` says where this is silent. Lists are taken whole.
+    pub(super) fn over(self, below: Self) -> Self {
+        let mut labels = below.labels;
+        labels.extend(self.labels);
+        let mut parameters = below.parameters;
+        parameters.extend(self.parameters);
+        let mut warnings = below.warnings;
+        warnings.extend(self.warnings);
+        Self {
+            origin: self.origin.or(below.origin),
+            description: self.description.or(below.description),
+            license: self.license.or(below.license),
+            model_file: self.model_file.or(below.model_file),
+            version_policy: self.version_policy.or(below.version_policy),
+            batch: BatchAxis::over(self.batch, below.batch),
+            inputs: or_below(self.inputs, below.inputs),
+            outputs: or_below(self.outputs, below.outputs),
+            labels,
+            batching: self.batching.over(below.batching),
+            instances_max: self.instances_max.or(below.instances_max),
+            cores_max: self.cores_max.or(below.cores_max),
+            parameters,
+            warm_up: or_below(self.warm_up, below.warm_up),
+            warnings,
+        }
+    }
+
+    /// The rows of one batch at most, where a file says so.
+    pub(super) fn batch_size_max(&self) -> Option<usize> {
+        match self.batch? {
+            BatchAxis::Absent => None,
+            BatchAxis::UpTo(rows) | BatchAxis::AtMost(rows) => Some(rows),
+        }
+    }
+}
+
+impl BatchAxis {
+    /// A bare limit changes the rows of what lies below, not whether the shapes there have a batch axis.
+    fn over(above: Option<Self>, below: Option<Self>) -> Option<Self> {
+        match (above, below) {
+            (Some(Self::AtMost(_)), Some(Self::Absent)) => below,
+            (Some(Self::AtMost(rows)), Some(Self::UpTo(_))) => Some(Self::UpTo(rows)),
+            (above, below) => above.or(below),
+        }
+    }
+}
+
+impl DeclaredBatching {
+    fn over(self, below: Self) -> Self {
+        let mut priority_queues = below.priority_queues;
+        priority_queues.extend(self.priority_queues);
+        Self {
+            queue_delay_max: self.queue_delay_max.or(below.queue_delay_max),
+            preferred: self.preferred.or(below.preferred),
+            preserve_ordering: self.preserve_ordering.or(below.preserve_ordering),
+            priority_levels: self.priority_levels.or(below.priority_levels),
+            default_priority: self.default_priority.or(below.default_priority),
+            queue: self.queue.over(below.queue),
+            priority_queues,
+        }
+    }
+}
+
+impl DeclaredQueue {
+    fn over(self, below: Self) -> Self {
+        Self {
+            timeout_action: self.timeout_action.or(below.timeout_action),
+            default_timeout: self.default_timeout.or(below.default_timeout),
+            allow_timeout_override: self.allow_timeout_override.or(below.allow_timeout_override),
+            requests_max: self.requests_max.or(below.requests_max),
+            bytes_max: self.bytes_max.or(below.bytes_max),
+        }
+    }
+
+    /// The policy with its gaps filled.
+    pub(super) fn complete(self, default: QueuePolicy) -> QueuePolicy {
+        let timeout = |timeout: Duration| (!timeout.is_zero()).then_some(timeout);
+        QueuePolicy {
+            timeout_action: self.timeout_action.unwrap_or(default.timeout_action),
+            default_timeout: self.default_timeout.map_or(default.default_timeout, timeout),
+            allow_timeout_override: self.allow_timeout_override.unwrap_or(default.allow_timeout_override),
+            requests_max: self.requests_max.unwrap_or(default.requests_max),
+            bytes_max: self.bytes_max.unwrap_or(default.bytes_max),
+        }
+    }
+}
+
+fn or_below<T>(above: Vec<T>, below: Vec<T>) -> Vec<T> {
+    if above.is_empty() { below } else { above }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_upper_file_wins_where_it_speaks() {
+        let upper = Declared {
+            batch: Some(BatchAxis::AtMost(4)),
+            batching: DeclaredBatching { preserve_ordering: Some(true), ..DeclaredBatching::default() },
+            parameters: [("a".into(), "upper".into())].into(),
+            ..Declared::default()
+        };
+        let lower = Declared {
+            batch: Some(BatchAxis::UpTo(16)),
+            instances_max: Some(2),
+            batching: DeclaredBatching {
+                preserve_ordering: Some(false),
+                priority_levels: Some(3),
+                ..DeclaredBatching::default()
+            },
+            parameters: [("a".into(), "lower".into()), ("b".into(), "lower".into())].into(),
+            ..Declared::default()
+        };
+        let both = upper.over(lower);
+        assert_eq!(both.batch, Some(BatchAxis::UpTo(4)), "the shapes still leave the batch out");
+        assert_eq!((both.batching.preserve_ordering, both.batching.priority_levels), (Some(true), Some(3)));
+        assert_eq!(both.instances_max, Some(2));
+        assert_eq!(both.parameters.values().collect::<Vec<_>>(), ["upper", "lower"]);
+    }
+}

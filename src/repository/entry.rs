@@ -1,0 +1,231 @@
+//! The life of one model: its versions, the loads that run and wait, and what a finished load changes.
+//!
+//! Only state: nothing here reads a file, spawns a task or publishes anything.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::catalog::{Model, State, Version};
+use super::error::RepositoryError;
+use super::fingerprint::{Sighting, Stamp};
+use super::inline::LoadOverride;
+use super::layout::Place;
+use super::loader::{Outcome, Serving};
+use crate::infer::VersionId;
+
+/// Who waits for a load.
+pub(super) type Reply = oneshot::Sender<Result<(), RepositoryError>>;
+
+#[derive(Debug, Default)]
+pub(super) struct Entry {
+    pub(super) place: Option<Place>,
+    sighting: Option<Sighting>,
+    /// The files of the last load, whether or not it succeeded: it is not tried again before they change.
+    attempted: Option<Stamp>,
+    /// Tells a load's end from that of one which was overtaken.
+    pub(super) generation: u64,
+    records: BTreeMap<VersionId, Record>,
+    state: Option<State>,
+    reason: String,
+    running: Option<Vec<Reply>>,
+    waiting: VecDeque<Request>,
+}
+
+/// A load that was asked for.
+#[derive(Debug, Default)]
+pub(super) struct Request {
+    pub(super) over: LoadOverride,
+    pub(super) keep_unchanged: bool,
+    pub(super) replies: Vec<Reply>,
+}
+
+#[derive(Debug)]
+struct Record {
+    serving: Option<Serving>,
+    state: State,
+    reason: String,
+}
+
+/// What a load's end has changed.
+#[derive(Debug, Default)]
+pub(super) struct Applied {
+    /// Versions that no longer serve, or never did.
+    pub(super) gone: BTreeSet<VersionId>,
+    /// One line per failure.
+    pub(super) failures: Vec<String>,
+}
+
+/// What a look at a model's files says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// As at the last load, or a load is under way.
+    Same,
+    /// New or changed, and whole.
+    Whole,
+    /// Still changing; `shown` where the model's state says so from now on.
+    Unsettled { shown: bool },
+}
+
+impl Entry {
+    /// Takes note of how the model's files look now.
+    pub(super) fn see(&mut self, place: Place, stamp: Stamp, now: Instant, settle: Duration) -> Seen {
+        self.place = Some(place);
+        let sighting = Sighting::update(self.sighting.take(), stamp, now, SystemTime::now());
+        let is_same = self.attempted.as_ref() == Some(&sighting.stamp);
+        let is_settled = sighting.is_settled(now, settle);
+        self.sighting = Some(sighting);
+        if is_same || self.is_loading() {
+            Seen::Same
+        } else if is_settled {
+            Seen::Whole
+        } else {
+            Seen::Unsettled { shown: !self.is_wanted() && self.await_files() }
+        }
+    }
+
+    pub(super) fn is_loading(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// Whether the model is loaded or on its way there.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.is_loading() || self.records.values().any(|record| record.serving.is_some())
+    }
+
+    pub(super) fn serving(&self) -> BTreeMap<VersionId, Serving> {
+        let serving = |(id, record): (&VersionId, &Record)| Some((*id, record.serving.clone()?));
+        self.records.iter().filter_map(serving).collect()
+    }
+
+    /// Puts a request behind the load that runs. A plain one joins the last plain one in the queue. Where too many wait
+    /// already, it comes back.
+    pub(super) fn wait(&mut self, mut request: Request) -> Option<Request> {
+        if let Some(last) = self.waiting.back_mut().filter(|last| last.over.is_empty() && request.over.is_empty()) {
+            last.keep_unchanged &= request.keep_unchanged;
+            last.replies.append(&mut request.replies);
+            return None;
+        }
+        if self.waiting.len() >= WAITING_MAX {
+            return Some(request);
+        }
+        self.waiting.push_back(request);
+        None
+    }
+
+    pub(super) fn next_waiting(&mut self) -> Option<Request> {
+        self.waiting.pop_front()
+    }
+
+    /// Marks a load as running; what serves goes on.
+    pub(super) fn begin(&mut self, replies: Vec<Reply>) {
+        self.generation += 1;
+        self.running = Some(replies);
+        self.state = Some(State::Loading);
+        self.reason.clear();
+        for record in self.records.values_mut().filter(|record| record.serving.is_none()) {
+            record.state = State::Loading;
+            record.reason.clear();
+        }
+    }
+
+    /// Shows that the model is waited for. Whether that is news.
+    fn await_files(&mut self) -> bool {
+        let is_news = self.state != Some(State::Loading);
+        self.state = Some(State::Loading);
+        self.reason = "waiting until its files have settled".into();
+        is_news
+    }
+
+    /// Ends the running load and gives back who waits for it.
+    pub(super) fn end(&mut self) -> Vec<Reply> {
+        self.running.take().unwrap_or_default()
+    }
+
+    /// Swaps in what a load brought. A version that serves goes on where its new build failed; versions that were not
+    /// chosen again go, unless they may still be needed because a chosen one failed.
+    pub(super) fn apply(&mut self, outcome: Outcome) -> Applied {
+        let mut applied = Applied::default();
+        let mut replaced = true;
+        self.place = outcome.place.or(self.place.take());
+        self.attempted = outcome.stamp;
+        self.state = None;
+        self.reason.clear();
+        let chosen: BTreeSet<VersionId> = outcome.versions.keys().copied().collect();
+        for (id, result) in outcome.versions {
+            let record = self.records.entry(id).or_insert_with(Record::absent);
+            match result {
+                Ok(serving) => *record = Record { serving: Some(serving), state: State::Ready, reason: String::new() },
+                Err(failure) => {
+                    replaced &= failure.is_absent;
+                    applied.failures.push(format!("version {id}: {}", failure.reason));
+                    record.fail(&failure.reason);
+                    applied.gone.extend(record.serving.is_none().then_some(id));
+                }
+            }
+        }
+        if replaced {
+            applied.gone.extend(self.records.keys().filter(|id| !chosen.contains(id)));
+            self.records.retain(|id, _| chosen.contains(id));
+        }
+        applied
+    }
+
+    /// Notes a load that came to nothing; what serves goes on.
+    pub(super) fn fail(&mut self, reason: &str) -> Applied {
+        self.state = Some(State::Unavailable);
+        self.reason = reason.to_owned();
+        // The files that failed are the ones last seen: trying again before they change would fail again.
+        self.attempted = self.sighting.as_ref().map(|sighting| sighting.stamp.clone());
+        self.records.values_mut().for_each(|record| record.fail(reason));
+        Applied { gone: BTreeSet::new(), failures: vec![reason.to_owned()] }
+    }
+
+    /// Stops serving and gives up every load. Gives back the versions that served and everybody who waits.
+    pub(super) fn clear(&mut self) -> (BTreeSet<VersionId>, Vec<Reply>) {
+        self.generation += 1;
+        self.attempted = None;
+        let mut replies = self.end();
+        replies.extend(self.waiting.drain(..).flat_map(|request| request.replies));
+        let gone = self.records.keys().copied().collect();
+        for record in self.records.values_mut() {
+            *record = Record { serving: None, state: State::Unavailable, reason: UNLOADED.into() };
+        }
+        self.state = Some(State::Unavailable);
+        self.reason = UNLOADED.into();
+        (gone, replies)
+    }
+
+    /// The model as the rest of the server sees it.
+    pub(super) fn model(&self) -> Model {
+        let version = |record: &Record| Version {
+            ready: record.serving.as_ref().map(|serving| serving.variant.clone()),
+            state: record.state,
+            reason: record.reason.clone(),
+        };
+        Model {
+            versions: self.records.iter().map(|(id, record)| (*id, version(record))).collect(),
+            state: self.state,
+            reason: self.reason.clone(),
+        }
+    }
+}
+
+impl Record {
+    fn absent() -> Self {
+        Self { serving: None, state: State::Unavailable, reason: String::new() }
+    }
+
+    /// Notes a failure; what served before still does.
+    fn fail(&mut self, reason: &str) {
+        let serves = self.serving.is_some();
+        self.state = if serves { State::Ready } else { State::Unavailable };
+        self.reason = if serves { format!("reload failed: {reason}") } else { reason.to_owned() };
+    }
+}
+
+const UNLOADED: &str = "unloaded";
+/// Loads of one model that may wait for the one that runs; each may hold its files in memory.
+pub(super) const WAITING_MAX: usize = 8;

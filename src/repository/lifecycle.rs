@@ -1,0 +1,302 @@
+//! The actor that owns what is loaded: the only place where the catalog changes.
+//!
+//! Loads and looks at the disk run as tasks beside it and come back as events, so that the actor itself never waits.
+//! A catalog is published whole; whoever reads one never sees half a change.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+use super::batching_defaults::BatchingConfig;
+use super::catalog::Catalog;
+use super::config::{Control, RepositoryConfig};
+use super::entry::{Entry, Reply, Request, WAITING_MAX};
+use super::error::{LoadError, RepositoryError};
+use super::inline::LoadOverride;
+use super::loader::{Job, Loader, Loading, Origin, Outcome};
+use super::scan::{Scan, scan};
+use super::workers::Workers;
+use crate::engine::LoadOptions;
+use crate::infer::{ModelName, VersionId};
+
+pub(super) enum Command {
+    Load { name: ModelName, over: LoadOverride, reply: Reply },
+    Unload { name: ModelName, reply: Reply },
+    Rescan { reply: Reply },
+    Reconfigure { config: RepositoryConfig, batching: BatchingConfig, options: LoadOptions, reply: Reply },
+    Stop,
+}
+
+pub(super) struct Actor {
+    pub(super) config: RepositoryConfig,
+    pub(super) loader: Arc<Loader>,
+    pub(super) scanner: Workers,
+    pub(super) catalog: Arc<ArcSwap<Catalog>>,
+    pub(super) change: watch::Sender<u64>,
+    pub(super) models: BTreeMap<ModelName, Entry>,
+    pub(super) tasks: JoinSet<Event>,
+    pub(super) scanning: Scanning,
+    pub(super) start: Start,
+}
+
+/// The end of a task.
+pub(super) enum Event {
+    Loaded { name: ModelName, generation: u64, result: Result<Outcome, LoadError> },
+    Scanned(Result<Scan, RepositoryError>),
+}
+
+/// Looks at the disk: one at a time, each for all who asked before it began.
+#[derive(Default)]
+pub(super) struct Scanning {
+    pub(super) running: Option<Vec<Reply>>,
+    pub(super) asked: Vec<Reply>,
+    pub(super) next: Option<Instant>,
+    /// What was skipped and said so, once.
+    pub(super) skipped: BTreeSet<String>,
+}
+
+/// The loads of the start, until all have ended.
+pub(super) struct Start {
+    pub(super) pending: BTreeSet<ModelName>,
+    pub(super) failures: Vec<String>,
+    pub(super) finish: watch::Sender<Option<Vec<String>>>,
+    /// Models whose files never settle are not waited for beyond this.
+    pub(super) patience: Instant,
+}
+
+impl Actor {
+    pub(super) async fn start(
+        config: RepositoryConfig,
+        with: Loading,
+        catalog: Arc<ArcSwap<Catalog>>,
+        change: watch::Sender<u64>,
+        finish: watch::Sender<Option<Vec<String>>>,
+    ) -> Result<Self, RepositoryError> {
+        let workers = Workers::start("kinglet-load", config.loads_max, LOAD_NICE);
+        let scanner = Workers::start("kinglet-scan", 1, 0);
+        let patience = Instant::now() + config.settle_time.0 * SETTLE_PATIENCE;
+        let start = Start { pending: BTreeSet::new(), failures: Vec::new(), finish, patience };
+        let mut actor = Self {
+            config,
+            loader: Arc::new(Loader { with, workers }),
+            scanner,
+            catalog,
+            change,
+            models: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            scanning: Scanning::default(),
+            start,
+        };
+        let seat = actor.scanner.seat().await;
+        let (paths, name) = (actor.config.paths.clone(), actor.config.model_name.clone());
+        let first = seat.run(move || scan(&paths, &name)).await.map_err(|_| RepositoryError::Stopped)??;
+        actor.first_scan(first);
+        Ok(actor)
+    }
+
+    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        loop {
+            let next_scan = self.scanning.next;
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(Command::Stop) | None => break,
+                    Some(command) => self.obey(command),
+                },
+                Some(ended) = self.tasks.join_next() => match ended {
+                    Ok(Event::Loaded { name, generation, result }) => self.loaded(&name, generation, result),
+                    Ok(Event::Scanned(result)) => self.scanned(result),
+                    Err(error) => tracing::error!(%error, "a task of the repository has ended without a result"),
+                },
+                () = sleep_until(next_scan.unwrap_or_else(Instant::now)), if next_scan.is_some() => {
+                    self.scanning.next = None;
+                    self.begin_scan();
+                }
+            }
+        }
+        self.tasks.abort_all();
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Load { name, over, reply } => {
+                self.load(&name, Request { over, keep_unchanged: false, replies: vec![reply] });
+            }
+            Command::Unload { name, reply } => self.unload(&name, reply),
+            Command::Rescan { reply } => {
+                self.scanning.asked.push(reply);
+                self.begin_scan();
+            }
+            Command::Reconfigure { config, batching, options, reply } => {
+                // Who decides what is loaded, and the loads of the start, are as they were.
+                self.config = RepositoryConfig { control: self.config.control, ..config };
+                let with = Loading { batching, options, ..self.loader.with.clone() };
+                self.loader = Arc::new(Loader { with, workers: self.loader.workers.clone() });
+                self.scanning.asked.push(reply);
+                self.begin_scan();
+            }
+            Command::Stop => {}
+        }
+    }
+
+    /// Everything there is at the start is loaded, but for the modes that wait: explicit for a request, poll for files
+    /// that are still being written.
+    fn first_scan(&mut self, first: Scan) {
+        if self.config.control == Control::Explicit {
+            self.names_changed(first);
+            let all = self.config.load_at_start.iter().any(|name| name == "*");
+            let listed: Vec<ModelName> = match all {
+                true => self.models.keys().cloned().collect(),
+                false => self.config.load_at_start.iter().filter_map(|name| self.checked_name(name)).collect(),
+            };
+            for name in listed {
+                self.start.pending.insert(name.clone());
+                self.load(&name, Request::default());
+            }
+        } else {
+            self.start.pending = first.found.models.keys().cloned().collect();
+            self.files_changed(first, self.config.control == Control::None);
+        }
+        self.schedule_poll();
+        self.publish();
+        self.start.check();
+    }
+
+    fn checked_name(&self, name: &str) -> Option<ModelName> {
+        name.parse().inspect_err(|error| tracing::warn!(%error, "repository.load_at_start: skipped")).ok()
+    }
+
+    /// Loads a model now, or after the load that runs.
+    pub(super) fn load(&mut self, name: &ModelName, request: Request) {
+        let entry = self.models.entry(name.clone()).or_default();
+        if entry.is_loading() {
+            if let Some(refused) = entry.wait(request) {
+                answer(refused.replies, &Err(RepositoryError::Busy { model: name.clone(), waiting: WAITING_MAX }));
+            }
+            return;
+        }
+        entry.begin(request.replies);
+        let from = match (&entry.place, self.config.control) {
+            (Some(place), Control::None | Control::Poll) => Origin::Known(place.clone()),
+            _ => Origin::Search(self.config.paths.clone(), self.config.model_name.clone()),
+        };
+        let job = Job {
+            name: name.clone(),
+            from,
+            over: request.over,
+            serving: entry.serving(),
+            keep_unchanged: request.keep_unchanged,
+        };
+        let (loader, name, generation) = (Arc::clone(&self.loader), name.clone(), entry.generation);
+        self.tasks.spawn(async move { Event::Loaded { name, generation, result: loader.load(job).await } });
+        self.publish();
+    }
+
+    fn loaded(&mut self, name: &ModelName, generation: u64, result: Result<Outcome, LoadError>) {
+        let Some(entry) = self.models.get_mut(name).filter(|entry| entry.generation == generation) else {
+            // Unloaded meanwhile: who waited has been told, and the build is dropped here.
+            return;
+        };
+        let replies = entry.end();
+        let (applied, error) = match result {
+            Ok(outcome) => (entry.apply(outcome), None),
+            Err(error) => (entry.fail(&error.to_string()), Some(error)),
+        };
+        for serving in entry.serving().values() {
+            serving.variant.metrics.ready.set(1);
+        }
+        let next = entry.next_waiting();
+        if matches!(error, Some(LoadError::NotFound)) && !entry.is_wanted() && next.is_none() {
+            self.models.remove(name);
+        }
+        self.forget(name, &applied.gone);
+        for reason in &applied.failures {
+            tracing::warn!(model = %name, %reason, "model failed to load");
+        }
+        self.publish();
+        answer(replies, &outcome_of(name, error, &applied.failures));
+        self.start.ended(name, applied.failures);
+        if let Some(request) = next {
+            self.load(name, request);
+        }
+    }
+
+    fn unload(&mut self, name: &ModelName, reply: Reply) {
+        if self.models.contains_key(name) {
+            self.drop_model(name);
+            self.publish();
+            answer(vec![reply], &Ok(()));
+        } else {
+            answer(vec![reply], &Err(RepositoryError::UnknownModel(name.clone())));
+        }
+    }
+
+    /// Takes a model out of service. It stays known while its files are there.
+    pub(super) fn drop_model(&mut self, name: &ModelName) {
+        let Some(entry) = self.models.get_mut(name) else { return };
+        if entry.is_wanted() {
+            tracing::info!(model = %name, "model is unloaded");
+        }
+        let (gone, replies) = entry.clear();
+        if entry.place.is_none() {
+            self.models.remove(name);
+        }
+        self.forget(name, &gone);
+        answer(replies, &Err(RepositoryError::Overtaken(name.clone())));
+        self.start.ended(name, Vec::new());
+    }
+
+    fn forget(&self, name: &ModelName, gone: &BTreeSet<VersionId>) {
+        for id in gone {
+            self.loader.with.metrics.forget(name.as_str(), &id.to_string());
+        }
+    }
+
+    pub(super) fn publish(&self) {
+        let models = self.models.iter().map(|(name, entry)| (name.clone(), entry.model())).collect();
+        self.catalog.store(Arc::new(Catalog { models }));
+        self.change.send_modify(|revision| *revision += 1);
+    }
+}
+
+impl Start {
+    pub(super) fn ended(&mut self, name: &ModelName, failures: Vec<String>) {
+        if self.pending.remove(name) {
+            self.failures.extend(failures.into_iter().map(|reason| format!("{name}: {reason}")));
+            self.check();
+        }
+    }
+
+    pub(super) fn check(&self) {
+        if self.pending.is_empty() && self.finish.borrow().is_none() {
+            self.finish.send_replace(Some(self.failures.clone()));
+        }
+    }
+}
+
+/// What whoever asked for a load is told.
+fn outcome_of(name: &ModelName, error: Option<LoadError>, failures: &[String]) -> Result<(), RepositoryError> {
+    let model = name.clone();
+    match error {
+        Some(LoadError::Config(error)) => Err(RepositoryError::Config { model, error }),
+        Some(LoadError::Inline(error)) => Err(RepositoryError::Inline(error)),
+        Some(LoadError::NotFound) => Err(RepositoryError::UnknownModel(model)),
+        _ if failures.is_empty() => Ok(()),
+        _ => Err(RepositoryError::Load { model, reason: failures.join("; ") }),
+    }
+}
+
+pub(super) fn answer(replies: Vec<Reply>, result: &Result<(), RepositoryError>) {
+    for reply in replies {
+        // Whoever asked may have stopped waiting.
+        let _ = reply.send(result.clone());
+    }
+}
+
+/// Steps below the process's own priority at which models load.
+const LOAD_NICE: i32 = 10;
+/// Settle times that the start waits for files which keep changing.
+const SETTLE_PATIENCE: u32 = 5;

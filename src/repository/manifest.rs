@@ -1,0 +1,315 @@
+//! `manifest.toml`: the settings of one model in this server's own words.
+//!
+//! Only the file's form is known here; whether the settings fit the model is `resolve`'s matter.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+
+use serde::Deserialize;
+
+use super::declared::{BatchAxis, Declared, DeclaredBatching, DeclaredQueue, Labels};
+use super::error::{ConfigError, line_at};
+use super::layout::MANIFEST;
+use super::settings::{TimeoutAction, WarmUp, WarmUpContent, WarmUpInput};
+use super::versions::VersionPolicy;
+use crate::infer::VersionId;
+use crate::tensor::DType;
+use crate::units::{ByteSize, Span};
+
+/// Reads a manifest.
+///
+/// # Errors
+/// When the text is not TOML, or a field is unknown or has a wrong value: the error names line and field.
+pub(super) fn read(text: &str) -> Result<Declared, ConfigError> {
+    let broken = |error: &toml::de::Error, field: String| ConfigError {
+        file: MANIFEST.into(),
+        line: error.span().map(|span| line_at(text, span.start)),
+        field,
+        problem: error.message().replace('\n', " "),
+    };
+    let parsed = toml::Deserializer::parse(text).map_err(|error| broken(&error, String::new()))?;
+    let manifest: Manifest = serde_path_to_error::deserialize(parsed).map_err(|error| {
+        let field = error.path().to_string();
+        broken(error.inner(), if field == "." { String::new() } else { field })
+    })?;
+    manifest.declare()
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Manifest {
+    description: Option<String>,
+    license: Option<String>,
+    outputs: Vec<Output>,
+    batching: Batching,
+    instances: Instances,
+    versions: Versions,
+    parameters: BTreeMap<String, String>,
+    warm_up: Vec<Sample>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Output {
+    name: String,
+    labels: Option<Vec<String>>,
+    labels_file: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Batching {
+    batch_size_max: Option<NonZeroUsize>,
+    queue_delay_max: Option<Span>,
+    preferred: Option<Vec<usize>>,
+    preserve_ordering: Option<bool>,
+    priority_levels: Option<u64>,
+    default_priority: Option<u64>,
+    queue_timeout: Option<Span>,
+    timeout_action: Option<Action>,
+    allow_timeout_override: Option<bool>,
+    queue_requests_max: Option<NonZeroUsize>,
+    queue_bytes_max: Option<ByteSize>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Action {
+    Reject,
+    Delay,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Instances {
+    max: Option<NonZeroUsize>,
+    cores_max: Option<NonZeroUsize>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Versions {
+    policy: Option<Policy>,
+    latest: Option<NonZeroUsize>,
+    specific: Option<Vec<u64>>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+enum Policy {
+    Latest,
+    All,
+    Specific,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sample {
+    name: Option<String>,
+    #[serde(default = "one")]
+    rows: NonZeroUsize,
+    #[serde(default = "one")]
+    count: NonZeroUsize,
+    inputs: BTreeMap<String, SampleInput>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SampleInput {
+    datatype: String,
+    dims: Vec<usize>,
+    content: Option<Content>,
+    file: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Content {
+    Zeros,
+    Random,
+}
+
+impl Manifest {
+    fn declare(self) -> Result<Declared, ConfigError> {
+        let mut labels = BTreeMap::new();
+        for (index, output) in self.outputs.into_iter().enumerate() {
+            let given = match (output.labels, output.labels_file) {
+                (Some(labels), None) => Labels::Given(labels),
+                (None, Some(file)) => Labels::File(file),
+                (None, None) => continue,
+                (Some(_), Some(_)) => {
+                    return Err(wrong(format!("outputs[{index}]"), "labels and labels_file exclude each other"));
+                }
+            };
+            labels.insert(output.name, given);
+        }
+        let warm_up = self.warm_up.into_iter().enumerate().map(|(index, sample)| sample.declare(index));
+        Ok(Declared {
+            description: self.description,
+            license: self.license,
+            version_policy: self.versions.declare()?,
+            batch: self.batching.batch_size_max.map(|rows| BatchAxis::AtMost(rows.get())),
+            labels,
+            batching: self.batching.declare(),
+            instances_max: self.instances.max.map(NonZeroUsize::get),
+            cores_max: self.instances.cores_max.map(NonZeroUsize::get),
+            parameters: self.parameters,
+            warm_up: warm_up.collect::<Result<_, _>>()?,
+            ..Declared::default()
+        })
+    }
+}
+
+impl Batching {
+    fn declare(self) -> DeclaredBatching {
+        DeclaredBatching {
+            queue_delay_max: self.queue_delay_max.map(|span| span.0),
+            preferred: self.preferred,
+            preserve_ordering: self.preserve_ordering,
+            priority_levels: self.priority_levels,
+            default_priority: self.default_priority,
+            queue: DeclaredQueue {
+                timeout_action: self.timeout_action.map(|action| match action {
+                    Action::Reject => TimeoutAction::Reject,
+                    Action::Delay => TimeoutAction::Delay,
+                }),
+                default_timeout: self.queue_timeout.map(|span| span.0),
+                allow_timeout_override: self.allow_timeout_override,
+                requests_max: self.queue_requests_max.map(NonZeroUsize::get),
+                bytes_max: self.queue_bytes_max.map(|size| size.0),
+            },
+            priority_queues: BTreeMap::new(),
+        }
+    }
+}
+
+impl Versions {
+    fn declare(self) -> Result<Option<VersionPolicy>, ConfigError> {
+        let stray = |key: &str, policy: &str| wrong(format!("versions.{key}"), format!("needs policy = {policy:?}"));
+        match self.policy {
+            Some(Policy::Latest) | None if self.specific.is_some() => Err(stray("specific", "specific")),
+            Some(Policy::All | Policy::Specific) if self.latest.is_some() => Err(stray("latest", "latest")),
+            Some(Policy::All) if self.specific.is_some() => Err(stray("specific", "specific")),
+            Some(Policy::All) => Ok(Some(VersionPolicy::All)),
+            Some(Policy::Specific) => match self.specific {
+                Some(versions) if !versions.is_empty() => {
+                    Ok(Some(VersionPolicy::Specific(versions.into_iter().map(VersionId).collect())))
+                }
+                _ => Err(wrong("versions.specific", "expected at least one version, got none")),
+            },
+            Some(Policy::Latest) => Ok(Some(VersionPolicy::Latest(self.latest.unwrap_or(NonZeroUsize::MIN)))),
+            None => Ok(self.latest.map(VersionPolicy::Latest)),
+        }
+    }
+}
+
+impl Sample {
+    fn declare(self, index: usize) -> Result<WarmUp, ConfigError> {
+        let mut inputs = BTreeMap::new();
+        for (name, input) in self.inputs {
+            let field = |key: &str| format!("warm_up[{index}].inputs.{name}.{key}");
+            let dtype: DType = input.datatype.parse().map_err(|error| wrong(field("datatype"), format!("{error}")))?;
+            let content = match (input.content, input.file) {
+                (None | Some(Content::Zeros), None) => WarmUpContent::Zeros,
+                (Some(Content::Random), None) => WarmUpContent::Random,
+                (None, Some(file)) => WarmUpContent::File(file),
+                (Some(_), Some(_)) => return Err(wrong(field("file"), "content and file exclude each other")),
+            };
+            inputs.insert(name, WarmUpInput { dtype, dims: input.dims, content });
+        }
+        let name = self.name.unwrap_or_else(|| format!("warm_up[{index}]"));
+        Ok(WarmUp { name, rows: self.rows.get(), count: self.count.get(), inputs })
+    }
+}
+
+fn wrong(field: impl Into<String>, problem: impl Into<String>) -> ConfigError {
+    ConfigError::field(MANIFEST, field, problem)
+}
+
+fn one() -> NonZeroUsize {
+    NonZeroUsize::MIN
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn every_key_is_read() {
+        let text = r#"
+            description = "digits"
+            license = "MIT"
+            [[outputs]]
+            name = "logits"
+            labels = ["zero", "one"]
+            [[outputs]]
+            name = "other"
+            labels_file = "labels.txt"
+            [batching]
+            batch_size_max = 16
+            queue_delay_max = "2ms"
+            preferred = [4, 8]
+            preserve_ordering = true
+            priority_levels = 3
+            default_priority = 2
+            queue_timeout = "1s"
+            timeout_action = "delay"
+            allow_timeout_override = false
+            queue_requests_max = 10
+            queue_bytes_max = "1MiB"
+            [instances]
+            max = 2
+            cores_max = 1
+            [versions]
+            policy = "specific"
+            specific = [1, 3]
+            [parameters]
+            threshold = "0.5"
+            [[warm_up]]
+            name = "one"
+            rows = 4
+            count = 2
+            [warm_up.inputs.image]
+            datatype = "FP32"
+            dims = [1, 32, 32]
+            content = "random"
+        "#;
+        let declared = read(text).unwrap();
+        assert_eq!(declared.labels["logits"], Labels::Given(vec!["zero".into(), "one".into()]));
+        assert_eq!(declared.labels["other"], Labels::File("labels.txt".into()));
+        assert_eq!(declared.batch, Some(BatchAxis::AtMost(16)));
+        assert_eq!(declared.batching.queue_delay_max, Some(Duration::from_millis(2)));
+        assert_eq!(declared.batching.queue.timeout_action, Some(TimeoutAction::Delay));
+        assert_eq!(declared.batching.queue.bytes_max, Some(1 << 20));
+        assert_eq!((declared.instances_max, declared.cores_max), (Some(2), Some(1)));
+        assert_eq!(declared.version_policy, Some(VersionPolicy::Specific([VersionId(1), VersionId(3)].into())));
+        assert_eq!(declared.warm_up[0].inputs["image"].content, WarmUpContent::Random);
+        assert_eq!(read("").unwrap(), Declared::default());
+    }
+
+    #[test]
+    fn errors_name_line_and_field() {
+        for (text, expected) in [
+            ("\n[batching]\nbatch_size = 3", "manifest.toml:3: batching.batch_size: unknown field `batch_size`"),
+            ("[batching]\nqueue_delay_max = \"5\"", "manifest.toml:2: batching.queue_delay_max: expected a duration"),
+            ("[batching]\nbatch_size_max = 0", "manifest.toml:2: batching.batch_size_max: "),
+            ("description = ", "manifest.toml:1: "),
+            ("[versions]\nlatest = 2\npolicy = \"all\"", "manifest.toml: versions.latest: needs policy = \"latest\""),
+            ("[versions]\nspecific = [2]", "manifest.toml: versions.specific: needs policy = \"specific\""),
+            ("[versions]\npolicy = \"specific\"", "manifest.toml: versions.specific: expected at least one"),
+            (
+                "[[outputs]]\nname = \"y\"\nlabels = []\nlabels_file = \"f\"",
+                "manifest.toml: outputs[0]: labels and labels_file exclude each other",
+            ),
+            (
+                "[[warm_up]]\ninputs.x = { datatype = \"fp32\", dims = [] }",
+                "manifest.toml: warm_up[0].inputs.x.datatype: unknown datatype",
+            ),
+        ] {
+            let error = read(text).unwrap_err().to_string();
+            assert!(error.starts_with(expected), "{error}");
+        }
+    }
+}

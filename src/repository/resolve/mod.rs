@@ -1,0 +1,207 @@
+//! What a model's files declare, held against the model itself and filled up from the server's defaults.
+//!
+//! Pure but for the labels' files: contradictions are errors that say what was expected and what came.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::alone::ServedAlone;
+use super::batching_defaults::BatchingConfig;
+use super::declared::{BatchAxis, Declared, DeclaredTensor, Labels};
+use super::error::{ConfigError, LoadError};
+use super::files::{self, TEXT_BYTES_MAX};
+use super::settings::{BatchSettings, ModelSettings, Reshape};
+use super::shapes::{self, Described};
+use crate::engine::{Merging, Plan, Signature, TensorSpec};
+
+/// A plan, how clients see it and how it is served.
+#[derive(Debug)]
+pub(super) struct Resolved {
+    pub(super) plan: Box<dyn Plan>,
+    pub(super) signature: Signature,
+    pub(super) settings: ModelSettings,
+    /// Whether configured shapes, as those of warm-up requests, leave axis 0 out.
+    pub(super) rows_apart: bool,
+    /// What the operator should know although it is no error.
+    pub(super) notes: Vec<String>,
+}
+
+/// The server's side of a resolution.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Defaults<'a> {
+    pub(super) batching: &'a BatchingConfig,
+    pub(super) cores: usize,
+}
+
+impl Resolved {
+    pub(super) fn merges(&self) -> bool {
+        *self.plan.merging() == Merging::Rows
+    }
+}
+
+/// # Errors
+/// When what is declared contradicts the model or itself, or a labels file is missing.
+pub(super) fn resolve(
+    declared: Declared,
+    plan: Box<dyn Plan>,
+    folder: Option<&Path>,
+    defaults: Defaults<'_>,
+) -> Result<Resolved, LoadError> {
+    let mut notes = declared.warnings.clone();
+    let axis = declared.batch;
+    check_batch_axis(&declared, plan.signature())?;
+    let plan: Box<dyn Plan> = if axis == Some(BatchAxis::Absent) && *plan.merging() == Merging::Rows {
+        Box::new(ServedAlone::new(plan, "max_batch_size is 0"))
+    } else {
+        plan
+    };
+    notes.extend(why_alone(&declared, plan.merging()));
+    let merges = *plan.merging() == Merging::Rows;
+    let rows_apart = merges || matches!(axis, Some(BatchAxis::UpTo(_)));
+    let (signature, reshapes) = client_side(&declared, plan.signature(), merges)?;
+    let settings = ModelSettings {
+        description: declared.description.clone().unwrap_or_default(),
+        license: declared.license.clone().unwrap_or_default(),
+        version_policy: declared.version_policy.clone().unwrap_or_default(),
+        instances_max: declared.instances_max.unwrap_or(defaults.cores),
+        cores_max: declared.cores_max.unwrap_or(defaults.cores).min(defaults.cores),
+        labels: labels(&declared.labels, &signature, folder)?,
+        reshapes,
+        parameters: declared.parameters.clone(),
+        warm_up: declared.warm_up.clone(),
+        ..ModelSettings::plain(batch_settings(&declared, defaults.batching)?, defaults.cores)
+    };
+    Ok(Resolved { plan, signature, settings, rows_apart, notes })
+}
+
+/// A batch size is only possible where axis 0 is free everywhere.
+fn check_batch_axis(declared: &Declared, signature: &Signature) -> Result<(), ConfigError> {
+    let Some(BatchAxis::UpTo(got)) = declared.batch else { return Ok(()) };
+    if signature.is_batched() {
+        return Ok(());
+    }
+    let fixed = signature.inputs.iter().chain(&signature.outputs).find(|spec| !shapes::is_first_free(spec));
+    let obstacle = fixed.map_or_else(
+        || "it has no input and no output".to_owned(),
+        |spec| format!("{:?} has shape {}", spec.name, spec.shown_dims()),
+    );
+    let problem = format!("expected 0, because axis 0 of the model is not free ({obstacle}), got {got}");
+    Err(ConfigError::field(declared.origin.unwrap_or_default(), "max_batch_size", problem))
+}
+
+/// A line for the operator where batching was asked for in vain.
+fn why_alone(declared: &Declared, merging: &Merging) -> Option<String> {
+    let sized = declared.batch.is_some() && declared.batch_size_max() != Some(1);
+    let asked = sized || declared.batching.preferred.is_some();
+    match merging {
+        Merging::Alone { operator, reason } if asked && declared.batch != Some(BatchAxis::Absent) => {
+            Some(format!("requests are run one at a time: {operator}: {reason}"))
+        }
+        _ => None,
+    }
+}
+
+/// The signature that clients see, and where its shapes differ from the model's.
+fn client_side(
+    declared: &Declared,
+    signature: &Signature,
+    merges: bool,
+) -> Result<(Signature, BTreeMap<String, Reshape>), ConfigError> {
+    let file = declared.origin.unwrap_or_default();
+    let lead = usize::from(matches!(declared.batch, Some(BatchAxis::UpTo(_))));
+    let mut client = signature.clone();
+    let mut reshapes = BTreeMap::new();
+    let mut apply = |kind: &str, specs: &mut [TensorSpec], tensors: &[DeclaredTensor]| {
+        for (index, tensor) in tensors.iter().enumerate() {
+            let wrong = |(key, problem): (&str, String)| {
+                ConfigError::field(file, format!("{kind}[{index}].{key}"), format!("{:?}: {problem}", tensor.name))
+            };
+            if tensors[..index].iter().any(|earlier| earlier.name == tensor.name) {
+                return Err(wrong(("name", "it is described twice".into())));
+            }
+            let known = specs.iter().map(|spec| format!("{:?}", spec.name)).collect::<Vec<_>>().join(", ");
+            let Some(spec) = specs.iter_mut().find(|spec| spec.name == tensor.name) else {
+                return Err(wrong(("name", format!("expected one of the model's: {known}"))));
+            };
+            let Described { dims, reshape } = shapes::describe(spec, tensor, lead, merges).map_err(wrong)?;
+            spec.dims = dims;
+            reshapes.extend(reshape.map(|reshape| (tensor.name.clone(), reshape)));
+        }
+        Ok(())
+    };
+    apply("input", &mut client.inputs, &declared.inputs)?;
+    apply("output", &mut client.outputs, &declared.outputs)?;
+    let described = |spec: &&TensorSpec| declared.inputs.iter().any(|tensor| tensor.name == spec.name);
+    match signature.inputs.iter().find(|spec| !described(spec)) {
+        Some(spec) if !declared.inputs.is_empty() => {
+            Err(ConfigError::field(file, "input", format!("expected the model's input {:?} too", spec.name)))
+        }
+        _ => Ok((client, reshapes)),
+    }
+}
+
+fn batch_settings(declared: &Declared, defaults: &BatchingConfig) -> Result<BatchSettings, ConfigError> {
+    let plain = defaults.settings();
+    let given = &declared.batching;
+    let queue = given.queue.complete(plain.queue);
+    let settings = BatchSettings {
+        batch_size_max: declared.batch_size_max().unwrap_or(plain.batch_size_max),
+        queue_delay_max: given.queue_delay_max.unwrap_or(plain.queue_delay_max),
+        preferred: given.preferred.clone().unwrap_or_default(),
+        preserve_ordering: given.preserve_ordering.unwrap_or_default(),
+        priority_levels: given.priority_levels.unwrap_or_default(),
+        default_priority: given.default_priority.unwrap_or_default(),
+        queue,
+        priority_queues: given.priority_queues.iter().map(|(level, own)| (*level, own.complete(queue))).collect(),
+    };
+    check_batching(&settings)?;
+    Ok(settings)
+}
+
+fn check_batching(settings: &BatchSettings) -> Result<(), ConfigError> {
+    let wrong = |field: &str, problem: String| Err(ConfigError::field("", field, problem));
+    let rows = settings.batch_size_max;
+    if let Some(got) = settings.preferred.iter().find(|&&size| size == 0 || size > rows) {
+        return wrong("preferred batch size", format!("expected 1 to {rows}, the largest batch, got {got}"));
+    }
+    let (levels, default) = (settings.priority_levels, settings.default_priority);
+    if levels > 0 && (default == 0 || default > levels) {
+        return wrong("default priority", format!("expected 1 to {levels}, the number of levels, got {default}"));
+    }
+    if levels == 0 && default > 0 {
+        return wrong("default priority", format!("expected 0, because there are no priority levels, got {default}"));
+    }
+    match settings.priority_queues.keys().find(|&&level| level == 0 || level > levels) {
+        Some(got) => wrong("priority queue policy", format!("expected levels 1 to {levels}, got {got}")),
+        None => Ok(()),
+    }
+}
+
+fn labels(
+    declared: &BTreeMap<String, Labels>,
+    signature: &Signature,
+    folder: Option<&Path>,
+) -> Result<BTreeMap<String, Arc<[String]>>, LoadError> {
+    let mut labels = BTreeMap::new();
+    for (output, given) in declared {
+        if signature.output(output).is_none() {
+            let known: Vec<_> = signature.outputs.iter().map(|spec| format!("{:?}", spec.name)).collect();
+            let problem = format!("expected one of the model's outputs, {}, got {output:?}", known.join(", "));
+            return Err(ConfigError::field("", "labels", problem).into());
+        }
+        let list: Arc<[String]> = match given {
+            Labels::Given(list) => list.as_slice().into(),
+            Labels::File(name) => {
+                let text = folder.map(|folder| files::read_text(folder, name, TEXT_BYTES_MAX)).transpose()?.flatten();
+                let missing = || LoadError::File { file: name.clone(), reason: "the labels file is missing".into() };
+                text.ok_or_else(missing)?.lines().map(|line| line.trim().to_owned()).collect()
+            }
+        };
+        labels.insert(output.clone(), list);
+    }
+    Ok(labels)
+}
+
+#[cfg(test)]
+mod tests;

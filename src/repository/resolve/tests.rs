@@ -1,0 +1,165 @@
+//! Settings against models of several shapes.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::super::declared::DeclaredQueue;
+use super::super::fake::FakeEngine;
+use super::super::settings::TimeoutAction;
+use super::super::{manifest, triton};
+use super::*;
+use crate::engine::Dim;
+use crate::infer::ModelName;
+use crate::units::{ByteSize, Span};
+
+fn defaults() -> BatchingConfig {
+    BatchingConfig {
+        batch_size_max: 32,
+        queue_delay_max: Span(Duration::from_millis(1)),
+        queue_requests_max: 512,
+        queue_bytes_max: ByteSize(1 << 20),
+    }
+}
+
+fn resolve_declared(model: &str, declared: Declared, folder: Option<&Path>) -> Result<Resolved, String> {
+    let plan = Box::new(FakeEngine::default().plan(model));
+    let batching = defaults();
+    resolve(declared, plan, folder, Defaults { batching: &batching, cores: 4 }).map_err(|error| error.to_string())
+}
+
+fn with_pbtxt(model: &str, text: &str) -> Result<Resolved, String> {
+    let name: ModelName = "m".parse().unwrap();
+    resolve_declared(model, triton::read_text(&name, text).map_err(|error| error.to_string())?, None)
+}
+
+fn with_manifest(model: &str, text: &str) -> Result<Resolved, String> {
+    resolve_declared(model, manifest::read(text).map_err(|error| error.to_string())?, None)
+}
+
+fn refused(result: Result<Resolved, String>, expected: &str) {
+    assert_eq!(result.map(|resolved| resolved.settings).unwrap_err(), expected);
+}
+
+#[test]
+fn silence_means_the_servers_defaults() {
+    let resolved = resolve_declared("rows n,2", Declared::default(), None).unwrap();
+    assert_eq!(resolved.settings.batching, defaults().settings());
+    assert_eq!((resolved.settings.instances_max, resolved.settings.cores_max), (4, 4));
+    assert!(resolved.merges() && resolved.notes.is_empty());
+    assert_eq!(resolved.signature, *resolved.plan.signature());
+}
+
+#[test]
+fn a_batch_size_needs_a_free_axis() {
+    let resolved =
+        with_pbtxt("rows n,2", "max_batch_size: 8 input { name: 'x' dims: 2 data_type: TYPE_FP32 }").unwrap();
+    assert_eq!(resolved.settings.batching.batch_size_max, 8);
+    assert_eq!(resolved.signature.inputs[0].dims, [Dim::Free(Some("n".into())), Dim::Fixed(2)]);
+    refused(
+        with_pbtxt("alone 1,2", "max_batch_size: 8"),
+        "config.pbtxt: max_batch_size: expected 0, because axis 0 of the model is not free (\"x\" has shape [1,2]), got 8",
+    );
+}
+
+#[test]
+fn no_batch_size_beside_whole_shapes_means_alone() {
+    let resolved = with_pbtxt("rows n,2", "input { name: 'x' dims: [ -1, 2 ] data_type: TYPE_FP32 }").unwrap();
+    assert!(!resolved.merges());
+    assert!(resolved.notes.is_empty(), "{:?}", resolved.notes);
+    let resolved = with_pbtxt("rows n,2", "backend: 'onnxruntime'").unwrap();
+    assert!(resolved.merges(), "a configuration that says nothing of shapes leaves it to the model");
+    let manifest = manifest::read("[batching]\nbatch_size_max = 4").unwrap();
+    let name = "m".parse().unwrap();
+    let config = triton::read_text(&name, "input { name: 'x' dims: [ -1, 2 ] }").unwrap();
+    assert!(!resolve_declared("rows n,2", manifest.over(config), None).unwrap().merges());
+}
+
+#[test]
+fn batching_in_vain_is_explained() {
+    let expected = ["requests are run one at a time: ReduceMean mean: it mixes rows"];
+    assert_eq!(with_pbtxt("alone n,2", "max_batch_size: 8").unwrap().notes, expected);
+    assert_eq!(with_manifest("alone n,2", "[batching]\nbatch_size_max = 8").unwrap().notes, expected);
+    assert!(with_manifest("alone n,2", "[batching]\nbatch_size_max = 1").unwrap().notes.is_empty());
+    assert!(with_manifest("alone n,2", "").unwrap().notes.is_empty());
+}
+
+#[test]
+fn contradictions_say_what_was_expected_and_what_came() {
+    for (config, expected) in [
+        (
+            "max_batch_size: 8 input { name: 'z' dims: 2 }",
+            "config.pbtxt: input[0].name: \"z\": expected one of the model's: \"x\"",
+        ),
+        (
+            "max_batch_size: 8 input { name: 'x' dims: 2 data_type: TYPE_INT64 }",
+            "config.pbtxt: input[0].data_type: \"x\": expected FP32, got INT64",
+        ),
+        (
+            "max_batch_size: 8 input { name: 'x' dims: 2 } output { name: 'y' dims: 3 }",
+            "config.pbtxt: output[0].dims: \"y\": expected [2], got [3]",
+        ),
+        ("input { name: 'x' dims: 2 }", "config.pbtxt: input[0].dims: \"x\": expected [n,2], got [2]"),
+        (
+            "max_batch_size: 8 input [ { name: 'x' dims: 2 }, { name: 'x' dims: 2 } ]",
+            "config.pbtxt: input[1].name: \"x\": it is described twice",
+        ),
+        (
+            "max_batch_size: 8 dynamic_batching { preferred_batch_size: [ 4, 16 ] }",
+            "preferred batch size: expected 1 to 8, the largest batch, got 16",
+        ),
+        (
+            "max_batch_size: 8 dynamic_batching { priority_levels: 2 }",
+            "default priority: expected 1 to 2, the number of levels, got 0",
+        ),
+        (
+            "max_batch_size: 8 dynamic_batching { priority_levels: 2 default_priority_level: 2 \
+             priority_queue_policy { key: 3 value {} } }",
+            "priority queue policy: expected levels 1 to 2, got 3",
+        ),
+        ("output { name: 'y' dims: [ -1, 2 ] label_filename: 'l.txt' }", "l.txt: the labels file is missing"),
+    ] {
+        refused(with_pbtxt("rows n,2", config), expected);
+    }
+    refused(
+        with_manifest("rows n,2", "[[outputs]]\nname = 'z'\nlabels = []"),
+        "labels: expected one of the model's outputs, \"y\", got \"z\"",
+    );
+}
+
+#[test]
+fn reshapes_change_what_clients_see() {
+    let config = "input { name: 'x' dims: 2 reshape { shape: [ 1, 2 ] } }";
+    let resolved = with_pbtxt("alone 1,2", config).unwrap();
+    assert_eq!(resolved.signature.inputs[0].dims, [Dim::Fixed(2)]);
+    assert_eq!(resolved.signature.outputs[0].dims, [Dim::Fixed(1), Dim::Fixed(2)]);
+    assert_eq!(resolved.settings.reshapes["x"], Reshape { client: vec![2], model: vec![1, 2] });
+    assert_eq!(resolved.plan.signature().inputs[0].dims, [Dim::Fixed(1), Dim::Fixed(2)]);
+}
+
+#[test]
+fn queue_policies_fall_back_level_by_level() {
+    let config = "max_batch_size: 8 dynamic_batching {
+        priority_levels: 2 default_priority_level: 1
+        default_queue_policy { timeout_action: DELAY default_timeout_microseconds: 500 max_queue_size: 7 }
+        priority_queue_policy { key: 2 value { allow_timeout_override: true } }
+    }";
+    let batching = with_pbtxt("rows n,2", config).unwrap().settings.batching;
+    assert_eq!(batching.queue.timeout_action, TimeoutAction::Delay);
+    assert_eq!(batching.queue.default_timeout, Some(Duration::from_micros(500)));
+    assert_eq!((batching.queue.requests_max, batching.queue.bytes_max), (7, 1 << 20));
+    assert!(!batching.queue.allow_timeout_override);
+    let second = batching.queue_policy(2);
+    assert_eq!((second.timeout_action, second.default_timeout), (TimeoutAction::Reject, None));
+    assert!(second.allow_timeout_override);
+    assert_eq!(DeclaredQueue::default().complete(batching.queue), batching.queue);
+}
+
+#[test]
+fn labels_come_from_the_models_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("labels.txt"), "cat \r\ndog\n").unwrap();
+    let declared = manifest::read("[[outputs]]\nname = 'y'\nlabels_file = 'labels.txt'").unwrap();
+    let resolved = resolve_declared("rows n,2", declared, Some(folder.path())).unwrap();
+    let labels: BTreeSet<&str> = resolved.settings.labels["y"].iter().map(String::as_str).collect();
+    assert_eq!(labels, ["cat", "dog"].into());
+}

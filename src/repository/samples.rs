@@ -1,0 +1,229 @@
+//! The requests a build answers before it serves: those its configuration makes up, and one of zeros.
+//!
+//! What they show is that the build runs, and that its outputs are what its signature says.
+
+use std::path::Path;
+
+use bytes::Bytes;
+
+use super::error::{ConfigError, LoadError};
+use super::files;
+use super::resolve::Resolved;
+use super::settings::{WarmUp, WarmUpContent, WarmUpInput};
+use crate::engine::signature::Bindings;
+use crate::engine::{Batch, Cores, Dim, EngineError, Executed, Merging, Plan, Signature, TensorSpec};
+use crate::tensor::{DType, Shape, Tensor};
+
+/// A made-up batch of one request.
+#[derive(Debug)]
+pub(super) struct Sample {
+    name: String,
+    count: usize,
+    batch: Batch,
+}
+
+/// The samples of a build.
+///
+/// # Errors
+/// When a configured one does not fit the signature, or its file is missing.
+pub(super) fn prepare(resolved: &Resolved, folder: Option<&Path>, bytes_max: u64) -> Result<Vec<Sample>, LoadError> {
+    let configured = resolved.settings.warm_up.iter();
+    let runs = configured.clone().fold(0usize, |runs, warm_up| runs.saturating_add(warm_up.count));
+    if runs > RUNS_MAX {
+        let problem = format!("expected at most {RUNS_MAX} runs of all requests together, got {runs}");
+        return Err(ConfigError::field("", "warm-up", problem).into());
+    }
+    let mut samples: Vec<Sample> =
+        configured.map(|warm_up| sample(warm_up, resolved, folder, bytes_max)).collect::<Result<_, _>>()?;
+    samples.extend(zeros(resolved.plan.as_ref(), bytes_max));
+    Ok(samples)
+}
+
+/// Lets the plan learn, then runs every sample and checks what comes out.
+///
+/// # Errors
+/// When a run fails or an output is not what the signature says.
+pub(super) fn run(plan: &dyn Plan, samples: &[Sample], rows_max: usize, cores: &Cores) -> Result<(), LoadError> {
+    match plan.warm_up(rows_max, cores) {
+        // The extents were the engine's own guess: a model with free ones may take others.
+        Ok(()) | Err(EngineError::InvalidShape(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    for sample in samples {
+        for _ in 0..sample.count {
+            let failed =
+                |error: EngineError| LoadError::WarmUp { sample: sample.name.clone(), reason: error.to_string() };
+            let executed = plan.run(&sample.batch, cores).map_err(failed)?;
+            verify(plan, &executed, sample.batch.rows_total())?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether the answer of a run is what the signature says.
+fn verify(plan: &dyn Plan, executed: &Executed, rows: usize) -> Result<(), LoadError> {
+    let specs = &plan.signature().outputs;
+    let outputs = match executed.shares.as_slice() {
+        [share] if share.len() == specs.len() => share,
+        shares => {
+            let expected = format!("{} outputs", specs.len());
+            let got = shares.first().map_or(0, Vec::len).to_string();
+            return Err(LoadError::WrongOutput { output: String::new(), expected, got });
+        }
+    };
+    for (spec, tensor) in specs.iter().zip(outputs) {
+        let shape = tensor.shape();
+        let fits = |(dim, &got): (&Dim, &usize)| !matches!(dim, Dim::Fixed(extent) if *extent != got);
+        let mut fitting = shape.len() == spec.dims.len() && spec.dims.iter().zip(shape.iter()).all(fits);
+        fitting &= *plan.merging() != Merging::Rows || shape.rows() == rows;
+        if tensor.dtype() != spec.dtype || !fitting {
+            let expected = format!("{} {} for {rows} rows", spec.dtype, spec.shown_dims());
+            let got = format!("{} {shape}", tensor.dtype());
+            return Err(LoadError::WrongOutput { output: spec.name.clone(), expected, got });
+        }
+    }
+    Ok(())
+}
+
+/// One row of zeros, where nothing but the batch is free: other extents would be a guess.
+fn zeros(plan: &dyn Plan, bytes_max: u64) -> Option<Sample> {
+    let merges = *plan.merging() == Merging::Rows;
+    let extent = |(axis, dim): (usize, &Dim)| match dim {
+        Dim::Fixed(extent) => Some(*extent),
+        Dim::Free(_) => (axis == 0 && merges).then_some(1),
+    };
+    let tensor = |spec: &TensorSpec| {
+        let shape: Shape = spec.dims.iter().enumerate().map(extent).collect::<Option<_>>()?;
+        let length = byte_length(spec.dtype, &shape, bytes_max)?;
+        Tensor::new(spec.dtype, shape, vec![0; length].into()).ok()
+    };
+    let inputs: Vec<Tensor> = plan.signature().inputs.iter().map(tensor).collect::<Option<_>>()?;
+    Some(Sample { name: "zeros".into(), count: 1, batch: Batch::merge(&[inputs], vec![1]) })
+}
+
+fn sample(warm_up: &WarmUp, resolved: &Resolved, folder: Option<&Path>, bytes_max: u64) -> Result<Sample, LoadError> {
+    let wrong = |problem: String| ConfigError::field("", format!("warm-up {:?}", warm_up.name), problem);
+    check_names(warm_up, &resolved.signature).map_err(wrong)?;
+    let rows_max = resolved.settings.batching.batch_size_max;
+    if resolved.rows_apart && warm_up.rows > rows_max {
+        return Err(wrong(format!("expected at most {rows_max} rows, got {}", warm_up.rows)).into());
+    }
+    let merges = resolved.merges();
+    let mut bindings = Bindings::new();
+    let mut inputs = Vec::new();
+    for spec in &resolved.signature.inputs {
+        let Some(input) = warm_up.inputs.get(&spec.name) else {
+            return Err(wrong(format!("expected input {:?} too", spec.name)).into());
+        };
+        if input.dtype != spec.dtype {
+            return Err(wrong(format!("input {:?}: expected {}, got {}", spec.name, spec.dtype, input.dtype)).into());
+        }
+        let shape: Shape = resolved.rows_apart.then_some(warm_up.rows).into_iter().chain(input.dims.clone()).collect();
+        spec.check(&shape, &mut bindings).map_err(|mismatch| wrong(mismatch.to_string()))?;
+        let tensor = fill(input, shape, warm_up.rows, folder, bytes_max)?;
+        inputs.push(resolved.settings.to_model_shape(&spec.name, tensor, merges));
+    }
+    let rows = if resolved.rows_apart { warm_up.rows } else { 1 };
+    Ok(Sample { name: warm_up.name.clone(), count: warm_up.count, batch: Batch::merge(&[inputs], vec![rows]) })
+}
+
+fn check_names(warm_up: &WarmUp, signature: &Signature) -> Result<(), String> {
+    match warm_up.inputs.keys().find(|name| signature.input(name).is_none()) {
+        None => Ok(()),
+        Some(got) => {
+            let known: Vec<_> = signature.inputs.iter().map(|spec| format!("{:?}", spec.name)).collect();
+            Err(format!("expected the model's inputs, {}, got {got:?}", known.join(", ")))
+        }
+    }
+}
+
+fn fill(
+    input: &WarmUpInput,
+    shape: Shape,
+    rows: usize,
+    folder: Option<&Path>,
+    bytes_max: u64,
+) -> Result<Tensor, LoadError> {
+    let too_large = || ConfigError::field("", "warm-up", format!("shape {shape} needs more than {bytes_max} bytes"));
+    let length = byte_length(input.dtype, &shape, bytes_max).ok_or_else(too_large)?;
+    let bytes: Bytes = match &input.content {
+        WarmUpContent::Zeros => vec![0; length].into(),
+        WarmUpContent::Random => random(input.dtype, length).into(),
+        WarmUpContent::File(name) => {
+            let file = format!("{FOLDER}/{name}");
+            let read = folder.map(|folder| files::read(folder, &file, bytes_max)).transpose()?.flatten();
+            let missing = || LoadError::File { file: file.clone(), reason: "the warm-up file is missing".into() };
+            let bytes = read.ok_or_else(missing)?;
+            // A file may hold one row or all of them.
+            if bytes.len() * rows == length { bytes.repeat(rows).into() } else { bytes.into() }
+        }
+    };
+    Tensor::new(input.dtype, shape, bytes).map_err(|error| ConfigError::field("", "warm-up", error.to_string()).into())
+}
+
+/// Bytes of a tensor of zeros, unless they are beyond the limit. An empty string has four: its length.
+fn byte_length(dtype: DType, shape: &Shape, bytes_max: u64) -> Option<usize> {
+    let length = shape.element_count()?.checked_mul(dtype.size().unwrap_or(4))?;
+    (length as u64 <= bytes_max).then_some(length)
+}
+
+/// Numbers every model can take: floats from 0 to 1, integers 0 or 1, empty strings; the same on every start.
+fn random(dtype: DType, length: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    let mut bytes = Vec::with_capacity(length);
+    while bytes.len() < length {
+        let bits = next();
+        #[expect(clippy::cast_precision_loss, reason = "24 bits fit a float's significand")]
+        let unit = (bits >> 40) as f32 / (1u32 << 24) as f32;
+        let bit = bits & 1;
+        match dtype {
+            DType::F16 => bytes.extend(half::f16::from_f32(unit).to_le_bytes()),
+            DType::Bf16 => bytes.extend(half::bf16::from_f32(unit).to_le_bytes()),
+            DType::F32 => bytes.extend(unit.to_le_bytes()),
+            DType::F64 => bytes.extend(f64::from(unit).to_le_bytes()),
+            DType::Bytes => bytes.extend([0; 4]),
+            integer => bytes.extend(&bit.to_le_bytes()[..integer.size().unwrap_or(1)]),
+        }
+    }
+    bytes
+}
+
+/// A load must end: it holds a core and a loader's thread meanwhile.
+const RUNS_MAX: usize = 10_000;
+/// Where warm-up files are, as in Triton's repositories.
+const FOLDER: &str = "warmup";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn random_numbers_are_whole_elements_within_bounds() {
+        for dtype in DType::ALL {
+            let length = byte_length(dtype, &Shape::new(&[5, 3]), 1 << 20).unwrap();
+            let tensor = Tensor::new(dtype, Shape::new(&[5, 3]), random(dtype, length).into()).unwrap();
+            assert_eq!(tensor.element_count(), 15, "{dtype}");
+        }
+        let floats = random(DType::F32, 400);
+        let floats = floats.chunks(4).map(|four| f32::from_le_bytes(four.try_into().unwrap()));
+        assert!(floats.clone().all(|value| (0.0..1.0).contains(&value)));
+        assert!(floats.clone().any(|value| value > 0.5) && floats.clone().any(|value| value < 0.5));
+        assert!(
+            random(DType::I64, 80).chunks(8).all(|eight| eight[0] <= 1 && eight[1..].iter().all(|&byte| byte == 0))
+        );
+    }
+
+    #[test]
+    fn lengths_are_bounded() {
+        assert_eq!(byte_length(DType::F32, &Shape::new(&[2, 3]), 24), Some(24));
+        assert_eq!(byte_length(DType::F32, &Shape::new(&[2, 3]), 23), None);
+        assert_eq!(byte_length(DType::Bytes, &Shape::new(&[2]), 100), Some(8));
+        assert_eq!(byte_length(DType::F64, &Shape::new(&[usize::MAX, 2]), u64::MAX), None);
+    }
+}

@@ -1,0 +1,61 @@
+//! One loaded build of one version of a model, ready to answer.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use super::settings::ModelSettings;
+use crate::engine::{Merging, Plan, Signature};
+use crate::infer::{ModelName, VersionId};
+use crate::metering::Statistics;
+use crate::telemetry::ModelMetrics;
+
+/// Dropping the last handle unloads the build; requests on their way hold one.
+#[derive(Debug)]
+pub struct Variant {
+    pub model: ModelName,
+    pub version: VersionId,
+    pub plan: Arc<dyn Plan>,
+    /// What clients see: the plan's signature, or the one a configuration reshapes it to.
+    pub signature: Signature,
+    pub settings: ModelSettings,
+    pub metrics: ModelMetrics,
+    pub statistics: Arc<Statistics>,
+    /// The batching room's queue.
+    pub attachment: Attachment,
+}
+
+/// A place where a later room keeps what it needs per variant, so that both end together.
+#[derive(Default)]
+pub struct Attachment(OnceLock<Box<dyn Any + Send + Sync>>);
+
+impl Variant {
+    /// Rows of one run at most: 1 where requests cannot be merged.
+    pub fn batch_size_max(&self) -> usize {
+        match self.plan.merging() {
+            Merging::Rows => self.settings.batching.batch_size_max,
+            Merging::Alone { .. } => 1,
+        }
+    }
+
+    pub fn merges(&self) -> bool {
+        *self.plan.merging() == Merging::Rows
+    }
+}
+
+impl Attachment {
+    /// The attached value; made by the first caller. One room attaches one type.
+    ///
+    /// # Panics
+    /// When another type was attached before.
+    pub fn get_or_attach<T: Any + Send + Sync>(&self, make: impl FnOnce() -> T) -> &T {
+        let attached = self.0.get_or_init(|| Box::new(make()));
+        attached.downcast_ref().expect("one room attaches one type")
+    }
+}
+
+impl fmt::Debug for Attachment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.get().is_some() { "attached" } else { "empty" })
+    }
+}

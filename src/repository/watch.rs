@@ -1,0 +1,130 @@
+//! The part of the actor that follows the disk: when to look, and what a look changes.
+//!
+//! A look itself is `scan`'s; loading and unloading are `lifecycle`'s.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::config::Control;
+use super::entry::{Request, Seen};
+use super::error::RepositoryError;
+use super::lifecycle::{Actor, Event, answer};
+use super::scan::{Scan, scan};
+use crate::infer::ModelName;
+
+impl Actor {
+    pub(super) fn begin_scan(&mut self) {
+        if self.scanning.running.is_some() {
+            return;
+        }
+        self.scanning.running = Some(std::mem::take(&mut self.scanning.asked));
+        let (scanner, paths, name) = (self.scanner.clone(), self.config.paths.clone(), self.config.model_name.clone());
+        self.tasks.spawn(async move {
+            let looked = scanner.seat().await.run(move || scan(&paths, &name)).await;
+            Event::Scanned(looked.unwrap_or(Err(RepositoryError::Stopped)))
+        });
+    }
+
+    pub(super) fn scanned(&mut self, result: Result<Scan, RepositoryError>) {
+        let replies = self.scanning.running.take().unwrap_or_default();
+        let answered = result.map(|scan| match self.config.control {
+            Control::Explicit => self.names_changed(scan),
+            Control::None | Control::Poll => self.files_changed(scan, false),
+        });
+        if let Err(error) = &answered {
+            self.warn_once(&error.to_string());
+        }
+        self.schedule_poll();
+        answer(replies, &answered);
+        if !self.scanning.asked.is_empty() {
+            self.begin_scan();
+        }
+    }
+
+    /// Brings the list of known models up to date without touching what serves.
+    pub(super) fn names_changed(&mut self, scan: Scan) {
+        self.tell_skipped(&scan.found.skipped);
+        let before = self.models.len();
+        for (name, entry) in &mut self.models {
+            entry.place = scan.found.models.get(name).cloned();
+        }
+        self.models.retain(|_, entry| entry.place.is_some() || entry.is_wanted());
+        let mut changed = self.models.len() != before;
+        for (name, place) in scan.found.models {
+            changed |= !self.models.contains_key(&name);
+            self.models.entry(name).or_default().place = Some(place);
+        }
+        if changed {
+            self.publish();
+        }
+    }
+
+    /// Loads what is new or has changed, once it has settled (`at_once`: without waiting for that), and unloads what is
+    /// gone.
+    pub(super) fn files_changed(&mut self, mut scan: Scan, at_once: bool) {
+        self.tell_skipped(&scan.found.skipped);
+        let is_gone = |name: &&ModelName| !scan.found.models.contains_key(*name);
+        let gone: Vec<ModelName> = self.models.keys().filter(is_gone).cloned().collect();
+        let mut changed = !gone.is_empty();
+        for name in gone {
+            self.models.entry(name.clone()).and_modify(|entry| entry.place = None);
+            self.drop_model(&name);
+        }
+        let settle = if at_once { Duration::ZERO } else { self.config.settle_time.0 };
+        let now = Instant::now();
+        let mut whole = Vec::new();
+        for (name, place) in scan.found.models {
+            let Some(stamp) = scan.stamps.remove(&name) else {
+                self.start.pending.remove(&name);
+                self.warn_once(&format!("the files of model {:?} cannot be looked at", name.as_str()));
+                continue;
+            };
+            let entry = self.models.entry(name.clone()).or_default();
+            match entry.see(place, stamp, now, settle) {
+                Seen::Same => {}
+                Seen::Whole => whole.push(name),
+                Seen::Unsettled { shown } => {
+                    changed |= shown;
+                    let again = now + settle.max(LOOK_INTERVAL_MIN);
+                    self.scanning.next = Some(self.scanning.next.map_or(again, |next| next.min(again)));
+                    if now >= self.start.patience {
+                        self.start.pending.remove(&name);
+                    }
+                }
+            }
+        }
+        if changed {
+            self.publish();
+        }
+        for name in whole {
+            self.load(&name, Request { keep_unchanged: true, ..Request::default() });
+        }
+        self.start.check();
+    }
+
+    pub(super) fn schedule_poll(&mut self) {
+        // In explicit mode only the list of models follows the disk.
+        if self.config.control != Control::None {
+            let regular = Instant::now() + self.config.poll_interval.0.max(LOOK_INTERVAL_MIN);
+            self.scanning.next = Some(self.scanning.next.map_or(regular, |next| next.min(regular)));
+        }
+    }
+
+    fn tell_skipped(&mut self, skipped: &BTreeSet<String>) {
+        for reason in skipped.difference(&self.scanning.skipped) {
+            tracing::warn!(%reason, "skipped in the repository");
+        }
+        self.scanning.skipped.clone_from(skipped);
+    }
+
+    fn warn_once(&mut self, reason: &str) {
+        if self.scanning.skipped.insert(reason.to_owned()) {
+            tracing::warn!(%reason, "the repository cannot be read");
+        }
+    }
+}
+
+/// Between two looks at the disk at least, whatever the configuration says.
+const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(10);
