@@ -1,0 +1,167 @@
+//! Room 2: bounds the work in flight, by requests and by bytes. Past this room nothing is refused for global load.
+
+pub mod config;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+pub use config::AdmissionConfig;
+
+use crate::infer::InferRequest;
+use crate::telemetry::Metrics;
+
+#[derive(Debug)]
+pub struct Admission {
+    config: ArcSwap<AdmissionConfig>,
+    in_flight: Arc<InFlight>,
+}
+
+/// A request that holds its place. Dropping it gives the place back, so an abandoned request leaks nothing.
+#[derive(Debug)]
+pub struct Admitted {
+    pub request: InferRequest,
+    _permit: Permit,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("too much work in flight: {what} would pass the limit of {limit}")]
+pub struct Overloaded {
+    what: &'static str,
+    limit: u64,
+    pub retry_after: Duration,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    requests: AtomicU64,
+    bytes: AtomicU64,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Debug)]
+struct Permit {
+    in_flight: Arc<InFlight>,
+    bytes: u64,
+}
+
+impl Admission {
+    pub fn new(config: AdmissionConfig, metrics: Arc<Metrics>) -> Self {
+        let in_flight = InFlight { requests: AtomicU64::new(0), bytes: AtomicU64::new(0), metrics };
+        Self { config: ArcSwap::from_pointee(config), in_flight: Arc::new(in_flight) }
+    }
+
+    /// # Errors
+    /// When the request would pass a limit; it is dropped and costs nothing more.
+    pub fn admit(&self, request: InferRequest) -> Result<Admitted, Overloaded> {
+        let config = self.config.load();
+        let bytes: u64 = request.inputs.iter().map(|input| input.tensor.bytes().len() as u64).sum();
+        let permit = Permit::take(&self.in_flight, bytes);
+        let refuse = |what, limit| {
+            self.in_flight.metrics.count_refused(what);
+            Err(Overloaded { what, limit, retry_after: config.retry_after.0 })
+        };
+        let requests_max = config.requests_max as u64;
+        // The counters already hold this request, so that two at the limit cannot both pass.
+        if self.in_flight.requests.load(Ordering::Acquire) > requests_max {
+            return refuse("requests", requests_max);
+        }
+        if self.in_flight.bytes.load(Ordering::Acquire) > config.bytes_max.0 {
+            return refuse("bytes", config.bytes_max.0);
+        }
+        Ok(Admitted { request, _permit: permit })
+    }
+
+    /// Requests admitted and not yet answered.
+    pub fn in_flight(&self) -> u64 {
+        self.in_flight.requests.load(Ordering::Acquire)
+    }
+
+    /// What a refused client is told to wait.
+    pub fn retry_after(&self) -> Duration {
+        self.config.load().retry_after.0
+    }
+
+    /// New limits hold from the next request on.
+    pub fn reconfigure(&self, config: AdmissionConfig) {
+        self.config.store(Arc::new(config));
+    }
+}
+
+impl Permit {
+    fn take(in_flight: &Arc<InFlight>, bytes: u64) -> Self {
+        in_flight.requests.fetch_add(1, Ordering::AcqRel);
+        in_flight.bytes.fetch_add(bytes, Ordering::AcqRel);
+        in_flight.metrics.in_flight_requests.inc();
+        in_flight.metrics.in_flight_bytes.add(signed(bytes));
+        Self { in_flight: Arc::clone(in_flight), bytes }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.in_flight.requests.fetch_sub(1, Ordering::AcqRel);
+        self.in_flight.bytes.fetch_sub(self.bytes, Ordering::AcqRel);
+        self.in_flight.metrics.in_flight_requests.dec();
+        self.in_flight.metrics.in_flight_bytes.sub(signed(self.bytes));
+    }
+}
+
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::infer::Schedule;
+    use crate::tensor::{DType, NamedTensor, Shape, Tensor};
+    use crate::units::{ByteSize, Span};
+
+    fn request(bytes: usize) -> InferRequest {
+        let tensor = Tensor::new(DType::U8, Shape::new(&[bytes]), vec![0; bytes].into()).unwrap();
+        InferRequest {
+            model: "m".parse().unwrap(),
+            version: None,
+            id: None,
+            inputs: vec![NamedTensor { name: "x".into(), tensor }],
+            outputs: vec![],
+            schedule: Schedule::default(),
+            received_at: Instant::now(),
+            decode: Duration::ZERO,
+        }
+    }
+
+    fn admission(requests_max: usize, bytes_max: u64) -> Admission {
+        let retry_after = Span(Duration::from_secs(1));
+        let config = AdmissionConfig { requests_max, bytes_max: ByteSize(bytes_max), retry_after };
+        Admission::new(config, Arc::default())
+    }
+
+    #[test]
+    fn requests_and_bytes_are_bounded_and_given_back() {
+        let admission = admission(2, 10);
+        let first = admission.admit(request(4)).unwrap();
+        let too_big = admission.admit(request(7)).unwrap_err();
+        assert_eq!(too_big.to_string(), "too much work in flight: bytes would pass the limit of 10");
+        let second = admission.admit(request(6)).unwrap();
+        assert!(admission.admit(request(0)).is_err());
+        drop(first);
+        assert!(admission.admit(request(4)).is_ok());
+        drop(second);
+        assert_eq!(admission.in_flight(), 0);
+    }
+
+    #[test]
+    fn new_limits_hold_at_once() {
+        let admission = admission(1, 10);
+        let _held = admission.admit(request(0)).unwrap();
+        let mut config = (**admission.config.load()).clone();
+        config.requests_max = 2;
+        admission.reconfigure(config);
+        assert!(admission.admit(request(0)).is_ok());
+    }
+}

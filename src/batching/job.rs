@@ -1,0 +1,145 @@
+//! One batch on a compute thread: gather, run, hand out, count. Runs to its end or panics; never awaits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::queue::Entry;
+use super::{BatchError, Executed};
+use crate::engine::pool::thread_cpu_time;
+use crate::engine::{self, Batch, Cores, EngineError, Plan, Share};
+use crate::infer::{BatchReason, Usage};
+use crate::metering::statistics::RequestTimes;
+use crate::metering::{Settled, Statistics};
+use crate::telemetry::ModelMetrics;
+use crate::tensor::Tensor;
+
+/// A formed batch with all it needs.
+pub(super) struct Job {
+    pub entries: Vec<Entry>,
+    pub reason: BatchReason,
+    pub plan: Arc<dyn Plan>,
+    pub metrics: ModelMetrics,
+    pub statistics: Arc<Statistics>,
+    pub done: Done,
+}
+
+/// Tells the worker that a batch has ended, in whatever way.
+#[derive(Debug)]
+pub(super) struct Done {
+    pub rows: usize,
+    /// `None` where nothing ran or the run failed, so that nothing was learned.
+    pub elapsed: Option<Duration>,
+    worker: Option<mpsc::Sender<Self>>,
+}
+
+impl Job {
+    pub(super) fn run(mut self, cores: Cores) {
+        // Between forming the batch and starting it a caller may have gone or a deadline passed.
+        let now = Instant::now();
+        let (expired, live): (Vec<_>, Vec<_>) =
+            self.entries.drain(..).partition(|entry| entry.reply.is_closed() || entry.is_expired(now));
+        expired.into_iter().for_each(Entry::give_up);
+        if live.is_empty() {
+            return;
+        }
+        self.execute(live, cores);
+    }
+
+    fn execute(mut self, mut entries: Vec<Entry>, cores: Cores) {
+        let inputs: Vec<Vec<Tensor>> =
+            entries.iter_mut().map(|entry| std::mem::take(&mut entry.routed.inputs)).collect();
+        let rows: Vec<usize> = entries.iter().map(|entry| entry.routed.rows).collect();
+        let batch = Batch::merge(&inputs, rows);
+        drop(inputs);
+        let rows_total = batch.rows_total();
+        let started = Instant::now();
+        let cpu_before = thread_cpu_time();
+        let outcome = self.plan.run(&batch, &cores).and_then(|executed| self.verified(executed, &batch.rows));
+        let cpu = thread_cpu_time().saturating_sub(cpu_before) + cores.helper_cpu();
+        drop(cores);
+        self.metrics.cpu.inc_by(cpu.as_secs_f64());
+        match outcome {
+            Ok(executed) => {
+                self.done.rows = rows_total;
+                self.done.elapsed = Some(started.elapsed());
+                self.hand_out(entries, executed, rows_total, started, cpu);
+            }
+            Err(error) => {
+                let error = Arc::new(error);
+                for entry in entries {
+                    let _ = entry.reply.send(Err(BatchError::Engine(Arc::clone(&error))));
+                }
+            }
+        }
+    }
+
+    /// An engine that breaks its word fails the batch rather than mixing answers up.
+    fn verified(&self, executed: engine::Executed, rows: &[usize]) -> Result<engine::Executed, EngineError> {
+        let outputs = self.plan.signature().outputs.len();
+        if executed.shares.len() != rows.len() || executed.shares.iter().any(|share| share.len() != outputs) {
+            return Err(EngineError::Failed("the engine gave back another number of answers than asked for".into()));
+        }
+        Ok(executed)
+    }
+
+    fn hand_out(
+        self,
+        entries: Vec<Entry>,
+        executed: engine::Executed,
+        rows_total: usize,
+        started: Instant,
+        cpu: Duration,
+    ) {
+        self.metrics.count_batch(self.reason, rows_total);
+        let now = Instant::now();
+        let times: Vec<RequestTimes> = entries
+            .iter()
+            .map(|entry| RequestTimes {
+                queue: started.saturating_duration_since(entry.arrived),
+                total: now.saturating_duration_since(entry.routed.admitted.request.received_at),
+            })
+            .collect();
+        self.statistics.record_batch(&Settled { rows: rows_total, times: executed.times, requests: &times });
+        for ((entry, share), times) in entries.into_iter().zip(executed.shares).zip(times) {
+            let usage = Usage {
+                queue: times.queue,
+                compute: executed.times,
+                batch_size: rows_total,
+                batch_reason: self.reason,
+                cpu: share_of(cpu, entry.routed.rows, rows_total),
+            };
+            reply(entry, share, usage);
+        }
+    }
+}
+
+fn reply(entry: Entry, share: Share, usage: Usage) {
+    let Entry { routed, reply, .. } = entry;
+    // The caller may have gone meanwhile; its answer goes with it.
+    let _ = reply.send(Ok(Executed { routed, share, usage }));
+}
+
+/// Rows share the CPU time of their batch.
+fn share_of(cpu: Duration, rows: usize, total: usize) -> Duration {
+    let rows = u32::try_from(rows).unwrap_or(u32::MAX);
+    let total = u32::try_from(total).unwrap_or(u32::MAX).max(1);
+    cpu * rows / total
+}
+
+impl Done {
+    pub(super) fn new(worker: mpsc::Sender<Self>) -> Self {
+        Self { rows: 0, elapsed: None, worker: Some(worker) }
+    }
+}
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        if let Some(worker) = self.worker.take() {
+            // There is one slot per batch in flight; a worker that has ended needs no word.
+            let _ = worker.try_send(Self { rows: self.rows, elapsed: self.elapsed, worker: None });
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Room 4: many requests in, one batch out, each answer back to who asked.
+//!
+//! Every variant has a lane: a bounded queue and one task that owns it (`worker`), cuts batches by a pure rule (`rule`)
+//! over measured costs (`costs`) and hands them to the compute pool (`job`). The lane hangs on the variant and ends
+//! with it.
+
+mod costs;
+mod job;
+mod queue;
+mod rule;
+mod worker;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::Instant;
+
+use self::queue::Entry;
+use crate::engine::{EngineError, Pool, Share};
+use crate::infer::{Schedule, Usage};
+use crate::repository::{BatchSettings, QueuePolicy, Variant};
+use crate::routing::Routed;
+use crate::telemetry::ModelMetrics;
+
+/// The door of the room.
+#[derive(Clone, Debug)]
+pub struct Batcher {
+    pool: Pool,
+}
+
+/// A request with its answer.
+#[derive(Debug)]
+pub struct Executed {
+    pub routed: Routed,
+    pub share: Share,
+    pub usage: Usage,
+}
+
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum BatchError {
+    #[error("the queue of the model is full: it holds at most {limit} {what}")]
+    QueueFull { what: &'static str, limit: u64 },
+    #[error("the deadline passed after {waited:?}, before the request was answered")]
+    Expired { waited: Duration },
+    #[error(transparent)]
+    Engine(Arc<EngineError>),
+    #[error("the batch ended in a panic")]
+    Panicked,
+}
+
+/// The queue of one variant: what submitters share with its worker.
+#[derive(Debug)]
+struct Lane {
+    entries: mpsc::Sender<Entry>,
+    settings: BatchSettings,
+    levels: Vec<Arc<Occupancy>>,
+    /// Told when a caller went away, so that its entry gives its place back at once.
+    abandoned: Arc<Notify>,
+    metrics: ModelMetrics,
+}
+
+/// What one priority level holds.
+#[derive(Debug, Default)]
+struct Occupancy {
+    requests: AtomicUsize,
+    bytes: AtomicU64,
+}
+
+/// A place in a queue; dropping it gives it back.
+#[derive(Debug)]
+struct Place {
+    level: Arc<Occupancy>,
+    bytes: u64,
+    metrics: ModelMetrics,
+}
+
+/// Tells the worker that nobody waits any more, unless the answer came.
+struct Waiter<'a> {
+    abandoned: &'a Notify,
+    answered: bool,
+}
+
+impl Batcher {
+    pub fn new(pool: Pool) -> Self {
+        Self { pool }
+    }
+
+    /// Queues a request, waits for its batch and returns its share of the answer.
+    ///
+    /// # Errors
+    /// When the queue is full, the deadline passes first, or the run fails.
+    pub async fn submit(&self, routed: Routed) -> Result<Executed, BatchError> {
+        let variant = Arc::clone(&routed.variant);
+        let lane = variant.attachment.get_or_attach(|| Lane::open(&variant, self.pool.clone()));
+        let deadline = routed.admitted.request.schedule.deadline;
+        let arrived = Instant::now();
+        let answer = lane.enqueue(routed, arrived)?;
+        let mut waiter = Waiter { abandoned: &lane.abandoned, answered: false };
+        let reply = match deadline {
+            None => answer.await,
+            Some(deadline) => tokio::time::timeout_at(deadline, answer)
+                .await
+                .map_err(|_| BatchError::Expired { waited: arrived.elapsed() })?,
+        };
+        waiter.answered = true;
+        // A reply that was dropped unanswered went down with its job.
+        reply.unwrap_or(Err(BatchError::Panicked))
+    }
+}
+
+impl Lane {
+    fn open(variant: &Variant, pool: Pool) -> Self {
+        let settings = variant.settings.batching.clone();
+        let level_count = usize::try_from(settings.priority_levels).unwrap_or(LEVELS_MAX).min(LEVELS_MAX);
+        let levels: Vec<_> = (0..=level_count).map(|_| Arc::default()).collect();
+        let capacity = (0..=settings.priority_levels.min(LEVELS_MAX as u64))
+            .map(|level| settings.queue_policy(level).requests_max)
+            .fold(0usize, usize::saturating_add);
+        let (entries, receiver) = mpsc::channel(capacity.clamp(1, CHANNEL_MAX));
+        let abandoned = Arc::new(Notify::new());
+        worker::start(variant, pool, receiver, Arc::clone(&abandoned));
+        Self { entries, settings, levels, abandoned, metrics: variant.metrics.clone() }
+    }
+
+    fn enqueue(
+        &self,
+        routed: Routed,
+        arrived: Instant,
+    ) -> Result<oneshot::Receiver<Result<Executed, BatchError>>, BatchError> {
+        let schedule = routed.admitted.request.schedule;
+        if schedule.deadline.is_some_and(|deadline| arrived >= deadline) {
+            return Err(BatchError::Expired { waited: Duration::ZERO });
+        }
+        let level = self.level(schedule.priority);
+        let policy = self.settings.queue_policy(level);
+        let bytes = routed.inputs.iter().map(|tensor| tensor.bytes().len() as u64).sum();
+        let place = Some(self.place(level, bytes, &policy)?);
+        let (reply, answer) = oneshot::channel();
+        let timeout_at = timeout(&schedule, &policy).map(|timeout| arrived + timeout);
+        let timeout_action = policy.timeout_action;
+        let entry = Entry { routed, level, arrived, timeout_at, timeout_action, reply, place };
+        let limit = policy.requests_max as u64;
+        self.entries.try_send(entry).map_err(|_| BatchError::QueueFull { what: "requests", limit })?;
+        Ok(answer)
+    }
+
+    /// The level a request's priority asks for: 0 and unknown levels mean the default, as Triton has it.
+    fn level(&self, priority: u64) -> u64 {
+        let levels = self.settings.priority_levels;
+        if levels == 0 {
+            0
+        } else if (1..=levels).contains(&priority) {
+            priority
+        } else {
+            self.settings.default_priority
+        }
+    }
+
+    fn place(&self, level: u64, bytes: u64, policy: &QueuePolicy) -> Result<Place, BatchError> {
+        let index = usize::try_from(level).unwrap_or(0).min(self.levels.len() - 1);
+        let place = Place::take(&self.levels[index], bytes, &self.metrics);
+        // The counters already hold this request, so that two at the limit cannot both pass.
+        if place.level.requests.load(Ordering::Acquire) > policy.requests_max {
+            return Err(BatchError::QueueFull { what: "requests", limit: policy.requests_max as u64 });
+        }
+        if place.level.bytes.load(Ordering::Acquire) > policy.bytes_max {
+            return Err(BatchError::QueueFull { what: "bytes", limit: policy.bytes_max });
+        }
+        Ok(place)
+    }
+}
+
+impl Place {
+    fn take(level: &Arc<Occupancy>, bytes: u64, metrics: &ModelMetrics) -> Self {
+        level.requests.fetch_add(1, Ordering::AcqRel);
+        level.bytes.fetch_add(bytes, Ordering::AcqRel);
+        metrics.queue_requests.inc();
+        metrics.queue_bytes.add(i64::try_from(bytes).unwrap_or(i64::MAX));
+        Self { level: Arc::clone(level), bytes, metrics: metrics.clone() }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.level.requests.fetch_sub(1, Ordering::AcqRel);
+        self.level.bytes.fetch_sub(self.bytes, Ordering::AcqRel);
+        self.metrics.queue_requests.dec();
+        self.metrics.queue_bytes.sub(i64::try_from(self.bytes).unwrap_or(i64::MAX));
+    }
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.abandoned.notify_one();
+        }
+    }
+}
+
+/// A request's own timeout can shorten the policy's, never lengthen it.
+fn timeout(schedule: &Schedule, policy: &QueuePolicy) -> Option<Duration> {
+    let own = schedule.queue_timeout.filter(|_| policy.allow_timeout_override);
+    [own, policy.default_timeout].into_iter().flatten().min()
+}
+
+/// Priority levels beyond this share the last one's queue.
+const LEVELS_MAX: usize = 64;
+/// The channel to a worker never needs more: it is emptied into the queue at every turn.
+const CHANNEL_MAX: usize = 1 << 16;

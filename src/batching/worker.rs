@@ -1,0 +1,175 @@
+//! The task that owns one variant's queue: it lets time pass over it, asks the rule, and sends batches to the pool.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, sleep_until};
+
+use super::costs::Costs;
+use super::job::{Done, Job};
+use super::queue::{Entry, Queue};
+use super::rule::{BatchPolicy, Decision};
+use crate::engine::pool::Core;
+use crate::engine::{Plan, Pool};
+use crate::infer::BatchReason;
+use crate::metering::Statistics;
+use crate::repository::Variant;
+use crate::telemetry::ModelMetrics;
+
+/// State of the task; no one else touches it.
+struct Worker {
+    plan: Arc<dyn Plan>,
+    policy: BatchPolicy,
+    /// Batches that may run at the same time.
+    instances_max: usize,
+    cores_max: usize,
+    pool: Pool,
+    entries: mpsc::Receiver<Entry>,
+    abandoned: Arc<Notify>,
+    queue: Queue,
+    costs: Costs,
+    running: usize,
+    done: (mpsc::Sender<Done>, mpsc::Receiver<Done>),
+    /// A place in line for a core, kept while waiting.
+    core: Option<Pin<Box<dyn Future<Output = Core> + Send>>>,
+    metrics: ModelMetrics,
+    statistics: Arc<Statistics>,
+}
+
+/// What to wait for next.
+enum Next {
+    /// A batch could leave, but no core is idle.
+    Core,
+    /// Nothing can leave before this instant (`None`: before something happens).
+    Until(Option<Instant>),
+}
+
+/// Starts the task of a variant. It ends when the variant is gone, which is after its last request.
+pub(super) fn start(variant: &Variant, pool: Pool, entries: mpsc::Receiver<Entry>, abandoned: Arc<Notify>) {
+    let batching = &variant.settings.batching;
+    let mut preferred = batching.preferred.clone();
+    preferred.sort_unstable();
+    let policy = BatchPolicy {
+        batch_size_max: if variant.merges() { batching.batch_size_max } else { 1 },
+        queue_delay_max: if variant.merges() { batching.queue_delay_max } else { std::time::Duration::ZERO },
+        preferred,
+    };
+    // One batch at a time cannot overtake another.
+    let instances_max = if batching.preserve_ordering { 1 } else { variant.settings.instances_max };
+    let worker = Worker {
+        plan: Arc::clone(&variant.plan),
+        policy,
+        instances_max,
+        cores_max: variant.settings.cores_max,
+        pool,
+        entries,
+        abandoned,
+        queue: Queue::default(),
+        costs: Costs::default(),
+        running: 0,
+        done: mpsc::channel(instances_max.max(1)),
+        core: None,
+        metrics: variant.metrics.clone(),
+        statistics: Arc::clone(&variant.statistics),
+    };
+    tokio::spawn(worker.run());
+}
+
+impl Worker {
+    async fn run(mut self) {
+        loop {
+            while let Ok(entry) = self.entries.try_recv() {
+                self.queue.push(entry);
+            }
+            while let Ok(done) = self.done.1.try_recv() {
+                self.finish(&done);
+            }
+            let next = self.send_what_can_leave();
+            if !self.wait(next).await {
+                return;
+            }
+        }
+    }
+
+    fn send_what_can_leave(&mut self) -> Next {
+        let now = Instant::now();
+        self.queue.expire(now);
+        while self.running < self.instances_max {
+            let Some(waiting) = self.queue.waiting(self.policy.batch_size_max) else { break };
+            match self.policy.decide(&waiting, &self.costs, now) {
+                Decision::WaitUntil(until) => {
+                    return Next::Until([Some(until), self.queue.next_expiry()].into_iter().flatten().min());
+                }
+                Decision::Send { rows_max, reason } => {
+                    let Some(core) = self.pool.try_acquire() else { return Next::Core };
+                    self.send(core, rows_max, reason);
+                }
+            }
+        }
+        Next::Until(self.queue.next_expiry())
+    }
+
+    fn send(&mut self, core: Core, rows_max: usize, reason: BatchReason) {
+        let entries = self.queue.take(rows_max);
+        self.running += 1;
+        let job = Job {
+            entries,
+            reason,
+            plan: Arc::clone(&self.plan),
+            metrics: self.metrics.clone(),
+            statistics: Arc::clone(&self.statistics),
+            done: Done::new(self.done.0.clone()),
+        };
+        self.pool.spawn(core, self.cores_max, move |cores| job.run(cores));
+    }
+
+    fn finish(&mut self, done: &Done) {
+        self.running -= 1;
+        if let Some(elapsed) = done.elapsed {
+            self.costs.learn(done.rows, elapsed);
+        }
+    }
+
+    /// Waits until there may be something to do; false when the variant is gone.
+    async fn wait(&mut self, next: Next) -> bool {
+        let (want_core, until) = match next {
+            Next::Core => (true, self.queue.next_expiry()),
+            Next::Until(until) => (false, until),
+        };
+        if want_core && self.core.is_none() {
+            let pool = self.pool.clone();
+            self.core = Some(Box::pin(async move { pool.acquire().await }));
+        } else if !want_core {
+            self.core = None;
+        }
+        tokio::select! {
+            entry = self.entries.recv() => match entry {
+                Some(entry) => self.queue.push(entry),
+                None => return false,
+            },
+            done = self.done.1.recv() => self.finish(&done.expect("this task holds a sender")),
+            core = async { self.core.as_mut().expect("the branch is on only then").await }, if self.core.is_some() => {
+                self.core = None;
+                self.use_core(core);
+            }
+            () = self.abandoned.notified() => self.queue.sweep(),
+            () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {}
+        }
+        true
+    }
+
+    /// The queue may have changed while this task stood in line, so the rule is asked again.
+    fn use_core(&mut self, core: Core) {
+        let now = Instant::now();
+        self.queue.expire(now);
+        while let Ok(entry) = self.entries.try_recv() {
+            self.queue.push(entry);
+        }
+        if let Some(waiting) = self.queue.waiting(self.policy.batch_size_max)
+            && let Decision::Send { rows_max, reason } = self.policy.decide(&waiting, &self.costs, now)
+        {
+            self.send(core, rows_max, reason);
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! The whole request path in one function, and the one place where a cause becomes a code.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::admission::{Admission, Admitted, Overloaded};
+use crate::batching::{BatchError, Batcher, Executed};
+use crate::engine::EngineError;
+use crate::error::ErrorCode;
+use crate::infer::{InferRequest, InferResponse};
+use crate::repository::Variant;
+use crate::repository::catalog::LookupError;
+use crate::routing::{RouteError, Router};
+use crate::telemetry::Metrics;
+use crate::tensor::NamedTensor;
+
+#[derive(Debug)]
+pub struct Pipeline {
+    admission: Admission,
+    router: Router,
+    batcher: Batcher,
+    metrics: Arc<Metrics>,
+}
+
+/// A response with what encoding it needs. Holds the request's place until it is dropped.
+#[derive(Debug)]
+pub struct Answer {
+    pub response: InferResponse,
+    pub variant: Arc<Variant>,
+    admitted: Admitted,
+    answered_at: Instant,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum InferError {
+    #[error(transparent)]
+    Admission(#[from] Overloaded),
+    #[error(transparent)]
+    Route(#[from] RouteError),
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+}
+
+impl Pipeline {
+    pub fn new(admission: Admission, router: Router, batcher: Batcher, metrics: Arc<Metrics>) -> Self {
+        Self { admission, router, batcher, metrics }
+    }
+
+    /// One request from decoded tensors to the answer's tensors.
+    ///
+    /// # Errors
+    /// When a room refuses it or the run fails; `InferError::code` says how clients see that.
+    pub async fn infer(&self, request: InferRequest) -> Result<Answer, InferError> {
+        let mut count = Count { metrics: &self.metrics, variant: None, received_at: request.received_at, counted: false };
+        let outcome = self.walk(request, &mut count).await;
+        count.outcome(&outcome);
+        outcome
+    }
+
+    async fn walk(&self, request: InferRequest, count: &mut Count<'_>) -> Result<Answer, InferError> {
+        let admitted = self.admission.admit(request)?;
+        let variant = self.router.find(&admitted)?;
+        count.variant = Some(Arc::clone(&variant));
+        let routed = self.router.bind(admitted, variant)?;
+        let executed = self.batcher.submit(routed).await?;
+        Ok(Answer::settle(executed))
+    }
+
+    pub fn admission(&self) -> &Admission {
+        &self.admission
+    }
+}
+
+impl Answer {
+    /// Notes what the request cost and brings its outputs into the order and shapes the client asked for.
+    fn settle(executed: Executed) -> Self {
+        let Executed { routed, share, usage } = executed;
+        let variant = routed.variant;
+        let metrics = &variant.metrics;
+        metrics.stages.decode.observe(routed.admitted.request.decode.as_secs_f64());
+        metrics.stages.queue.observe(usage.queue.as_secs_f64());
+        metrics.stages.gather.observe(usage.compute.gather.as_secs_f64());
+        metrics.stages.compute.observe(usage.compute.infer.as_secs_f64());
+        metrics.rows.inc_by(routed.rows as u64);
+        let request = &routed.admitted.request;
+        let outputs = outputs(&variant, &request.outputs, share);
+        let response =
+            InferResponse { model: variant.model.clone(), version: variant.version, id: request.id.clone(), outputs, usage };
+        Self { response, variant, admitted: routed.admitted, answered_at: Instant::now() }
+    }
+
+    /// To be called when the answer's bytes are ready.
+    pub fn encoded(&self) {
+        let now = Instant::now();
+        let metrics = &self.variant.metrics;
+        metrics.stages.encode.observe(now.saturating_duration_since(self.answered_at).as_secs_f64());
+        let total = now.saturating_duration_since(self.admitted.request.received_at);
+        metrics.request_duration.observe(total.as_secs_f64());
+    }
+}
+
+/// The outputs asked for, in that order; all of them where none was named.
+fn outputs(variant: &Variant, wanted: &[String], share: crate::engine::Share) -> Vec<NamedTensor> {
+    let specs = &variant.signature.outputs;
+    let merges = variant.merges();
+    let mut named: Vec<Option<NamedTensor>> = specs
+        .iter()
+        .zip(share)
+        .map(|(spec, tensor)| {
+            let tensor = variant.settings.to_client_shape(&spec.name, tensor, merges);
+            Some(NamedTensor { name: spec.name.clone(), tensor })
+        })
+        .collect();
+    if wanted.is_empty() {
+        return named.into_iter().flatten().collect();
+    }
+    // Names were checked by routing; one asked for twice is given once.
+    wanted.iter().filter_map(|name| named[specs.iter().position(|spec| spec.name == *name)?].take()).collect()
+}
+
+/// Counts every request exactly once, also one whose caller went away.
+struct Count<'a> {
+    metrics: &'a Metrics,
+    variant: Option<Arc<Variant>>,
+    received_at: Instant,
+    counted: bool,
+}
+
+impl Count<'_> {
+    fn outcome(&mut self, outcome: &Result<Answer, InferError>) {
+        match outcome {
+            Ok(answer) => answer.variant.metrics.count_ok(),
+            Err(error) => self.failed(error.code()),
+        }
+        self.counted = true;
+    }
+
+    fn failed(&self, code: ErrorCode) {
+        match &self.variant {
+            None => self.metrics.count_unrouted(code),
+            Some(variant) => {
+                variant.metrics.count_error(code);
+                variant.statistics.record_failure(self.received_at.elapsed());
+            }
+        }
+    }
+}
+
+impl Drop for Count<'_> {
+    fn drop(&mut self) {
+        if !self.counted {
+            self.failed(ErrorCode::Cancelled);
+        }
+    }
+}
+
+impl InferError {
+    /// How clients see the cause.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Admission(_) => ErrorCode::Overloaded,
+            Self::Route(RouteError::Lookup(LookupError::NotReady(..))) => ErrorCode::Unavailable,
+            Self::Route(RouteError::Lookup(_)) => ErrorCode::NotFound,
+            Self::Route(_) => ErrorCode::InvalidArgument,
+            Self::Batch(BatchError::QueueFull { .. }) => ErrorCode::Overloaded,
+            Self::Batch(BatchError::Expired { .. }) => ErrorCode::DeadlineExceeded,
+            Self::Batch(BatchError::Engine(error)) => engine_code(error),
+            Self::Batch(BatchError::Panicked) => ErrorCode::Internal,
+        }
+    }
+
+    /// What a refused client is told to wait, where waiting helps.
+    pub fn retry_after(&self, default: Duration) -> Option<Duration> {
+        match self {
+            Self::Admission(overloaded) => Some(overloaded.retry_after),
+            other => other.code().is_transient().then_some(default),
+        }
+    }
+}
+
+fn engine_code(error: &EngineError) -> ErrorCode {
+    match error {
+        EngineError::InvalidShape(_) => ErrorCode::InvalidArgument,
+        EngineError::UnsupportedOperator { .. } | EngineError::UnsupportedType { .. } => ErrorCode::Unsupported,
+        EngineError::InvalidModel(_) | EngineError::Failed(_) | EngineError::TooLarge { .. } => ErrorCode::Internal,
+    }
+}
