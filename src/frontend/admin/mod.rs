@@ -1,0 +1,46 @@
+//! The operators' listener: metrics, health, metadata and control. No inference.
+
+use axum::extract::State;
+use axum::response::Response;
+use axum::Router;
+use axum::routing::{get, post};
+use http::StatusCode;
+use tokio::sync::mpsc;
+
+use super::rest::{admin_router, fallbacks};
+use super::Frontend;
+
+/// What the reload route asks for; the answer goes back over the channel in it.
+pub type ReloadRequest = tokio::sync::oneshot::Sender<Result<ReloadReport, String>>;
+
+/// Which keys a reload changed, and which need a restart.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct ReloadReport {
+    pub applied: Vec<String>,
+    pub refused: Vec<String>,
+}
+
+/// `reloads` reaches whoever owns the configuration.
+pub fn router(frontend: Frontend, reloads: mpsc::Sender<ReloadRequest>) -> Router {
+    let reload = Router::new().route("/admin/config/reload", post(reload)).with_state(reloads);
+    let own = Router::new().route("/metrics", get(metrics)).merge(admin_router()).with_state(frontend);
+    fallbacks(own.merge(reload))
+}
+
+async fn metrics(State(frontend): State<Frontend>) -> Response {
+    let pool = &frontend.pool;
+    frontend.metrics.set_pool(pool.size(), pool.size().saturating_sub(pool.idle()), pool.panics());
+    super::rest::with_type(frontend.metrics.render().into(), "text/plain; version=0.0.4")
+}
+
+async fn reload(State(reloads): State<mpsc::Sender<ReloadRequest>>) -> Response {
+    let (answer, outcome) = tokio::sync::oneshot::channel();
+    if reloads.try_send(answer).is_err() {
+        return super::rest::error(StatusCode::SERVICE_UNAVAILABLE, "a reload is under way already");
+    }
+    match outcome.await {
+        Ok(Ok(report)) => super::rest::json(&report),
+        Ok(Err(message)) => super::rest::error(StatusCode::BAD_REQUEST, &message),
+        Err(_) => super::rest::error(StatusCode::SERVICE_UNAVAILABLE, "the server is ending"),
+    }
+}

@@ -1,0 +1,111 @@
+//! What a call's metadata says before its message is looked at: how long the client waits, and the trace it belongs to.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tonic::metadata::MetadataMap;
+use tracing::Span;
+
+use super::convert::Arrival;
+use crate::frontend::Refusal;
+use crate::telemetry::trace::TraceContext;
+
+/// # Errors
+/// When the metadata has a deadline that cannot be read.
+pub(super) fn arrival(metadata: &MetadataMap) -> Result<Arrival, Refusal> {
+    let at = Instant::now();
+    let timeout = match metadata.get(TIMEOUT) {
+        None => None,
+        Some(value) => Some(timeout(value.as_encoded_bytes())?),
+    };
+    Ok(Arrival { at, deadline: timeout.and_then(|timeout| at.checked_add(timeout)) })
+}
+
+/// The span of a request whose client traces it; nothing for all others, who pay nothing for it.
+pub(super) fn trace(metadata: &MetadataMap) -> Option<(TraceContext, Span)> {
+    let parent = metadata.get(TRACEPARENT)?.to_str().ok()?;
+    let state = metadata.get(TRACESTATE).and_then(|state| state.to_str().ok());
+    let context = TraceContext::of_request(Some(parent), state);
+    let span = tracing::info_span!("infer", trace_id = %context.trace_id());
+    Some((context, span))
+}
+
+/// Tells the client which span of its trace answered.
+pub(super) fn tell(context: &TraceContext, metadata: &mut MetadataMap) {
+    if let Ok(value) = context.to_string().parse() {
+        metadata.insert(TRACEPARENT, value);
+    }
+    if let Some(Ok(value)) = context.tracestate().map(str::parse) {
+        metadata.insert(TRACESTATE, value);
+    }
+}
+
+/// One to eight digits and a unit, as the gRPC protocol has it.
+fn timeout(text: &[u8]) -> Result<Duration, Refusal> {
+    let wrong = || {
+        let got = String::from_utf8_lossy(&text[..text.len().min(SHOWN_MAX)]).into_owned();
+        Refusal::invalid(format!("metadata {TIMEOUT} expects 1 to 8 digits and one of H, M, S, m, u, n, got {got:?}"))
+    };
+    let (unit, digits) = text.split_last().ok_or_else(wrong)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
+        return Err(wrong());
+    }
+    let number = digits.iter().fold(0u64, |number, digit| number * 10 + u64::from(digit - b'0'));
+    match unit {
+        b'H' => Ok(Duration::from_secs(number * 3600)),
+        b'M' => Ok(Duration::from_secs(number * 60)),
+        b'S' => Ok(Duration::from_secs(number)),
+        b'm' => Ok(Duration::from_millis(number)),
+        b'u' => Ok(Duration::from_micros(number)),
+        b'n' => Ok(Duration::from_nanos(number)),
+        _ => Err(wrong()),
+    }
+}
+
+const TIMEOUT: &str = "grpc-timeout";
+const TRACEPARENT: &str = "traceparent";
+const TRACESTATE: &str = "tracestate";
+/// An error message repeats at most this much of what a client sent.
+const SHOWN_MAX: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &'static str, expected: Option<Duration>) {
+        let mut metadata = MetadataMap::new();
+        metadata.insert(TIMEOUT, text.parse().unwrap());
+        let got = arrival(&metadata).map(|arrival| arrival.deadline.unwrap() - arrival.at);
+        assert_eq!(got.ok(), expected, "{text}");
+    }
+
+    #[test]
+    fn timeouts_have_every_unit() {
+        check("2H", Some(Duration::from_secs(7200)));
+        check("3M", Some(Duration::from_secs(180)));
+        check("99999999S", Some(Duration::from_secs(99_999_999)));
+        check("250m", Some(Duration::from_millis(250)));
+        check("7u", Some(Duration::from_micros(7)));
+        check("0n", Some(Duration::ZERO));
+        for wrong in ["", "S", "5", "5s", "-5S", "123456789S", "1.5S", "+5S"] {
+            check(wrong, None);
+        }
+        assert_eq!(arrival(&MetadataMap::new()).unwrap().deadline, None);
+    }
+
+    #[test]
+    fn a_trace_goes_on_where_the_client_began_one() {
+        let mut metadata = MetadataMap::new();
+        assert!(trace(&metadata).is_none());
+        let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        metadata.insert(TRACEPARENT, parent.parse().unwrap());
+        metadata.insert(TRACESTATE, "a=1".parse().unwrap());
+        let (context, _) = trace(&metadata).unwrap();
+        let mut answered = MetadataMap::new();
+        tell(&context, &mut answered);
+        let told = answered.get(TRACEPARENT).unwrap().to_str().unwrap();
+        assert_eq!(told[..36], parent[..36], "the trace is the client's");
+        assert_ne!(told, parent, "the span is ours");
+        assert_eq!(answered.get(TRACESTATE).unwrap(), "a=1");
+    }
+}

@@ -1,0 +1,54 @@
+//! The gRPC form of the Open Inference Protocol v2 with Triton's extensions, health and reflection.
+//!
+//! `infer` and `stream` are the hot path: `edge` and `bounded` take the message in, `convert` and `contents` stand before
+//! the pipeline, `encode` after it. `models` tells about models, `repository` and `logging` change what is loaded and
+//! logged. Codes come from `status` alone.
+
+mod arrival;
+mod bounded;
+mod contents;
+mod convert;
+mod edge;
+mod encode;
+mod health;
+mod infer;
+mod logging;
+mod models;
+mod repository;
+mod service;
+mod status;
+mod stream;
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes as Services;
+use tonic_health::pb::health_server::HealthServer;
+use tonic_reflection::server::Builder;
+
+use self::edge::Edge;
+use self::health::Probes;
+use self::service::Calls;
+use super::Frontend;
+use super::listener::Routes;
+use crate::proto::DESCRIPTOR_SET;
+
+/// All services. Streams and watches would go on for ever: the listener that serves them ends them when it closes. The
+/// limit on messages is that of the moment; it holds until a restart.
+pub fn router(frontend: Frontend) -> Routes {
+    let closing = CancellationToken::new();
+    let frontend = Arc::new(frontend);
+    let inference = Edge::new(Calls { frontend: Arc::clone(&frontend), closing: closing.clone() });
+    let probes = HealthServer::new(Probes { frontend, closing: closing.clone() });
+    let reflection = || {
+        Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let valid = "the compiled descriptors are valid";
+    let services = Services::new(inference)
+        .add_service(probes)
+        .add_service(reflection().build_v1().expect(valid))
+        .add_service(reflection().build_v1alpha().expect(valid));
+    Routes::until(closing, services.prepare().into_axum_router())
+}

@@ -1,0 +1,113 @@
+//! What a model is and how it does: readiness, metadata, configuration, statistics.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::engine::TensorSpec;
+use crate::frontend::{Frontend, PLATFORM, Refusal};
+use crate::infer::{ModelName, VersionId};
+use crate::metering::statistics::{BatchTotals, Total};
+use crate::proto::inference::model_metadata_response::TensorMetadata;
+use crate::proto::inference::{
+    InferBatchStatistics, InferStatistics, MemoryUsage, ModelConfigRequest, ModelConfigResponse, ModelMetadataRequest,
+    ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse, ModelStatistics, ModelStatisticsRequest,
+    ModelStatisticsResponse, StatisticDuration,
+};
+use crate::repository::{Variant, triton};
+
+/// A model that nobody knows is not ready: that is an answer and no error.
+pub(super) fn ready(frontend: &Frontend, request: &ModelReadyRequest) -> ModelReadyResponse {
+    ModelReadyResponse { ready: find(frontend, &request.name, &request.version).is_ok() }
+}
+
+pub(super) fn metadata(frontend: &Frontend, request: &ModelMetadataRequest) -> Result<ModelMetadataResponse, Refusal> {
+    let variant = find(frontend, &request.name, &request.version)?;
+    let versions = all_ready(frontend, &variant.model).iter().map(|variant| variant.version.to_string()).collect();
+    let tensors = |specs: &[TensorSpec]| specs.iter().map(tensor).collect();
+    Ok(ModelMetadataResponse {
+        name: variant.model.to_string(),
+        versions,
+        platform: PLATFORM.to_owned(),
+        inputs: tensors(&variant.signature.inputs),
+        outputs: tensors(&variant.signature.outputs),
+        ..ModelMetadataResponse::default()
+    })
+}
+
+pub(super) fn config(frontend: &Frontend, request: &ModelConfigRequest) -> Result<ModelConfigResponse, Refusal> {
+    let variant = find(frontend, &request.name, &request.version)?;
+    Ok(ModelConfigResponse { config: Some(triton::model_config(&variant)) })
+}
+
+/// One version's, one model's, or everything's.
+pub(super) fn statistics(
+    frontend: &Frontend,
+    request: &ModelStatisticsRequest,
+) -> Result<ModelStatisticsResponse, Refusal> {
+    let mut variants = if request.name.is_empty() {
+        frontend.repository.catalog().ready().map(Arc::clone).collect()
+    } else {
+        let found = find(frontend, &request.name, &request.version)?;
+        if request.version.is_empty() { all_ready(frontend, &found.model) } else { vec![found] }
+    };
+    variants.sort_by(|a, b| (&a.model, a.version).cmp(&(&b.model, b.version)));
+    Ok(ModelStatisticsResponse { model_stats: variants.iter().map(|variant| counts(variant)).collect() })
+}
+
+/// # Errors
+/// When the name cannot be a model's, or nothing of it answers.
+pub(super) fn find(frontend: &Frontend, name: &str, version: &str) -> Result<Arc<Variant>, Refusal> {
+    let name: ModelName = name.parse()?;
+    let version: Option<VersionId> = if version.is_empty() { None } else { Some(version.parse()?) };
+    Ok(Arc::clone(frontend.repository.catalog().find(&name, version)?))
+}
+
+fn all_ready(frontend: &Frontend, name: &ModelName) -> Vec<Arc<Variant>> {
+    let catalog = frontend.repository.catalog();
+    catalog.models.get(name).map(|model| model.ready().map(Arc::clone).collect()).unwrap_or_default()
+}
+
+fn tensor(spec: &TensorSpec) -> TensorMetadata {
+    TensorMetadata {
+        name: spec.name.clone(),
+        datatype: spec.dtype.name().to_owned(),
+        shape: spec.wire_dims().collect(),
+        ..TensorMetadata::default()
+    }
+}
+
+fn counts(variant: &Variant) -> ModelStatistics {
+    let all = variant.statistics.snapshot();
+    let batch = |(rows, totals): (&usize, &BatchTotals)| InferBatchStatistics {
+        batch_size: *rows as u64,
+        compute_input: duration(totals.compute_input),
+        compute_infer: duration(totals.compute_infer),
+        compute_output: duration(totals.compute_output),
+    };
+    ModelStatistics {
+        name: variant.model.to_string(),
+        version: variant.version.to_string(),
+        last_inference: all.last_inference_ms,
+        inference_count: all.inference_count,
+        execution_count: all.execution_count,
+        inference_stats: Some(InferStatistics {
+            success: duration(all.success),
+            fail: duration(all.fail),
+            queue: duration(all.queue),
+            compute_input: duration(all.compute_input),
+            compute_infer: duration(all.compute_infer),
+            compute_output: duration(all.compute_output),
+            // There is no response cache.
+            cache_hit: duration(Total::default()),
+            cache_miss: duration(Total::default()),
+        }),
+        batch_stats: all.batches.iter().map(batch).collect(),
+        memory_usage: vec![MemoryUsage { r#type: "CPU".to_owned(), id: 0, byte_size: variant.plan.memory_bytes() }],
+        // Only decoupled models have several answers to tell apart.
+        response_stats: HashMap::new(),
+    }
+}
+
+fn duration(total: Total) -> Option<StatisticDuration> {
+    Some(StatisticDuration { count: total.count, ns: total.nanos() })
+}

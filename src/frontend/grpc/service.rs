@@ -1,0 +1,159 @@
+//! The calls of GRPCInferenceService, each handed to the file that knows it.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::stream::Answers;
+use super::{arrival, infer, logging, models, repository};
+use crate::frontend::{EXTENSIONS, Frontend, Refusal, SERVER_NAME, SERVER_VERSION};
+use crate::proto::inference::grpc_inference_service_server::GrpcInferenceService;
+use crate::proto::inference::{
+    CudaSharedMemoryRegisterRequest, CudaSharedMemoryRegisterResponse, CudaSharedMemoryStatusRequest,
+    CudaSharedMemoryStatusResponse, CudaSharedMemoryUnregisterRequest, CudaSharedMemoryUnregisterResponse,
+    LogSettingsRequest, LogSettingsResponse, ModelConfigRequest, ModelConfigResponse, ModelInferRequest,
+    ModelInferResponse, ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse,
+    ModelStatisticsRequest, ModelStatisticsResponse, RepositoryIndexRequest, RepositoryIndexResponse,
+    RepositoryModelLoadRequest, RepositoryModelLoadResponse, RepositoryModelUnloadRequest,
+    RepositoryModelUnloadResponse, ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest,
+    ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse, SystemSharedMemoryRegisterRequest,
+    SystemSharedMemoryRegisterResponse, SystemSharedMemoryStatusRequest, SystemSharedMemoryStatusResponse,
+    SystemSharedMemoryUnregisterRequest, SystemSharedMemoryUnregisterResponse, TraceSettingRequest,
+    TraceSettingResponse,
+};
+
+#[derive(Debug)]
+pub(super) struct Calls {
+    pub(super) frontend: Arc<Frontend>,
+    /// Ends streams, which would otherwise outlast every other request.
+    pub(super) closing: CancellationToken,
+}
+
+#[tonic::async_trait]
+impl GrpcInferenceService for Calls {
+    type ModelStreamInferStream = Answers;
+
+    async fn model_infer(&self, request: Request<ModelInferRequest>) -> Reply<ModelInferResponse> {
+        infer::unary(&self.frontend, request).await
+    }
+
+    async fn model_stream_infer(&self, request: Request<Streaming<ModelInferRequest>>) -> Reply<Answers> {
+        let (metadata, _, requests) = request.into_parts();
+        let deadline = arrival::arrival(&metadata)?.deadline;
+        let frontend = Arc::clone(&self.frontend);
+        Ok(Response::new(Answers::new(frontend, &metadata, deadline, requests, self.closing.clone())))
+    }
+
+    async fn server_live(&self, _: Request<ServerLiveRequest>) -> Reply<ServerLiveResponse> {
+        Ok(Response::new(ServerLiveResponse { live: true }))
+    }
+
+    async fn server_ready(&self, _: Request<ServerReadyRequest>) -> Reply<ServerReadyResponse> {
+        Ok(Response::new(ServerReadyResponse { ready: self.frontend.health.is_ready() }))
+    }
+
+    async fn server_metadata(&self, _: Request<ServerMetadataRequest>) -> Reply<ServerMetadataResponse> {
+        Ok(Response::new(ServerMetadataResponse {
+            name: SERVER_NAME.to_owned(),
+            version: SERVER_VERSION.to_owned(),
+            extensions: EXTENSIONS.iter().map(ToString::to_string).collect(),
+        }))
+    }
+
+    async fn model_ready(&self, request: Request<ModelReadyRequest>) -> Reply<ModelReadyResponse> {
+        Ok(Response::new(models::ready(&self.frontend, &request.into_inner())))
+    }
+
+    async fn model_metadata(&self, request: Request<ModelMetadataRequest>) -> Reply<ModelMetadataResponse> {
+        Ok(Response::new(models::metadata(&self.frontend, &request.into_inner())?))
+    }
+
+    async fn model_config(&self, request: Request<ModelConfigRequest>) -> Reply<ModelConfigResponse> {
+        Ok(Response::new(models::config(&self.frontend, &request.into_inner())?))
+    }
+
+    async fn model_statistics(&self, request: Request<ModelStatisticsRequest>) -> Reply<ModelStatisticsResponse> {
+        Ok(Response::new(models::statistics(&self.frontend, &request.into_inner())?))
+    }
+
+    async fn repository_index(&self, request: Request<RepositoryIndexRequest>) -> Reply<RepositoryIndexResponse> {
+        Ok(Response::new(repository::index(&self.frontend, &request.into_inner())))
+    }
+
+    async fn repository_model_load(
+        &self,
+        request: Request<RepositoryModelLoadRequest>,
+    ) -> Reply<RepositoryModelLoadResponse> {
+        repository::load(&self.frontend, request.into_inner()).await?;
+        Ok(Response::new(RepositoryModelLoadResponse {}))
+    }
+
+    async fn repository_model_unload(
+        &self,
+        request: Request<RepositoryModelUnloadRequest>,
+    ) -> Reply<RepositoryModelUnloadResponse> {
+        repository::unload(&self.frontend, request.into_inner()).await?;
+        Ok(Response::new(RepositoryModelUnloadResponse {}))
+    }
+
+    async fn log_settings(&self, request: Request<LogSettingsRequest>) -> Reply<LogSettingsResponse> {
+        Ok(Response::new(logging::settings(&self.frontend.logs, request.into_inner())?))
+    }
+
+    async fn trace_setting(&self, _: Request<TraceSettingRequest>) -> Reply<TraceSettingResponse> {
+        unserved("trace")
+    }
+
+    async fn system_shared_memory_status(
+        &self,
+        _: Request<SystemSharedMemoryStatusRequest>,
+    ) -> Reply<SystemSharedMemoryStatusResponse> {
+        unserved(SYSTEM_MEMORY)
+    }
+
+    async fn system_shared_memory_register(
+        &self,
+        _: Request<SystemSharedMemoryRegisterRequest>,
+    ) -> Reply<SystemSharedMemoryRegisterResponse> {
+        unserved(SYSTEM_MEMORY)
+    }
+
+    async fn system_shared_memory_unregister(
+        &self,
+        _: Request<SystemSharedMemoryUnregisterRequest>,
+    ) -> Reply<SystemSharedMemoryUnregisterResponse> {
+        unserved(SYSTEM_MEMORY)
+    }
+
+    async fn cuda_shared_memory_status(
+        &self,
+        _: Request<CudaSharedMemoryStatusRequest>,
+    ) -> Reply<CudaSharedMemoryStatusResponse> {
+        unserved(CUDA_MEMORY)
+    }
+
+    async fn cuda_shared_memory_register(
+        &self,
+        _: Request<CudaSharedMemoryRegisterRequest>,
+    ) -> Reply<CudaSharedMemoryRegisterResponse> {
+        unserved(CUDA_MEMORY)
+    }
+
+    /// Load generators unregister before they start, with or without a device.
+    async fn cuda_shared_memory_unregister(
+        &self,
+        _: Request<CudaSharedMemoryUnregisterRequest>,
+    ) -> Reply<CudaSharedMemoryUnregisterResponse> {
+        Ok(Response::new(CudaSharedMemoryUnregisterResponse {}))
+    }
+}
+
+type Reply<T> = Result<Response<T>, Status>;
+
+fn unserved<T>(extension: &str) -> Reply<T> {
+    Err(Refusal::extension(extension).into())
+}
+
+const SYSTEM_MEMORY: &str = "system_shared_memory";
+const CUDA_MEMORY: &str = "cuda_shared_memory";

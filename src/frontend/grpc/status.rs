@@ -1,0 +1,89 @@
+//! A refusal as a gRPC status. The code comes from the table of codes and from nowhere else.
+
+use std::time::Duration;
+
+use tonic::metadata::MetadataValue;
+use tonic::{Code, Status};
+
+use crate::error::ErrorCode;
+use crate::frontend::Refusal;
+
+impl From<Refusal> for Status {
+    fn from(refusal: Refusal) -> Self {
+        if refusal.code == ErrorCode::Internal {
+            tracing::error!(error = refusal.message, "request failed");
+        }
+        let code = Code::from_i32(refusal.code.grpc_status());
+        let mut status = Self::new(code, shortened(refusal.message));
+        if let Some(wait) = refusal.retry_after {
+            status.metadata_mut().insert(RETRY_AFTER, MetadataValue::from(seconds(wait)));
+        }
+        status
+    }
+}
+
+/// The status that the table has for what the gRPC library refuses by a code of its own.
+pub(super) fn in_our_codes(status: Status) -> Status {
+    if status.code() == Code::OutOfRange {
+        let code = Code::from_i32(ErrorCode::PayloadTooLarge.grpc_status());
+        return Status::new(code, status.message());
+    }
+    status
+}
+
+/// Whole seconds, rounded up: 0 would ask for an immediate retry.
+fn seconds(wait: Duration) -> u64 {
+    (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
+}
+
+/// Messages travel in a header, which clients bound.
+fn shortened(mut message: String) -> String {
+    if message.len() > MESSAGE_BYTES_MAX {
+        message.truncate(message.floor_char_boundary(MESSAGE_BYTES_MAX));
+        message.push_str("...");
+    }
+    message
+}
+
+const RETRY_AFTER: &str = "retry-after";
+/// Percent-encoding can triple a message; together with the other headers it stays below the 8 KiB that clients take.
+const MESSAGE_BYTES_MAX: usize = 2048;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_follow_the_table() {
+        for code in ErrorCode::all() {
+            let status = Status::from(Refusal::new(code, "why"));
+            assert_eq!(i32::from(status.code()), code.grpc_status());
+            assert_eq!(status.message(), "why");
+            assert!(status.metadata().get(RETRY_AFTER).is_none());
+        }
+    }
+
+    #[test]
+    fn waits_are_whole_seconds() {
+        for (wait, text) in [(0, "1"), (900, "1"), (1000, "1"), (1001, "2")] {
+            let refusal = Refusal {
+                retry_after: Some(Duration::from_millis(wait)),
+                ..Refusal::new(ErrorCode::Overloaded, "too much")
+            };
+            assert_eq!(Status::from(refusal).metadata().get(RETRY_AFTER).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn long_messages_are_cut_between_characters() {
+        let status = Status::from(Refusal::invalid("ü".repeat(2000)));
+        assert_eq!(status.message().chars().filter(|c| *c == 'ü').count(), 1024);
+        assert!(status.message().ends_with("..."));
+    }
+
+    #[test]
+    fn a_message_too_large_is_resource_exhausted() {
+        assert_eq!(in_our_codes(Status::out_of_range("found 9 bytes")).code(), Code::ResourceExhausted);
+        assert_eq!(in_our_codes(Status::internal("x")).code(), Code::Internal);
+    }
+}

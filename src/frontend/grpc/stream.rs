@@ -1,0 +1,147 @@
+//! ModelStreamInfer: many requests on one stream, of any models, answered as they finish.
+//!
+//! The stream owns the futures of its requests: it reads no further while too many are under way, and a client that
+//! leaves drops them all. There is no task and no channel.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, Stream, StreamExt};
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tonic::metadata::MetadataMap;
+use tonic::{Status, Streaming};
+
+use super::convert::Arrival;
+use super::{encode, infer, status};
+use crate::error::ErrorCode;
+use crate::frontend::parameters::Value;
+use crate::frontend::{Frontend, Refusal};
+use crate::proto::inference::{ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
+
+/// The answers of one stream.
+pub(super) struct Answers {
+    frontend: Arc<Frontend>,
+    requests: Streaming<ModelInferRequest>,
+    in_flight: FuturesUnordered<BoxFuture<'static, Outcome>>,
+    in_flight_max: usize,
+    /// When the whole stream has to be over.
+    deadline: Option<Instant>,
+    /// Whether the first failure ends the stream, as its status.
+    fails_whole: bool,
+    closing: Pin<Box<WaitForCancellationFutureOwned>>,
+    reading: Reading,
+}
+
+/// What happens to further requests.
+enum Reading {
+    Goes,
+    /// The client has sent its last one.
+    Over,
+    /// None are read any more, and this is why the stream ends once those under way are answered.
+    Ends(Status),
+    Ended,
+}
+
+/// One request's answer, and the id that its failure is told by.
+struct Outcome {
+    id: String,
+    result: Result<ModelInferResponse, Refusal>,
+}
+
+impl Answers {
+    pub(super) fn new(
+        frontend: Arc<Frontend>,
+        metadata: &MetadataMap,
+        deadline: Option<Instant>,
+        requests: Streaming<ModelInferRequest>,
+        closing: CancellationToken,
+    ) -> Self {
+        let in_flight_max = frontend.limits.load().stream_in_flight_max;
+        let fails_whole = metadata.get(FAILS_WHOLE).is_some_and(|value| value.as_encoded_bytes() == b"true");
+        let closing = Box::pin(closing.cancelled_owned());
+        let in_flight = FuturesUnordered::new();
+        Self { frontend, requests, in_flight, in_flight_max, deadline, fails_whole, closing, reading: Reading::Goes }
+    }
+
+    /// Reads requests until there are enough, or none for now.
+    fn read(&mut self, cx: &mut Context<'_>) {
+        if matches!(self.reading, Reading::Goes) && self.closing.poll_unpin(cx).is_ready() {
+            self.reading = Reading::Ends(Refusal::new(ErrorCode::Unavailable, "the server is ending").into());
+        }
+        while matches!(self.reading, Reading::Goes) && self.in_flight.len() < self.in_flight_max {
+            match self.requests.poll_next_unpin(cx) {
+                Poll::Pending => return,
+                Poll::Ready(None) => self.reading = Reading::Over,
+                Poll::Ready(Some(Err(error))) => self.reading = Reading::Ends(status::in_our_codes(error)),
+                Poll::Ready(Some(Ok(message))) => self.begin(message),
+            }
+        }
+    }
+
+    fn begin(&mut self, message: ModelInferRequest) {
+        let frontend = Arc::clone(&self.frontend);
+        let arrival = Arrival { at: Instant::now(), deadline: self.deadline };
+        let answered = async move {
+            let id = message.id.clone();
+            let result = infer::respond(&frontend, arrival, message).await;
+            Outcome { id, result }
+        };
+        self.in_flight.push(answered.boxed());
+    }
+
+    fn message(&mut self, outcome: Outcome) -> Result<ModelStreamInferResponse, Status> {
+        match outcome.result {
+            Ok(mut response) => {
+                // Every request has one answer here, which is therefore its last.
+                response.parameters.insert(FINAL.to_owned(), encode::parameter(Value::Bool(true)));
+                Ok(ModelStreamInferResponse { error_message: String::new(), infer_response: Some(response) })
+            }
+            Err(refusal) if self.fails_whole => {
+                self.reading = Reading::Ended;
+                self.in_flight.clear();
+                Err(refusal.into())
+            }
+            Err(refusal) => Ok(failure(outcome.id, refusal)),
+        }
+    }
+}
+
+/// A failed request: the stream goes on, so that the answer itself must say which one it was.
+fn failure(id: String, refusal: Refusal) -> ModelStreamInferResponse {
+    let status = Status::from(refusal);
+    let message = status.message();
+    let error_message = if id.is_empty() { message.to_owned() } else { format!("[request id: {id}] {message}") };
+    let parameters = HashMap::from([(FINAL.to_owned(), encode::parameter(Value::Bool(true)))]);
+    let infer_response = ModelInferResponse { id, parameters, ..ModelInferResponse::default() };
+    ModelStreamInferResponse { error_message, infer_response: Some(infer_response) }
+}
+
+impl Stream for Answers {
+    type Item = Result<ModelStreamInferResponse, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.read(cx);
+        match self.in_flight.poll_next_unpin(cx) {
+            Poll::Ready(Some(outcome)) => return Poll::Ready(Some(self.message(outcome))),
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(None) => {}
+        }
+        if matches!(self.reading, Reading::Goes) {
+            return Poll::Pending;
+        }
+        match std::mem::replace(&mut self.reading, Reading::Ended) {
+            Reading::Ends(status) => Poll::Ready(Some(Err(status))),
+            Reading::Goes | Reading::Over | Reading::Ended => Poll::Ready(None),
+        }
+    }
+}
+
+/// Metadata by which a client asks for failures as the stream's status.
+const FAILS_WHOLE: &str = "triton_grpc_error";
+/// Response parameter of a request's last answer.
+const FINAL: &str = "triton_final_response";

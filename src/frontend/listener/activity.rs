@@ -1,0 +1,198 @@
+//! What one connection is doing right now, and whether it has taken too long over it.
+//!
+//! Shared by the connection's reader, its requests and its clock. Knows bytes and counts, no message.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+#[derive(Debug)]
+pub(super) struct Activity {
+    accepted: Instant,
+    protocol: AtomicU8,
+    /// Requests whose answers have not left yet.
+    open: AtomicUsize,
+    /// When the head that is being read began, in milliseconds after `accepted`; `NEVER` where none is on its way. The
+    /// first head begins with the connection.
+    head_since: AtomicU64,
+    /// When the last answer left, in milliseconds after `accepted`.
+    idle_since: AtomicU64,
+}
+
+/// A request that is being answered; dropping it ends it.
+#[derive(Debug)]
+pub(super) struct Open(Arc<Activity>);
+
+/// What the clock of a connection has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Nothing before this instant.
+    Fine(Instant),
+    /// A head has taken too long.
+    Slow,
+    /// No request for too long.
+    Idle,
+}
+
+/// How long a connection may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    pub(super) head: Duration,
+    pub(super) idle: Duration,
+}
+
+impl Activity {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            accepted: Instant::now(),
+            protocol: AtomicU8::new(UNKNOWN),
+            open: AtomicUsize::new(0),
+            head_since: AtomicU64::new(0),
+            idle_since: AtomicU64::new(0),
+        })
+    }
+
+    /// Takes note of bytes that arrived.
+    pub(super) fn received(&self, bytes: &[u8]) {
+        match self.protocol.load(Ordering::Relaxed) {
+            // Frames arrive while nothing is asked: pings, settings, windows. Only the idle time counts there.
+            HTTP2 => {}
+            HTTP1 => {
+                if !self.is_open() && self.head_since.load(Ordering::Relaxed) == NEVER {
+                    self.head_since.store(self.now(), Ordering::Relaxed);
+                }
+            }
+            matched => self.recognise(matched, bytes),
+        }
+    }
+
+    /// Tells the protocols apart by their first bytes, however they are cut.
+    fn recognise(&self, matched: u8, bytes: &[u8]) {
+        let expected = PREFACE.get(usize::from(matched)..).unwrap_or_default();
+        let compared = expected.len().min(bytes.len());
+        if expected[..compared] != bytes[..compared] {
+            self.protocol.store(HTTP1, Ordering::Relaxed);
+        } else if compared == expected.len() {
+            self.head_since.store(NEVER, Ordering::Relaxed);
+            self.idle_since.store(self.now(), Ordering::Relaxed);
+            self.protocol.store(HTTP2, Ordering::Relaxed);
+        } else {
+            self.protocol.store(matched + u8::try_from(compared).unwrap_or(0), Ordering::Relaxed);
+        }
+    }
+
+    /// Takes note of a request whose head has arrived.
+    pub(super) fn begin(self: &Arc<Self>) -> Open {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        self.head_since.store(NEVER, Ordering::Relaxed);
+        Open(Arc::clone(self))
+    }
+
+    /// Whether a request is being answered.
+    pub(super) fn is_open(&self) -> bool {
+        self.open.load(Ordering::Acquire) > 0
+    }
+
+    /// Whether closing at once could cut off a request that is on its way: HTTP/1.1 has no way to say "no more".
+    pub(super) fn is_waiting_http1(&self) -> bool {
+        self.protocol.load(Ordering::Relaxed) != HTTP2 && !self.is_open()
+    }
+
+    pub(super) fn verdict(&self, now: Instant, patience: Patience) -> Verdict {
+        // While answers are on their way the idle time restarts: it is looked at again when it can first be over.
+        if self.is_open() {
+            return Verdict::Fine(now + patience.head.min(patience.idle));
+        }
+        let at = |since: u64, patience: Duration| self.accepted + Duration::from_millis(since) + patience;
+        let idle_until = at(self.idle_since.load(Ordering::Relaxed), patience.idle);
+        let head_until = match self.head_since.load(Ordering::Relaxed) {
+            NEVER => None,
+            since => Some(at(since, patience.head)),
+        };
+        if head_until.is_some_and(|until| until <= now) {
+            return Verdict::Slow;
+        }
+        if head_until.is_none() && idle_until <= now {
+            return Verdict::Idle;
+        }
+        // A head may begin at any time, and must then be noticed before it is too old by much.
+        Verdict::Fine(head_until.unwrap_or_else(|| idle_until.min(now + patience.head)))
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.accepted.elapsed().as_millis()).unwrap_or(NEVER - 1)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        // The time first: whoever sees no open request must see since when.
+        self.0.idle_since.store(self.0.now(), Ordering::Relaxed);
+        self.0.open.fetch_sub(1, Ordering::Release);
+    }
+}
+
+/// How HTTP/2 connections begin; no method of HTTP/1.1 does.
+const PREFACE: &[u8] = b"PRI";
+const NEVER: u64 = u64::MAX;
+/// Not known yet: the number of bytes that have matched the preface.
+const UNKNOWN: u8 = 0;
+const HTTP1: u8 = 100;
+const HTTP2: u8 = 200;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Patience = Patience { head: Duration::from_secs(10), idle: Duration::from_secs(60) };
+
+    async fn verdict_after(activity: &Activity, seconds: u64) -> Verdict {
+        tokio::time::advance(Duration::from_secs(seconds)).await;
+        activity.verdict(Instant::now(), PATIENCE)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_head_is_awaited_from_the_start() {
+        let activity = Activity::new();
+        assert_eq!(verdict_after(&activity, 9).await, Verdict::Fine(Instant::now() + Duration::from_secs(1)));
+        activity.received(b"POST");
+        assert_eq!(verdict_after(&activity, 1).await, Verdict::Slow);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_later_head_is_awaited_from_its_first_byte() {
+        let activity = Activity::new();
+        activity.received(b"GET / HTTP/1.1\r\n\r\n");
+        let open = activity.begin();
+        assert!(matches!(verdict_after(&activity, 500).await, Verdict::Fine(_)), "an answer may take its time");
+        drop(open);
+        assert!(matches!(verdict_after(&activity, 50).await, Verdict::Fine(_)), "a pause is no head");
+        activity.received(b"G");
+        assert!(matches!(verdict_after(&activity, 9).await, Verdict::Fine(_)));
+        activity.received(b"ET");
+        assert_eq!(verdict_after(&activity, 1).await, Verdict::Slow);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_without_requests_is_idle() {
+        let activity = Activity::new();
+        activity.received(b"GET / HTTP/1.1\r\n\r\n");
+        drop(activity.begin());
+        assert!(matches!(verdict_after(&activity, 59).await, Verdict::Fine(_)));
+        assert_eq!(verdict_after(&activity, 1).await, Verdict::Idle);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn frames_between_requests_are_no_head() {
+        let activity = Activity::new();
+        activity.received(b"P");
+        activity.received(b"RI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+        assert!(matches!(verdict_after(&activity, 30).await, Verdict::Fine(_)));
+        activity.received(b"\0\0\x08\x06");
+        assert!(matches!(verdict_after(&activity, 29).await, Verdict::Fine(_)));
+        assert!(!activity.is_waiting_http1());
+        assert_eq!(verdict_after(&activity, 1).await, Verdict::Idle);
+    }
+}

@@ -1,0 +1,163 @@
+//! One accepted connection from its first byte to its last.
+//!
+//! The HTTP library reads and writes; the clock here ends what takes too long, and a stop lets the requests that have
+//! arrived be answered before the connection goes.
+
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::select;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::activity::{Activity, Patience, Verdict};
+use super::service::{HeadLimits, Requests, Routes};
+use crate::frontend::LimitsConfig;
+
+/// Drives a connection until its client leaves, it takes too long, or `stop` has come and its requests are answered.
+pub(super) async fn drive(stream: TcpStream, routes: Routes, limits: Arc<LimitsConfig>, stop: CancellationToken) {
+    let activity = Activity::new();
+    let is_closing = Arc::new(AtomicBool::new(false));
+    let patience = Patience { head: limits.header_timeout.0, idle: limits.idle_timeout.0 };
+    let heads = HeadLimits { bytes_max: limits.header_bytes_max.as_len(), headers_max: limits.headers_max };
+    let requests =
+        Requests { routes, limits: heads, activity: Arc::clone(&activity), is_closing: Arc::clone(&is_closing) };
+    let builder = builder(&limits);
+    let io = TokioIo::new(Watched { stream, activity: Arc::clone(&activity) });
+    let mut connection = pin!(builder.serve_connection(io, requests));
+    let mut clock = pin!(sleep_until(Instant::now() + patience.head));
+    let mut stop = pin!(stop.cancelled());
+    let mut ending = Ending::No;
+    loop {
+        select! {
+            biased;
+            // Errors here are the client's, or its network's: it went away or sent what is no HTTP.
+            _ = connection.as_mut() => return,
+            () = stop.as_mut(), if ending == Ending::No => {
+                is_closing.store(true, Ordering::Relaxed);
+                if activity.is_waiting_http1() {
+                    ending = Ending::Lingers;
+                    clock.as_mut().reset(Instant::now() + LINGER);
+                } else {
+                    ending = Ending::Finishes;
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
+            () = clock.as_mut() => match ending {
+                Ending::No => match activity.verdict(Instant::now(), patience) {
+                    Verdict::Fine(until) => clock.as_mut().reset(until),
+                    Verdict::Slow => return,
+                    Verdict::Idle => {
+                        ending = Ending::Lingers;
+                        connection.as_mut().graceful_shutdown();
+                        clock.as_mut().reset(Instant::now() + LINGER);
+                    }
+                },
+                Ending::Lingers if activity.is_open() => {
+                    // What is being answered may take as long as it likes; the grace of the whole server bounds it.
+                    ending = Ending::Finishes;
+                    connection.as_mut().graceful_shutdown();
+                }
+                Ending::Lingers => return,
+                Ending::Finishes => clock.as_mut().reset(Instant::now() + FAR),
+            },
+        }
+    }
+}
+
+/// How a connection that shall end goes about it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    No,
+    /// It has no request, but one may be on its way and is still answered.
+    Lingers,
+    /// Its requests are answered, then it ends by itself.
+    Finishes,
+}
+
+fn builder(limits: &LimitsConfig) -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    let head_bytes = limits.header_bytes_max.as_len();
+    builder
+        .http1()
+        // The clock above measures heads and pauses apart; the library knows one time for both.
+        .header_read_timeout(None)
+        // Bodies are read through this buffer too. Heads are held to their own limit when they are complete.
+        .max_buf_size(head_bytes.saturating_mul(4).max(READ_BYTES_MIN));
+    if limits.headers_max > HEADERS_ON_STACK {
+        builder.http1().max_headers(limits.headers_max);
+    }
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.http2_streams_max)
+        .max_header_list_size(u32::try_from(head_bytes).unwrap_or(u32::MAX))
+        .max_pending_accept_reset_streams(RESET_STREAMS_MAX)
+        .max_local_error_reset_streams(RESET_STREAMS_MAX)
+        .keep_alive_interval(limits.idle_timeout.0 / 2)
+        .keep_alive_timeout(limits.header_timeout.0);
+    builder
+}
+
+/// A stream that tells when bytes arrive.
+struct Watched {
+    stream: TcpStream,
+    activity: Arc<Activity>,
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        let received = &buf.filled()[before..];
+        if !received.is_empty() {
+            self.activity.received(received);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, pieces)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// How long a silent connection may still bring the request that its client sent before it heard of the end.
+const LINGER: Duration = Duration::from_millis(200);
+/// A clock that is not needed any more.
+const FAR: Duration = Duration::from_secs(3600);
+/// Bodies of a few hundred kilobytes arrive in few reads.
+const READ_BYTES_MIN: usize = 64 << 10;
+/// The library parses this many headers without an allocation; fewer are checked after parsing.
+const HEADERS_ON_STACK: usize = 100;
+/// Streams that a client opened and reset before they were looked at; more end the connection (CVE-2023-44487).
+const RESET_STREAMS_MAX: usize = 20;

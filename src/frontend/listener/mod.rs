@@ -1,0 +1,179 @@
+//! Connections of every listener: accepted within limits, driven over HTTP/1.1 or HTTP/2, ended without losing a
+//! request.
+//!
+//! Knows routers and limits, but no route and no message.
+
+mod activity;
+mod connection;
+mod service;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures_util::FutureExt;
+pub use service::Routes;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::select;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::LimitsConfig;
+use crate::telemetry::metrics::ListenerMetrics;
+
+/// A bound address that nobody serves yet.
+#[derive(Debug)]
+pub struct Listener {
+    socket: TcpListener,
+}
+
+/// A listener that is being served. Dropping it cuts off what is still open.
+#[derive(Debug)]
+pub struct Serving {
+    task: JoinHandle<()>,
+}
+
+impl Listener {
+    /// Must be called within a runtime.
+    ///
+    /// # Errors
+    /// When the address cannot be bound.
+    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(Self { socket: TcpListener::from_std(socket.into())? })
+    }
+
+    /// The address with the port that was found for port 0.
+    ///
+    /// # Errors
+    /// When the socket does not know its address.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// Accepts connections until `stop`, and then ends those that are open once their requests are answered. Changed
+    /// limits hold for connections accepted from then on.
+    pub fn serve(
+        self,
+        routes: Routes,
+        limits: Arc<ArcSwap<LimitsConfig>>,
+        metrics: ListenerMetrics,
+        stop: CancellationToken,
+    ) -> Serving {
+        let accepting = Accepting { routes, limits, metrics, stop, connections: JoinSet::new() };
+        Serving { task: tokio::spawn(accepting.run(self.socket)) }
+    }
+}
+
+impl Serving {
+    /// Waits until every connection has ended after the stop, and cuts off those that have not within `grace`. Tells
+    /// whether all ended by themselves.
+    pub async fn finished(mut self, grace: Duration) -> bool {
+        tokio::time::timeout(grace, &mut self.task).await.is_ok()
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        // The connections belong to the task and end with it.
+        self.task.abort();
+    }
+}
+
+struct Accepting {
+    routes: Routes,
+    limits: Arc<ArcSwap<LimitsConfig>>,
+    metrics: ListenerMetrics,
+    stop: CancellationToken,
+    connections: JoinSet<()>,
+}
+
+impl Accepting {
+    async fn run(mut self, socket: TcpListener) {
+        let mut failing = false;
+        loop {
+            select! {
+                biased;
+                () = self.stop.cancelled() => break,
+                Some(_) = self.connections.join_next() => {}
+                accepted = socket.accept() => match accepted {
+                    Ok((stream, _)) => {
+                        failing = false;
+                        self.take(stream);
+                    }
+                    Err(error) if is_of_one_connection(&error) => {}
+                    Err(error) => {
+                        self.metrics.refused_accept.inc();
+                        if !failing {
+                            tracing::warn!(%error, "connections cannot be accepted");
+                        }
+                        failing = true;
+                        // Out of file descriptors, most likely: trying again at once would only burn a core.
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+            }
+        }
+        self.routes.close();
+        // Who has connected already may have sent a request: closing the socket would reset it.
+        while let Some(Ok((stream, _))) = socket.accept().now_or_never() {
+            self.take(stream);
+        }
+        drop(socket);
+        while self.connections.join_next().await.is_some() {}
+    }
+
+    fn take(&mut self, stream: TcpStream) {
+        let limits = self.limits.load_full();
+        if self.connections.len() >= limits.connections_max {
+            self.metrics.refused_limit.inc();
+            return;
+        }
+        // Answers are written whole: waiting for more would only delay them.
+        if stream.set_nodelay(true).is_err() {
+            return;
+        }
+        let counted = Connected::count(&self.metrics);
+        let driven = connection::drive(stream, self.routes.clone(), limits, self.stop.clone());
+        self.connections.spawn(async move {
+            driven.await;
+            drop(counted);
+        });
+    }
+}
+
+/// Errors of a connection that broke before it was taken; the next one is as good as any.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+/// Counts a connection for as long as it lives.
+struct Connected(ListenerMetrics);
+
+impl Connected {
+    fn count(metrics: &ListenerMetrics) -> Self {
+        metrics.connections.inc();
+        Self(metrics.clone())
+    }
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.connections.dec();
+    }
+}
+
+/// Connections that the kernel holds for us while we are busy.
+const BACKLOG: i32 = 1024;
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,232 @@
+//! One connection's requests on their way to a router, by content type where both protocols share a port.
+//!
+//! Holds limits on heads that the HTTP library does not, and keeps count of what is being answered.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+
+use axum::Router;
+use axum::body::Body;
+use axum::routing::future::RouteFuture;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio_util::sync::CancellationToken;
+use tower::Service;
+
+use super::activity::{Activity, Open};
+
+/// Who answers the requests of a listener.
+#[derive(Clone, Debug)]
+pub struct Routes {
+    router: Router,
+    /// Answers gRPC where it shares the port.
+    grpc: Option<Router>,
+    /// Ends the calls that would go on for ever.
+    closing: CancellationToken,
+}
+
+/// What one request's head may be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct HeadLimits {
+    pub(super) bytes_max: usize,
+    pub(super) headers_max: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct Requests {
+    pub(super) routes: Routes,
+    pub(super) limits: HeadLimits,
+    pub(super) activity: Arc<Activity>,
+    /// Whether this connection takes no further requests.
+    pub(super) is_closing: Arc<AtomicBool>,
+}
+
+impl Routes {
+    pub fn one(routes: impl Into<Self>) -> Self {
+        routes.into()
+    }
+
+    /// Two protocols on one port.
+    pub fn by_content_type(rest: Router, grpc: impl Into<Self>) -> Self {
+        let grpc = grpc.into();
+        Self { router: rest, grpc: Some(grpc.router), closing: grpc.closing }
+    }
+
+    /// For calls that would go on for ever, streams and watches: `closing` is cancelled when the listener closes.
+    pub fn until(closing: CancellationToken, router: Router) -> Self {
+        Self { router, grpc: None, closing }
+    }
+
+    pub(super) fn close(&self) {
+        self.closing.cancel();
+    }
+
+    fn call<B>(&self, request: Request<B>) -> RouteFuture<Infallible>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<axum::BoxError>,
+    {
+        let mut router = match &self.grpc {
+            Some(grpc) if is_grpc(request.headers()) => grpc.clone(),
+            _ => self.router.clone(),
+        };
+        router.call(request)
+    }
+}
+
+impl From<Router> for Routes {
+    fn from(router: Router) -> Self {
+        Self::until(CancellationToken::new(), router)
+    }
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
+impl hyper::service::Service<Request<Incoming>> for Requests {
+    type Response = Response<Counted>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn call(&self, request: Request<Incoming>) -> Answer {
+        let open = Activity::begin(&self.activity);
+        // HTTP/2 says with a frame of its own that no further requests are taken.
+        let says_close = request.version() < Version::HTTP_2;
+        let reply = match self.limits.check(&request) {
+            Ok(()) => Reply::Routed(self.routes.call(request)),
+            Err(refused) => Reply::Refused(Some(refused)),
+        };
+        Answer { reply, open: Some(open), is_closing: says_close.then(|| Arc::clone(&self.is_closing)) }
+    }
+}
+
+impl HeadLimits {
+    #[expect(clippy::result_large_err, reason = "the response is moved once, on the rare path")]
+    fn check<B>(&self, request: &Request<B>) -> Result<(), Response<Body>> {
+        let headers = request.headers();
+        if headers.len() > self.headers_max {
+            let got = headers.len();
+            return Err(refused(&format!("request has {got} headers, expected at most {}", self.headers_max)));
+        }
+        // HTTP/2 counts by itself while it unpacks.
+        if request.version() < Version::HTTP_2 {
+            let got = head_bytes(request);
+            if got > self.bytes_max {
+                return Err(refused(&format!("request head has {got} bytes, expected at most {}", self.bytes_max)));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Without the punctuation between the parts, which says nothing.
+fn head_bytes<B>(request: &Request<B>) -> usize {
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    let headers = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len());
+    target + headers.sum::<usize>()
+}
+
+fn refused(message: &str) -> Response<Body> {
+    let body = serde_json::json!({ "error": message }).to_string();
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// A response that is on its way.
+pub(super) struct Answer {
+    reply: Reply,
+    open: Option<Open>,
+    /// Present where the response itself must say that the connection ends.
+    is_closing: Option<Arc<AtomicBool>>,
+}
+
+enum Reply {
+    Routed(RouteFuture<Infallible>),
+    Refused(Option<Response<Body>>),
+}
+
+impl Future for Answer {
+    type Output = Result<Response<Counted>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut response = match &mut self.reply {
+            Reply::Routed(future) => match ready!(Pin::new(future).poll(cx)) {
+                Ok(response) => response,
+                Err(never) => match never {},
+            },
+            Reply::Refused(response) => response.take().expect("a future is not polled after it was ready"),
+        };
+        if self.is_closing.as_ref().is_some_and(|closing| closing.load(Ordering::Relaxed)) {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        let open = self.open.take();
+        Poll::Ready(Ok(response.map(|body| Counted { body, _open: open })))
+    }
+}
+
+/// A response body; its request counts as open until the body has left.
+#[derive(Debug)]
+pub(super) struct Counted {
+    body: Body,
+    _open: Option<Open>,
+}
+
+impl http_body::Body for Counted {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(headers: &[(&'static str, &'static str)]) -> Request<()> {
+        let mut request = Request::new(());
+        for (name, value) in headers {
+            request.headers_mut().append(*name, HeaderValue::from_static(value));
+        }
+        request
+    }
+
+    #[test]
+    fn heads_are_bounded() {
+        let limits = HeadLimits { bytes_max: 20, headers_max: 2 };
+        assert!(limits.check(&request(&[("abc", "defg"), ("hij", "klmnopqrs")])).is_ok());
+        let long = limits.check(&request(&[("abc", "defg"), ("hij", "klmnopqrstu")])).unwrap_err();
+        assert_eq!(long.status(), StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+        assert!(limits.check(&request(&[("a", "1"), ("a", "2"), ("a", "3")])).is_err());
+        let mut http2 = request(&[("abc", "defg"), ("hij", "klmnopqrstu")]);
+        *http2.version_mut() = Version::HTTP_2;
+        assert!(limits.check(&http2).is_ok());
+    }
+
+    #[test]
+    fn content_types_tell_the_protocols_apart() {
+        for (kind, wanted) in
+            [("application/grpc", true), ("application/grpc+proto", true), ("application/json", false)]
+        {
+            assert_eq!(is_grpc(request(&[("content-type", kind)]).headers()), wanted, "{kind}");
+        }
+        assert!(!is_grpc(request(&[]).headers()));
+    }
+}

@@ -1,0 +1,88 @@
+//! Rooms 1 and 7: bytes to requests and answers to bytes. The only rooms that know a wire.
+//!
+//! `rest`, `grpc` and `admin` each know one; what they share stands here: parameters, wishes for outputs,
+//! classification, health, and the listener that drives connections.
+
+pub mod admin;
+pub mod classification;
+pub mod config;
+pub mod grpc;
+pub mod health;
+pub mod listener;
+pub mod parameters;
+pub mod refusal;
+pub mod report;
+pub mod rest;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+pub use config::{LimitsConfig, ListenConfig};
+pub use health::Health;
+pub use refusal::Refusal;
+
+use crate::engine::Pool;
+use crate::infer::InferRequest;
+use crate::pipeline::Pipeline;
+use crate::repository::Repository;
+use crate::telemetry::Metrics;
+use crate::telemetry::logs::Logs;
+
+/// What every front end works with.
+#[derive(Clone, Debug)]
+pub struct Frontend {
+    pub pipeline: Arc<Pipeline>,
+    pub repository: Arc<Repository>,
+    pub health: Arc<Health>,
+    pub limits: Arc<ArcSwap<LimitsConfig>>,
+    pub metrics: Arc<Metrics>,
+    pub logs: Logs,
+    pub pool: Pool,
+}
+
+/// A decoded call: the request for the rooms, and what only its encoder needs.
+#[derive(Debug)]
+pub struct Call {
+    pub request: InferRequest,
+    /// In the order given; empty where the client named no output.
+    pub wishes: Vec<OutputWish>,
+    /// Binary form of outputs whose wish does not say.
+    pub binary_default: bool,
+    /// Whether batch size, reason and times are wanted in the response parameters.
+    pub report: bool,
+}
+
+/// How a client wants one output.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OutputWish {
+    pub name: String,
+    pub binary: Option<bool>,
+    /// The number of classes wanted instead of the tensor.
+    pub classes: Option<usize>,
+}
+
+impl Frontend {
+    /// The wait that refusals without one of their own suggest.
+    pub fn retry_after(&self) -> Duration {
+        self.pipeline.admission().retry_after()
+    }
+}
+
+/// What model metadata calls the format of ONNX models.
+pub const PLATFORM: &str = "onnxruntime_onnx";
+
+/// The name and extensions that server metadata tells. Only what works stands here.
+pub const SERVER_NAME: &str = "kinglet";
+pub const SERVER_VERSION: &str = env!("CARGO_PKG_VERSION");
+pub const EXTENSIONS: &[&str] = &[
+    "binary_tensor_data",
+    "classification",
+    "model_repository",
+    "model_repository(unload_dependents)",
+    "model_configuration",
+    "statistics",
+    "schedule_policy",
+    "parameters",
+    "logging",
+];

@@ -1,0 +1,69 @@
+//! What a front end tells a client that gets no answer: a code, a sentence, and how long to wait.
+
+use std::time::Duration;
+
+use crate::error::ErrorCode;
+use crate::infer::NameError;
+use crate::pipeline::InferError;
+use crate::repository::catalog::LookupError;
+use crate::tensor::{TensorError, UnknownDType};
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    pub code: ErrorCode,
+    pub message: String,
+    pub retry_after: Option<Duration>,
+}
+
+impl Refusal {
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), retry_after: None }
+    }
+
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::InvalidArgument, message)
+    }
+
+    pub fn unsupported(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::Unsupported, message)
+    }
+
+    /// A call of an extension that this server does not advertise.
+    pub fn extension(name: &str) -> Self {
+        Self::unsupported(format!("the {name} extension is not served"))
+    }
+
+    /// An error of the pipeline, with the wait it or else the configuration suggests.
+    pub fn infer(error: &InferError, default_wait: Duration) -> Self {
+        Self { code: error.code(), message: error.to_string(), retry_after: error.retry_after(default_wait) }
+    }
+}
+
+impl From<LookupError> for Refusal {
+    fn from(error: LookupError) -> Self {
+        let code = match error {
+            LookupError::UnknownModel(_) | LookupError::UnknownVersion(..) => ErrorCode::NotFound,
+            LookupError::NotReady(..) => ErrorCode::Unavailable,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<NameError> for Refusal {
+    fn from(error: NameError) -> Self {
+        Self::invalid(error.to_string())
+    }
+}
+
+impl From<TensorError> for Refusal {
+    fn from(error: TensorError) -> Self {
+        Self::invalid(error.to_string())
+    }
+}
+
+impl From<UnknownDType> for Refusal {
+    fn from(error: UnknownDType) -> Self {
+        Self::invalid(error.to_string())
+    }
+}

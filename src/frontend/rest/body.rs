@@ -1,0 +1,211 @@
+//! Reading request bodies within their limits, and writing response bodies in pieces.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::io::{Read, Write};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use flate2::Compression;
+use flate2::read::{GzDecoder, ZlibDecoder};
+use flate2::write::{GzEncoder, ZlibEncoder};
+use http::{HeaderMap, header};
+use http_body::{Frame, SizeHint};
+use http_body_util::BodyExt;
+
+use crate::error::ErrorCode;
+use crate::frontend::config::LimitsConfig;
+use crate::frontend::Refusal;
+
+/// A content coding that both sides speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coding {
+    Gzip,
+    /// The zlib format, as HTTP means it.
+    Deflate,
+}
+
+/// Reads a whole body, inflated where it was compressed.
+///
+/// # Errors
+/// When it is larger than allowed, inflates beyond reason, is no valid stream, or comes too slowly.
+pub async fn read(headers: &HeaderMap, body: Body, limits: &LimitsConfig) -> Result<Bytes, Refusal> {
+    let coding = request_coding(headers)?;
+    let max = limits.body_bytes_max.as_len();
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
+    if announced.is_some_and(|length| length > max) {
+        return Err(too_large(max));
+    }
+    let received = tokio::time::timeout(limits.body_timeout.0, collect(body, announced, max)).await;
+    let bytes = received.map_err(|_| {
+        let message = format!("the body did not arrive within {}", limits.body_timeout);
+        Refusal::new(ErrorCode::DeadlineExceeded, message)
+    })??;
+    match coding {
+        None => Ok(bytes),
+        Some(coding) => inflate(coding, &bytes, limits),
+    }
+}
+
+/// The coding an answer should have by the request's `Accept-Encoding`; none where it does not ask.
+pub fn response_coding(headers: &HeaderMap) -> Option<Coding> {
+    let accepted = headers.get(header::ACCEPT_ENCODING)?.to_str().ok()?;
+    let wanted = |name: &str| {
+        accepted.split(',').any(|item| {
+            let mut parts = item.split(';').map(str::trim);
+            let is_named = parts.next().is_some_and(|coding| coding.eq_ignore_ascii_case(name));
+            is_named && !parts.any(|q| q == "q=0" || q.starts_with("q=0.0") && q.trim_end_matches('0') == "q=0.")
+        })
+    };
+    if wanted("gzip") {
+        Some(Coding::Gzip)
+    } else if wanted("deflate") {
+        Some(Coding::Deflate)
+    } else {
+        None
+    }
+}
+
+/// Compresses the pieces into one.
+pub fn deflate(coding: Coding, pieces: &VecDeque<Bytes>) -> Bytes {
+    let write = |mut out: Box<dyn Write + '_>| {
+        for piece in pieces {
+            out.write_all(piece).expect("compressing into memory succeeds");
+        }
+    };
+    let mut bytes = Vec::new();
+    match coding {
+        Coding::Gzip => write(Box::new(GzEncoder::new(&mut bytes, Compression::fast()))),
+        Coding::Deflate => write(Box::new(ZlibEncoder::new(&mut bytes, Compression::fast()))),
+    }
+    bytes.into()
+}
+
+impl Coding {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Gzip => "gzip",
+            Self::Deflate => "deflate",
+        }
+    }
+}
+
+async fn collect(mut body: Body, announced: Option<usize>, max: usize) -> Result<Bytes, Refusal> {
+    let mut first: Option<Bytes> = None;
+    let mut joined = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| Refusal::invalid(format!("the body could not be read: {error}")))?;
+        let Ok(chunk) = frame.into_data() else { continue };
+        let so_far = first.as_ref().map_or(joined.len(), Bytes::len);
+        if so_far + chunk.len() > max {
+            return Err(too_large(max));
+        }
+        // Most bodies are one chunk, which is used as it is.
+        if so_far == 0 {
+            first = Some(chunk);
+            continue;
+        }
+        if let Some(first) = first.take() {
+            // Memory follows what arrived, not what was announced: at most double.
+            joined.reserve(announced.unwrap_or(0).min(2 * (so_far + chunk.len())).max(so_far + chunk.len()));
+            joined.extend_from_slice(&first);
+        }
+        joined.extend_from_slice(&chunk);
+    }
+    Ok(first.unwrap_or_else(|| joined.freeze()))
+}
+
+fn request_coding(headers: &HeaderMap) -> Result<Option<Coding>, Refusal> {
+    let Some(value) = headers.get(header::CONTENT_ENCODING) else { return Ok(None) };
+    match value.to_str().unwrap_or_default().trim() {
+        "" | "identity" => Ok(None),
+        "gzip" | "x-gzip" => Ok(Some(Coding::Gzip)),
+        "deflate" => Ok(Some(Coding::Deflate)),
+        other => Err(Refusal::invalid(format!("content-encoding {other:?} is not supported, expected gzip or deflate"))),
+    }
+}
+
+/// Inflates within both limits: the body's size, and a ratio that no honest tensor reaches.
+fn inflate(coding: Coding, bytes: &[u8], limits: &LimitsConfig) -> Result<Bytes, Refusal> {
+    let ratio_max = limits.inflate_ratio_max.saturating_mul(bytes.len() as u64).saturating_add(INFLATE_FREE);
+    let max = limits.body_bytes_max.0.min(ratio_max);
+    let mut inflated = Vec::new();
+    let read = match coding {
+        Coding::Gzip => GzDecoder::new(bytes).take(max + 1).read_to_end(&mut inflated),
+        Coding::Deflate => ZlibDecoder::new(bytes).take(max + 1).read_to_end(&mut inflated),
+    };
+    read.map_err(|error| Refusal::invalid(format!("the body is no valid {} stream: {error}", coding.as_str())))?;
+    if inflated.len() as u64 > max {
+        let message = format!("the body inflates to more than the {max} bytes allowed");
+        return Err(Refusal::new(ErrorCode::PayloadTooLarge, message));
+    }
+    Ok(inflated.into())
+}
+
+fn too_large(max: usize) -> Refusal {
+    Refusal::new(ErrorCode::PayloadTooLarge, format!("the body is larger than the {max} bytes allowed"))
+}
+
+/// A body of known length in pieces.
+#[derive(Debug)]
+pub struct Pieces(pub VecDeque<Bytes>);
+
+impl http_body::Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.0.pop_front().map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.0.iter().map(|piece| piece.len() as u64).sum())
+    }
+}
+
+/// Any body may inflate to this much, so that short repetitive ones are not refused by their ratio.
+const INFLATE_FREE: u64 = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compression_is_undone() {
+        let pieces = VecDeque::from([Bytes::from_static(b"abc"), Bytes::from(vec![7; 5000])]);
+        let limits = crate::config::Config::default().limits;
+        for coding in [Coding::Gzip, Coding::Deflate] {
+            let packed = deflate(coding, &pieces);
+            let unpacked = inflate(coding, &packed, &limits).unwrap();
+            assert_eq!(unpacked, pieces.iter().flatten().copied().collect::<Bytes>());
+        }
+    }
+
+    #[test]
+    fn bombs_are_refused_by_ratio() {
+        let limits = crate::config::Config::default().limits;
+        let bomb = deflate(Coding::Gzip, &VecDeque::from([Bytes::from(vec![0; 8 << 20])]));
+        let refusal = inflate(Coding::Gzip, &bomb, &limits).unwrap_err();
+        assert_eq!(refusal.code, ErrorCode::PayloadTooLarge);
+        assert_eq!(inflate(Coding::Gzip, b"no gzip", &limits).unwrap_err().code, ErrorCode::InvalidArgument);
+    }
+
+    #[test]
+    fn codings_are_chosen_by_the_client() {
+        let coding = |value: &str| {
+            let headers = HeaderMap::from_iter([(header::ACCEPT_ENCODING, value.parse().unwrap())]);
+            response_coding(&headers)
+        };
+        assert_eq!(coding("gzip, deflate"), Some(Coding::Gzip));
+        assert_eq!(coding("deflate"), Some(Coding::Deflate));
+        assert_eq!(coding("gzip;q=0, deflate;q=0.5"), Some(Coding::Deflate));
+        assert_eq!(coding("br"), None);
+        assert_eq!(response_coding(&HeaderMap::new()), None);
+    }
+}

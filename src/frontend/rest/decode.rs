@@ -1,0 +1,204 @@
+//! A request body to a call: JSON alone, JSON with binary tensors behind it, or one raw binary tensor.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::json_request::{self, JsonInput, JsonOutput, JsonRequest};
+use super::nonfinite;
+use crate::engine::{Dim, TensorSpec};
+use crate::frontend::config::LimitsConfig;
+use crate::frontend::parameters::{RequestParameters, Value};
+use crate::frontend::{Call, OutputWish, Refusal};
+use crate::infer::{InferRequest, ModelName, VersionId};
+use crate::repository::Variant;
+use crate::tensor::{DType, NamedTensor, Shape, Tensor};
+
+/// What the path and the headers of a request say.
+#[derive(Debug)]
+pub struct Head {
+    pub model: ModelName,
+    pub version: Option<VersionId>,
+    /// Bytes of JSON before the binary tensors; `None` where all of the body is JSON.
+    pub json_length: Option<usize>,
+    pub deadline: Option<Instant>,
+    pub received_at: Instant,
+}
+
+/// # Errors
+/// When the body is not what the protocol describes; the message says what was expected and what came.
+pub fn call(head: Head, body: &Bytes, limits: &LimitsConfig) -> Result<Call, Refusal> {
+    let json_length = head.json_length.unwrap_or(body.len());
+    if json_length > body.len() {
+        return Err(Refusal::invalid(format!(
+            "inference header size should be in range (0, {}), got: {json_length}",
+            body.len()
+        )));
+    }
+    let json = parse(&body[..json_length], limits)?;
+    let mut parameters = RequestParameters::default();
+    for (key, value) in &json.parameters {
+        parameters.set(key, value)?;
+    }
+    let inputs = json.inputs.ok_or_else(|| Refusal::invalid("the request has no \"inputs\""))?;
+    let inputs = tensors(inputs, body.slice(json_length..))?;
+    let wishes = json.outputs.into_iter().map(wish).collect::<Result<Vec<_>, _>>()?;
+    Ok(assemble(head, json.id, inputs, wishes, parameters))
+}
+
+/// A body that is the one input of a model, without any JSON.
+///
+/// # Errors
+/// When the model has several inputs, or the shape cannot be told from the length.
+pub fn raw_call(head: Head, body: Bytes, variant: &Variant) -> Result<Call, Refusal> {
+    let [spec] = variant.signature.inputs.as_slice() else {
+        let count = variant.signature.inputs.len();
+        return Err(Refusal::invalid(format!("a raw binary request needs a model with one input, this one has {count}")));
+    };
+    let (tensor, name) = (raw_tensor(spec, body, variant.merges())?, spec.name.clone());
+    // All outputs come back in binary form.
+    let parameters = RequestParameters { binary_default: true, ..RequestParameters::default() };
+    Ok(assemble(head, None, vec![NamedTensor { name, tensor }], Vec::new(), parameters))
+}
+
+fn assemble(
+    head: Head,
+    id: Option<String>,
+    inputs: Vec<NamedTensor>,
+    wishes: Vec<OutputWish>,
+    parameters: RequestParameters,
+) -> Call {
+    let mut schedule = parameters.schedule;
+    schedule.deadline = head.deadline;
+    let request = InferRequest {
+        model: head.model,
+        version: head.version,
+        id,
+        inputs,
+        outputs: wishes.iter().map(|wish| wish.name.clone()).collect(),
+        schedule,
+        received_at: head.received_at,
+        decode: head.received_at.elapsed(),
+    };
+    Call { request, wishes, binary_default: parameters.binary_default, report: parameters.report }
+}
+
+fn parse(text: &[u8], limits: &LimitsConfig) -> Result<JsonRequest, Refusal> {
+    json_request::parse(text, limits).or_else(|error| {
+        let refuse = |error: serde_json::Error| Refusal::invalid(format!("invalid request: {error}"));
+        // Only text that is no JSON may hold NaN and its like.
+        let Some(quoted) = error.is_syntax().then(|| nonfinite::quoted(text)).flatten() else {
+            return Err(refuse(error));
+        };
+        json_request::parse(&quoted, limits).map_err(refuse)
+    })
+}
+
+/// Joins descriptors with their elements; binary ones take theirs from `binary`, in order.
+fn tensors(inputs: Vec<JsonInput>, mut binary: Bytes) -> Result<Vec<NamedTensor>, Refusal> {
+    let mut named = Vec::with_capacity(inputs.len());
+    for input in inputs {
+        let JsonInput { name, dtype, shape, parameters, values } = input;
+        let bytes = match (binary_size(&name, &parameters)?, values) {
+            (Some(_), Some(_)) => {
+                return Err(Refusal::invalid(format!("input {name:?} has both \"data\" and \"binary_data_size\"")));
+            }
+            (None, None) => {
+                let why = format!("input {name:?} has neither \"data\" nor the parameter \"binary_data_size\"");
+                return Err(Refusal::invalid(why));
+            }
+            (Some(size), None) if size > binary.len() => {
+                let left = binary.len();
+                return Err(Refusal::invalid(format!("input {name:?} has binary_data_size {size}, {left} bytes are left")));
+            }
+            (Some(size), None) => binary.split_to(size),
+            (None, Some(values)) => values.into(),
+        };
+        let tensor = Tensor::new(dtype, shape, bytes)
+            .map_err(|error| Refusal::invalid(format!("unexpected size for input {name:?}: {error}")))?;
+        named.push(NamedTensor { name, tensor });
+    }
+    if !binary.is_empty() {
+        let left = binary.len();
+        return Err(Refusal::invalid(format!("unexpected additional input data: {left} bytes are left after the last input")));
+    }
+    Ok(named)
+}
+
+fn binary_size(input: &str, parameters: &[(String, Value)]) -> Result<Option<usize>, Refusal> {
+    let mut size = None;
+    for (key, value) in parameters {
+        match key.as_str() {
+            "binary_data_size" => size = Some(value.as_len(key)?),
+            "shared_memory_region" => {
+                let message = format!("input {input:?}: the shared memory extensions are not served");
+                return Err(Refusal::unsupported(message));
+            }
+            _ => {}
+        }
+    }
+    Ok(size)
+}
+
+fn wish(output: JsonOutput) -> Result<OutputWish, Refusal> {
+    let mut wish = OutputWish { name: output.name, ..OutputWish::default() };
+    for (key, value) in &output.parameters {
+        match key.as_str() {
+            "binary_data" => wish.binary = Some(value.as_bool(key)?),
+            "classification" => wish.classes = Some(value.as_len(key)?).filter(|classes| *classes > 0),
+            "shared_memory_region" => {
+                let message = format!("output {:?}: the shared memory extensions are not served", wish.name);
+                return Err(Refusal::unsupported(message));
+            }
+            _ => {}
+        }
+    }
+    Ok(wish)
+}
+
+/// The shape of a raw body: at most one free extent besides the batch's, which is 1, told from the length.
+fn raw_tensor(spec: &TensorSpec, body: Bytes, batched: bool) -> Result<Tensor, Refusal> {
+    let Some(size) = spec.dtype.size() else { return raw_element(spec, body, batched) };
+    let mut dims: Vec<Option<usize>> = spec
+        .dims
+        .iter()
+        .map(|dim| match dim {
+            Dim::Fixed(extent) => Some(*extent),
+            Dim::Free(_) => None,
+        })
+        .collect();
+    if batched && let Some(first) = dims.first_mut() {
+        *first = Some(1);
+    }
+    let unknown = dims.iter().filter(|dim| dim.is_none()).count();
+    if unknown > 1 {
+        let why = "a raw binary request needs a model with at most one variable-size dimension";
+        return Err(Refusal::invalid(format!("{why}, input {:?} has shape {}", spec.name, spec.shown_dims())));
+    }
+    let known: usize = dims.iter().flatten().product::<usize>().max(1) * size;
+    let shape: Shape = dims.into_iter().map(|dim| dim.unwrap_or(body.len() / known)).collect();
+    Ok(Tensor::new(spec.dtype, shape, body)?)
+}
+
+/// A raw body for a `BYTES` input is its one element.
+fn raw_element(spec: &TensorSpec, body: Bytes, batched: bool) -> Result<Tensor, Refusal> {
+    let rank = spec.dims.len();
+    if rank != 1 && !(batched && rank == 2) {
+        let why = "a raw binary request for BYTES needs shape [1]";
+        return Err(Refusal::invalid(format!("{why}, input {:?} has shape {}", spec.name, spec.shown_dims())));
+    }
+    debug_assert_eq!(spec.dtype, DType::Bytes);
+    Ok(Tensor::from_elements(Shape::new(&vec![1; rank]), [&body[..]])?)
+}
+
+/// A duration in milliseconds as a header gives it.
+///
+/// # Errors
+/// When it is no whole number.
+pub fn timeout_header(text: &str) -> Result<Duration, Refusal> {
+    text.trim()
+        .parse()
+        .map(Duration::from_millis)
+        .map_err(|_| Refusal::invalid(format!("header kinglet-timeout-ms expects whole milliseconds, got {text:?}")))
+}

@@ -1,0 +1,218 @@
+//! An answer to a response body: JSON, and behind it the outputs that were wanted in binary form.
+
+use std::collections::VecDeque;
+
+use bytes::{Bytes, BytesMut};
+use half::{bf16, f16};
+use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
+
+use crate::frontend::parameters::Value;
+use crate::frontend::{OutputWish, Refusal, classification, report};
+use crate::infer::InferResponse;
+use crate::pipeline::Answer;
+use crate::tensor::{DType, NamedTensor, Tensor};
+
+/// A response body in pieces; binary outputs are never copied.
+#[derive(Debug)]
+pub struct Encoded {
+    /// Length of the JSON where binary outputs follow.
+    pub json_length: Option<usize>,
+    pub pieces: VecDeque<Bytes>,
+}
+
+/// What the encoder needs of a call once its request is gone.
+#[derive(Debug)]
+pub struct Wishes {
+    pub outputs: Vec<OutputWish>,
+    pub binary_default: bool,
+    pub report: bool,
+}
+
+/// # Errors
+/// When an output cannot be written the way it was asked for.
+pub fn answer(answer: &Answer, wishes: &Wishes) -> Result<Encoded, Refusal> {
+    let outputs: Vec<Output> =
+        answer.response.outputs.iter().map(|named| Output::prepare(named, answer, wishes)).collect::<Result<_, _>>()?;
+    let estimate = outputs.iter().map(Output::json_estimate).sum::<usize>() + JSON_FRAME;
+    let mut json = Vec::with_capacity(estimate);
+    let body = Body { response: &answer.response, outputs: &outputs, report: wishes.report };
+    serde_json::to_writer(&mut json, &body).expect("writing JSON into memory succeeds");
+    let json_length = outputs.iter().any(|output| output.binary).then_some(json.len());
+    let binary = outputs.into_iter().filter(|output| output.binary).map(|output| output.tensor.into_bytes());
+    Ok(Encoded { json_length, pieces: joined(json, binary) })
+}
+
+/// Small bodies go out in one write; large tensors stay where they are.
+fn joined(json: Vec<u8>, binary: impl Iterator<Item = Bytes>) -> VecDeque<Bytes> {
+    let pieces: Vec<Bytes> = binary.collect();
+    let total: usize = pieces.iter().map(Bytes::len).sum();
+    if pieces.is_empty() || total > COPY_MAX {
+        return std::iter::once(Bytes::from(json)).chain(pieces).collect();
+    }
+    let mut one = BytesMut::with_capacity(json.len() + total);
+    one.extend_from_slice(&json);
+    for piece in pieces {
+        one.extend_from_slice(&piece);
+    }
+    VecDeque::from([one.freeze()])
+}
+
+/// One output in the form it will have on the wire.
+struct Output {
+    name: String,
+    tensor: Tensor,
+    binary: bool,
+}
+
+impl Output {
+    fn prepare(named: &NamedTensor, answer: &Answer, wishes: &Wishes) -> Result<Self, Refusal> {
+        let wish = wishes.outputs.iter().find(|wish| wish.name == named.name);
+        let tensor = match wish.and_then(|wish| wish.classes) {
+            None => named.tensor.clone(),
+            Some(classes) => {
+                let labels = answer.variant.settings.labels.get(&named.name).map_or(&[][..], |labels| labels);
+                let batched = answer.variant.signature.is_batched();
+                classification::classify(&named.tensor, classes, batched, labels)?
+            }
+        };
+        let binary = wish.and_then(|wish| wish.binary).unwrap_or(wishes.binary_default);
+        if !binary {
+            refuse_what_json_cannot_hold(&named.name, &tensor)?;
+        }
+        Ok(Self { name: named.name.clone(), tensor, binary })
+    }
+
+    fn json_estimate(&self) -> usize {
+        // Most numbers print in about this many characters, comma included.
+        if self.binary { 0 } else { self.tensor.element_count() * 13 }
+    }
+}
+
+fn refuse_what_json_cannot_hold(name: &str, tensor: &Tensor) -> Result<(), Refusal> {
+    let bytes = tensor.bytes();
+    let finite = match tensor.dtype() {
+        DType::F32 => bytes.as_chunks().0.iter().all(|b| f32::from_le_bytes(*b).is_finite()),
+        DType::F64 => bytes.as_chunks().0.iter().all(|b| f64::from_le_bytes(*b).is_finite()),
+        DType::F16 | DType::Bf16 => {
+            let message = format!("output {name:?} is {}, which JSON does not define; ask for binary_data", tensor.dtype());
+            return Err(Refusal::invalid(message));
+        }
+        DType::Bytes => tensor.elements().all(|element| std::str::from_utf8(element).is_ok()),
+        _ => true,
+    };
+    if finite {
+        return Ok(());
+    }
+    let what = if tensor.dtype() == DType::Bytes { "bytes that are no UTF-8" } else { "values that are not finite" };
+    Err(Refusal::invalid(format!("output {name:?} has {what}, which JSON cannot hold; ask for binary_data")))
+}
+
+struct Body<'a> {
+    response: &'a InferResponse,
+    outputs: &'a [Output],
+    report: bool,
+}
+
+impl Serialize for Body<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("model_name", self.response.model.as_str())?;
+        map.serialize_entry("model_version", &self.response.version.to_string())?;
+        if let Some(id) = &self.response.id {
+            map.serialize_entry("id", id)?;
+        }
+        if self.report {
+            map.serialize_entry("parameters", &Report(&report::entries(&self.response.usage)))?;
+        }
+        map.serialize_entry("outputs", self.outputs)?;
+        map.end()
+    }
+}
+
+struct Report<'a>(&'a [(&'static str, Value)]);
+
+impl Serialize for Report<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(key, value)| (key, Scalar(value))))
+    }
+}
+
+struct Scalar<'a>(&'a Value);
+
+impl Serialize for Scalar<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Value::Bool(value) => serializer.serialize_bool(*value),
+            Value::Int(value) => serializer.serialize_i64(*value),
+            Value::Uint(value) => serializer.serialize_u64(*value),
+            Value::Double(value) => serializer.serialize_f64(*value),
+            Value::Text(value) => serializer.serialize_str(value),
+        }
+    }
+}
+
+impl Serialize for Output {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("name", &self.name)?;
+        map.serialize_entry("datatype", self.tensor.dtype().name())?;
+        map.serialize_entry("shape", &self.tensor.shape()[..])?;
+        if self.binary {
+            map.serialize_entry("parameters", &BinarySize(self.tensor.bytes().len()))?;
+        } else {
+            map.serialize_entry("data", &Elements(&self.tensor))?;
+        }
+        map.end()
+    }
+}
+
+struct BinarySize(usize);
+
+impl Serialize for BinarySize {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map([("binary_data_size", self.0)])
+    }
+}
+
+/// The elements of a tensor as a flat array.
+struct Elements<'a>(&'a Tensor);
+
+impl Serialize for Elements<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let bytes = self.0.bytes();
+        macro_rules! flat {
+            ($kind:ty) => {
+                serializer.collect_seq(bytes.as_chunks().0.iter().map(|b| <$kind>::from_le_bytes(*b)))
+            };
+        }
+        match self.0.dtype() {
+            DType::Bool => serializer.collect_seq(bytes.iter().map(|byte| *byte != 0)),
+            DType::U8 => flat!(u8),
+            DType::U16 => flat!(u16),
+            DType::U32 => flat!(u32),
+            DType::U64 => flat!(u64),
+            DType::I8 => flat!(i8),
+            DType::I16 => flat!(i16),
+            DType::I32 => flat!(i32),
+            DType::I64 => flat!(i64),
+            DType::F32 => flat!(f32),
+            DType::F64 => flat!(f64),
+            DType::F16 => serializer.collect_seq(bytes.as_chunks().0.iter().map(|b| f16::from_le_bytes(*b).to_f32())),
+            DType::Bf16 => serializer.collect_seq(bytes.as_chunks().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32())),
+            DType::Bytes => strings(self.0, serializer),
+        }
+    }
+}
+
+fn strings<S: Serializer>(tensor: &Tensor, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut seq = serializer.serialize_seq(Some(tensor.element_count()))?;
+    for element in tensor.elements() {
+        seq.serialize_element(std::str::from_utf8(element).expect("checked before encoding began"))?;
+    }
+    seq.end()
+}
+
+/// Room for names and braces.
+const JSON_FRAME: usize = 256;
+/// Binary outputs up to this are copied behind their JSON: one write is cheaper than two.
+const COPY_MAX: usize = 64 << 10;

@@ -1,0 +1,84 @@
+//! The REST form of the Open Inference Protocol v2 with Triton's extensions.
+//!
+//! `infer` is the hot path: `body` and `decode` before the pipeline, `encode` after it. `models` tells about models,
+//! `control` changes what is loaded and logged. Every body, also of an error, is JSON with an `error` string.
+
+mod body;
+mod control;
+mod decode;
+mod encode;
+mod infer;
+mod json_request;
+mod json_values;
+mod models;
+mod nonfinite;
+mod respond;
+
+use axum::Router;
+use axum::routing::{any, get, post};
+
+pub use respond::{error, json, with_type};
+
+use super::Frontend;
+
+/// Inference, metadata, health and the repository and logging extensions.
+pub fn router(frontend: Frontend) -> Router {
+    let inference = Router::new()
+        .route("/v2/models/{model}/infer", post(infer::newest))
+        .route("/v2/models/{model}/versions/{version}/infer", post(infer::version));
+    fallbacks(inference.merge(models()).merge(control()).merge(unserved())).with_state(frontend)
+}
+
+/// What the admin listener shares with this one: health, metadata and control, but no inference.
+pub fn admin_router() -> Router<Frontend> {
+    models().merge(control())
+}
+
+/// Unknown paths and wrong verbs, with the bodies that clients parse.
+pub fn fallbacks<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Router<S> {
+    router.fallback(respond::unknown_path).method_not_allowed_fallback(respond::wrong_method)
+}
+
+fn models() -> Router<Frontend> {
+    Router::new()
+        .route("/v2", get(models::server))
+        .route("/v2/", get(models::server))
+        .route("/v2/health/live", get(models::live))
+        .route("/v2/health/ready", get(models::ready))
+        .route("/v2/models", get(models::list))
+        // Stands before any model that is named "stats".
+        .route("/v2/models/stats", get(models::all_statistics))
+        .route("/v2/models/{model}", get(models::metadata))
+        .route("/v2/models/{model}/ready", get(models::model_ready))
+        .route("/v2/models/{model}/config", get(models::config))
+        .route("/v2/models/{model}/stats", get(models::statistics))
+        .route("/v2/models/{model}/versions/{version}", get(models::metadata))
+        .route("/v2/models/{model}/versions/{version}/ready", get(models::model_ready))
+        .route("/v2/models/{model}/versions/{version}/config", get(models::config))
+        .route("/v2/models/{model}/versions/{version}/stats", get(models::statistics))
+}
+
+fn control() -> Router<Frontend> {
+    Router::new()
+        .route("/v2/repository/index", post(control::index))
+        .route("/v2/repository/models/{model}/load", post(control::load))
+        .route("/v2/repository/models/{model}/unload", post(control::unload))
+        .route("/v2/repository/{repository}/index", post(control::index))
+        .route("/v2/repository/{repository}/models/{model}/load", post(control::load_from))
+        .route("/v2/repository/{repository}/models/{model}/unload", post(control::unload_from))
+        .route("/v2/logging", get(control::log_settings).post(control::set_log_settings))
+}
+
+/// Calls of extensions that are not served, so that a client learns which one it is.
+fn unserved() -> Router<Frontend> {
+    Router::new()
+        .route("/v2/trace/setting", any(respond::no_trace))
+        .route("/v2/models/{model}/trace/setting", any(respond::no_trace))
+        .route("/v2/systemsharedmemory/{*rest}", any(respond::no_system_memory))
+        .route("/v2/cudasharedmemory/status", any(respond::no_cuda_memory))
+        .route("/v2/cudasharedmemory/region/{region}/status", any(respond::no_cuda_memory))
+        .route("/v2/cudasharedmemory/region/{region}/register", any(respond::no_cuda_memory))
+        // Load generators unregister before they start, with or without a device.
+        .route("/v2/cudasharedmemory/unregister", post(respond::empty))
+        .route("/v2/cudasharedmemory/region/{region}/unregister", post(respond::empty))
+}

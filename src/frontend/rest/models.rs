@@ -1,0 +1,162 @@
+//! GET: health, metadata, configuration and statistics.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::respond;
+use crate::engine::TensorSpec;
+use crate::frontend::{EXTENSIONS, Frontend, PLATFORM, Refusal, SERVER_NAME, SERVER_VERSION};
+use crate::infer::{ModelName, VersionId};
+use crate::metering::statistics::{BatchTotals, Total};
+use crate::repository::{Variant, triton};
+
+pub async fn server() -> Response {
+    respond::json(&json!({ "name": SERVER_NAME, "version": SERVER_VERSION, "extensions": EXTENSIONS }))
+}
+
+pub async fn live() -> Response {
+    respond::json(&json!({ "live": true }))
+}
+
+pub async fn ready(State(frontend): State<Frontend>) -> Response {
+    let ready = frontend.health.is_ready();
+    let mut response = respond::json(&json!({ "ready": ready, "state": frontend.health.phase().as_str() }));
+    if !ready {
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    }
+    response
+}
+
+pub async fn list(State(frontend): State<Frontend>) -> Response {
+    let catalog = frontend.repository.catalog();
+    let mut names: Vec<&str> = catalog.models.keys().map(ModelName::as_str).collect();
+    names.sort_unstable();
+    respond::json(&json!({ "models": names }))
+}
+
+pub async fn model_ready(State(frontend): State<Frontend>, Path(selector): Path<Selector>) -> Response {
+    match find(&frontend, &selector) {
+        Ok(variant) => respond::json(&json!({ "name": variant.model.as_str(), "ready": true })),
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+pub async fn metadata(
+    State(frontend): State<Frontend>,
+    Path(selector): Path<Selector>,
+) -> Result<Response, Refusal> {
+    let variant = find(&frontend, &selector)?;
+    let catalog = frontend.repository.catalog();
+    let versions: Vec<String> = catalog
+        .models
+        .get(&variant.model)
+        .map(|model| model.ready().map(|variant| variant.version.to_string()).collect())
+        .unwrap_or_default();
+    Ok(respond::json(&json!({
+        "name": variant.model.as_str(),
+        "versions": versions,
+        "platform": PLATFORM,
+        "inputs": tensors(&variant.signature.inputs),
+        "outputs": tensors(&variant.signature.outputs),
+    })))
+}
+
+pub async fn config(State(frontend): State<Frontend>, Path(selector): Path<Selector>) -> Result<Response, Refusal> {
+    let variant = find(&frontend, &selector)?;
+    Ok(respond::json(&triton::to_json(&triton::model_config(&variant))))
+}
+
+pub async fn statistics(
+    State(frontend): State<Frontend>,
+    Path(selector): Path<Selector>,
+) -> Result<Response, Refusal> {
+    let newest = find(&frontend, &selector)?;
+    if selector.version.is_some() {
+        return Ok(statistics_of([newest].iter()));
+    }
+    let catalog = frontend.repository.catalog();
+    Ok(statistics_of(catalog.models[&newest.model].ready()))
+}
+
+pub async fn all_statistics(State(frontend): State<Frontend>) -> Response {
+    let catalog = frontend.repository.catalog();
+    let mut variants: Vec<&Arc<Variant>> = catalog.ready().collect();
+    variants.sort_by_key(|variant| (&variant.model, variant.version));
+    statistics_of(variants.into_iter())
+}
+
+/// The model and version in a path.
+#[derive(Debug, serde::Deserialize)]
+pub struct Selector {
+    model: String,
+    version: Option<String>,
+}
+
+fn find(frontend: &Frontend, selector: &Selector) -> Result<Arc<Variant>, Refusal> {
+    let model: ModelName = selector.model.parse()?;
+    let version: Option<VersionId> = selector.version.as_deref().map(str::parse).transpose()?;
+    Ok(Arc::clone(frontend.repository.catalog().find(&model, version)?))
+}
+
+#[derive(Serialize)]
+struct TensorJson<'a> {
+    name: &'a str,
+    datatype: &'static str,
+    shape: Vec<i64>,
+}
+
+impl<'a> TensorJson<'a> {
+    fn new(spec: &'a TensorSpec) -> Self {
+        Self { name: &spec.name, datatype: spec.dtype.name(), shape: spec.wire_dims().collect() }
+    }
+}
+
+fn tensors(specs: &[TensorSpec]) -> Vec<TensorJson<'_>> {
+    specs.iter().map(TensorJson::new).collect()
+}
+
+fn statistics_of<'a>(variants: impl Iterator<Item = &'a Arc<Variant>>) -> Response {
+    let entries: Vec<Value> = variants.map(|variant| statistics_entry(variant)).collect();
+    respond::json(&json!({ "model_stats": entries }))
+}
+
+fn statistics_entry(variant: &Variant) -> Value {
+    let all = variant.statistics.snapshot();
+    let batch = |(size, totals): (&usize, &BatchTotals)| {
+        json!({
+            "batch_size": size,
+            "compute_input": duration(totals.compute_input),
+            "compute_infer": duration(totals.compute_infer),
+            "compute_output": duration(totals.compute_output),
+        })
+    };
+    json!({
+        "name": variant.model.as_str(),
+        "version": variant.version.to_string(),
+        "last_inference": all.last_inference_ms,
+        "inference_count": all.inference_count,
+        "execution_count": all.execution_count,
+        "inference_stats": {
+            "success": duration(all.success),
+            "fail": duration(all.fail),
+            "queue": duration(all.queue),
+            "compute_input": duration(all.compute_input),
+            "compute_infer": duration(all.compute_infer),
+            "compute_output": duration(all.compute_output),
+            "cache_hit": duration(Total::default()),
+            "cache_miss": duration(Total::default()),
+        },
+        "response_stats": {},
+        "batch_stats": all.batches.iter().map(batch).collect::<Vec<_>>(),
+        "memory_usage": [{ "type": "CPU", "id": 0, "byte_size": variant.plan.memory_bytes() }],
+    })
+}
+
+fn duration(total: Total) -> Value {
+    json!({ "count": total.count, "ns": total.nanos() })
+}
