@@ -1,0 +1,242 @@
+//! The composition root: a configuration becomes a running server, and ends in order.
+//!
+//! Start: pool, repository, pipeline, listeners; ready when the first models have loaded. End: unready at once, the
+//! drain delay, listeners closed, requests in flight finished, repository stopped.
+
+mod summary;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use anyhow::{Context, Result};
+use arc_swap::ArcSwap;
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::admission::Admission;
+use crate::batching::Batcher;
+use crate::config::{Config, ConfigError};
+use crate::engine::{Automatic, LoadOptions, Pool};
+use crate::frontend::admin::{self, ReloadReport, ReloadRequest};
+use crate::frontend::health::Phase;
+use crate::frontend::listener::{Listener, Routes, Serving};
+use crate::frontend::{Frontend, Health, grpc, rest};
+use crate::pipeline::Pipeline;
+use crate::repository::{Loading, Repository};
+use crate::routing::Router;
+use crate::telemetry::Metrics;
+use crate::telemetry::logs::Logs;
+
+/// Reads the configuration anew, from the same file, environment and flags as at the start.
+pub type Reread = Box<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
+
+/// A server that has loaded its first models and listens.
+#[derive(Debug)]
+pub struct Running {
+    frontend: Frontend,
+    doors: Vec<Door>,
+    stop: CancellationToken,
+    settings: Arc<Settings>,
+    started: std::time::Instant,
+}
+
+/// The configuration that holds, and how to read it again.
+struct Settings {
+    current: Mutex<Config>,
+    reread: Reread,
+    frontend: Frontend,
+}
+
+/// Builds everything, binds the listeners, and returns when the first models have loaded. Probes are answered while
+/// they load.
+///
+/// # Errors
+/// When an address cannot be bound, or a model fails to load where the configuration does not allow that.
+pub async fn start(config: Config, logs: Logs, reread: Reread) -> Result<Running> {
+    let started = std::time::Instant::now();
+    let frontend = build(&config, logs).await?;
+    let (reloads, requests) = mpsc::channel(1);
+    let stop = CancellationToken::new();
+    let doors = listen(&config, &frontend, reloads, &stop)?;
+    let repository = Arc::clone(&frontend.repository);
+    let settings = Arc::new(Settings { current: Mutex::new(config), reread, frontend: frontend.clone() });
+    tokio::spawn(Arc::clone(&settings).answer(requests));
+    repository.wait_loaded().await?;
+    frontend.health.advance(Phase::Ready);
+    Ok(Running { frontend, doors, stop, settings, started })
+}
+
+/// Loads every model once, as `serve` would, and says what was found.
+///
+/// # Errors
+/// When the repository cannot be read, or a model in it cannot be served.
+pub async fn check(config: &Config, logs: Logs) -> Result<String> {
+    let mut strict = config.clone();
+    strict.repository.start_with_failures = false;
+    let frontend = build(&strict, logs).await?;
+    frontend.repository.wait_loaded().await?;
+    let summary = summary::models(&frontend.repository.catalog());
+    frontend.repository.stop().await;
+    Ok(format!("configuration and repository are valid\n{summary}"))
+}
+
+async fn build(config: &Config, logs: Logs) -> Result<Frontend> {
+    let metrics = Arc::new(Metrics::new());
+    let pool = Pool::start((config.engine.cores > 0).then_some(config.engine.cores));
+    let loading = Loading {
+        batching: config.batching.clone(),
+        engine: Arc::new(Automatic),
+        options: load_options(config),
+        pool: pool.clone(),
+        metrics: Arc::clone(&metrics),
+    };
+    let repository = Repository::start(config.repository.clone(), loading).await?;
+    let pipeline = Pipeline::new(
+        Admission::new(config.admission.clone(), Arc::clone(&metrics)),
+        Router::new(repository.published()),
+        Batcher::new(pool.clone()),
+        Arc::clone(&metrics),
+    );
+    Ok(Frontend {
+        pipeline: Arc::new(pipeline),
+        repository,
+        health: Arc::new(Health::new()),
+        limits: Arc::new(ArcSwap::from_pointee(config.limits.clone())),
+        metrics,
+        logs,
+        pool,
+    })
+}
+
+fn load_options(config: &Config) -> LoadOptions {
+    LoadOptions {
+        model_bytes_max: config.engine.model_bytes_max.0,
+        shape_plans_max: config.engine.shape_plans_max,
+        batch_size_max: config.batching.batch_size_max,
+        warm_up_time_max: config.engine.warm_up_time_max.0,
+    }
+}
+
+/// A bound listener that is being served.
+#[derive(Debug)]
+pub(crate) struct Door {
+    /// "http", "grpc" or "admin".
+    pub(crate) name: &'static str,
+    pub(crate) address: SocketAddr,
+    serving: Serving,
+}
+
+fn listen(
+    config: &Config,
+    frontend: &Frontend,
+    reloads: mpsc::Sender<ReloadRequest>,
+    stop: &CancellationToken,
+) -> Result<Vec<Door>> {
+    let open = |name: &'static str, address: SocketAddr, routes| {
+        let listener = Listener::bind(address).with_context(|| format!("cannot listen on {address} for {name}"))?;
+        let address = listener.local_addr()?;
+        let (limits, metrics) = (Arc::clone(&frontend.limits), frontend.metrics.listener(name));
+        Ok::<_, anyhow::Error>(Door { name, address, serving: listener.serve(routes, limits, metrics, stop.clone()) })
+    };
+    let calls = grpc::router(frontend.clone());
+    let rest = rest::router(frontend.clone());
+    // Port 0 names no port that could be shared.
+    let shared = config.grpc.listen == config.http.listen && config.http.listen.port() != 0;
+    let mut doors = Vec::new();
+    if shared {
+        doors.push(open("http", config.http.listen, Routes::by_content_type(rest, calls))?);
+    } else {
+        doors.push(open("http", config.http.listen, Routes::one(rest))?);
+        doors.push(open("grpc", config.grpc.listen, Routes::one(calls))?);
+    }
+    doors.push(open("admin", config.admin.listen, Routes::one(admin::router(frontend.clone(), reloads)))?);
+    Ok(doors)
+}
+
+impl Running {
+    /// What was loaded, where it listens, and one request that works.
+    pub fn summary(&self, colour: bool) -> String {
+        summary::start(&self.frontend.repository.catalog(), &self.doors, self.started.elapsed(), colour)
+    }
+
+    /// Where a listener is: "http", "grpc" or "admin".
+    pub fn address(&self, name: &str) -> Option<SocketAddr> {
+        self.doors.iter().find(|door| door.name == name).map(|door| door.address)
+    }
+
+    /// Reads the configuration again and takes what can change; the log says what was done.
+    pub async fn reload(&self) {
+        // Told in the log; a signal has nobody to answer to.
+        let _ = self.settings.reload().await;
+    }
+
+    /// Ends the server; false when the grace passed with requests in flight.
+    pub async fn drain(self) -> bool {
+        let drain = self.settings.current().drain;
+        self.frontend.health.advance(Phase::Draining);
+        tracing::info!(delay = %drain.delay, grace = %drain.grace, "draining");
+        sleep(drain.delay.0).await;
+        let deadline = tokio::time::Instant::now() + drain.grace.0;
+        self.stop.cancel();
+        let mut finished = true;
+        for door in self.doors {
+            let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+            finished &= door.serving.finished(left).await;
+        }
+        self.frontend.repository.stop().await;
+        tracing::info!(finished, "ended");
+        finished
+    }
+}
+
+impl Settings {
+    /// Answers reload requests of the admin listener until that is gone.
+    async fn answer(self: Arc<Self>, mut requests: mpsc::Receiver<ReloadRequest>) {
+        while let Some(request) = requests.recv().await {
+            // Whoever asked may have gone.
+            let _ = request.send(self.reload().await);
+        }
+    }
+
+    async fn reload(&self) -> Result<ReloadReport, String> {
+        let new = (self.reread)().map_err(|error| {
+            tracing::warn!(%error, "configuration not reloaded");
+            error.to_string()
+        })?;
+        let report = self.adopt(&new);
+        let config = self.current();
+        let options = load_options(&config);
+        if let Err(error) = self.frontend.repository.reconfigure(config.repository, config.batching, options).await {
+            tracing::warn!(%error, "repository not read again");
+        }
+        tracing::info!(applied = ?report.applied, refused = ?report.refused, "configuration reloaded");
+        Ok(report)
+    }
+
+    fn adopt(&self, new: &Config) -> ReloadReport {
+        let mut current = self.lock();
+        let reload = current.adopt(new);
+        self.frontend.pipeline.admission().reconfigure(current.admission.clone());
+        self.frontend.limits.store(Arc::new(current.limits.clone()));
+        if reload.applied.contains(&"telemetry.log_level") {
+            self.frontend.logs.set_level(current.telemetry.log_level);
+        }
+        let keys = |keys: Vec<&str>| keys.into_iter().map(str::to_owned).collect();
+        ReloadReport { applied: keys(reload.applied), refused: keys(reload.refused) }
+    }
+
+    fn current(&self) -> Config {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Config> {
+        self.current.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Settings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Settings")
+    }
+}

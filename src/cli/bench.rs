@@ -1,0 +1,173 @@
+//! `kinglet bench`: a model's latency and throughput in this process, without a network.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use indicatif::ProgressBar;
+use serde::Serialize;
+
+use super::load::{self, Loaded};
+use super::{Failure, ModelArgs};
+use crate::config::Config;
+use crate::engine::pool::thread_cpu_time;
+use crate::engine::{Batch, Cores, Dim, Plan, Pool};
+use crate::tensor::{DType, Shape, Tensor};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "With --json, one object a line and configuration: model, engine, batch, threads, median_ms, \
+    min_ms, cpu_ms, throughput (rows per second at the median).")]
+pub struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Batch sizes, separated by commas
+    #[arg(long, value_delimiter = ',', default_value = "1,8", value_name = "ROWS")]
+    batch: Vec<usize>,
+    /// Numbers of threads, separated by commas [default: one, and all cores]
+    #[arg(long, value_delimiter = ',', value_name = "THREADS")]
+    threads: Vec<usize>,
+    /// auto, tract or identity
+    #[arg(long, value_name = "NAME")]
+    engine: Option<String>,
+    /// How long each configuration is measured, in milliseconds
+    #[arg(long, default_value_t = 2000, value_name = "MS")]
+    time: u64,
+    /// The extent of free axes other than the batch
+    #[arg(long, default_value_t = 1, value_name = "EXTENT")]
+    extent: usize,
+    /// Print JSON lines instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+/// One configuration's figures.
+#[derive(Debug, Serialize)]
+struct Line {
+    model: String,
+    engine: String,
+    batch: usize,
+    threads: usize,
+    median_ms: f64,
+    min_ms: f64,
+    /// CPU time of one run, all threads together; the least of all runs.
+    cpu_ms: f64,
+    throughput: f64,
+}
+
+/// Wall and CPU time of one run.
+type Run = (Duration, Duration);
+
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let config = Config::load(None, &[]).map_err(|error| Failure::Config(error.into()))?;
+    let loaded = load::plan(&args.model.model, args.engine.as_deref(), &config)?;
+    let threads = args.threads();
+    let progress = ProgressBar::new((threads.len() * args.batch.len()) as u64);
+    let mut lines = Vec::new();
+    for &count in &threads {
+        let pool = Pool::start(Some(count));
+        let plan = Arc::clone(&loaded.plan);
+        let largest = args.batch.iter().copied().max().unwrap_or(1);
+        load::on_core(&pool, move |cores| plan.warm_up(largest, cores))??;
+        for &batch in &args.batch {
+            lines.push(measure(&loaded, &pool, batch, args)?);
+            progress.inc(1);
+        }
+    }
+    progress.finish_and_clear();
+    print(&lines, args.json)?;
+    Ok(())
+}
+
+impl Args {
+    fn threads(&self) -> Vec<usize> {
+        if !self.threads.is_empty() {
+            return self.threads.iter().map(|&count| count.max(1)).collect();
+        }
+        let all = crate::engine::pool::cores_available();
+        if all == 1 { vec![1] } else { vec![1, all] }
+    }
+}
+
+fn measure(loaded: &Loaded, pool: &Pool, batch: usize, args: &Args) -> Result<Line> {
+    let inputs = Batch::merge(&[inputs(&*loaded.plan, batch, args.extent)], vec![batch]);
+    let (plan, time) = (Arc::clone(&loaded.plan), Duration::from_millis(args.time));
+    let mut runs = load::on_core(pool, move |cores| time_runs(&*plan, &inputs, cores, time))??;
+    runs.sort_unstable();
+    let median = runs[runs.len() / 2].0.as_secs_f64();
+    let cpu = runs.iter().map(|run| run.1).min().unwrap_or_default();
+    Ok(Line {
+        model: loaded.name.clone(),
+        engine: engines(&*loaded.plan),
+        batch,
+        threads: pool.size(),
+        median_ms: median * 1e3,
+        min_ms: runs[0].0.as_secs_f64() * 1e3,
+        cpu_ms: cpu.as_secs_f64() * 1e3,
+        throughput: f64::from(u32::try_from(batch)?) / median,
+    })
+}
+
+fn time_runs(plan: &dyn Plan, batch: &Batch, cores: &Cores, time: Duration) -> Result<Vec<Run>> {
+    let started = Instant::now();
+    let mut runs = Vec::new();
+    while runs.len() < RUNS_MIN || (started.elapsed() < time && runs.len() < RUNS_MAX) {
+        let (wall, cpu, helpers) = (Instant::now(), thread_cpu_time(), cores.helper_cpu());
+        plan.run(batch, cores).context("the model cannot run on made-up inputs; see --extent")?;
+        runs.push((wall.elapsed(), thread_cpu_time() - cpu + (cores.helper_cpu() - helpers)));
+    }
+    Ok(runs)
+}
+
+/// Inputs with small made-up values.
+fn inputs(plan: &dyn Plan, batch: usize, extent: usize) -> Vec<Tensor> {
+    let batched = plan.signature().is_batched();
+    let tensor = |spec: &crate::engine::TensorSpec| {
+        let extents = spec.dims.iter().enumerate().map(|(axis, dim)| match dim {
+            Dim::Fixed(extent) => *extent,
+            Dim::Free(_) if axis == 0 && batched => batch,
+            Dim::Free(_) => extent,
+        });
+        made_up(spec.dtype, extents.collect())
+    };
+    plan.signature().inputs.iter().map(tensor).collect()
+}
+
+fn made_up(dtype: DType, shape: Shape) -> Tensor {
+    let count = shape.element_count().unwrap_or(0);
+    // A small odd step through 0..1: neither constant, nor large, nor denormal.
+    let value = |index: usize| f64::from(u32::try_from(index * 37 % 101).unwrap_or(0)) / 101.0;
+    let made = match dtype {
+        DType::F32 => (0..count).flat_map(|i| (value(i) as f32).to_le_bytes()).collect(),
+        DType::F64 => (0..count).flat_map(|i| value(i).to_le_bytes()).collect::<Vec<u8>>(),
+        DType::Bytes => vec![0; count * 4],
+        _ => vec![0; count * dtype.size().unwrap_or(0)],
+    };
+    Tensor::new(dtype, shape, made.into()).expect("the bytes were made for the shape")
+}
+
+fn engines(plan: &dyn Plan) -> String {
+    let mut names: Vec<&str> = plan.parts().iter().map(|part| part.engine).collect();
+    names.dedup();
+    names.join("+")
+}
+
+fn print(lines: &[Line], json: bool) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    if json {
+        for line in lines {
+            writeln!(out, "{}", serde_json::to_string(line)?)?;
+        }
+        return Ok(());
+    }
+    writeln!(out, "{:>7} {:>7} {:>11} {:>11} {:>11} {:>12}", "batch", "threads", "median ms", "min ms", "CPU ms", "rows/s")?;
+    for line in lines {
+        let Line { batch, threads, median_ms, min_ms, cpu_ms, throughput, .. } = line;
+        writeln!(out, "{batch:>7} {threads:>7} {median_ms:>11.4} {min_ms:>11.4} {cpu_ms:>11.4} {throughput:>12.1}")?;
+    }
+    Ok(())
+}
+
+/// Fewer runs have no median; more tell nothing new.
+const RUNS_MIN: usize = 5;
+const RUNS_MAX: usize = 100_000;

@@ -1,0 +1,47 @@
+//! `kinglet healthcheck`: one readiness request, for images without a shell.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use anyhow::Context;
+
+use super::Failure;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The address of any of the server's HTTP listeners
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8002")]
+    address: SocketAddr,
+    /// Ask whether the process is alive instead of whether it is ready
+    #[arg(long)]
+    live: bool,
+    /// How long to wait, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 2000)]
+    timeout: u64,
+}
+
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let path = if args.live { "/v2/health/live" } else { "/v2/health/ready" };
+    let timeout = Duration::from_millis(args.timeout.max(1));
+    let answer = ask(args.address, path, timeout).with_context(|| format!("no answer from {}", args.address))?;
+    let status = answer.split(' ').nth(1).unwrap_or_default();
+    if status == "200" {
+        return Ok(());
+    }
+    let body = answer.split("\r\n\r\n").nth(1).unwrap_or_default();
+    Err(Failure::Run(anyhow::anyhow!("{path} answered {status}: {body}")))
+}
+
+fn ask(address: SocketAddr, path: &str, timeout: Duration) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, timeout)?;
+    stream.set_read_timeout(Some(timeout))?;
+    stream.set_write_timeout(Some(timeout))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.take(ANSWER_MAX).read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+/// Health answers are a line; anything longer comes from something else.
+const ANSWER_MAX: u64 = 16 << 10;

@@ -1,0 +1,74 @@
+//! The command line. Thin: each command is a file that turns flags into calls.
+
+mod bench;
+mod healthcheck;
+mod inspect;
+mod load;
+mod serve;
+
+use std::path::PathBuf;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+/// An inference server that serves neural networks on CPUs for the fewest joules.
+#[derive(Debug, Parser)]
+#[command(name = "kinglet", version, max_term_width = 100)]
+#[command(after_help = "Start with: kinglet serve --repository models\n\
+    Exit codes: 0 success, 1 failure while running, 2 wrong configuration or repository, 64 wrong command line.")]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the models of a repository over REST and gRPC.
+    Serve(serve::Args),
+    /// Show a model's signature, operators, parameters, and which engine runs which part and why.
+    Inspect(inspect::Args),
+    /// Measure a model's latency and throughput in this process, without a network.
+    Bench(bench::Args),
+    /// Ask a running server whether it is ready; exit code 0 says yes.
+    Healthcheck(healthcheck::Args),
+    /// Print a completion script for a shell.
+    Completions {
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Why a command failed; the kinds have exit codes of their own.
+#[derive(Debug)]
+pub enum Failure {
+    Config(anyhow::Error),
+    Run(anyhow::Error),
+}
+
+/// Which model a command is about, for commands that load one without serving it.
+#[derive(Debug, clap::Args)]
+struct ModelArgs {
+    /// An .onnx file, a version's folder, or a model's folder (its newest version).
+    model: PathBuf,
+}
+
+/// Runs a command to its end.
+///
+/// # Errors
+/// When it fails; the message is for the user.
+pub fn run(cli: Cli) -> Result<(), Failure> {
+    match cli.command {
+        Command::Serve(args) => serve::run(args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Bench(args) => bench::run(&args),
+        Command::Healthcheck(args) => healthcheck::run(&args),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "kinglet", &mut std::io::stdout());
+            Ok(())
+        }
+    }
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Run(error.into())
+    }
+}

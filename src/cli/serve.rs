@@ -1,0 +1,106 @@
+//! `kinglet serve`: configuration, start, signals, drain.
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::Failure;
+use crate::app::{self, Running};
+use crate::config::{Config, Flag};
+use crate::telemetry::logs;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Settings: flags override KINGLET__ROOM__FIELD in the environment, which overrides the file,\n\
+    which overrides the defaults (docs/config.md lists every key).\n\
+    Signals: SIGTERM or SIGINT drain and end, a second one ends at once; SIGHUP reads the configuration again.")]
+pub struct Args {
+    /// A model repository (<model>/<version>/model.onnx), one model's folder, or an .onnx file; may be repeated
+    #[arg(long, short, value_name = "DIR|FILE.onnx")]
+    repository: Vec<PathBuf>,
+    /// A configuration file (TOML); only what differs from the defaults
+    #[arg(long, short, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where REST listens [default: 127.0.0.1:8000]
+    #[arg(long, value_name = "ADDR")]
+    http: Option<String>,
+    /// Where gRPC listens; the same address as --http serves both on one port [default: 127.0.0.1:8001]
+    #[arg(long, value_name = "ADDR")]
+    grpc: Option<String>,
+    /// Where metrics and control listen [default: 127.0.0.1:8002]
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<String>,
+    /// The name of the model, where the repository is one model's folder (as KServe mounts it)
+    #[arg(long, value_name = "NAME")]
+    model_name: Option<String>,
+    /// Check configuration and repository, load every model once, and exit
+    #[arg(long)]
+    check: bool,
+}
+
+pub fn run(args: Args) -> Result<(), Failure> {
+    let flags = args.flags();
+    let config = Config::load(args.config.as_deref(), &flags).map_err(|error| Failure::Config(error.into()))?;
+    let logs = logs::start(&config.telemetry)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let reread = move || Config::load(args.config.as_deref(), &flags);
+    let outcome = runtime.block_on(async move {
+        if args.check {
+            let summary = app::check(&config, logs).await.map_err(|error| Failure::Config(error.into()))?;
+            print(&summary);
+            return Ok(());
+        }
+        let running = app::start(config, logs, Box::new(reread)).await?;
+        print(&running.summary(std::io::stdout().is_terminal()));
+        serve(running).await
+    });
+    // Whoever still runs after the grace is not waited for.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn serve(running: Running) -> Result<(), Failure> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => running.reload().await,
+        }
+    }
+    tokio::select! {
+        finished = running.drain() => {
+            if !finished {
+                tracing::warn!("the grace has passed with requests in flight; ending");
+            }
+        }
+        _ = terminate.recv() => tracing::warn!("second signal; ending at once"),
+        _ = interrupt.recv() => tracing::warn!("second signal; ending at once"),
+    }
+    Ok(())
+}
+
+fn print(text: &str) {
+    // A closed standard output is no reason to stop serving.
+    let _ = std::io::stdout().write_all(text.as_bytes()).and_then(|()| std::io::stdout().flush());
+}
+
+impl Args {
+    fn flags(&self) -> Vec<Flag> {
+        let mut flags = Vec::new();
+        if !self.repository.is_empty() {
+            let paths = self.repository.iter().map(|path| path.display().to_string());
+            flags.push(Flag::new("--repository", "repository.paths", paths));
+        }
+        let one = [
+            ("--http", "http.listen", &self.http),
+            ("--grpc", "grpc.listen", &self.grpc),
+            ("--admin", "admin.listen", &self.admin),
+            ("--model-name", "repository.model_name", &self.model_name),
+        ];
+        flags.extend(one.into_iter().filter_map(|(name, key, value)| Some(Flag::new(name, key, [value.clone()?]))));
+        flags
+    }
+}

@@ -1,0 +1,159 @@
+//! Which settings take effect while the server runs, and which need a restart: one row per key.
+//!
+//! The rooms keep what the table promises; a test holds its keys to `config/default.toml`.
+
+use super::Config;
+
+/// When a changed value takes effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takes {
+    /// On requests and ticks that begin after the reload.
+    AtOnce,
+    /// On connections that are opened after the reload.
+    NextConnection,
+    /// On models that are loaded after the reload.
+    NextLoad,
+    Restart,
+}
+
+/// The keys that differ between the running configuration and a new one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reload {
+    pub applied: Vec<&'static str>,
+    /// They keep their old values until the server is restarted.
+    pub refused: Vec<&'static str>,
+}
+
+#[derive(Debug)]
+pub(super) struct Key {
+    pub(super) name: &'static str,
+    pub(super) takes: Takes,
+    differs: fn(&Config, &Config) -> bool,
+    adopt: fn(&mut Config, &Config),
+}
+
+pub(super) fn reload_diff(old: &Config, new: &Config) -> Reload {
+    let mut reload = Reload::default();
+    for key in ALL.iter().filter(|key| (key.differs)(old, new)) {
+        let side = if key.takes == Takes::Restart { &mut reload.refused } else { &mut reload.applied };
+        side.push(key.name);
+    }
+    reload
+}
+
+pub(super) fn adopt(running: &mut Config, new: &Config) -> Reload {
+    let reload = reload_diff(running, new);
+    for key in ALL.iter().filter(|key| key.takes != Takes::Restart) {
+        (key.adopt)(running, new);
+    }
+    reload
+}
+
+impl Takes {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AtOnce => "at once",
+            Self::NextConnection => "next connection",
+            Self::NextLoad => "next load",
+            Self::Restart => "restart",
+        }
+    }
+}
+
+macro_rules! keys {
+    ($($room:ident.$field:ident: $takes:ident,)*) => {
+        &[$(Key {
+            name: concat!(stringify!($room), ".", stringify!($field)),
+            takes: Takes::$takes,
+            differs: |old, new| old.$room.$field != new.$room.$field,
+            adopt: |running, new| running.$room.$field.clone_from(&new.$room.$field),
+        },)*]
+    };
+}
+
+pub(super) const ALL: &[Key] = keys! {
+    http.listen: Restart,
+    grpc.listen: Restart,
+    admin.listen: Restart,
+    // gRPC takes its limit when the listener starts, and both wires keep the same.
+    limits.body_bytes_max: Restart,
+    limits.inflate_ratio_max: AtOnce,
+    limits.tensors_max: AtOnce,
+    limits.rank_max: AtOnce,
+    limits.parameters_max: AtOnce,
+    limits.json_depth_max: AtOnce,
+    limits.header_bytes_max: NextConnection,
+    limits.headers_max: NextConnection,
+    limits.header_timeout: NextConnection,
+    limits.body_timeout: AtOnce,
+    limits.idle_timeout: NextConnection,
+    limits.connections_max: NextConnection,
+    limits.http2_streams_max: NextConnection,
+    limits.stream_in_flight_max: AtOnce,
+    admission.requests_max: AtOnce,
+    admission.bytes_max: AtOnce,
+    admission.retry_after: AtOnce,
+    batching.batch_size_max: NextLoad,
+    batching.queue_delay_max: NextLoad,
+    batching.queue_requests_max: NextLoad,
+    batching.queue_bytes_max: NextLoad,
+    engine.cores: Restart,
+    engine.model_bytes_max: NextLoad,
+    engine.shape_plans_max: NextLoad,
+    engine.warm_up_time_max: NextLoad,
+    repository.paths: AtOnce,
+    repository.control: Restart,
+    repository.poll_interval: AtOnce,
+    repository.settle_time: AtOnce,
+    repository.load_at_start: Restart,
+    repository.loads_max: Restart,
+    repository.model_name: Restart,
+    repository.start_with_failures: Restart,
+    drain.delay: AtOnce,
+    drain.grace: AtOnce,
+    telemetry.log_level: AtOnce,
+    telemetry.log_format: Restart,
+};
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::config::DEFAULTS;
+
+    #[test]
+    fn the_table_has_every_key_once() {
+        let rooms: toml::Table = toml::from_str(DEFAULTS).unwrap();
+        let fields = |(room, fields): (&String, &toml::Value)| {
+            fields.as_table().unwrap().keys().map(|field| format!("{room}.{field}")).collect::<Vec<_>>()
+        };
+        let wanted: BTreeSet<String> = rooms.iter().flat_map(fields).collect();
+        assert_eq!(ALL.iter().map(|key| key.name.to_owned()).collect::<BTreeSet<_>>(), wanted);
+        assert_eq!(ALL.len(), wanted.len());
+    }
+
+    #[test]
+    fn what_cannot_change_is_refused_by_name_and_kept() {
+        let old = Config::default();
+        let mut new = old.clone();
+        new.engine.cores += 1;
+        new.admission.requests_max += 1;
+        new.batching.batch_size_max += 1;
+        new.repository.paths.push("more".into());
+        new.http.listen.set_port(1);
+        let wanted = Reload {
+            applied: vec!["admission.requests_max", "batching.batch_size_max", "repository.paths"],
+            refused: vec!["http.listen", "engine.cores"],
+        };
+        assert_eq!(old.reload_diff(&new), wanted);
+
+        let mut running = old.clone();
+        assert_eq!(running.adopt(&new), wanted);
+        assert_eq!(running.admission, new.admission);
+        assert_eq!(running.repository, new.repository);
+        assert_eq!((&running.engine, &running.http), (&old.engine, &old.http));
+        let left = Reload { applied: Vec::new(), refused: wanted.refused };
+        assert_eq!(running.reload_diff(&new), left, "what was applied no longer differs");
+    }
+}

@@ -1,0 +1,275 @@
+//! Values and combinations of values that cannot work, found before anything starts.
+//!
+//! A type error is not found here, nor is what only the machine can answer, such as a port in use.
+
+use std::net::SocketAddr;
+
+use super::{Cause, Config};
+use crate::repository::config::Control;
+use crate::units::{ByteSize, Span};
+
+/// A rule that the settings break, with the keys it speaks of.
+#[derive(Debug)]
+pub(super) struct Broken {
+    pub(super) keys: Vec<&'static str>,
+    pub(super) cause: Cause,
+}
+
+pub(super) fn broken(config: &Config) -> Vec<Broken> {
+    let mut broken = Vec::new();
+    broken.extend(numbers(config));
+    broken.extend(sizes(config));
+    broken.extend(times(config));
+    broken.extend(capacities(config));
+    broken.extend(listeners(config));
+    broken.extend(repository(config));
+    broken
+}
+
+fn numbers(config: &Config) -> impl Iterator<Item = Broken> {
+    let (limits, batching) = (&config.limits, &config.batching);
+    let any = 1..=usize::MAX;
+    let streams = usize::try_from(limits.http2_streams_max).unwrap_or(usize::MAX);
+    let ratio = usize::try_from(limits.inflate_ratio_max).unwrap_or(usize::MAX);
+    [
+        ("limits.inflate_ratio_max", ratio, any.clone()),
+        ("limits.tensors_max", limits.tensors_max, any.clone()),
+        ("limits.rank_max", limits.rank_max, any.clone()),
+        ("limits.json_depth_max", limits.json_depth_max, JSON_DEPTH_MIN..=JSON_DEPTH_MAX),
+        ("limits.headers_max", limits.headers_max, 1..=HEADERS_MAX),
+        ("limits.connections_max", limits.connections_max, any.clone()),
+        ("limits.http2_streams_max", streams, any.clone()),
+        ("limits.stream_in_flight_max", limits.stream_in_flight_max, any.clone()),
+        ("admission.requests_max", config.admission.requests_max, any.clone()),
+        ("batching.batch_size_max", batching.batch_size_max, any.clone()),
+        ("batching.queue_requests_max", batching.queue_requests_max, any.clone()),
+        ("engine.cores", config.engine.cores, 0..=CORES_MAX),
+        ("engine.shape_plans_max", config.engine.shape_plans_max, any.clone()),
+        ("repository.loads_max", config.repository.loads_max, any),
+    ]
+    .into_iter()
+    .filter(|(_, got, allowed)| !allowed.contains(got))
+    .map(|(key, got, allowed)| {
+        let expected = match *allowed.end() {
+            usize::MAX => format!("at least {}", allowed.start()),
+            end => format!("{} to {end}", allowed.start()),
+        };
+        wrong(key, &expected, &got.to_string())
+    })
+}
+
+fn sizes(config: &Config) -> impl Iterator<Item = Broken> {
+    [
+        ("limits.body_bytes_max", config.limits.body_bytes_max, ByteSize(1)),
+        ("limits.header_bytes_max", config.limits.header_bytes_max, HEADER_BYTES_MIN),
+        ("admission.bytes_max", config.admission.bytes_max, ByteSize(1)),
+        ("batching.queue_bytes_max", config.batching.queue_bytes_max, ByteSize(1)),
+        ("engine.model_bytes_max", config.engine.model_bytes_max, ByteSize(1)),
+    ]
+    .into_iter()
+    .filter(|(_, got, least)| got < least)
+    .map(|(key, got, least)| wrong(key, &format!("at least {least}"), &got.to_string()))
+    .chain(too_large("limits.header_bytes_max", config.limits.header_bytes_max, HEADER_BYTES_MAX))
+}
+
+fn times(config: &Config) -> impl Iterator<Item = Broken> {
+    [
+        ("limits.header_timeout", config.limits.header_timeout),
+        ("limits.body_timeout", config.limits.body_timeout),
+        ("limits.idle_timeout", config.limits.idle_timeout),
+        ("repository.poll_interval", config.repository.poll_interval),
+    ]
+    .into_iter()
+    .filter(|(_, got)| *got == Span::default())
+    .map(|(key, got)| wrong(key, "a time above zero", &got.to_string()))
+}
+
+/// What passes one gate must fit through the next: it would be refused for ever, each time with the advice to retry.
+fn capacities(config: &Config) -> impl Iterator<Item = Broken> {
+    let body = ("limits.body_bytes_max", config.limits.body_bytes_max);
+    [
+        (body, ("admission.bytes_max", config.admission.bytes_max)),
+        (body, ("batching.queue_bytes_max", config.batching.queue_bytes_max)),
+    ]
+    .into_iter()
+    .filter(|((_, inner), (_, outer))| inner > outer)
+    .map(|((inner_key, inner), (outer_key, outer))| Broken {
+        keys: vec![inner_key, outer_key],
+        cause: impossible(format!("{inner_key} ({inner}) to be at most {outer_key} ({outer})")),
+    })
+}
+
+fn listeners(config: &Config) -> impl Iterator<Item = Broken> {
+    let http = ("http.listen", config.http.listen);
+    let grpc = ("grpc.listen", config.grpc.listen);
+    let admin = ("admin.listen", config.admin.listen);
+    let shared = (overlap(http.1, grpc.1) && http.1 != grpc.1).then(|| Broken {
+        keys: vec![grpc.0, http.0],
+        cause: impossible(format!(
+            "grpc.listen ({}) to be http.listen ({}), or another port: a part of an address cannot be shared",
+            grpc.1, http.1
+        )),
+    });
+    let private = [http, grpc].into_iter().filter(move |public| overlap(public.1, admin.1)).map(move |public| Broken {
+        keys: vec![admin.0, public.0],
+        cause: impossible(format!(
+            "admin.listen ({}) to be another address than {} ({}): who reaches it can control the server",
+            admin.1, public.0, public.1
+        )),
+    });
+    shared.into_iter().chain(private)
+}
+
+fn repository(config: &Config) -> impl Iterator<Item = Broken> {
+    let repository = &config.repository;
+    let explicit = repository.control == Control::Explicit;
+    let paths = repository.paths.len();
+    [
+        (repository.paths.is_empty() && !explicit).then(|| Broken {
+            keys: vec!["repository.paths", "repository.control"],
+            cause: impossible("at least one path in repository.paths, or repository.control \"explicit\"".to_owned()),
+        }),
+        repository
+            .paths
+            .iter()
+            .any(|path| path.as_os_str().is_empty())
+            .then(|| wrong("repository.paths", "a path", "an empty one")),
+        (!repository.load_at_start.is_empty() && !explicit).then(|| Broken {
+            keys: vec!["repository.load_at_start", "repository.control"],
+            cause: impossible(
+                "repository.control \"explicit\" where repository.load_at_start is set: \
+                 otherwise every model is loaded at the start"
+                    .to_owned(),
+            ),
+        }),
+        (!repository.model_name.is_empty() && paths != 1).then(|| Broken {
+            keys: vec!["repository.model_name", "repository.paths"],
+            cause: impossible(format!(
+                "one path in repository.paths where repository.model_name is set, got {paths} of them"
+            )),
+        }),
+    ]
+    .into_iter()
+    .flatten()
+}
+
+/// Whether one socket would take connections meant for the other. Port 0 is a free one each time.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let any = a.ip().is_unspecified() || b.ip().is_unspecified();
+    a.port() != 0 && a.port() == b.port() && (any || a.ip() == b.ip())
+}
+
+fn too_large(key: &'static str, got: ByteSize, most: ByteSize) -> Option<Broken> {
+    (got > most).then(|| wrong(key, &format!("at most {most}"), &got.to_string()))
+}
+
+fn wrong(key: &'static str, expected: &str, got: &str) -> Broken {
+    Broken { keys: vec![key], cause: Cause::Wrong { expected: expected.to_owned(), got: got.to_owned() } }
+}
+
+fn impossible(expected: String) -> Cause {
+    Cause::Impossible { expected }
+}
+
+/// An inference request nests four deep: object, inputs, input, and its flat numbers.
+const JSON_DEPTH_MIN: usize = 4;
+/// serde_json stops at the 128th level, whatever we ask for.
+const JSON_DEPTH_MAX: usize = 127;
+/// `http::HeaderMap` holds 2^15 slots, a quarter of which stay free; it panics when more are reserved at once.
+const HEADERS_MAX: usize = (1 << 15) / 4 * 3;
+/// hyper reads HTTP/1.1 through a buffer of no less; a smaller limit would refuse what has been read already.
+const HEADER_BYTES_MIN: ByteSize = ByteSize(8 << 10);
+/// HTTP/2 announces the limit in 32 bits; this is far below and still beyond any honest client.
+const HEADER_BYTES_MAX: ByteSize = ByteSize(16 << 20);
+/// A typing error should not start a million threads.
+const CORES_MAX: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(change: impl FnOnce(&mut Config), keys: &[&str], says: &str) {
+        let mut config = Config::default();
+        change(&mut config);
+        let broken = broken(&config);
+        assert_eq!(broken.len(), 1, "{keys:?}: {broken:?}");
+        assert_eq!(broken[0].keys, keys);
+        let (Cause::Wrong { expected, .. } | Cause::Impossible { expected }) = &broken[0].cause else {
+            panic!("{:?}", broken[0].cause);
+        };
+        assert!(expected.contains(says), "{expected}");
+    }
+
+    #[test]
+    fn single_values() {
+        check(|config| config.limits.tensors_max = 0, &["limits.tensors_max"], "at least 1");
+        check(|config| config.limits.json_depth_max = 128, &["limits.json_depth_max"], "4 to 127");
+        check(|config| config.limits.json_depth_max = 3, &["limits.json_depth_max"], "4 to 127");
+        check(|config| config.limits.headers_max = 24_577, &["limits.headers_max"], "1 to 24576");
+        check(|config| config.limits.http2_streams_max = 0, &["limits.http2_streams_max"], "at least 1");
+        check(|config| config.limits.header_bytes_max.0 = 8191, &["limits.header_bytes_max"], "at least 8KiB");
+        check(|config| config.limits.header_bytes_max.0 = 1 << 25, &["limits.header_bytes_max"], "at most 16MiB");
+        check(|config| config.limits.idle_timeout = Span::default(), &["limits.idle_timeout"], "above zero");
+        check(|config| config.admission.requests_max = 0, &["admission.requests_max"], "at least 1");
+        check(|config| config.batching.batch_size_max = 0, &["batching.batch_size_max"], "at least 1");
+        check(|config| config.batching.queue_requests_max = 0, &["batching.queue_requests_max"], "at least 1");
+        check(|config| config.engine.cores = 1_000_000, &["engine.cores"], "0 to 4096");
+        check(|config| config.repository.paths = vec!["".into()], &["repository.paths"], "a path");
+    }
+
+    #[test]
+    fn the_largest_header_count_is_one_that_http_can_hold() {
+        assert!(http::HeaderMap::<u8>::try_with_capacity(HEADERS_MAX).is_ok());
+        assert!(http::HeaderMap::<u8>::try_with_capacity(HEADERS_MAX + 3).is_err());
+    }
+
+    #[test]
+    fn the_json_depth_is_what_serde_json_can_read() {
+        let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+        assert!(serde_json::from_str::<serde_json::Value>(&nested(JSON_DEPTH_MAX)).is_ok());
+        assert!(serde_json::from_str::<serde_json::Value>(&nested(JSON_DEPTH_MAX + 1)).is_err());
+    }
+
+    #[test]
+    fn combinations() {
+        let bytes = ["limits.body_bytes_max", "admission.bytes_max"];
+        check(|config| config.admission.bytes_max.0 = 1 << 20, &bytes, "(64MiB) to be at most");
+        let bytes = ["limits.body_bytes_max", "batching.queue_bytes_max"];
+        check(|config| config.batching.queue_bytes_max.0 = 1 << 20, &bytes, "(64MiB) to be at most");
+        let paths = ["repository.paths", "repository.control"];
+        check(|config| config.repository.paths.clear(), &paths, "at least one path");
+        let start = ["repository.load_at_start", "repository.control"];
+        check(|config| config.repository.load_at_start = vec!["*".to_owned()], &start, "explicit");
+        let named = ["repository.model_name", "repository.paths"];
+        let two = |config: &mut Config| {
+            config.repository.paths = vec!["a".into(), "b".into()];
+            config.repository.model_name = "c".to_owned();
+        };
+        check(two, &named, "got 2 of them");
+        let mut explicit = Config::default();
+        explicit.repository.control = Control::Explicit;
+        explicit.repository.paths.clear();
+        explicit.repository.load_at_start = vec!["*".to_owned()];
+        assert!(broken(&explicit).is_empty());
+    }
+
+    #[test]
+    fn listeners_share_a_whole_address_or_none() {
+        for (http, grpc, admin, keys) in [
+            ("127.0.0.1:1", "127.0.0.1:1", "127.0.0.1:2", &[][..]),
+            ("127.0.0.1:1", "127.0.0.2:1", "127.0.0.3:1", &[]),
+            ("127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0", &[]),
+            ("0.0.0.0:1", "127.0.0.1:1", "127.0.0.1:2", &["grpc.listen", "http.listen"]),
+            ("127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:1", &["admin.listen", "http.listen"]),
+            ("127.0.0.1:1", "[::]:2", "127.0.0.1:2", &["admin.listen", "grpc.listen"]),
+        ] {
+            let mut config = Config::default();
+            config.http.listen = http.parse().unwrap();
+            config.grpc.listen = grpc.parse().unwrap();
+            config.admin.listen = admin.parse().unwrap();
+            let found = broken(&config);
+            let found: Vec<_> = found.iter().flat_map(|broken| broken.keys.clone()).collect();
+            assert_eq!(found, keys, "{http} {grpc} {admin}");
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! The house rules that neither compiler nor clippy can state. Runs with every test run.
+#![allow(clippy::unwrap_used, reason = "a helper that fails fails the test")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const FILE_LINES_MAX: usize = 500;
+
+/// The rooms in the order of `lib.rs`; a room names only rooms above it. What a request meets first stands first.
+const ROOMS: &[&str] = &[
+    "error",
+    "tensor",
+    "units",
+    "infer",
+    // The generated messages: a file format for `repository`, a wire for `frontend`, nothing to anyone else.
+    "proto",
+    "telemetry",
+    "engine",
+    "metering",
+    "repository",
+    "admission",
+    "routing",
+    "batching",
+    "pipeline",
+    "frontend",
+    "config",
+    "app",
+    "cli",
+];
+
+/// Rooms that may name the generated protocol.
+const PROTO_READERS: &[&str] = &["repository", "frontend"];
+
+/// The one file of the root package that may read the environment.
+const ENVIRONMENT_READER: &str = "src/config/environment.rs";
+
+const NAMES_REFUSED: &[&str] = &["common", "util", "utils", "helper", "helpers", "misc", "manager", "data", "info"];
+
+/// Files that no one edits.
+const GENERATED: &[&str] = &["src/proto/inference.rs", "tests/support/inference_client.rs"];
+
+/// Instruction sets that may name a file with unsafe code.
+const ISA_FILES: &[&str] = &["avx2", "avx512", "avx512vnni", "neon", "neondot"];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn rust_files(dir: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(dir)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The path below the root, as the tables above write it.
+fn shown(path: &Path) -> String {
+    path.strip_prefix(root()).unwrap().to_string_lossy().into_owned()
+}
+
+fn written_by_hand(dir: &str) -> impl Iterator<Item = (String, String)> {
+    rust_files(dir)
+        .into_iter()
+        .map(|path| (shown(&path), fs::read_to_string(&path).unwrap()))
+        .filter(|(name, _)| !GENERATED.contains(&name.as_str()))
+}
+
+/// The room a file of `src/` belongs to; `lib.rs` and `main.rs` belong to none.
+fn room_of(name: &str) -> Option<&str> {
+    let rest = name.strip_prefix("src/")?;
+    let room = rest.split(['/', '.']).next()?;
+    (!matches!(room, "lib" | "main")).then_some(room)
+}
+
+/// The rooms that a text names through `crate::`.
+fn named_rooms(text: &str) -> impl Iterator<Item = String> {
+    text.split("crate::")
+        .skip(1)
+        .map(|after| after.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>())
+}
+
+#[test]
+fn rooms_import_only_rooms_above_them() {
+    for (name, text) in written_by_hand("src") {
+        let Some(room) = room_of(&name) else { continue };
+        let place = ROOMS.iter().position(|known| *known == room);
+        let place = place.unwrap_or_else(|| panic!("{name} is in no room of the table"));
+        // Tests may look at any room.
+        let text = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+        if name.ends_with("/tests.rs") || name.ends_with("/testing.rs") {
+            continue;
+        }
+        for target in named_rooms(text) {
+            assert!(!target.is_empty(), "{name}: one module per `use` line, so that this test can read it");
+            let above = ROOMS[..=place].contains(&target.as_str());
+            assert!(above, "{name}: {room} names {target}, which does not stand above it");
+            assert!(
+                target != "proto" || room == "proto" || PROTO_READERS.contains(&room),
+                "{name}: {room} knows no wire, but names the protocol's messages"
+            );
+        }
+    }
+}
+
+#[test]
+fn every_room_of_the_table_exists() {
+    let declared = fs::read_to_string(root().join("src/lib.rs")).unwrap();
+    let declared: BTreeSet<&str> =
+        declared.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';')).collect();
+    assert_eq!(declared, ROOMS.iter().copied().collect());
+}
+
+#[test]
+fn no_file_outgrows_its_room() {
+    for (name, text) in ["src", "crates", "tests", "benches"].into_iter().flat_map(written_by_hand) {
+        let lines = text.lines().count();
+        assert!(lines <= FILE_LINES_MAX, "{name} has {lines} lines, at most {FILE_LINES_MAX} are allowed");
+    }
+}
+
+#[test]
+fn every_file_says_what_it_is_for() {
+    for (name, text) in ["src", "crates", "tests"].into_iter().flat_map(written_by_hand) {
+        assert!(text.starts_with("//!"), "{name} does not begin with a `//!` line");
+    }
+}
+
+#[test]
+fn unsafe_stays_in_files_named_for_an_instruction_set() {
+    for (name, text) in ["src", "crates"].into_iter().flat_map(written_by_hand) {
+        let unsafe_code = text.lines().any(|line| line.contains("unsafe {") || line.contains("unsafe fn"));
+        let stem = Path::new(&name).file_stem().unwrap().to_str().unwrap();
+        assert!(!unsafe_code || ISA_FILES.contains(&stem), "unsafe code in {name}");
+    }
+    for entry in ["src/lib.rs", "src/main.rs"] {
+        let text = fs::read_to_string(root().join(entry)).unwrap();
+        assert!(text.contains("#![forbid(unsafe_code)]"), "{entry} does not forbid unsafe code");
+    }
+}
+
+#[test]
+fn only_config_reads_the_environment() {
+    for (name, text) in written_by_hand("src") {
+        // Built in two halves, so that this file does not find itself.
+        let reads = text.contains(concat!("env::", "var"));
+        assert!(!reads || name == ENVIRONMENT_READER, "{name} reads the environment");
+    }
+}
+
+#[test]
+fn names_say_what_a_thing_is() {
+    for (name, _) in ["src", "crates", "tests", "benches"].into_iter().flat_map(written_by_hand) {
+        for part in Path::new(&name).with_extension("").iter() {
+            let part = part.to_str().unwrap();
+            let refused = part.split('_').find(|word| NAMES_REFUSED.contains(word));
+            assert!(refused.is_none(), "{name}: {part:?} says nothing about what is in it");
+        }
+    }
+}
