@@ -1,0 +1,15 @@
+//! gRPC end to end: a generated client against a server in this process.
+#![allow(clippy::unwrap_used, reason = "a step that fails fails the test")]
+
+#[path = "grpc/calls.rs"]
+mod calls;
+#[path = "grpc/fixture.rs"]
+mod fixture;
+#[path = "support/inference_client.rs"]
+mod inference_client;
+#[path = "grpc/limits.rs"]
+mod limits;
+#[path = "grpc/stream.rs"]
+mod stream;
+#[path = "grpc/surroundings.rs"]
+mod surroundings;
