@@ -1,0 +1,36 @@
+# What CI runs.
+ci:
+    .ci/run
+
+# The server on the demo models.
+serve *args:
+    cargo run --release -- serve --repository models {{args}}
+
+# Unit, property and integration tests.
+test *args:
+    cargo nextest run --release --workspace {{args}}
+
+# Real clients against the release binary.
+clients *args:
+    tests/clients/run {{args}}
+
+# docs/config.md and docs/metrics.md, printed from the code.
+docs:
+    KINGLET_UPDATE_DOCS=1 cargo test --release --test config_doc --test metrics_doc
+
+# The generated protocol, from proto/.
+proto:
+    KINGLET_UPDATE=1 cargo test --release --test bootstrap
+
+# perf_analyzer over REST and gRPC against the demo models; needs debootstrap.
+perf-analyzer:
+    tests/clients/perf_analyzer
+
+# Kinglet beside other servers; about 90 minutes.
+peers *args:
+    benches/peers/run {{args}}
+
+# The checks before a commit.
+lint:
+    cargo fmt --all -- --check
+    cargo clippy --release --workspace --all-targets -- -D warnings
