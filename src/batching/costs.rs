@@ -4,14 +4,14 @@ use std::time::Duration;
 
 /// Mean wall time of a run by batch size, for sizes in power-of-two buckets; recent runs count more.
 #[derive(Clone, Debug, Default)]
-pub struct Costs {
+pub(super) struct Costs {
     /// Seconds of a run with `2^index` rows, `None` until one was seen.
     buckets: Vec<Option<f64>>,
 }
 
 impl Costs {
     /// Notes one run.
-    pub fn learn(&mut self, rows: usize, elapsed: Duration) {
+    pub(super) fn learn(&mut self, rows: usize, elapsed: Duration) {
         let bucket = bucket_of(rows);
         if self.buckets.len() <= bucket {
             self.buckets.resize(bucket + 1, None);
@@ -25,7 +25,7 @@ impl Costs {
     /// The expected time of a run, what dispatching it costs included; zero rows cost nothing. Between known sizes it
     /// is interpolated; a size beyond all known ones is assumed to cost no more than the largest known, so that larger
     /// batches get tried.
-    pub fn of(&self, rows: usize) -> Duration {
+    pub(super) fn of(&self, rows: usize) -> Duration {
         if rows == 0 {
             return Duration::ZERO;
         }
@@ -45,7 +45,7 @@ impl Costs {
 
     /// The batch size up to `rows` whose rows are cheapest; the smallest such where several are level, because a
     /// smaller batch answers sooner.
-    pub fn best_rows(&self, rows: usize) -> usize {
+    pub(super) fn best_rows(&self, rows: usize) -> usize {
         let mut best = (1, self.per_row(1));
         let sizes = std::iter::successors(Some(2usize), |size| size.checked_mul(2)).take_while(|size| *size < rows);
         for size in sizes.chain([rows]).filter(|size| *size > 1) {
@@ -58,7 +58,7 @@ impl Costs {
     }
 
     /// Time that one more row would save by joining a batch of `rows` instead of running alone, relative to alone.
-    pub fn saving_of_joining(&self, rows: usize) -> f64 {
+    pub(super) fn saving_of_joining(&self, rows: usize) -> f64 {
         let alone = self.of(1).as_secs_f64();
         let more = self.of(rows + 1).as_secs_f64() - self.of(rows).as_secs_f64();
         1.0 - more / alone

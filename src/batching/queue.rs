@@ -55,10 +55,6 @@ impl Queue {
         self.levels.entry(entry.level).or_default().in_time.push_back(entry);
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.levels.values().all(|level| level.in_time.is_empty() && level.delayed.is_empty())
-    }
-
     /// What could leave together now, up to `rows_max` rows; `None` when nothing waits.
     pub(super) fn waiting(&self, rows_max: usize) -> Option<Waiting> {
         let head = self.entries().next()?;

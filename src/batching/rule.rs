@@ -12,7 +12,7 @@ use crate::infer::BatchReason;
 
 /// The part of a model's settings that the rule looks at.
 #[derive(Clone, Debug, PartialEq)]
-pub struct BatchPolicy {
+pub(super) struct BatchPolicy {
     pub batch_size_max: usize,
     pub queue_delay_max: Duration,
     /// Ascending; empty where any size serves.
@@ -21,7 +21,7 @@ pub struct BatchPolicy {
 
 /// What could leave in one batch now.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Waiting {
+pub(super) struct Waiting {
     /// Rows that fit together, at most `batch_size_max`.
     pub rows: usize,
     /// Whether a compatible request did not fit any more, so that waiting cannot fill the batch better.
@@ -35,7 +35,7 @@ pub struct Waiting {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Decision {
+pub(super) enum Decision {
     /// Take entries while their rows stay within `rows_max` (at least one) and run them.
     Send { rows_max: usize, reason: BatchReason },
     /// Look again then, or when something arrives.
@@ -43,7 +43,7 @@ pub enum Decision {
 }
 
 impl BatchPolicy {
-    pub fn decide(&self, waiting: &Waiting, costs: &Costs, now: Instant) -> Decision {
+    pub(super) fn decide(&self, waiting: &Waiting, costs: &Costs, now: Instant) -> Decision {
         let rows = waiting.rows;
         if rows >= self.batch_size_max || waiting.is_full {
             // A model that takes one request at a time is always "full"; what let it go is the idle core.

@@ -18,7 +18,7 @@ use crate::tensor::{DType, Shape, Tensor};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "With --json, one object a line and configuration: model, engine, batch, threads, median_ms, \
     min_ms, cpu_ms, throughput (rows per second at the median).")]
-pub struct Args {
+pub(super) struct Args {
     #[command(flatten)]
     model: ModelArgs,
     /// Batch sizes, separated by commas
@@ -58,7 +58,7 @@ struct Line {
 /// Wall and CPU time of one run.
 type Run = (Duration, Duration);
 
-pub fn run(args: &Args) -> Result<(), Failure> {
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let config = Config::load(None, &[]).map_err(|error| Failure::Config(error.into()))?;
     let loaded = load::plan(&args.model.model, args.engine.as_deref(), &config)?;
     let threads = args.threads();
@@ -136,10 +136,10 @@ fn inputs(plan: &dyn Plan, batch: usize, extent: usize) -> Vec<Tensor> {
 fn made_up(dtype: DType, shape: Shape) -> Tensor {
     let count = shape.element_count().unwrap_or(0);
     // A small odd step through 0..1: neither constant, nor large, nor denormal.
-    let value = |index: usize| f64::from(u32::try_from(index * 37 % 101).unwrap_or(0)) / 101.0;
+    let value = |index: usize| f32::from(u8::try_from(index * 37 % 101).unwrap_or(0)) / 101.0;
     let made = match dtype {
-        DType::F32 => (0..count).flat_map(|i| (value(i) as f32).to_le_bytes()).collect(),
-        DType::F64 => (0..count).flat_map(|i| value(i).to_le_bytes()).collect::<Vec<u8>>(),
+        DType::F32 => (0..count).flat_map(|i| value(i).to_le_bytes()).collect(),
+        DType::F64 => (0..count).flat_map(|i| f64::from(value(i)).to_le_bytes()).collect::<Vec<u8>>(),
         DType::Bytes => vec![0; count * 4],
         _ => vec![0; count * dtype.size().unwrap_or(0)],
     };

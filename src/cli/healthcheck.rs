@@ -9,7 +9,7 @@ use anyhow::Context;
 use super::Failure;
 
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// The address of any of the server's HTTP listeners
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8002")]
     address: SocketAddr,
@@ -21,7 +21,7 @@ pub struct Args {
     timeout: u64,
 }
 
-pub fn run(args: &Args) -> Result<(), Failure> {
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let path = if args.live { "/v2/health/live" } else { "/v2/health/ready" };
     let timeout = Duration::from_millis(args.timeout.max(1));
     let answer = ask(args.address, path, timeout).with_context(|| format!("no answer from {}", args.address))?;

@@ -8,12 +8,12 @@ use crate::config::Config;
 use crate::engine::{Merging, Part, Plan, TensorSpec};
 
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     #[command(flatten)]
     model: ModelArgs,
 }
 
-pub fn run(args: &Args) -> Result<(), Failure> {
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let config = Config::load(None, &[]).map_err(|error| Failure::Config(error.into()))?;
     let loaded = load::plan(&args.model.model, None, &config)?;
     let text = describe(&loaded.name, &*loaded.plan);

@@ -14,7 +14,7 @@ use crate::telemetry::logs;
 #[command(after_help = "Settings: flags override KINGLET__ROOM__FIELD in the environment, which overrides the file,\n\
     which overrides the defaults (docs/config.md lists every key).\n\
     Signals: SIGTERM or SIGINT drain and end, a second one ends at once; SIGHUP reads the configuration again.")]
-pub struct Args {
+pub(super) struct Args {
     /// A model repository (<model>/<version>/model.onnx), one model's folder, or an .onnx file; may be repeated
     #[arg(long, short, value_name = "DIR|FILE.onnx")]
     repository: Vec<PathBuf>,
@@ -38,7 +38,7 @@ pub struct Args {
     check: bool,
 }
 
-pub fn run(args: Args) -> Result<(), Failure> {
+pub(super) fn run(args: Args) -> Result<(), Failure> {
     let flags = args.flags();
     let config = Config::load(args.config.as_deref(), &flags).map_err(|error| Failure::Config(error.into()))?;
     let logs = logs::start(&config.telemetry)?;
@@ -46,7 +46,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let reread = move || Config::load(args.config.as_deref(), &flags);
     let outcome = runtime.block_on(async move {
         if args.check {
-            let summary = app::check(&config, logs).await.map_err(|error| Failure::Config(error.into()))?;
+            let summary = app::check(&config, logs).await.map_err(Failure::Config)?;
             print(&summary);
             return Ok(());
         }

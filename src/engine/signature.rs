@@ -33,7 +33,8 @@ pub enum Dim {
 pub struct ShapeMismatch {
     pub input: String,
     pub expected: String,
-    pub got: Shape,
+    /// As text: errors stay small.
+    pub got: String,
     pub note: String,
 }
 
@@ -95,7 +96,7 @@ impl TensorSpec {
     }
 
     fn mismatch(&self, got: &Shape, note: String) -> ShapeMismatch {
-        ShapeMismatch { input: self.name.clone(), expected: self.shown_dims(), got: got.clone(), note }
+        ShapeMismatch { input: self.name.clone(), expected: self.shown_dims(), got: got.to_string(), note }
     }
 }
 

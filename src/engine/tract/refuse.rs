@@ -79,6 +79,10 @@ fn answered_right(node: &NodeProto) -> Result<(), String> {
                 .any(|directions| directions.ints.contains(&1));
             if reversed { Err("reverse directions would be answered wrongly".into()) } else { Ok(()) }
         }
+        "AveragePool" => match proto::int_or(node, "ceil_mode", 0) == 1 && proto::int_or(node, "count_include_pad", 0) == 1 {
+            true => Err("ceil_mode with count_include_pad would be answered wrongly".into()),
+            false => Ok(()),
+        },
         "TreeEnsembleClassifier" => {
             // With two classes and weights for one of them, the label would be taken before the other is computed.
             let labels = ["classlabels_int64s", "classlabels_strings"].iter().filter_map(|name| proto::attribute(node, name));
@@ -177,6 +181,13 @@ mod tests {
             check(op_type, relu, Some("only the activations"));
             check(op_type, int("clip", 1), Some("clip"));
         }
+        check("AveragePool", int("ceil_mode", 1), None);
+        let one_class = AttributeProto { name: "classlabels_int64s".into(), ints: vec![0, 1], ..Default::default() };
+        let mut forest = node("TreeEnsembleClassifier", &["x"], &["l", "p"], vec![one_class]);
+        forest.domain = "ai.onnx.ml".into();
+        assert!(refusal(forest).unwrap_or_default().contains("labelled wrongly"));
+        let pool = node("AveragePool", &["x"], &["y"], vec![int("ceil_mode", 1), int("count_include_pad", 1)]);
+        assert!(refusal(pool).unwrap_or_default().contains("count_include_pad"));
         check("Scan", ints("scan_input_directions", &[0, 1]), Some("reverse directions"));
     }
 

@@ -8,13 +8,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::{Frame, SizeHint};
+use prost::Message;
 use tokio::time::{Sleep, sleep};
 use tonic::body::Body;
-use tonic::codec::{Codec, CompressionEncoding};
+use tonic::codec::CompressionEncoding;
 use tonic::server::{Grpc, NamedService};
 use tonic::{Code, Status, Streaming};
 use tower::{Service, service_fn};
@@ -23,6 +25,7 @@ use super::bounded::Bounded;
 use super::service::Calls;
 use super::stream::Answers;
 use crate::error::ErrorCode;
+use crate::frontend::LimitsConfig;
 use crate::proto::inference::grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer};
 use crate::proto::inference::{ModelInferRequest, ModelInferResponse};
 
@@ -32,39 +35,36 @@ pub(super) struct Edge {
     calls: Arc<Calls>,
     /// Knows every call; here it answers those that carry no tensors.
     generated: GrpcInferenceServiceServer<Calls>,
-    message_bytes_max: usize,
 }
 
 impl Edge {
     pub(super) fn new(calls: Calls) -> Self {
-        let message_bytes_max = calls.frontend.limits.load().body_bytes_max.as_len();
+        let bytes_max = calls.frontend.limits.load().body_bytes_max.as_len();
         let calls = Arc::new(calls);
         let generated = GrpcInferenceServiceServer::from_arc(Arc::clone(&calls))
-            .max_decoding_message_size(message_bytes_max)
+            .max_decoding_message_size(bytes_max)
             .accept_compressed(CompressionEncoding::Gzip)
             .accept_compressed(CompressionEncoding::Deflate)
             .send_compressed(CompressionEncoding::Gzip)
             .send_compressed(CompressionEncoding::Deflate);
-        Self { calls, generated, message_bytes_max }
-    }
-
-    async fn infer(self, request: Request<Body>) -> Response<Body> {
-        let calls = self.calls;
-        let mut grpc = with_limits(Bounded::new(&calls.frontend.limits), self.message_bytes_max);
-        grpc.unary(service_fn(move |request| infer_once(Arc::clone(&calls), request)), request).await
-    }
-
-    async fn stream_infer(self, request: Request<Body>) -> Response<Body> {
-        let calls = self.calls;
-        let mut grpc = with_limits(Bounded::new(&calls.frontend.limits), self.message_bytes_max);
-        grpc.streaming(service_fn(move |request| open_stream(Arc::clone(&calls), request)), request).await
+        Self { calls, generated }
     }
 }
 
-/// As the generated service is set up.
-fn with_limits<C: Codec>(codec: C, message_bytes_max: usize) -> Grpc<C> {
-    Grpc::new(codec)
-        .max_decoding_message_size(message_bytes_max)
+async fn infer(calls: Arc<Calls>, request: Request<Body>) -> Response<Body> {
+    let mut grpc = with_limits(&calls.frontend.limits);
+    grpc.unary(service_fn(move |request| infer_once(Arc::clone(&calls), request)), request).await
+}
+
+async fn stream_infer(calls: Arc<Calls>, request: Request<Body>) -> Response<Body> {
+    let mut grpc = with_limits(&calls.frontend.limits);
+    grpc.streaming(service_fn(move |request| open_stream(Arc::clone(&calls), request)), request).await
+}
+
+/// As the generated service is set up, with the limits of this moment.
+fn with_limits<T: Message + 'static>(limits: &Arc<ArcSwap<LimitsConfig>>) -> Grpc<Bounded<T>> {
+    Grpc::new(Bounded::new(limits))
+        .max_decoding_message_size(limits.load().body_bytes_max.as_len())
         .accept_compressed(CompressionEncoding::Gzip)
         .accept_compressed(CompressionEncoding::Deflate)
         .send_compressed(CompressionEncoding::Gzip)
@@ -100,21 +100,21 @@ impl Service<Request<Body>> for Edge {
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         answer_as_asked(request.headers_mut());
-        let mut edge = self.clone();
         if request.uri().path() == STREAM {
             // A stream stays open between its messages; its client's connection is watched instead.
-            return Box::pin(async move { Ok(recoded(edge.stream_infer(request).await)) });
+            let calls = Arc::clone(&self.calls);
+            return Box::pin(async move { Ok(recoded(stream_infer(calls, request).await)) });
         }
         if !http_body::Body::is_end_stream(request.body()) {
             let patience = self.calls.frontend.limits.load().body_timeout.0;
             request = request.map(|body| Body::new(Punctual { body, patience, timer: None }));
         }
-        Box::pin(async move {
-            if request.uri().path() == INFER {
-                return Ok(recoded(edge.infer(request).await));
-            }
-            edge.generated.call(request).await.map(recoded)
-        })
+        if request.uri().path() == INFER {
+            let calls = Arc::clone(&self.calls);
+            return Box::pin(async move { Ok(recoded(infer(calls, request).await)) });
+        }
+        let answer = self.generated.call(request);
+        Box::pin(async move { answer.await.map(recoded) })
     }
 }
 

@@ -33,8 +33,7 @@ use super::Frontend;
 use super::listener::Routes;
 use crate::proto::DESCRIPTOR_SET;
 
-/// All services. Streams and watches would go on for ever: the listener that serves them ends them when it closes. The
-/// limit on messages is that of the moment; it holds until a restart.
+/// All services. Streams and watches would go on for ever: the listener that serves them ends them when it closes.
 pub fn router(frontend: Frontend) -> Routes {
     let closing = CancellationToken::new();
     let frontend = Arc::new(frontend);

@@ -72,7 +72,6 @@ fn tensor(spec: &TensorSpec) -> TensorMetadata {
         name: spec.name.clone(),
         datatype: spec.dtype.name().to_owned(),
         shape: spec.wire_dims().collect(),
-        ..TensorMetadata::default()
     }
 }
 

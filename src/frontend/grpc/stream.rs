@@ -83,7 +83,7 @@ impl Answers {
         }
     }
 
-    fn begin(&mut self, message: ModelInferRequest) {
+    fn begin(&self, message: ModelInferRequest) {
         let frontend = Arc::clone(&self.frontend);
         let arrival = Arrival { at: Instant::now(), deadline: self.deadline };
         let answered = async move {

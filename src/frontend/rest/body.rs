@@ -21,7 +21,7 @@ use crate::frontend::Refusal;
 
 /// A content coding that both sides speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Coding {
+pub(super) enum Coding {
     Gzip,
     /// The zlib format, as HTTP means it.
     Deflate,
@@ -31,7 +31,7 @@ pub enum Coding {
 ///
 /// # Errors
 /// When it is larger than allowed, inflates beyond reason, is no valid stream, or comes too slowly.
-pub async fn read(headers: &HeaderMap, body: Body, limits: &LimitsConfig) -> Result<Bytes, Refusal> {
+pub(super) async fn read(headers: &HeaderMap, body: Body, limits: &LimitsConfig) -> Result<Bytes, Refusal> {
     let coding = request_coding(headers)?;
     let max = limits.body_bytes_max.as_len();
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
@@ -50,7 +50,7 @@ pub async fn read(headers: &HeaderMap, body: Body, limits: &LimitsConfig) -> Res
 }
 
 /// The coding an answer should have by the request's `Accept-Encoding`; none where it does not ask.
-pub fn response_coding(headers: &HeaderMap) -> Option<Coding> {
+pub(super) fn response_coding(headers: &HeaderMap) -> Option<Coding> {
     let accepted = headers.get(header::ACCEPT_ENCODING)?.to_str().ok()?;
     let wanted = |name: &str| {
         accepted.split(',').any(|item| {
@@ -69,7 +69,7 @@ pub fn response_coding(headers: &HeaderMap) -> Option<Coding> {
 }
 
 /// Compresses the pieces into one.
-pub fn deflate(coding: Coding, pieces: &VecDeque<Bytes>) -> Bytes {
+pub(super) fn deflate(coding: Coding, pieces: &VecDeque<Bytes>) -> Bytes {
     let write = |mut out: Box<dyn Write + '_>| {
         for piece in pieces {
             out.write_all(piece).expect("compressing into memory succeeds");
@@ -84,7 +84,7 @@ pub fn deflate(coding: Coding, pieces: &VecDeque<Bytes>) -> Bytes {
 }
 
 impl Coding {
-    pub fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Gzip => "gzip",
             Self::Deflate => "deflate",
@@ -150,7 +150,7 @@ fn too_large(max: usize) -> Refusal {
 
 /// A body of known length in pieces.
 #[derive(Debug)]
-pub struct Pieces(pub VecDeque<Bytes>);
+pub(super) struct Pieces(pub VecDeque<Bytes>);
 
 impl http_body::Body for Pieces {
     type Data = Bytes;

@@ -14,7 +14,7 @@ use crate::frontend::{Frontend, Refusal};
 use crate::repository::{LoadOverride, RepositoryError};
 use crate::telemetry::logs::{LogValue, Logs};
 
-pub async fn index(
+pub(super) async fn index(
     State(frontend): State<Frontend>,
     headers: HeaderMap,
     body: Body,
@@ -41,7 +41,7 @@ pub async fn index(
     Ok(respond::json(&lines))
 }
 
-pub async fn load(
+pub(super) async fn load(
     State(frontend): State<Frontend>,
     Path(model): Path<String>,
     headers: HeaderMap,
@@ -53,7 +53,7 @@ pub async fn load(
 }
 
 /// There is one repository, whatever it is called.
-pub async fn load_from(
+pub(super) async fn load_from(
     frontend: State<Frontend>,
     Path((_, model)): Path<(String, String)>,
     headers: HeaderMap,
@@ -62,7 +62,7 @@ pub async fn load_from(
     load(frontend, Path(model), headers, body).await
 }
 
-pub async fn unload(
+pub(super) async fn unload(
     State(frontend): State<Frontend>,
     Path(model): Path<String>,
     headers: HeaderMap,
@@ -80,7 +80,7 @@ pub async fn unload(
     Ok(StatusCode::OK)
 }
 
-pub async fn unload_from(
+pub(super) async fn unload_from(
     frontend: State<Frontend>,
     Path((_, model)): Path<(String, String)>,
     headers: HeaderMap,
@@ -89,11 +89,11 @@ pub async fn unload_from(
     unload(frontend, Path(model), headers, body).await
 }
 
-pub async fn log_settings(State(frontend): State<Frontend>) -> Response {
+pub(super) async fn log_settings(State(frontend): State<Frontend>) -> Response {
     log_response(&frontend.logs)
 }
 
-pub async fn set_log_settings(
+pub(super) async fn set_log_settings(
     State(frontend): State<Frontend>,
     headers: HeaderMap,
     body: Body,

@@ -17,7 +17,7 @@ use crate::tensor::{DType, NamedTensor, Shape, Tensor};
 
 /// What the path and the headers of a request say.
 #[derive(Debug)]
-pub struct Head {
+pub(super) struct Head {
     pub model: ModelName,
     pub version: Option<VersionId>,
     /// Bytes of JSON before the binary tensors; `None` where all of the body is JSON.
@@ -28,7 +28,7 @@ pub struct Head {
 
 /// # Errors
 /// When the body is not what the protocol describes; the message says what was expected and what came.
-pub fn call(head: Head, body: &Bytes, limits: &LimitsConfig) -> Result<Call, Refusal> {
+pub(super) fn call(head: Head, body: &Bytes, limits: &LimitsConfig) -> Result<Call, Refusal> {
     let json_length = head.json_length.unwrap_or(body.len());
     if json_length > body.len() {
         return Err(Refusal::invalid(format!(
@@ -51,7 +51,7 @@ pub fn call(head: Head, body: &Bytes, limits: &LimitsConfig) -> Result<Call, Ref
 ///
 /// # Errors
 /// When the model has several inputs, or the shape cannot be told from the length.
-pub fn raw_call(head: Head, body: Bytes, variant: &Variant) -> Result<Call, Refusal> {
+pub(super) fn raw_call(head: Head, body: Bytes, variant: &Variant) -> Result<Call, Refusal> {
     let [spec] = variant.signature.inputs.as_slice() else {
         let count = variant.signature.inputs.len();
         return Err(Refusal::invalid(format!("a raw binary request needs a model with one input, this one has {count}")));
@@ -196,7 +196,7 @@ fn raw_element(spec: &TensorSpec, body: Bytes, batched: bool) -> Result<Tensor, 
 ///
 /// # Errors
 /// When it is no whole number.
-pub fn timeout_header(text: &str) -> Result<Duration, Refusal> {
+pub(super) fn timeout_header(text: &str) -> Result<Duration, Refusal> {
     text.trim()
         .parse()
         .map(Duration::from_millis)

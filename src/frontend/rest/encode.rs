@@ -14,7 +14,7 @@ use crate::tensor::{DType, NamedTensor, Tensor};
 
 /// A response body in pieces; binary outputs are never copied.
 #[derive(Debug)]
-pub struct Encoded {
+pub(super) struct Encoded {
     /// Length of the JSON where binary outputs follow.
     pub json_length: Option<usize>,
     pub pieces: VecDeque<Bytes>,
@@ -22,7 +22,7 @@ pub struct Encoded {
 
 /// What the encoder needs of a call once its request is gone.
 #[derive(Debug)]
-pub struct Wishes {
+pub(super) struct Wishes {
     pub outputs: Vec<OutputWish>,
     pub binary_default: bool,
     pub report: bool,
@@ -30,7 +30,7 @@ pub struct Wishes {
 
 /// # Errors
 /// When an output cannot be written the way it was asked for.
-pub fn answer(answer: &Answer, wishes: &Wishes) -> Result<Encoded, Refusal> {
+pub(super) fn answer(answer: &Answer, wishes: &Wishes) -> Result<Encoded, Refusal> {
     let outputs: Vec<Output> =
         answer.response.outputs.iter().map(|named| Output::prepare(named, answer, wishes)).collect::<Result<_, _>>()?;
     let estimate = outputs.iter().map(Output::json_estimate).sum::<usize>() + JSON_FRAME;

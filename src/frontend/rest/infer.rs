@@ -12,11 +12,11 @@ use super::encode::{self, Encoded, Wishes};
 use super::respond;
 use crate::frontend::{Call, Frontend, Refusal};
 
-pub async fn newest(State(frontend): State<Frontend>, Path(model): Path<String>, request: Request) -> Response {
+pub(super) async fn newest(State(frontend): State<Frontend>, Path(model): Path<String>, request: Request) -> Response {
     respond_to(&frontend, &model, None, request).await
 }
 
-pub async fn version(
+pub(super) async fn version(
     State(frontend): State<Frontend>,
     Path((model, version)): Path<(String, String)>,
     request: Request,

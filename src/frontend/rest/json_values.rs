@@ -10,7 +10,7 @@ use crate::tensor::DType;
 
 /// Reads one `data` value into bytes.
 #[derive(Clone, Copy, Debug)]
-pub struct Values {
+pub(super) struct Values {
     pub dtype: DType,
     /// Elements the shape asks for; one more is an error at once.
     pub expected: usize,

@@ -15,15 +15,15 @@ use crate::infer::{ModelName, VersionId};
 use crate::metering::statistics::{BatchTotals, Total};
 use crate::repository::{Variant, triton};
 
-pub async fn server() -> Response {
+pub(super) async fn server() -> Response {
     respond::json(&json!({ "name": SERVER_NAME, "version": SERVER_VERSION, "extensions": EXTENSIONS }))
 }
 
-pub async fn live() -> Response {
+pub(super) async fn live() -> Response {
     respond::json(&json!({ "live": true }))
 }
 
-pub async fn ready(State(frontend): State<Frontend>) -> Response {
+pub(super) async fn ready(State(frontend): State<Frontend>) -> Response {
     let ready = frontend.health.is_ready();
     let mut response = respond::json(&json!({ "ready": ready, "state": frontend.health.phase().as_str() }));
     if !ready {
@@ -32,21 +32,21 @@ pub async fn ready(State(frontend): State<Frontend>) -> Response {
     response
 }
 
-pub async fn list(State(frontend): State<Frontend>) -> Response {
+pub(super) async fn list(State(frontend): State<Frontend>) -> Response {
     let catalog = frontend.repository.catalog();
     let mut names: Vec<&str> = catalog.models.keys().map(ModelName::as_str).collect();
     names.sort_unstable();
     respond::json(&json!({ "models": names }))
 }
 
-pub async fn model_ready(State(frontend): State<Frontend>, Path(selector): Path<Selector>) -> Response {
+pub(super) async fn model_ready(State(frontend): State<Frontend>, Path(selector): Path<Selector>) -> Response {
     match find(&frontend, &selector) {
         Ok(variant) => respond::json(&json!({ "name": variant.model.as_str(), "ready": true })),
         Err(refusal) => refusal.into_response(),
     }
 }
 
-pub async fn metadata(
+pub(super) async fn metadata(
     State(frontend): State<Frontend>,
     Path(selector): Path<Selector>,
 ) -> Result<Response, Refusal> {
@@ -66,12 +66,12 @@ pub async fn metadata(
     })))
 }
 
-pub async fn config(State(frontend): State<Frontend>, Path(selector): Path<Selector>) -> Result<Response, Refusal> {
+pub(super) async fn config(State(frontend): State<Frontend>, Path(selector): Path<Selector>) -> Result<Response, Refusal> {
     let variant = find(&frontend, &selector)?;
     Ok(respond::json(&triton::to_json(&triton::model_config(&variant))))
 }
 
-pub async fn statistics(
+pub(super) async fn statistics(
     State(frontend): State<Frontend>,
     Path(selector): Path<Selector>,
 ) -> Result<Response, Refusal> {
@@ -83,7 +83,7 @@ pub async fn statistics(
     Ok(statistics_of(catalog.models[&newest.model].ready()))
 }
 
-pub async fn all_statistics(State(frontend): State<Frontend>) -> Response {
+pub(super) async fn all_statistics(State(frontend): State<Frontend>) -> Response {
     let catalog = frontend.repository.catalog();
     let mut variants: Vec<&Arc<Variant>> = catalog.ready().collect();
     variants.sort_by_key(|variant| (&variant.model, variant.version));
@@ -92,7 +92,7 @@ pub async fn all_statistics(State(frontend): State<Frontend>) -> Response {
 
 /// The model and version in a path.
 #[derive(Debug, serde::Deserialize)]
-pub struct Selector {
+pub(super) struct Selector {
     model: String,
     version: Option<String>,
 }

@@ -3,7 +3,7 @@
 //! Strict parsing comes first; only a body it refuses is looked at here.
 
 /// The body with those bare tokens turned into strings, or `None` where it has none.
-pub fn quoted(body: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn quoted(body: &[u8]) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(body.len() + 64);
     let mut found = false;
     let mut in_string = false;

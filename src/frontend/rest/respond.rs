@@ -42,26 +42,26 @@ pub fn with_type(body: Body, content_type: &'static str) -> Response {
     response
 }
 
-pub async fn unknown_path() -> Response {
+pub(super) async fn unknown_path() -> Response {
     error(StatusCode::NOT_FOUND, "Not Found")
 }
 
-pub async fn wrong_method() -> Response {
+pub(super) async fn wrong_method() -> Response {
     error(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")
 }
 
-pub async fn empty() -> StatusCode {
+pub(super) async fn empty() -> StatusCode {
     StatusCode::OK
 }
 
-pub async fn no_trace() -> Refusal {
+pub(super) async fn no_trace() -> Refusal {
     Refusal::extension("trace")
 }
 
-pub async fn no_system_memory() -> Refusal {
+pub(super) async fn no_system_memory() -> Refusal {
     Refusal::extension("system_shared_memory")
 }
 
-pub async fn no_cuda_memory() -> Refusal {
+pub(super) async fn no_cuda_memory() -> Refusal {
     Refusal::extension("cuda_shared_memory")
 }

@@ -3,7 +3,7 @@
 
 mod dequantize;
 mod classifier;
-mod qgemm;
+mod integer_product;
 mod sparse;
 
 use std::collections::HashMap;
@@ -19,7 +19,8 @@ pub(super) fn apply(graph: &mut GraphProto, bytes_max: u64) -> Result<(), Engine
     sparse::densify(graph, bytes_max)?;
     classifier::strip_zip_maps(graph);
     replace_nodes(graph, &classifier::scaler);
-    replace_nodes(graph, &qgemm::qgemm);
+    replace_nodes(graph, &integer_product::qgemm);
+    replace_nodes(graph, &integer_product::matrix_product);
     dequantize::split(graph);
     Ok(())
 }

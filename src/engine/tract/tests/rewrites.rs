@@ -110,7 +110,11 @@ fn quantised_matrix_product() {
     assert_eq!(float, expected);
     let requantised: Vec<&str> = inputs.iter().copied().chain(["step", "none"]).collect();
     let back = node("DequantizeLinear", &["q", "step", "none"], &["y"], vec![]);
-    assert_eq!(run(vec![quantize, gemm(&requantised, "q"), back], constants(), 2, &[1., 2.]), expected);
+    assert_eq!(run(vec![quantize.clone(), gemm(&requantised, "q"), back.clone()], constants(), 2, &[1., 2.]), expected);
+    // Without transposition and bias, and with signed integers: [2*1 + 4*3, 2*2 - 4*4] / 8.
+    let plain = ["a", "half", "two", "w", "quarter", "none", "step", "none"];
+    let product = node("QLinearMatMul", &plain, &["q"], vec![]);
+    assert_eq!(run(vec![quantize, product, back], constants(), 2, &[1., 2.]), [14. / 8., -12. / 8.]);
 }
 
 /// Quantises, dequantises, applies an operator, and does both again: the pattern that tract makes a table of.

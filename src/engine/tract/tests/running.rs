@@ -145,6 +145,18 @@ fn models_without_a_plan_for_all_shapes_get_one_for_each() {
 }
 
 #[test]
+fn axes_of_one_element_are_answered() {
+    let nodes = vec![
+        node("Unsqueeze", &["x", "two"], &["u"], vec![]),
+        node("Unsqueeze", &["u", "one"], &["y"], vec![]),
+    ];
+    let constants = vec![longs("two", &[1], &[2]), longs("one", &[1], &[1])];
+    let plan = load(&["n", "3"], nodes, constants, &["n", "1", "3", "1"]);
+    let share = answer(plan, vec![tensor(&[2, 3], &[1., 2., 3., 4., 5., 6.])]).unwrap();
+    assert_eq!((share[0].shape(), values(&share[0])), (&Shape::new(&[2, 1, 3, 1]), vec![1., 2., 3., 4., 5., 6.]));
+}
+
+#[test]
 fn models_that_may_mix_rows_run_alone() {
     let nodes = vec![node("ReduceMean", &["x"], &["m"], vec![ints("axes", &[0])]), node("Sub", &["x", "m"], &["y"], vec![])];
     let plan = load(&["n", "2"], nodes, vec![], &["n", "2"]);

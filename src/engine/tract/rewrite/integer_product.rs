@@ -1,4 +1,5 @@
-//! `QGemm` (com.microsoft) as integer matrix product, bias and requantisation: the same integers as the original.
+//! `QGemm` (com.microsoft) and `QLinearMatMul` as integer matrix product, bias and requantisation: the same integers as
+//! the originals. tract lacks the first and answers the second wrongly for signed integers.
 
 use tract_onnx::pb::NodeProto;
 use tract_onnx::pb::tensor_proto::DataType;
@@ -6,13 +7,27 @@ use tract_onnx::pb::tensor_proto::DataType;
 use super::Replacement;
 use crate::engine::proto;
 
+/// Inputs: a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero.
+pub(super) fn matrix_product(node: &NodeProto) -> Option<Replacement> {
+    if node.op_type != "QLinearMatMul" || !matches!(node.domain.as_str(), "" | "ai.onnx") || node.input.len() < 8 {
+        return None;
+    }
+    let mut inputs = node.input.clone();
+    inputs.insert(6, String::new());
+    integer_product(node, &inputs)
+}
+
 /// Inputs: a, a_scale, a_zero, b, b_scale, b_zero, c, y_scale, y_zero; without y_scale the answer is in floats.
 pub(super) fn qgemm(node: &NodeProto) -> Option<Replacement> {
     if node.op_type != "QGemm" || node.domain != "com.microsoft" || node.input.len() < 6 {
         return None;
     }
+    integer_product(node, &node.input)
+}
+
+fn integer_product(node: &NodeProto, inputs: &[String]) -> Option<Replacement> {
     let output = node.output.first()?;
-    let input = |position: usize| node.input.get(position).map(String::as_str).filter(|name| !name.is_empty());
+    let input = |position: usize| inputs.get(position).map(String::as_str).filter(|name| !name.is_empty());
     let mut steps = Steps { output, nodes: vec![] };
     let a = steps.transposed("a", input(0)?, proto::int_or(node, "transA", 0));
     let b = steps.transposed("b", input(3)?, proto::int_or(node, "transB", 0));
