@@ -53,7 +53,8 @@ impl Pipeline {
     /// # Errors
     /// When a room refuses it or the run fails; `InferError::code` says how clients see that.
     pub async fn infer(&self, request: InferRequest) -> Result<Answer, InferError> {
-        let mut count = Count { metrics: &self.metrics, variant: None, received_at: request.received_at, counted: false };
+        let mut count =
+            Count { metrics: &self.metrics, variant: None, received_at: request.received_at, counted: false };
         let outcome = self.walk(request, &mut count).await;
         count.outcome(&outcome);
         outcome
@@ -86,8 +87,13 @@ impl Answer {
         metrics.rows.inc_by(routed.rows as u64);
         let request = &routed.admitted.request;
         let outputs = outputs(&variant, &request.outputs, share);
-        let response =
-            InferResponse { model: variant.model.clone(), version: variant.version, id: request.id.clone(), outputs, usage };
+        let response = InferResponse {
+            model: variant.model.clone(),
+            version: variant.version,
+            id: request.id.clone(),
+            outputs,
+            usage,
+        };
         Self { response, variant, admitted: routed.admitted, answered_at: Instant::now() }
     }
 

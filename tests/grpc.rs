@@ -5,6 +5,8 @@
 mod calls;
 #[path = "grpc/fixture.rs"]
 mod fixture;
+// Stays what the generator emits.
+#[rustfmt::skip]
 #[path = "support/inference_client.rs"]
 mod inference_client;
 #[path = "grpc/limits.rs"]

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::engine::{Dim, Merging, TensorSpec};
 use super::Door;
+use crate::engine::{Dim, Merging, TensorSpec};
 use crate::repository::{Catalog, State, Variant};
 use crate::tensor::DType;
 
@@ -19,7 +19,7 @@ pub(super) fn start(catalog: &Catalog, doors: &[Door], took: Duration, colour: b
     for door in doors {
         let what = match (door.name, doors.len()) {
             ("http", 2) => "REST and gRPC",
-            ("http", _) => "REST (gRPC too)",
+            ("http", _) => "REST",
             ("grpc", _) => "gRPC",
             _ => "metrics, admin",
         };

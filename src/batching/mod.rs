@@ -8,9 +8,9 @@ mod costs;
 mod job;
 mod queue;
 mod rule;
-mod worker;
 #[cfg(test)]
 mod tests;
+mod worker;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

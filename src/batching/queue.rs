@@ -58,13 +58,8 @@ impl Queue {
     /// What could leave together now, up to `rows_max` rows; `None` when nothing waits.
     pub(super) fn waiting(&self, rows_max: usize) -> Option<Waiting> {
         let head = self.entries().next()?;
-        let mut waiting = Waiting {
-            rows: 0,
-            is_full: false,
-            oldest: head.arrived,
-            deadline: None,
-            arrival_gap: self.arrivals.gap,
-        };
+        let mut waiting =
+            Waiting { rows: 0, is_full: false, oldest: head.arrived, deadline: None, arrival_gap: self.arrivals.gap };
         for entry in self.entries().filter(|entry| entry.fits_beside(head)) {
             if waiting.rows > 0 && waiting.rows + entry.routed.rows > rows_max {
                 waiting.is_full = true;

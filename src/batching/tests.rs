@@ -1,6 +1,5 @@
 //! The room as a whole, on a plan that waits for permission: who shares a batch, who is refused, who is never run.
 
-use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,7 +12,7 @@ use crate::admission::{Admission, AdmissionConfig};
 use crate::engine::{self, Batch, Cores, Dim, Merging, Part, Plan, Signature, TensorSpec};
 use crate::infer::{BatchReason, InferRequest};
 use crate::metering::Statistics;
-use crate::repository::{ModelSettings, TimeoutAction, VersionPolicy};
+use crate::repository::{ModelSettings, TimeoutAction};
 use crate::telemetry::Metrics;
 use crate::tensor::{DType, NamedTensor, Shape, Tensor};
 use crate::units::{ByteSize, Span};
@@ -96,7 +95,8 @@ impl House {
     fn of(merging: Merging, change: impl FnOnce(&mut BatchSettings)) -> Self {
         let (gate, go) = sync_channel(100);
         let signature = Signature { inputs: vec![spec("x")], outputs: vec![spec("y")] };
-        let plan = Arc::new(Gated { signature: signature.clone(), merging, go: Mutex::new(go), runs: Mutex::default() });
+        let plan =
+            Arc::new(Gated { signature: signature.clone(), merging, go: Mutex::new(go), runs: Mutex::default() });
         let mut batching = crate::config::Config::default().batching.settings();
         batching.batch_size_max = 4;
         change(&mut batching);
@@ -106,7 +106,7 @@ impl House {
             version: crate::infer::VersionId(1),
             plan: Arc::clone(&plan) as Arc<dyn Plan>,
             signature,
-            settings: settings(batching),
+            settings: ModelSettings { instances_max: 4, ..ModelSettings::plain(batching, 1) },
             metrics: metrics.model("m", "1"),
             statistics: Arc::new(Statistics::default()),
             attachment: crate::repository::variant::Attachment::default(),
@@ -168,22 +168,6 @@ impl House {
     }
 }
 
-fn settings(batching: BatchSettings) -> ModelSettings {
-    ModelSettings {
-        description: String::new(),
-        license: String::new(),
-        model_file: "model.onnx".into(),
-        version_policy: VersionPolicy::default(),
-        batching,
-        instances_max: 4,
-        cores_max: 1,
-        labels: BTreeMap::new(),
-        reshapes: BTreeMap::new(),
-        parameters: BTreeMap::new(),
-        warm_up: vec![],
-    }
-}
-
 /// Lets all tasks reach their next wait.
 async fn settle() {
     for _ in 0..50 {
@@ -221,8 +205,10 @@ async fn what_queues_together_runs_together_and_everyone_gets_their_own() {
 async fn different_shapes_never_share_a_batch() {
     let house = House::new(|_| {});
     let first = house.occupy().await;
-    let asked: Vec<_> =
-        [(1, 1), (2, 2), (3, 1), (4, 2)].map(|(v, w)| house.ask_wide(&[v], w, Schedule::default())).into_iter().collect();
+    let asked: Vec<_> = [(1, 1), (2, 2), (3, 1), (4, 2)]
+        .map(|(v, w)| house.ask_wide(&[v], w, Schedule::default()))
+        .into_iter()
+        .collect();
     settle().await;
     house.open();
     first.await.unwrap().unwrap();
@@ -234,7 +220,8 @@ async fn different_shapes_never_share_a_batch() {
 
 #[tokio::test]
 async fn models_that_mix_rows_run_one_request_at_a_time() {
-    let merging = Merging::Alone { operator: "DynamicQuantizeLinear".into(), reason: "its scale spans the batch".into() };
+    let merging =
+        Merging::Alone { operator: "DynamicQuantizeLinear".into(), reason: "its scale spans the batch".into() };
     let house = House::of(merging, |_| {});
     let first = house.occupy().await;
     let asked: Vec<_> = [&[1][..], &[2, 3], &[4]].into_iter().map(|rows| house.ask(rows)).collect();

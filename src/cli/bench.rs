@@ -160,7 +160,11 @@ fn print(lines: &[Line], json: bool) -> Result<()> {
         }
         return Ok(());
     }
-    writeln!(out, "{:>7} {:>7} {:>11} {:>11} {:>11} {:>12}", "batch", "threads", "median ms", "min ms", "CPU ms", "rows/s")?;
+    writeln!(
+        out,
+        "{:>7} {:>7} {:>11} {:>11} {:>11} {:>12}",
+        "batch", "threads", "median ms", "min ms", "CPU ms", "rows/s"
+    )?;
     for line in lines {
         let Line { batch, threads, median_ms, min_ms, cpu_ms, throughput, .. } = line;
         writeln!(out, "{batch:>7} {threads:>7} {median_ms:>11.4} {min_ms:>11.4} {cpu_ms:>11.4} {throughput:>12.1}")?;

@@ -19,7 +19,8 @@ pub(super) struct Loaded {
 pub(super) fn plan(path: &Path, engine: Option<&str>, config: &Config) -> Result<Loaded> {
     let file = find(path)?;
     let name = engine.unwrap_or("auto");
-    let engine = engine::by_name(name).ok_or_else(|| anyhow!("unknown engine {name:?}, expected auto, tract or identity"))?;
+    let engine =
+        engine::by_name(name).ok_or_else(|| anyhow!("unknown engine {name:?}, expected auto, tract or identity"))?;
     let options = LoadOptions {
         model_bytes_max: config.engine.model_bytes_max.0,
         shape_plans_max: config.engine.shape_plans_max,
@@ -31,10 +32,7 @@ pub(super) fn plan(path: &Path, engine: Option<&str>, config: &Config) -> Result
 }
 
 /// Runs a job on one core of a pool and waits for it.
-pub(super) fn on_core<T: Send + 'static>(
-    pool: &Pool,
-    job: impl FnOnce(&Cores) -> T + Send + 'static,
-) -> Result<T> {
+pub(super) fn on_core<T: Send + 'static>(pool: &Pool, job: impl FnOnce(&Cores) -> T + Send + 'static) -> Result<T> {
     let core = pool.try_acquire().context("the pool has no free core")?;
     let (send, receive) = std::sync::mpsc::sync_channel(1);
     pool.spawn(core, pool.size(), move |cores| {

@@ -31,9 +31,7 @@ enum Command {
     /// Ask a running server whether it is ready; exit code 0 says yes.
     Healthcheck(healthcheck::Args),
     /// Print a completion script for a shell.
-    Completions {
-        shell: clap_complete::Shell,
-    },
+    Completions { shell: clap_complete::Shell },
 }
 
 /// Why a command failed; the kinds have exit codes of their own.

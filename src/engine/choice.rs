@@ -46,7 +46,8 @@ mod tests {
         let served_by = |op_type: &str, data_type: DataType| {
             let value = |name: &str| value_free(name, data_type, &["n", "2"]);
             let nodes = vec![node(op_type, &["x"], &["y"], vec![])];
-            choose(model(vec![value("x")], nodes, vec![value("y")], vec![]), &options()).map(|plan| plan.parts()[0].engine)
+            choose(model(vec![value("x")], nodes, vec![value("y")], vec![]), &options())
+                .map(|plan| plan.parts()[0].engine)
         };
         assert_eq!(served_by("Identity", DataType::Bfloat16).unwrap(), "identity");
         assert_eq!(served_by("Relu", DataType::Float).unwrap(), "tract");

@@ -23,9 +23,9 @@ use std::fmt::Debug;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use config::EngineConfig;
 pub use batch::{Batch, BatchInput, Executed, Share};
 pub use choice::{Automatic, by_name};
+pub use config::EngineConfig;
 pub use identity::Identity;
 pub use pool::{Cores, Pool};
 pub use signature::{Dim, Signature, TensorSpec};

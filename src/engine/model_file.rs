@@ -51,7 +51,8 @@ pub(super) fn read(model: &ModelFile, bytes_max: u64) -> Result<OnnxModel, Engin
 
 /// Decodes a model and drops what no engine reads.
 fn decode(bytes: &[u8]) -> Result<ModelProto, EngineError> {
-    let mut proto = ModelProto::decode(bytes).map_err(|e| EngineError::InvalidModel(format!("not an onnx file: {e}")))?;
+    let mut proto =
+        ModelProto::decode(bytes).map_err(|e| EngineError::InvalidModel(format!("not an onnx file: {e}")))?;
     proto.training_info.clear();
     Ok(proto)
 }
@@ -221,9 +222,7 @@ fn typed_elements(tensor: &mut TensorProto) -> Vec<u8> {
         Ok(DataType::Double | DataType::Complex128) => {
             std::mem::take(&mut tensor.double_data).iter().flat_map(|v| v.to_le_bytes()).collect()
         }
-        Ok(DataType::Int64) => {
-            std::mem::take(&mut tensor.int64_data).iter().flat_map(|v| v.to_le_bytes()).collect()
-        }
+        Ok(DataType::Int64) => std::mem::take(&mut tensor.int64_data).iter().flat_map(|v| v.to_le_bytes()).collect(),
         Ok(DataType::Uint64) => uint64.iter().flat_map(|v| v.to_le_bytes()).collect(),
         Ok(DataType::Uint32) => uint64.iter().flat_map(|&v| (v as u32).to_le_bytes()).collect(),
         Ok(DataType::Int32) => int32.iter().flat_map(|v| v.to_le_bytes()).collect(),
@@ -368,7 +367,10 @@ mod tests {
             fs::write(&path, bytes).unwrap();
             assert!(matches!(read(&model, 4096), Err(EngineError::InvalidModel(_))), "{bytes:?}");
         }
-        let whole = ModelProto { graph: Some(GraphProto { name: "x".repeat(100), ..GraphProto::default() }), ..ModelProto::default() };
+        let whole = ModelProto {
+            graph: Some(GraphProto { name: "x".repeat(100), ..GraphProto::default() }),
+            ..ModelProto::default()
+        };
         let whole = whole.encode_to_vec();
         fs::write(&path, &whole[..whole.len() / 2]).unwrap();
         assert!(matches!(read(&model, 4096), Err(EngineError::InvalidModel(_))));

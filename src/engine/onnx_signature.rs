@@ -76,9 +76,10 @@ pub(super) fn batch_obstacle(signature: &Signature) -> Option<Merging> {
     if signature.inputs.is_empty() {
         return Some(Merging::Alone { operator: "the graph".into(), reason: "it has no inputs".into() });
     }
-    let other_axes = signature.inputs.iter().filter(|spec| {
-        spec.dims.iter().skip(1).any(|dim| matches!(dim, Dim::Free(Some(name)) if Some(name) == batch))
-    });
+    let other_axes = signature
+        .inputs
+        .iter()
+        .filter(|spec| spec.dims.iter().skip(1).any(|dim| matches!(dim, Dim::Free(Some(name)) if Some(name) == batch)));
     other_axes.into_iter().next().and_then(|spec| alone("input", spec, "another of its axes has the batch's name"))
 }
 

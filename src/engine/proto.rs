@@ -1,11 +1,11 @@
 //! Makes and reads the small pieces of ONNX messages: nodes, attributes, constants, declarations.
 
+#[cfg(test)]
+use tract_onnx::pb::ValueInfoProto;
 use tract_onnx::pb::attribute_proto::AttributeType;
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
-use tract_onnx::pb::{
-    AttributeProto, NodeProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto,
-};
+use tract_onnx::pb::{AttributeProto, NodeProto, TensorProto, TensorShapeProto, TypeProto, type_proto};
 
 /// A node of the standard domain, named after its first output.
 pub(super) fn node(op_type: &str, inputs: &[&str], outputs: &[&str], attributes: Vec<AttributeProto>) -> NodeProto {
@@ -39,7 +39,13 @@ pub(super) fn int_or(node: &NodeProto, name: &str, default: i64) -> i64 {
 
 pub(super) fn floats(name: &str, dims: &[i64], values: &[f32]) -> TensorProto {
     let raw_data = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-    TensorProto { name: name.into(), dims: dims.to_vec(), data_type: DataType::Float as i32, raw_data, ..Default::default() }
+    TensorProto {
+        name: name.into(),
+        dims: dims.to_vec(),
+        data_type: DataType::Float as i32,
+        raw_data,
+        ..Default::default()
+    }
 }
 
 pub(super) fn tensor_type(data_type: DataType, dims: Vec<Dimension>) -> TypeProto {
@@ -58,6 +64,7 @@ pub(super) fn dim(text: &str) -> Dimension {
 }
 
 /// A declaration with named free axes.
+#[cfg(test)]
 pub(super) fn value_free(name: &str, data_type: DataType, dims: &[&str]) -> ValueInfoProto {
     let r#type = Some(tensor_type(data_type, dims.iter().map(|text| dim(text)).collect()));
     ValueInfoProto { name: name.into(), r#type, ..ValueInfoProto::default() }
@@ -73,5 +80,11 @@ pub(super) fn value(name: &str, data_type: DataType, dims: &[i64]) -> ValueInfoP
 #[cfg(test)]
 pub(super) fn longs(name: &str, dims: &[i64], values: &[i64]) -> TensorProto {
     let raw_data = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-    TensorProto { name: name.into(), dims: dims.to_vec(), data_type: DataType::Int64 as i32, raw_data, ..Default::default() }
+    TensorProto {
+        name: name.into(),
+        dims: dims.to_vec(),
+        data_type: DataType::Int64 as i32,
+        raw_data,
+        ..Default::default()
+    }
 }

@@ -14,7 +14,8 @@ pub(super) fn model(
     outputs: Vec<ValueInfoProto>,
     constants: Vec<TensorProto>,
 ) -> OnnxModel {
-    let graph = GraphProto { input: inputs, node: nodes, output: outputs, initializer: constants, ..GraphProto::default() };
+    let graph =
+        GraphProto { input: inputs, node: nodes, output: outputs, initializer: constants, ..GraphProto::default() };
     let opset = |domain: &str, version| OperatorSetIdProto { domain: domain.into(), version };
     let proto = ModelProto {
         ir_version: 8,

@@ -42,7 +42,9 @@ impl RequestParameters {
             "binary_data_output" => self.binary_default = value.as_bool(key)?,
             REPORT => self.report = value.as_bool(key)?,
             // 0 and "" say that the request belongs to no sequence.
-            "sequence_id" if !matches!(value, Value::Int(0) | Value::Uint(0)) && *value != Value::Text(String::new()) => {
+            "sequence_id"
+                if !matches!(value, Value::Int(0) | Value::Uint(0)) && *value != Value::Text(String::new()) =>
+            {
                 return Err(Refusal::extension("sequence"));
             }
             "sequence_start" | "sequence_end" if *value == Value::Bool(true) => {
@@ -119,7 +121,11 @@ mod tests {
         check("timeout", Value::Int(5), Ok(RequestParameters { schedule: timed, ..none }));
         check("timeout", Value::Uint(0), Ok(none));
         check("timeout", Value::Int(-1), Err("parameter \"timeout\" expects a whole number of at least 0, got -1"));
-        check("priority", Value::Text("1".into()), Err("parameter \"priority\" expects a whole number of at least 0, got \"1\""));
+        check(
+            "priority",
+            Value::Text("1".into()),
+            Err("parameter \"priority\" expects a whole number of at least 0, got \"1\""),
+        );
         check("kinglet_report", Value::Bool(true), Ok(RequestParameters { report: true, ..none }));
         check("binary_data_output", Value::Int(1), Err("parameter \"binary_data_output\" expects a boolean, got 1"));
         check("anything", Value::Double(0.5), Ok(none));

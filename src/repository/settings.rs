@@ -22,12 +22,20 @@ pub struct ModelSettings {
     /// Cores one batch may use.
     pub cores_max: usize,
     /// Class labels by output, for the classification extension.
-    pub labels: BTreeMap<String, Arc<[String]>>,
+    pub labels: BTreeMap<String, ClassLabels>,
     /// By tensor: the row shape clients use and the one the model has, where they differ.
     pub reshapes: BTreeMap<String, Reshape>,
     /// Free-form parameters, shown in the model's configuration.
     pub parameters: BTreeMap<String, String>,
     pub warm_up: Vec<WarmUp>,
+}
+
+/// The names of an output's classes, by index.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClassLabels {
+    pub names: Arc<[String]>,
+    /// The file they came from, in the model's folder; empty where the manifest lists them.
+    pub file: String,
 }
 
 /// When requests are merged and how long they may queue.

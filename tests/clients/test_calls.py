@@ -1,9 +1,14 @@
 """Every call of tritonclient's four clients, but inference variants and repository control."""
 
+import time
+
 import numpy as np
 import pytest
+import tritonclient.grpc
+from tritonclient.grpc import KeepAliveOptions
+from tritonclient.grpc.auth import BasicAuth
 
-from caller import integers
+from caller import CLIENTS, integers
 from wires import refused
 from zoo import CONFIGURED_BATCH_MAX
 
@@ -138,6 +143,28 @@ def test_headers_and_parameters_of_ones_own_are_taken(caller):
     assert (result.as_numpy("sum") == 2 * ROW).all()
 
 
+@pytest.mark.parametrize("kind", ["rest", "grpc"])
+def test_a_client_plugin_adds_its_header(server, kind):
+    """Credentials that nobody asked for are no reason to refuse."""
+    new_client, tensor = CLIENTS[kind]
+    with new_client(server.http if kind == "rest" else server.grpc) as client:
+        client.register_plugin(BasicAuth("name", "word"))
+        result = client.infer("add", [tensor("left", ROW), tensor("right", ROW)])
+        client.unregister_plugin()
+    assert (result.as_numpy("sum") == 2 * ROW).all()
+
+
+def test_grpc_keepalive(server):
+    """Pings of a client that keeps its connection open are no abuse."""
+    options = KeepAliveOptions(
+        keepalive_time_ms=500, keepalive_permit_without_calls=True, http2_max_pings_without_data=0
+    )
+    with tritonclient.grpc.InferenceServerClient(server.grpc, keepalive_options=options) as client:
+        assert client.is_server_live()
+        time.sleep(2.5)
+        assert client.is_server_live()
+
+
 def test_log_settings(caller):
     settings = log_settings(caller.call("get_log_settings"))
     assert {"log_info", "log_warning", "log_error", "log_verbose_level", "log_format"} <= set(settings)
@@ -198,8 +225,8 @@ def test_tensors_in_shared_memory_are_refused(caller):
 
 
 def test_sequences_are_not_served(caller):
-    call = lambda: caller.infer("add", {"left": ROW, "right": ROW}, sequence_id=7, sequence_start=True)
-    refused(call, "unsupported", "sequence")
+    options = {"sequence_id": 7, "sequence_start": True}
+    refused(lambda: caller.infer("add", {"left": ROW, "right": ROW}, **options), "unsupported", "sequence")
 
 
 @pytest.mark.parametrize("method", ["load_model", "unload_model"])

@@ -105,7 +105,7 @@ WRONG = {
     "image": ("/v2/models/add/infer", ["-H", "Content-Type: image/png", "-d", BODY], 415),
     "XML": ("/v2/models/add/infer", ["-H", "Content-Type: application/xml", "-d", BODY], 415),
     "traversal": ("/v2/models/../../etc/passwd", ["--path-as-is"], 404),
-    "dot model": ("/v2/models/../infer", ["--path-as-is", "-d", BODY], 404),
+    "dot model": ("/v2/models/../infer", ["--path-as-is", "-d", BODY], 400),
 }
 
 

@@ -86,7 +86,7 @@ def test_grpc_compression(grpc_wire, compression):
     assert (result.as_numpy("y") == sent).all()
 
 
-def test_static_body_helpers_of_the_rest_client(server):
+def test_bodies_built_without_a_connection(server):
     client = tritonclient.http.InferenceServerClient
     body, length = client.generate_request_body(
         [rest_input("left", LEFT), rest_input("right", RIGHT)], request_id="mine"
@@ -117,6 +117,14 @@ def test_raw_binary_request(server):
     length = int(answer_headers[INFERENCE_HEADER.lower()])
     described = json.loads(answer[:length])["outputs"][0]
     assert described["shape"] == [1, 5] and answer[length:] == sent.tobytes()
+
+
+def test_raw_binary_text(server):
+    """BYTES in a raw body: the whole body is the one element, without a length before it."""
+    headers = {INFERENCE_HEADER: "0", "Content-Type": "application/octet-stream"}
+    status, answer_headers, answer = post(server, "/v2/models/one_text/infer", b"hello", headers)
+    assert status == 200, answer
+    assert answer[int(answer_headers[INFERENCE_HEADER.lower()]) :] == b"\5\0\0\0hello"
 
 
 def test_chunked_request(server):

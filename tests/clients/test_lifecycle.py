@@ -45,6 +45,28 @@ def test_sigterm_drains(small):
         assert not in_flight.failures, in_flight.failures[0]
 
 
+def test_alive_but_unready_while_loading(tmp_path):
+    """Probes are answered from the start; readiness waits for the last model."""
+    for number in range(4):
+        save(tmp_path / "models" / f"slow{number}", slow())
+    server = Server([tmp_path / "models"], tmp_path / "log")
+    server.start()
+    try:
+        seen = []
+        until = time.monotonic() + 30
+        while not seen or seen[-1] != (200, 200):
+            assert time.monotonic() < until and server.process.poll() is None, server.log_end()
+            state = (health(server.http, "live"), health(server.http, "ready"))
+            if not seen or seen[-1] != state:
+                seen.append(state)
+            time.sleep(0.005)
+        assert (200, 503) in seen, seen
+        with tritonclient.http.InferenceServerClient(server.http) as client:
+            assert all(client.is_model_ready(f"slow{number}") for number in range(4))
+    finally:
+        server.stop()
+
+
 def test_a_second_signal_ends_at_once(small):
     with small as server:
         server.terminate()

@@ -22,6 +22,8 @@ ROW = np.ones((1, 1, SLOW_WIDTH), np.float32)
 AHEAD = 12
 SHORT_US = 10_000
 WAIT_SECONDS = 40
+# Long enough for a request on loopback to be queued, short beside the crowd ahead of it.
+ARRIVAL_SECONDS = 0.03
 
 
 class Crowd:
@@ -118,14 +120,15 @@ def test_cancelled_grpc_requests_are_never_run(server):
     before = runs(server, "slow_single")
     crowd = Crowd(server, "slow_single")
     wait_until_running(server, "slow_single", before)
-    for call in crowd.calls[AHEAD // 2 :]:
+    cancelled = [crowd.send("slow_single", f"cancelled {n}") for n in range(4)]
+    time.sleep(ARRIVAL_SECONDS)
+    for call in cancelled:
         call.cancel()
-    answers = crowd.wait()
-    cancelled = [error for _, _, error in answers if error]
-    assert len(cancelled) == AHEAD // 2
-    assert all(error.status() == "StatusCode.CANCELLED" for error in cancelled)
+    answers = crowd.wait(AHEAD + 4)
+    failed = {request_id: error.status() for request_id, _, error in answers if error}
+    assert failed == {f"cancelled {n}": "StatusCode.CANCELLED" for n in range(4)}
     settle(server, "slow_single")
-    assert runs(server, "slow_single") - before == AHEAD // 2
+    assert runs(server, "slow_single") - before == AHEAD
 
 
 def test_a_rest_client_that_went_away_is_never_run(server):
@@ -139,7 +142,7 @@ def test_a_rest_client_that_went_away_is_never_run(server):
         headers = {"Inference-Header-Content-Length": str(length)}
         connection.request("POST", "/v2/models/slow_single/infer", body=body, headers=headers)
         gone.append(connection)
-    time.sleep(0.03)
+    time.sleep(ARRIVAL_SECONDS)
     for connection in gone:
         connection.sock.close()
     assert not [error for _, _, error in crowd.wait() if error]
@@ -185,6 +188,9 @@ def test_a_full_queue_refuses_at_once(server):
 
 def test_a_full_queue_says_when_to_come_back(server):
     crowd = Crowd(server, "slow_short_queue")
+    answered = 1
+    while crowd.answers.get(timeout=WAIT_SECONDS)[2] is None:
+        answered += 1
     body = json.dumps(
         {"inputs": [{"name": "x", "shape": [1, 1, SLOW_WIDTH], "datatype": "FP32", "data": [1] * SLOW_WIDTH}]}
     )
@@ -195,7 +201,7 @@ def test_a_full_queue_says_when_to_come_back(server):
     assert int(answer.getheader("Retry-After")) >= 1
     assert json.loads(answer.read())["error"]
     connection.close()
-    crowd.wait()
+    crowd.wait(AHEAD - answered)
 
 
 def test_waiting_requests_become_one_batch(server):

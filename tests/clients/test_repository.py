@@ -49,7 +49,7 @@ def test_load_serve_unload(explicit_caller):
     explicit_caller.call("unload_model", "steady")
     assert explicit_caller.call("is_model_ready", "steady") is False
     assert state(explicit_caller, "steady")[0] == "UNAVAILABLE"
-    refused(lambda: answer(explicit_caller, "steady"), "not found", "steady")
+    refused(lambda: answer(explicit_caller, "steady"), "unavailable", "steady")
 
 
 def test_unload_dependents_is_taken(explicit_caller):

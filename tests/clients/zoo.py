@@ -36,12 +36,14 @@ def write_zoo(repository: Path) -> None:
         save(repository / f"identity_{datatype.lower()}", identity(element, ["batch", "width"]))
     for datatype in ("FP32", "INT64", "BYTES"):
         save(repository / f"scalar_{datatype.lower()}", identity(DATATYPES[datatype], []))
+    save(repository / "one_text", identity(DATATYPES["BYTES"], ["batch", 1]))
     save(repository / "add", add())
     save(repository / "sum_difference", sum_difference())
     save(repository / "fixed", fixed_batch())
     save(repository / "mixes_rows", mixes_rows())
     save(repository / "labelled", identity(DATATYPES["FP32"], ["batch", 3]))
-    manifest(repository / "labelled", outputs='[{ name = "y", labels = ["low", "middle", "high"] }]')
+    (repository / "labelled" / "labels.txt").write_text("low\nmiddle\nhigh\n")
+    manifest(repository / "labelled", outputs='[{ name = "y", labels_file = "labels.txt" }]')
     write_slow(repository)
     # A model of this name must not hide the statistics of all models.
     save(repository / "stats", identity(DATATYPES["FP32"], ["batch", "width"]))

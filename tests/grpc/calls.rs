@@ -58,7 +58,7 @@ async fn classes_take_the_place_of_values() {
     request.outputs = vec![wish("y", &[("classification", ParameterChoice::Int64Param(1))])];
     let answer = server.client().model_infer(request).await.unwrap().into_inner();
     assert_eq!((&answer.outputs[0].datatype[..], &answer.outputs[0].shape[..]), ("BYTES", &[2, 1][..]));
-    assert_eq!(&answer.raw_output_contents[0][..], b"\x0a\0\0\02.000000:1\x0a\0\0\03.000000:0");
+    assert_eq!(&answer.raw_output_contents[0][..], b"\x0a\x00\x00\x002.000000:1\x0a\x00\x00\x003.000000:0");
 }
 
 #[tokio::test]
@@ -73,16 +73,18 @@ async fn a_report_is_given_where_asked() {
     assert_eq!(answer.parameters["kinglet_batch_size"].parameter_choice, Some(ParameterChoice::Int64Param(1)));
 }
 
+type Change<'a> = &'a dyn Fn(&mut ModelInferRequest);
+
 #[tokio::test]
 async fn refusals_say_what_came() {
     let server = Server::start().await;
-    let refused = async |change: &dyn Fn(&mut ModelInferRequest)| {
+    let refused = async |change: Change<'_>| {
         let mut request = add(1.0, "x");
         change(&mut request);
         let status = server.client().model_infer(request).await.unwrap_err();
         (status.code(), status.message().to_owned())
     };
-    let rows: [(&dyn Fn(&mut ModelInferRequest), Code, &str); 9] = [
+    let rows: [(Change<'_>, Code, &str); 9] = [
         (&|r| r.model_name = "nope".into(), Code::NotFound, "nope"),
         (&|r| r.model_version = "9".into(), Code::NotFound, "9"),
         (&|r| r.inputs[1].name = "other".into(), Code::InvalidArgument, "other"),

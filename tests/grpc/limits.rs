@@ -3,8 +3,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use http_body_util::Full;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use kinglet::proto::inference::model_infer_request::InferInputTensor;
 use kinglet::units::ByteSize;
+use prost::Message;
+use tokio::net::TcpStream;
 use tonic::codec::CompressionEncoding;
 use tonic::{Code, Request};
 
@@ -13,14 +17,31 @@ use crate::fixture::{Server, add, identity, sums};
 #[tokio::test]
 async fn a_deadline_that_has_passed_is_told() {
     let server = Server::start().await;
-    let mut request = Request::new(add(1.0, ""));
-    // Set by hand: the client library would give up by itself and hide what the server says.
-    request.metadata_mut().insert("grpc-timeout", "1n".parse().unwrap());
-    let status = server.client().model_infer(request).await.unwrap_err();
-    assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+    // DEADLINE_EXCEEDED, and INVALID_ARGUMENT for what is no time.
+    for (timeout, status) in [("1n", Some("4")), ("soon", Some("3")), ("30S", None)] {
+        assert_eq!(status_in_headers(&server, timeout).await.as_deref(), status, "{timeout}");
+    }
     let mut request = Request::new(add(1.0, ""));
     request.set_timeout(Duration::from_secs(30));
     assert_eq!(sums(server.client().model_infer(request).await.unwrap().get_ref()), [2.0; 16]);
+}
+
+/// Asks without the client library, which would give up by itself and hide what the server says. A status in the
+/// headers is a failure's; a success has its own behind the message.
+async fn status_in_headers(server: &Server, timeout: &'static str) -> Option<String> {
+    let stream = TcpStream::connect(server.running.address("grpc").unwrap()).await.unwrap();
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+    let (mut sender, connection) = handshake.await.unwrap();
+    tokio::spawn(connection);
+    let message = add(1.0, "").encode_to_vec();
+    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+    let request = http::Request::post("http://kinglet/inference.GRPCInferenceService/ModelInfer")
+        .header("content-type", "application/grpc")
+        .header("grpc-timeout", timeout)
+        .body(Full::<Bytes>::from([&[0], &length[..], &message].concat()))
+        .unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    response.headers().get("grpc-status").map(|status| status.to_str().unwrap().to_owned())
 }
 
 #[tokio::test]

@@ -9,15 +9,18 @@ use super::typed::datum_type;
 use crate::engine::{BatchInput, EngineError};
 use crate::tensor::{DType, Shape, Tensor};
 
-/// Copies rows `from..from + rows` of an input into one tract tensor of `shape`. A scalar, or an input of a model whose
-/// requests run alone, is its only row.
-pub(super) fn gather(input: &BatchInput, shape: &Shape, from: usize) -> Result<TValue, EngineError> {
+/// Copies rows of an input, from row `from` on, into one tract tensor of `shape`, which has each of them so many
+/// `times`. A scalar, or an input of a model whose requests run alone, is its only row.
+pub(super) fn gather(input: &BatchInput, shape: &Shape, from: usize, times: usize) -> Result<TValue, EngineError> {
     let failed = |what: String| EngineError::Failed(what);
     let datum = datum_type(input.dtype).ok_or_else(|| failed(format!("no tensors of {}", input.dtype)))?;
     let mut tensor = TractTensor::zero_dt(datum, shape).map_err(|error| failed(error.to_string()))?;
     let into = tensor.as_bytes_mut();
     let row_bytes = into.len().checked_div(shape.rows()).unwrap_or(0);
-    copy(&input.pieces, from * row_bytes, into);
+    let once = into.len() / times;
+    for into in into.chunks_exact_mut(once.max(1)) {
+        copy(&input.pieces, from * row_bytes, into);
+    }
     if input.dtype == DType::Bool {
         // Any byte but 0 and 1 is no bool to the compiler.
         into.iter_mut().for_each(|byte| *byte = u8::from(*byte != 0));
@@ -105,10 +108,18 @@ mod tests {
     }
 
     #[test]
+    fn a_row_can_be_taken_twice() {
+        let pieces = vec![Bytes::from_static(&[1, 2]), Bytes::from_static(&[3, 4])];
+        let input = BatchInput { dtype: DType::U8, shape: Shape::new(&[2, 2]), pieces };
+        let value = gather(&input, &Shape::new(&[2, 2]), 1, 2).unwrap();
+        assert_eq!(output(value, DType::U8, "y").unwrap().bytes()[..], [3, 4, 3, 4]);
+    }
+
+    #[test]
     fn bools_are_made_whole() {
         let pieces = vec![Bytes::from_static(&[0, 1, 2, 255])];
         let input = BatchInput { dtype: DType::Bool, shape: Shape::new(&[4]), pieces };
-        let value = gather(&input, &Shape::new(&[4]), 0).unwrap();
+        let value = gather(&input, &Shape::new(&[4]), 0, 1).unwrap();
         let made = output(value, DType::Bool, "y").unwrap();
         assert_eq!(made.bytes()[..], [0, 1, 1, 1]);
     }

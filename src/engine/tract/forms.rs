@@ -8,18 +8,29 @@ use smallvec::SmallVec;
 /// The sizes a batch is cut into.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Forms {
-    /// Single rows run on the plan for all sizes, not on the one for one row.
-    pub(super) single_is_whole: bool,
+    pub(super) single: Single,
     /// By the rows that are left: how many run next. Empty before anything was learned: one at a time.
     next: Vec<usize>,
     /// Time of the rows by their number.
     time: Vec<Duration>,
 }
 
+/// How a row runs that nobody joins. tract multiplies a matrix with one vector by another kernel than with several.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Single {
+    /// On a plan made for one row.
+    #[default]
+    Row,
+    /// On the plan for any number of rows.
+    Whole,
+    /// There too, and twice: for the same kernels, and so the same bits, as in company.
+    Pair,
+}
+
 /// Sizes that may be run together, each with its time.
 #[derive(Clone, Debug)]
 pub(super) struct Family {
-    pub(super) single_is_whole: bool,
+    pub(super) single: Single,
     /// Begins with one row.
     pub(super) sizes: Vec<(usize, Duration)>,
 }
@@ -68,7 +79,7 @@ impl Forms {
             next.push(size);
             time.push(cost);
         }
-        Self { single_is_whole: family.single_is_whole, next, time }
+        Self { single: family.single, next, time }
     }
 
     /// Time per row, averaged over the sizes 1, 2, 4 and so on, all of which are taken to be as likely.
@@ -84,9 +95,9 @@ mod tests {
 
     use super::*;
 
-    fn family(single_is_whole: bool, sizes: &[(usize, u64)]) -> Family {
+    fn family(single: Single, sizes: &[(usize, u64)]) -> Family {
         let sizes = sizes.iter().map(|&(size, micros)| (size, Duration::from_micros(micros))).collect();
-        Family { single_is_whole, sizes }
+        Family { single, sizes }
     }
 
     #[test]
@@ -98,7 +109,7 @@ mod tests {
     #[test]
     fn the_faster_form_is_chosen_for_each_size() {
         // Two rows together are slower than two alone, eight are faster.
-        let forms = Forms::fastest(&[family(false, &[(1, 10), (2, 25), (8, 40)])], 16);
+        let forms = Forms::fastest(&[family(Single::Row, &[(1, 10), (2, 25), (8, 40)])], 16);
         assert_eq!(forms.cut(2)[..], [1, 1]);
         assert_eq!(forms.cut(8)[..], [8]);
         assert_eq!(forms.cut(9).iter().sum::<usize>(), 9);
@@ -109,17 +120,17 @@ mod tests {
 
     #[test]
     fn one_family_serves_all_sizes() {
-        let rows = family(false, &[(1, 10)]);
-        let whole = family(true, &[(1, 12), (2, 13), (4, 14)]);
-        assert!(Forms::fastest(&[rows.clone(), whole.clone()], 4).single_is_whole);
-        assert!(!Forms::fastest(&[rows, whole], 1).single_is_whole);
+        let rows = family(Single::Row, &[(1, 10)]);
+        let whole = family(Single::Whole, &[(1, 12), (2, 13), (4, 14)]);
+        assert_eq!(Forms::fastest(&[rows.clone(), whole.clone()], 4).single, Single::Whole);
+        assert_eq!(Forms::fastest(&[rows, whole], 1).single, Single::Row);
     }
 
     proptest! {
         #[test]
         fn cuts_add_up(sizes in prop::collection::vec((2usize..20, 1u64..100), 0..4), rows_max in 1usize..40, rows in 0usize..200) {
             let sizes: Vec<_> = std::iter::once((1, 5)).chain(sizes).collect();
-            let forms = Forms::fastest(&[family(false, &sizes)], rows_max);
+            let forms = Forms::fastest(&[family(Single::Row, &sizes)], rows_max);
             let cut = forms.cut(rows);
             prop_assert_eq!(cut.iter().sum::<usize>(), rows);
             prop_assert!(cut.iter().all(|size| sizes.iter().any(|(known, _)| known == size)));

@@ -63,11 +63,7 @@ fn served_types(declared: &Declared) -> Result<(), EngineError> {
 }
 
 /// The signature with the shapes that outputs do not declare.
-fn signature(
-    declared: Declared,
-    source: &Source,
-    symbolic: Option<&TypedModel>,
-) -> Result<Signature, EngineError> {
+fn signature(declared: Declared, source: &Source, symbolic: Option<&TypedModel>) -> Result<Signature, EngineError> {
     let sample = match symbolic {
         Some(_) => None,
         None => sample(source, 1),
@@ -78,7 +74,9 @@ fn signature(
         let fact = sample.and_then(|typed| typed.output_fact(position).ok());
         if let Some(fact) = fact.filter(|fact| !convert::agrees(fact.datum_type, dtype)) {
             let made = fact.datum_type;
-            return Err(EngineError::InvalidModel(format!("output {name:?} declares {dtype}, its operator makes {made:?}")));
+            return Err(EngineError::InvalidModel(format!(
+                "output {name:?} declares {dtype}, its operator makes {made:?}"
+            )));
         }
         // Only a symbolic model says which extents are free.
         let inferred = symbolic.and_then(|typed| typed.output_fact(position).ok());
@@ -116,7 +114,9 @@ fn merging(source: &Source, signature: &Signature, original: &[(String, String)]
     };
     match proof {
         Ok(()) => Merging::Rows,
-        Err(Obstacle { node, operator, reason }) => Merging::Alone { operator: onnx_name(&node, operator, original), reason },
+        Err(Obstacle { node, operator, reason }) => {
+            Merging::Alone { operator: onnx_name(&node, operator, original), reason }
+        }
     }
 }
 
@@ -127,7 +127,8 @@ fn typed_twice(source: &Source) -> Result<[TypedModel; 2], String> {
     if symbolic.is_ok() || !has_other_free_axes(&source.inputs) {
         return symbolic;
     }
-    let tried = OTHER_EXTENTS.iter().find_map(|&other| typed(BATCHES.map(|batch| Extents::BatchAndOthers(batch, other))).ok());
+    let tried =
+        OTHER_EXTENTS.iter().find_map(|&other| typed(BATCHES.map(|batch| Extents::BatchAndOthers(batch, other))).ok());
     tried.map_or(symbolic, Ok)
 }
 
@@ -170,7 +171,7 @@ fn prepared(
     if fixed || sample(&source, 1).is_none() {
         return Err(unprepared(&error, original));
     }
-    let shapes = Shapes::PerShape(PerShape::new(source, options.shape_plans_max));
+    let shapes = Shapes::PerShape(Box::new(PerShape::new(source, options.shape_plans_max)));
     let model = Model { signature, merging, shapes };
     try_out(&model)?;
     Ok((model, format!("one plan per input shape, because a plan for all fails: {error}")))
@@ -213,7 +214,9 @@ fn names(graph: &GraphProto) -> Vec<(String, String)> {
 }
 
 fn onnx_name(node: &str, operator: String, original: &[(String, String)]) -> String {
-    let found = original.iter().find(|(name, _)| node.strip_prefix(name.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')));
+    let found = original.iter().find(|(name, _)| {
+        node.strip_prefix(name.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    });
     match found {
         Some((_, shown)) => shown.clone(),
         None if node.is_empty() => operator,
@@ -224,4 +227,3 @@ fn onnx_name(node: &str, operator: String, original: &[(String, String)]) -> Str
 /// Extents tried for free axes besides the batch, where tract needs them concrete to follow the rest. Multiples of 32
 /// first: images that are halved five times need them.
 const OTHER_EXTENTS: [usize; 5] = [64, 320, 48, 100, 16];
-

@@ -91,7 +91,11 @@ fn walk(models: [&TypedModel; 2], inputs: &[Carry]) -> Result<Vec<Carry>, Obstac
             carries.insert(OutletId::new(id, slot), carry);
         }
     }
-    first.outputs.iter().map(|outlet| carries.get(outlet).copied().ok_or_else(|| structure("an output has no source"))).collect()
+    first
+        .outputs
+        .iter()
+        .map(|outlet| carries.get(outlet).copied().ok_or_else(|| structure("an output has no source")))
+        .collect()
 }
 
 fn node_carries(
@@ -100,9 +104,8 @@ fn node_carries(
     carries: &HashMap<OutletId, Carry>,
 ) -> Result<Vec<Carry>, Obstacle> {
     let node = nodes[0];
-    let outputs: Vec<Vec<Extent>> = (0..node.outputs.len())
-        .map(|slot| extents(&node.outputs[slot].fact, &nodes[1].outputs[slot].fact))
-        .collect();
+    let outputs: Vec<Vec<Extent>> =
+        (0..node.outputs.len()).map(|slot| extents(&node.outputs[slot].fact, &nodes[1].outputs[slot].fact)).collect();
     if let Some(constants) = constants(nodes, &outputs) {
         return Ok(constants);
     }
@@ -183,11 +186,7 @@ fn extents(first: &TypedFact, second: &TypedFact) -> Vec<Extent> {
 }
 
 /// A loop keeps rows apart when its body does, for carries of its state that are the same before and after a round.
-fn scan_carries(
-    node: &TypedNode,
-    scans: [&Scan; 2],
-    inputs: &[Input],
-) -> Result<Vec<Carry>, Obstacle> {
+fn scan_carries(node: &TypedNode, scans: [&Scan; 2], inputs: &[Input]) -> Result<Vec<Carry>, Obstacle> {
     let scan = scans[0];
     let mut body_inputs: Vec<Carry> = inputs.iter().map(|input| input.carry).collect();
     if body_inputs.contains(&Carry::Count) {

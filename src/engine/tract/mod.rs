@@ -7,6 +7,7 @@ mod load;
 mod merging;
 mod parts;
 mod plan;
+mod probe;
 mod refuse;
 mod rewrite;
 mod rules;

@@ -4,9 +4,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
-use tract_onnx::tract_hir::internal::{TVec, TValue};
+use tract_onnx::tract_hir::internal::{TValue, TVec};
 
-use super::forms::Forms;
+use super::forms::{Forms, Single};
 use super::shapes::Shapes;
 use super::{convert, warm_up};
 use crate::engine::batch::scatter;
@@ -79,7 +79,8 @@ impl TractPlan {
             let started = Instant::now();
             let entry = if batch.rows.len() == 1 { None } else { Some(batch.entry(position)) };
             let inputs = &entry.as_ref().unwrap_or(batch).inputs;
-            let values = inputs.iter().map(|input| convert::gather(input, &input.shape, 0)).collect::<Result<_, _>>()?;
+            let values =
+                inputs.iter().map(|input| convert::gather(input, &input.shape, 0, 1)).collect::<Result<_, _>>()?;
             let gathered = Instant::now();
             let shapes: SmallVec<[Shape; 4]> = inputs.iter().map(|input| input.shape.clone()).collect();
             let outputs = self.model.run(Form::Whole, &shapes, values)?;
@@ -105,7 +106,7 @@ impl TractPlan {
         let mut pieces = Vec::with_capacity(sizes.len());
         let mut from = 0;
         for &size in &sizes {
-            pieces.push(Piece::gather(batch, from, size, forms)?);
+            pieces.push(Piece::gather(&batch.inputs, from, size, forms.single)?);
             from += size;
         }
         let gathered = Instant::now();
@@ -136,29 +137,33 @@ pub(super) enum Form {
 /// Rows that run together.
 pub(super) struct Piece {
     form: Form,
+    rows: usize,
+    /// As they are run: a row that runs as a pair has two.
     shapes: SmallVec<[Shape; 4]>,
     values: TVec<TValue>,
 }
 
 impl Piece {
-    fn gather(batch: &Batch, from: usize, rows: usize, forms: &Forms) -> Result<Self, EngineError> {
-        let form = if rows == 1 && !forms.single_is_whole { Form::Row } else { Form::Whole };
-        Self::of(&batch.inputs, from, rows, form)
-    }
-
-    pub(super) fn of(inputs: &[BatchInput], from: usize, rows: usize, form: Form) -> Result<Self, EngineError> {
-        let shapes: SmallVec<[Shape; 4]> = inputs.iter().map(|input| input.shape.with_rows(rows)).collect();
-        let values = inputs.iter().zip(&shapes).map(|(input, shape)| convert::gather(input, shape, from));
-        Ok(Self { form, values: values.collect::<Result<_, _>>()?, shapes })
+    pub(super) fn gather(inputs: &[BatchInput], from: usize, rows: usize, single: Single) -> Result<Self, EngineError> {
+        let form = if rows == 1 && single == Single::Row { Form::Row } else { Form::Whole };
+        let times = if rows == 1 && single == Single::Pair { 2 } else { 1 };
+        let shapes: SmallVec<[Shape; 4]> = inputs.iter().map(|input| input.shape.with_rows(rows * times)).collect();
+        let values = inputs.iter().zip(&shapes).map(|(input, shape)| convert::gather(input, shape, from, times));
+        Ok(Self { form, rows, values: values.collect::<Result<_, _>>()?, shapes })
     }
 
     pub(super) fn run(self, model: &Model) -> Result<Vec<Tensor>, EngineError> {
-        let rows = self.shapes.first().map_or(1, |shape| shape.rows());
-        let outputs = model.outputs(model.run(self.form, &self.shapes, self.values)?)?;
-        match outputs.iter().find(|output| output.shape().is_empty() || output.shape().rows() != rows) {
-            Some(odd) => Err(EngineError::Failed(format!("{rows} rows went in, shape {} came out", odd.shape()))),
-            None => Ok(outputs),
+        let run = self.shapes.first().map_or(1, |shape| shape.rows());
+        let mut outputs = model.outputs(model.run(self.form, &self.shapes, self.values)?)?;
+        if let Some(odd) = outputs.iter().find(|output| output.shape().is_empty() || output.shape().rows() != run) {
+            return Err(EngineError::Failed(format!("{run} rows went in, shape {} came out", odd.shape())));
         }
+        if run != self.rows {
+            for output in &mut outputs {
+                *output = output.split_rows(&[self.rows, run - self.rows]).swap_remove(0);
+            }
+        }
+        Ok(outputs)
     }
 }
 
@@ -204,7 +209,8 @@ impl Model {
             if spec.dtype != input.dtype {
                 return wrong(format!("expected {}, got {}", spec.dtype, input.dtype));
             }
-            let expected = input.shape.element_count().zip(input.dtype.size()).and_then(|(n, size)| n.checked_mul(size));
+            let expected =
+                input.shape.element_count().zip(input.dtype.size()).and_then(|(n, size)| n.checked_mul(size));
             let got = input.pieces.iter().map(bytes::Bytes::len).sum();
             if expected != Some(got) {
                 return wrong(format!("shape {} of {} does not have {got} bytes", input.shape, input.dtype));
@@ -248,7 +254,15 @@ fn run_shared(model: &Arc<Model>, pieces: Vec<Piece>, cores: &Cores) -> Result<V
     cores.for_each(count, Arc::new(move |position| shared.run(position)));
     let lost = || EngineError::Failed("a part of the batch was not run".into());
     // A core may still hold the work for a moment after its last piece; the outputs are taken out of it, not it.
-    (0..count).map(|position| work.outputs[position].get().cloned().unwrap_or_else(|| Err(lost().to_string())).map_err(EngineError::Failed)).collect()
+    (0..count)
+        .map(|position| {
+            work.outputs[position]
+                .get()
+                .cloned()
+                .unwrap_or_else(|| Err(lost().to_string()))
+                .map_err(EngineError::Failed)
+        })
+        .collect()
 }
 
 struct Shared {

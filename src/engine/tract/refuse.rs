@@ -25,7 +25,8 @@ pub(super) fn check(graph: &GraphProto, onnx: &Onnx, elements_max: u64) -> Resul
 
 /// An operator with its domain, where that is not the standard one, and the node's name.
 pub(super) fn shown(node: &NodeProto) -> String {
-    let name = if node.name.is_empty() { node.output.first().map(String::as_str).unwrap_or_default() } else { &node.name };
+    let name =
+        if node.name.is_empty() { node.output.first().map(String::as_str).unwrap_or_default() } else { &node.name };
     match node.domain.as_str() {
         "" | "ai.onnx" => format!("{} {name}", node.op_type),
         domain => format!("{domain}:{} {name}", node.op_type),
@@ -61,9 +62,8 @@ fn answered_right(node: &NodeProto) -> Result<(), String> {
                 "GRU" => &["sigmoid", "tanh"],
                 _ => &["sigmoid", "tanh", "tanh"],
             };
-            let given = proto::attribute(node, "activations").map(|a| {
-                a.strings.iter().map(|s| String::from_utf8_lossy(s).to_lowercase()).collect::<Vec<_>>()
-            });
+            let given = proto::attribute(node, "activations")
+                .map(|a| a.strings.iter().map(|s| String::from_utf8_lossy(s).to_lowercase()).collect::<Vec<_>>());
             if given.is_some_and(|given| given != usual) {
                 return Err(format!("only the activations {usual:?} are served"));
             }
@@ -79,13 +79,16 @@ fn answered_right(node: &NodeProto) -> Result<(), String> {
                 .any(|directions| directions.ints.contains(&1));
             if reversed { Err("reverse directions would be answered wrongly".into()) } else { Ok(()) }
         }
-        "AveragePool" => match proto::int_or(node, "ceil_mode", 0) == 1 && proto::int_or(node, "count_include_pad", 0) == 1 {
-            true => Err("ceil_mode with count_include_pad would be answered wrongly".into()),
-            false => Ok(()),
-        },
+        "AveragePool" => {
+            match proto::int_or(node, "ceil_mode", 0) == 1 && proto::int_or(node, "count_include_pad", 0) == 1 {
+                true => Err("ceil_mode with count_include_pad would be answered wrongly".into()),
+                false => Ok(()),
+            }
+        }
         "TreeEnsembleClassifier" => {
             // With two classes and weights for one of them, the label would be taken before the other is computed.
-            let labels = ["classlabels_int64s", "classlabels_strings"].iter().filter_map(|name| proto::attribute(node, name));
+            let labels =
+                ["classlabels_int64s", "classlabels_strings"].iter().filter_map(|name| proto::attribute(node, name));
             let classes = labels.map(|labels| labels.ints.len() + labels.strings.len()).max().unwrap_or(0);
             let weighted = proto::attribute(node, "class_ids").map(|ids| ids.ints.as_slice()).unwrap_or_default();
             match classes < 3 && weighted.iter().all(|id| *id == 0) {
@@ -111,15 +114,29 @@ fn bounded(node: &NodeProto, constants: &HashMap<&str, &TensorProto>, elements_m
 
 /// Operators of domain ai.onnx.ml.
 const CLASSICAL: [&str; 6] = [
-    "ArrayFeatureExtractor", "CategoryMapper", "LinearClassifier", "LinearRegressor", "Normalizer",
+    "ArrayFeatureExtractor",
+    "CategoryMapper",
+    "LinearClassifier",
+    "LinearRegressor",
+    "Normalizer",
     "TreeEnsembleClassifier",
 ];
 
 /// Operators of domain com.microsoft.
 const CONTRIBUTED: [&str; 13] = [
-    "BiasGelu", "FastGelu", "GatherBlockQuantized", "Gelu", "GroupQueryAttention", "MatMulNBits", "MultiHeadAttention",
-    "QuickGelu", "RotaryEmbedding", "SimplifiedLayerNormalization", "SkipLayerNormalization",
-    "SkipSimplifiedLayerNormalization", "Trilu",
+    "BiasGelu",
+    "FastGelu",
+    "GatherBlockQuantized",
+    "Gelu",
+    "GroupQueryAttention",
+    "MatMulNBits",
+    "MultiHeadAttention",
+    "QuickGelu",
+    "RotaryEmbedding",
+    "SimplifiedLayerNormalization",
+    "SkipLayerNormalization",
+    "SkipSimplifiedLayerNormalization",
+    "Trilu",
 ];
 
 /// Those that the standard domain has too, or that exporters write there.
@@ -130,8 +147,8 @@ const EXPANDING: [(&str, usize); 3] = [("ConstantOfShape", 0), ("Expand", 1), ("
 
 #[cfg(test)]
 mod tests {
-    use tract_onnx::pb::attribute_proto::AttributeType;
     use tract_onnx::pb::AttributeProto;
+    use tract_onnx::pb::attribute_proto::AttributeType;
 
     use super::*;
     use crate::engine::proto::{int, ints, longs, node};
@@ -177,7 +194,8 @@ mod tests {
             check(op_type, text("direction", "forward"), None);
             check(op_type, text("direction", "reverse"), Some("direction \"reverse\" would be answered wrongly"));
             check(op_type, text("direction", "bidirectional"), Some("would be answered wrongly"));
-            let relu = AttributeProto { name: "activations".into(), strings: vec![b"Relu".to_vec()], ..Default::default() };
+            let relu =
+                AttributeProto { name: "activations".into(), strings: vec![b"Relu".to_vec()], ..Default::default() };
             check(op_type, relu, Some("only the activations"));
             check(op_type, int("clip", 1), Some("clip"));
         }

@@ -5,8 +5,8 @@
 //! softmax calls the axis it sums over elementwise).
 
 use tract_onnx::tract_core::ops::array::{
-    CumSum, Gather, GatherElements, GatherNd, MultiBroadcastTo, OneHot, Pad, ScatterElements, Slice, StridedSlice, Tile,
-    Topk, Trilu, TypedConcat,
+    CumSum, Gather, GatherElements, GatherNd, MultiBroadcastTo, OneHot, Pad, ScatterElements, Slice, StridedSlice,
+    Tile, Topk, Trilu, TypedConcat,
 };
 use tract_onnx::tract_core::ops::binary::TypedBinOp;
 use tract_onnx::tract_core::ops::cast::Cast;

@@ -15,7 +15,7 @@ pub(super) enum Shapes {
         /// The same with one row, which tract can optimise further.
         row: Option<Runner>,
     },
-    PerShape(PerShape),
+    PerShape(Box<PerShape>),
 }
 
 impl Shapes {

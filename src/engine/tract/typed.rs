@@ -149,3 +149,16 @@ type TractError = tract_onnx::prelude::TractError;
 
 /// Characters of tract's message that are passed on.
 const MESSAGE_CHARS_MAX: usize = 400;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn panics_and_long_messages_are_tamed() {
+        let panicked = guarded::<()>(|| panic!("index {} is out of range", 7));
+        assert_eq!(panicked, Err("tract panicked: index 7 is out of range".into()));
+        let long = guarded::<()>(|| Err(TractError::msg("é\n".repeat(1000)))).unwrap_err();
+        assert_eq!(long.chars().count(), MESSAGE_CHARS_MAX + 3);
+    }
+}

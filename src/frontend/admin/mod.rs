@@ -1,14 +1,14 @@
 //! The operators' listener: metrics, health, metadata and control. No inference.
 
+use axum::Router;
 use axum::extract::State;
 use axum::response::Response;
-use axum::Router;
 use axum::routing::{get, post};
 use http::StatusCode;
 use tokio::sync::mpsc;
 
-use super::rest::{admin_router, fallbacks};
 use super::Frontend;
+use super::rest::{admin_router, fallbacks};
 
 /// What the reload route asks for; the answer goes back over the channel in it.
 pub type ReloadRequest = tokio::sync::oneshot::Sender<Result<ReloadReport, String>>;

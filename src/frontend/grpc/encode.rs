@@ -55,7 +55,7 @@ fn as_wished(name: &str, tensor: Tensor, answer: &Answer, wishes: &[OutputWish])
     let Some(classes) = wishes.iter().find(|wish| wish.name == name).and_then(|wish| wish.classes) else {
         return Ok(tensor);
     };
-    let labels = answer.variant.settings.labels.get(name).map_or(&[][..], |labels| labels);
+    let labels = answer.variant.settings.labels.get(name).map_or(&[][..], |labels| &labels.names);
     classification::classify(&tensor, classes, answer.variant.signature.is_batched(), labels)
 }
 

@@ -16,8 +16,8 @@ use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 
 use crate::error::ErrorCode;
-use crate::frontend::config::LimitsConfig;
 use crate::frontend::Refusal;
+use crate::frontend::config::LimitsConfig;
 
 /// A content coding that both sides speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,13 +117,19 @@ async fn collect(mut body: Body, announced: Option<usize>, max: usize) -> Result
     Ok(first.unwrap_or_else(|| joined.freeze()))
 }
 
-fn request_coding(headers: &HeaderMap) -> Result<Option<Coding>, Refusal> {
+/// The coding a request came in.
+///
+/// # Errors
+/// When it is none that is spoken here.
+pub(super) fn request_coding(headers: &HeaderMap) -> Result<Option<Coding>, Refusal> {
     let Some(value) = headers.get(header::CONTENT_ENCODING) else { return Ok(None) };
     match value.to_str().unwrap_or_default().trim() {
         "" | "identity" => Ok(None),
         "gzip" | "x-gzip" => Ok(Some(Coding::Gzip)),
         "deflate" => Ok(Some(Coding::Deflate)),
-        other => Err(Refusal::invalid(format!("content-encoding {other:?} is not supported, expected gzip or deflate"))),
+        other => {
+            Err(Refusal::invalid(format!("content-encoding {other:?} is not supported, expected gzip or deflate")))
+        }
     }
 }
 

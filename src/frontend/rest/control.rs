@@ -152,7 +152,9 @@ fn log_value(key: &str, value: Value) -> Result<LogValue, Refusal> {
         Value::Bool(flag) => Ok(LogValue::Flag(flag)),
         Value::String(text) => Ok(LogValue::Text(text)),
         Value::Number(number) if number.is_i64() => Ok(LogValue::Number(number.as_i64().unwrap_or(0))),
-        other => Err(Refusal::invalid(format!("log setting {key:?} expects a boolean, a number or a string, got {other}"))),
+        other => {
+            Err(Refusal::invalid(format!("log setting {key:?} expects a boolean, a number or a string, got {other}")))
+        }
     }
 }
 

@@ -54,7 +54,9 @@ pub(super) fn call(head: Head, body: &Bytes, limits: &LimitsConfig) -> Result<Ca
 pub(super) fn raw_call(head: Head, body: Bytes, variant: &Variant) -> Result<Call, Refusal> {
     let [spec] = variant.signature.inputs.as_slice() else {
         let count = variant.signature.inputs.len();
-        return Err(Refusal::invalid(format!("a raw binary request needs a model with one input, this one has {count}")));
+        return Err(Refusal::invalid(format!(
+            "a raw binary request needs a model with one input, this one has {count}"
+        )));
     };
     let (tensor, name) = (raw_tensor(spec, body, variant.merges())?, spec.name.clone());
     // All outputs come back in binary form.
@@ -110,7 +112,9 @@ fn tensors(inputs: Vec<JsonInput>, mut binary: Bytes) -> Result<Vec<NamedTensor>
             }
             (Some(size), None) if size > binary.len() => {
                 let left = binary.len();
-                return Err(Refusal::invalid(format!("input {name:?} has binary_data_size {size}, {left} bytes are left")));
+                return Err(Refusal::invalid(format!(
+                    "input {name:?} has binary_data_size {size}, {left} bytes are left"
+                )));
             }
             (Some(size), None) => binary.split_to(size),
             (None, Some(values)) => values.into(),
@@ -121,7 +125,9 @@ fn tensors(inputs: Vec<JsonInput>, mut binary: Bytes) -> Result<Vec<NamedTensor>
     }
     if !binary.is_empty() {
         let left = binary.len();
-        return Err(Refusal::invalid(format!("unexpected additional input data: {left} bytes are left after the last input")));
+        return Err(Refusal::invalid(format!(
+            "unexpected additional input data: {left} bytes are left after the last input"
+        )));
     }
     Ok(named)
 }

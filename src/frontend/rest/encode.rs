@@ -70,7 +70,7 @@ impl Output {
         let tensor = match wish.and_then(|wish| wish.classes) {
             None => named.tensor.clone(),
             Some(classes) => {
-                let labels = answer.variant.settings.labels.get(&named.name).map_or(&[][..], |labels| labels);
+                let labels = answer.variant.settings.labels.get(&named.name).map_or(&[][..], |labels| &labels.names);
                 let batched = answer.variant.signature.is_batched();
                 classification::classify(&named.tensor, classes, batched, labels)?
             }
@@ -94,7 +94,8 @@ fn refuse_what_json_cannot_hold(name: &str, tensor: &Tensor) -> Result<(), Refus
         DType::F32 => bytes.as_chunks().0.iter().all(|b| f32::from_le_bytes(*b).is_finite()),
         DType::F64 => bytes.as_chunks().0.iter().all(|b| f64::from_le_bytes(*b).is_finite()),
         DType::F16 | DType::Bf16 => {
-            let message = format!("output {name:?} is {}, which JSON does not define; ask for binary_data", tensor.dtype());
+            let message =
+                format!("output {name:?} is {}, which JSON does not define; ask for binary_data", tensor.dtype());
             return Err(Refusal::invalid(message));
         }
         DType::Bytes => tensor.elements().all(|element| std::str::from_utf8(element).is_ok()),

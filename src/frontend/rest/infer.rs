@@ -85,10 +85,15 @@ fn json_length(text: &str) -> Result<usize, Refusal> {
 
 /// Clients send JSON under many names, or under none; what is certainly something else is refused.
 fn unsupported_media(headers: &HeaderMap) -> Option<String> {
+    if let Err(refusal) = body::request_coding(headers) {
+        return Some(refusal.message);
+    }
     let given = headers.get(header::CONTENT_TYPE)?.to_str().unwrap_or("?");
     let kind = given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let known = kind.is_empty() || ACCEPTED_MEDIA.contains(&kind.as_str()) || kind.ends_with("+json");
-    (!known).then(|| format!("content-type {given:?} is not supported, expected application/json or application/octet-stream"))
+    (!known).then(|| {
+        format!("content-type {given:?} is not supported, expected application/json or application/octet-stream")
+    })
 }
 
 fn response(encoded: Encoded, coding: Option<body::Coding>) -> Response {

@@ -14,7 +14,7 @@ use crate::tensor::{DType, Shape};
 
 /// The parts of a request's JSON.
 #[derive(Debug, Default)]
-pub(super) struct JsonRequest {
+pub struct JsonRequest {
     pub id: Option<String>,
     pub parameters: Vec<(String, Value)>,
     pub inputs: Option<Vec<JsonInput>>,
@@ -22,7 +22,7 @@ pub(super) struct JsonRequest {
 }
 
 #[derive(Debug)]
-pub(super) struct JsonInput {
+pub struct JsonInput {
     pub name: String,
     pub dtype: DType,
     pub shape: Shape,
@@ -32,14 +32,14 @@ pub(super) struct JsonInput {
 }
 
 #[derive(Debug)]
-pub(super) struct JsonOutput {
+pub struct JsonOutput {
     pub name: String,
     pub parameters: Vec<(String, Value)>,
 }
 
 /// # Errors
 /// When the text is no JSON object of this form, or passes a limit; the message says where.
-pub(super) fn parse(text: &[u8], limits: &LimitsConfig) -> Result<JsonRequest, serde_json::Error> {
+pub fn parse(text: &[u8], limits: &LimitsConfig) -> Result<JsonRequest, serde_json::Error> {
     let mut deserializer = serde_json::Deserializer::from_slice(text);
     // Depth is counted by the seeds below, against the configured limit.
     let context = Context { limits, text_length: text.len() };

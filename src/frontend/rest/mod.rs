@@ -8,7 +8,7 @@ mod control;
 mod decode;
 mod encode;
 mod infer;
-mod json_request;
+pub mod json_request;
 mod json_values;
 mod models;
 mod nonfinite;

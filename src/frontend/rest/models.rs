@@ -66,7 +66,10 @@ pub(super) async fn metadata(
     })))
 }
 
-pub(super) async fn config(State(frontend): State<Frontend>, Path(selector): Path<Selector>) -> Result<Response, Refusal> {
+pub(super) async fn config(
+    State(frontend): State<Frontend>,
+    Path(selector): Path<Selector>,
+) -> Result<Response, Refusal> {
     let variant = find(&frontend, &selector)?;
     Ok(respond::json(&triton::to_json(&triton::model_config(&variant))))
 }

@@ -4,14 +4,13 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use super::alone::ServedAlone;
 use super::batching_defaults::BatchingConfig;
 use super::declared::{BatchAxis, Declared, DeclaredTensor, Labels};
 use super::error::{ConfigError, LoadError};
 use super::files::{self, TEXT_BYTES_MAX};
-use super::settings::{BatchSettings, ModelSettings, Reshape};
+use super::settings::{BatchSettings, ClassLabels, ModelSettings, Reshape};
 use super::shapes::{self, Described};
 use crate::engine::{Merging, Plan, Signature, TensorSpec};
 
@@ -182,7 +181,7 @@ fn labels(
     declared: &BTreeMap<String, Labels>,
     signature: &Signature,
     folder: Option<&Path>,
-) -> Result<BTreeMap<String, Arc<[String]>>, LoadError> {
+) -> Result<BTreeMap<String, ClassLabels>, LoadError> {
     let mut labels = BTreeMap::new();
     for (output, given) in declared {
         if signature.output(output).is_none() {
@@ -190,12 +189,13 @@ fn labels(
             let problem = format!("expected one of the model's outputs, {}, got {output:?}", known.join(", "));
             return Err(ConfigError::field("", "labels", problem).into());
         }
-        let list: Arc<[String]> = match given {
-            Labels::Given(list) => list.as_slice().into(),
+        let list = match given {
+            Labels::Given(list) => ClassLabels { names: list.as_slice().into(), file: String::new() },
             Labels::File(name) => {
                 let text = folder.map(|folder| files::read_text(folder, name, TEXT_BYTES_MAX)).transpose()?.flatten();
                 let missing = || LoadError::File { file: name.clone(), reason: "the labels file is missing".into() };
-                text.ok_or_else(missing)?.lines().map(|line| line.trim().to_owned()).collect()
+                let names = text.ok_or_else(missing)?.lines().map(|line| line.trim().to_owned()).collect();
+                ClassLabels { names, file: name.clone() }
             }
         };
         labels.insert(output.clone(), list);

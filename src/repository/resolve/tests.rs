@@ -160,6 +160,6 @@ fn labels_come_from_the_models_folder() {
     std::fs::write(folder.path().join("labels.txt"), "cat \r\ndog\n").unwrap();
     let declared = manifest::read("[[outputs]]\nname = 'y'\nlabels_file = 'labels.txt'").unwrap();
     let resolved = resolve_declared("rows n,2", declared, Some(folder.path())).unwrap();
-    let labels: BTreeSet<&str> = resolved.settings.labels["y"].iter().map(String::as_str).collect();
+    let labels: BTreeSet<&str> = resolved.settings.labels["y"].names.iter().map(String::as_str).collect();
     assert_eq!(labels, ["cat", "dog"].into());
 }

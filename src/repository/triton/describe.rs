@@ -39,6 +39,7 @@ pub fn model_config(variant: &Variant) -> ModelConfig {
         data_type: data_type_of(spec.dtype),
         dims: shape(spec),
         reshape: reshape(&spec.name),
+        label_filename: settings.labels.get(&spec.name).map(|labels| labels.file.clone()).unwrap_or_default(),
         ..ModelOutput::default()
     });
     let batching = || SchedulingChoice::DynamicBatching(dynamic_batching(&settings.batching));

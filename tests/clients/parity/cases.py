@@ -81,6 +81,12 @@ CASES = {
     ("open_nsfw", "2 images"): lambda: pixels("input:0", 2, 224, 224, 3, low=-120, high=130),
 }
 
+# int8 networks whose answers are compared on their last quantisation grid: two steps of it, as far as the
+# oracle's own optimisation levels lie apart. smart_turn: a step of 0.0394 before a sigmoid of slope <= 1/4.
+INT8_BOUNDS = {
+    "smart_turn": 2 * 0.0394 / 4,
+}
+
 # Models that are refused at load -> what the reason must name.
 REFUSALS = {
     "silero_vad": "If",

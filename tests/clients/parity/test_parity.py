@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tritonclient.http
 
-from parity.cases import CASES, LENETS, LENETS_INT8, REFUSALS, digits
+from parity.cases import CASES, INT8_BOUNDS, LENETS, LENETS_INT8, REFUSALS, digits
 from wires import RestWire
 
 ABSOLUTE = 1e-4
@@ -22,7 +22,7 @@ def test_answers_equal_the_oracle(parity_wire, oracle, model, case):
     expected = oracle(model, inputs)
     got = parity_wire.infer(model, inputs, list(expected))
     for name, values in expected.items():
-        assert_close(got[name], values, f"{model} {name}")
+        assert_close(got[name], values, f"{model} {name}", INT8_BOUNDS.get(model, ABSOLUTE))
 
 
 def test_silero_with_the_state_kept_by_the_client(parity_wire, oracle):
@@ -103,10 +103,10 @@ def classes(wire, oracle, model: str, pictures: np.ndarray, rows: int = ROWS) ->
     return np.concatenate(ours), np.concatenate(theirs)
 
 
-def assert_close(got: np.ndarray, expected: np.ndarray, what: str) -> None:
+def assert_close(got: np.ndarray, expected: np.ndarray, what: str, absolute: float = ABSOLUTE) -> None:
     assert got.shape == expected.shape and got.dtype == expected.dtype, what
     if expected.dtype == np.float32:
-        bound = ABSOLUTE + RELATIVE * np.abs(expected)
+        bound = absolute + RELATIVE * np.abs(expected)
         worst = (np.abs(got - expected) - bound).max()
         assert worst <= 0, f"{what}: off by {np.abs(got - expected).max():.2e}"
     else:

@@ -47,7 +47,8 @@ pub(super) fn strip_zip_maps(graph: &mut GraphProto) {
     };
     for position in last {
         let zip = &graph.node[position];
-        let labels = ["classlabels_int64s", "classlabels_strings"].iter().filter_map(|name| proto::attribute(zip, name));
+        let labels =
+            ["classlabels_int64s", "classlabels_strings"].iter().filter_map(|name| proto::attribute(zip, name));
         let classes = labels.map(|labels| labels.ints.len() + labels.strings.len()).max().unwrap_or(0);
         let (input, output) = (zip.input.first().cloned().unwrap_or_default(), zip.output[0].clone());
         graph.node[position] = proto::node("Identity", &[&input], &[&output], vec![]);

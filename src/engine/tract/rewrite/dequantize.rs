@@ -109,6 +109,20 @@ fn arithmetic(node: &NodeProto) -> Vec<NodeProto> {
 
 /// Operators after which tract's table, or its own quantised form, was seen to be right.
 const SAFE: [&str; 16] = [
-    "Relu", "Sigmoid", "Tanh", "LeakyRelu", "HardSigmoid", "HardSwish", "Elu", "Selu", "Erf", "Clip", "Identity",
-    "Reshape", "Flatten", "Transpose", "MaxPool", "Squeeze",
+    "Relu",
+    "Sigmoid",
+    "Tanh",
+    "LeakyRelu",
+    "HardSigmoid",
+    "HardSwish",
+    "Elu",
+    "Selu",
+    "Erf",
+    "Clip",
+    "Identity",
+    "Reshape",
+    "Flatten",
+    "Transpose",
+    "MaxPool",
+    "Squeeze",
 ];

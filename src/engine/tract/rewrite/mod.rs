@@ -1,8 +1,8 @@
 //! Changes to an ONNX graph before tract sees it: operators tract lacks become ones it has, and patterns it is known to
 //! answer wrongly are broken up. Every rewrite keeps the values of the graph's outputs.
 
-mod dequantize;
 mod classifier;
+mod dequantize;
 mod integer_product;
 mod sparse;
 

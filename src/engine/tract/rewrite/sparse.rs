@@ -19,10 +19,13 @@ pub(super) fn densify(graph: &mut GraphProto, bytes_max: u64) -> Result<(), Engi
 fn dense(sparse: SparseTensorProto, left: &mut u64) -> Result<TensorProto, String> {
     let (values, indices) = (sparse.values.ok_or("it has no values")?, sparse.indices.ok_or("it has no indices")?);
     let stored = values.dims.first().and_then(|&n| usize::try_from(n).ok()).ok_or("its values are no list")?;
-    let extents: Vec<u64> = sparse.dims.iter().map(|&d| u64::try_from(d)).collect::<Result<_, _>>().map_err(|_| "an extent is negative")?;
-    let count = extents.iter().try_fold(1u64, |product, &extent| product.checked_mul(extent)).ok_or("it is too large")?;
-    let width = if stored == 0 { 0 } else { values.raw_data.len() / stored };
-    let needed = count.checked_mul(width as u64).filter(|needed| *needed <= *left).ok_or("it is too large when dense")?;
+    let extents: Vec<u64> =
+        sparse.dims.iter().map(|&d| u64::try_from(d)).collect::<Result<_, _>>().map_err(|_| "an extent is negative")?;
+    let count =
+        extents.iter().try_fold(1u64, |product, &extent| product.checked_mul(extent)).ok_or("it is too large")?;
+    let width = values.raw_data.len().checked_div(stored).unwrap_or(0);
+    let needed =
+        count.checked_mul(width as u64).filter(|needed| *needed <= *left).ok_or("it is too large when dense")?;
     *left -= needed;
     let mut raw_data = vec![0; usize::try_from(needed).map_err(|_| "it is too large")?];
     let positions: Vec<i64> = indices.raw_data.as_chunks().0.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect();
@@ -39,7 +42,13 @@ fn dense(sparse: SparseTensorProto, left: &mut u64) -> Result<TensorProto, Strin
         let at = at.ok_or_else(|| format!("index {position:?} is outside of {extents:?}"))? * width;
         raw_data[at..at + width].copy_from_slice(value);
     }
-    Ok(TensorProto { name: values.name, dims: sparse.dims, data_type: values.data_type, raw_data, ..TensorProto::default() })
+    Ok(TensorProto {
+        name: values.name,
+        dims: sparse.dims,
+        data_type: values.data_type,
+        raw_data,
+        ..TensorProto::default()
+    })
 }
 
 /// The position of an element, or nothing when it is outside.

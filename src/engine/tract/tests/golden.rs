@@ -88,7 +88,8 @@ fn answers_are_onnx_runtimes_however_rows_are_cut() {
         let (_, pairs) = execute(plan, cut(&[rows - 1, 1]), false);
         let pairs = pairs.unwrap().shares;
         for (output, expected) in expected.iter().enumerate() {
-            let bytes = |shares: &[Share]| shares.iter().flat_map(|share| share[output].bytes().to_vec()).collect::<Vec<_>>();
+            let bytes =
+                |shares: &[Share]| shares.iter().flat_map(|share| share[output].bytes().to_vec()).collect::<Vec<_>>();
             assert_eq!(bytes(&single), bytes(&pairs), "{}: company changes bits", golden.model);
             let joined = Tensor::new(expected.dtype(), expected.shape().clone(), bytes(&single).into()).unwrap();
             close(&golden.model, &joined, expected);

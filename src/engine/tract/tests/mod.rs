@@ -27,7 +27,11 @@ fn values(tensor: &Tensor) -> Vec<f32> {
 }
 
 /// Runs entries as one batch, after a warm-up if asked for.
-fn execute(plan: Box<dyn Plan>, entries: Vec<Vec<Tensor>>, warm: bool) -> (Box<dyn Plan>, Result<Executed, EngineError>) {
+fn execute(
+    plan: Box<dyn Plan>,
+    entries: Vec<Vec<Tensor>>,
+    warm: bool,
+) -> (Box<dyn Plan>, Result<Executed, EngineError>) {
     on_a_core(move |cores| {
         if warm {
             plan.warm_up(8, cores).unwrap();

@@ -48,7 +48,9 @@ fn normalizer() {
         let norm = AttributeProto { name: "norm".into(), r#type, s: norm.into(), ..AttributeProto::default() };
         run(vec![classical(node("Normalizer", &["x"], &["y"], vec![norm]))], vec![], 2, &[3., 4., 1., 0.])
     };
-    for (norm, expected) in [("MAX", [0.75, 1., 1., 0.]), ("L1", [3. / 7., 4. / 7., 1., 0.]), ("L2", [0.6, 0.8, 1., 0.])] {
+    for (norm, expected) in
+        [("MAX", [0.75, 1., 1., 0.]), ("L1", [3. / 7., 4. / 7., 1., 0.]), ("L2", [0.6, 0.8, 1., 0.])]
+    {
         let got = normalizer(norm);
         assert!(got.iter().zip(expected).all(|(got, expected)| (got - expected).abs() < 1e-5), "{norm} {got:?}");
     }
@@ -57,7 +59,12 @@ fn normalizer() {
 #[test]
 fn zip_map_leaves_a_tensor() {
     let mut labels = int("unused", 0);
-    labels = AttributeProto { name: "classlabels_int64s".into(), r#type: AttributeType::Ints as i32, ints: vec![5, 7], ..labels };
+    labels = AttributeProto {
+        name: "classlabels_int64s".into(),
+        r#type: AttributeType::Ints as i32,
+        ints: vec![5, 7],
+        ..labels
+    };
     let zip = classical(node("ZipMap", &["p"], &["y"], vec![labels]));
     let nodes = vec![node("Softmax", &["x"], &["p"], vec![int("axis", 1)]), zip];
     let x = value_free("x", DataType::Float, &["rows", "2"]);
@@ -158,6 +165,9 @@ fn quantised_elementwise_operators_keep_their_signs() {
         let got = quantised("Relu", first, second, &input);
         let limit = if second.0 == DataType::Int8 { 127. / 256. } else { 1. };
         let expected = input.map(|x: f32| x.clamp(0., limit));
-        assert!(got.iter().zip(expected).all(|(got, expected)| (got - expected).abs() < 0.003), "{first:?} {second:?} {got:?}");
+        assert!(
+            got.iter().zip(expected).all(|(got, expected)| (got - expected).abs() < 0.003),
+            "{first:?} {second:?} {got:?}"
+        );
     }
 }

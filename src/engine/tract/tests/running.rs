@@ -97,7 +97,9 @@ fn wrong_shapes_are_the_clients_fault() {
 fn failures_inside_tract_are_errors() {
     let nodes = vec![node("Gather", &["t", "x"], &["y"], vec![])];
     let (x, y) = (value_free("x", DataType::Int64, &["n"]), value_free("y", DataType::Float, &["n"]));
-    let load = || plan(model(vec![x.clone()], nodes.clone(), vec![y.clone()], vec![floats("t", &[3], &[1., 2., 3.])]), &options());
+    let load = || {
+        plan(model(vec![x.clone()], nodes.clone(), vec![y.clone()], vec![floats("t", &[3], &[1., 2., 3.])]), &options())
+    };
     let index = |index: i64| bytes_of(DType::I64, &[1], index.to_le_bytes().into());
     assert_eq!(values(&answer(load().unwrap(), vec![index(2)]).unwrap()[0]), [3.]);
     let error = answer(load().unwrap(), vec![index(1000)]).unwrap_err();
@@ -127,7 +129,8 @@ fn a_loop_forgets_what_it_ended_with() {
 #[test]
 fn models_without_a_plan_for_all_shapes_get_one_for_each() {
     // Squeezing an axis of unknown extent cannot be planned ahead.
-    let nodes = || vec![node("Slice", &["x", "s", "e", "a"], &["f"], vec![]), node("Squeeze", &["f", "one"], &["y"], vec![])];
+    let nodes =
+        || vec![node("Slice", &["x", "s", "e", "a"], &["f"], vec![]), node("Squeeze", &["f", "one"], &["y"], vec![])];
     let constants = || {
         let bounds = [("s", -1), ("e", i64::MAX), ("a", 2), ("one", 2)];
         bounds.map(|(name, bound)| longs(name, &[1], &[bound])).to_vec()
@@ -146,10 +149,8 @@ fn models_without_a_plan_for_all_shapes_get_one_for_each() {
 
 #[test]
 fn axes_of_one_element_are_answered() {
-    let nodes = vec![
-        node("Unsqueeze", &["x", "two"], &["u"], vec![]),
-        node("Unsqueeze", &["u", "one"], &["y"], vec![]),
-    ];
+    let nodes =
+        vec![node("Unsqueeze", &["x", "two"], &["u"], vec![]), node("Unsqueeze", &["u", "one"], &["y"], vec![])];
     let constants = vec![longs("two", &[1], &[2]), longs("one", &[1], &[1])];
     let plan = load(&["n", "3"], nodes, constants, &["n", "1", "3", "1"]);
     let share = answer(plan, vec![tensor(&[2, 3], &[1., 2., 3., 4., 5., 6.])]).unwrap();
@@ -158,7 +159,8 @@ fn axes_of_one_element_are_answered() {
 
 #[test]
 fn models_that_may_mix_rows_run_alone() {
-    let nodes = vec![node("ReduceMean", &["x"], &["m"], vec![ints("axes", &[0])]), node("Sub", &["x", "m"], &["y"], vec![])];
+    let nodes =
+        vec![node("ReduceMean", &["x"], &["m"], vec![ints("axes", &[0])]), node("Sub", &["x", "m"], &["y"], vec![])];
     let plan = load(&["n", "2"], nodes, vec![], &["n", "2"]);
     assert!(matches!(plan.merging(), Merging::Alone { operator, .. } if operator == "ReduceMean m"));
     let entry = vec![tensor(&[2, 2], &[1., 2., 3., 6.])];
@@ -169,7 +171,10 @@ fn models_that_may_mix_rows_run_alone() {
 fn models_nobody_can_serve_say_why() {
     let refused = |nodes: Vec<NodeProto>, data_type: DataType| {
         let (x, y) = (value_free("x", data_type, &["n", "2"]), value_free("y", data_type, &["n", "2"]));
-        plan(model(vec![x], nodes, vec![y], vec![]), &options()).err().map(|error| error.to_string()).unwrap_or_default()
+        plan(model(vec![x], nodes, vec![y], vec![]), &options())
+            .err()
+            .map(|error| error.to_string())
+            .unwrap_or_default()
     };
     let relu = || vec![node("Relu", &["x"], &["y"], vec![])];
     assert_eq!(refused(relu(), DataType::String), "tensor \"x\" has type BYTES, which is not served");

@@ -1,4 +1,4 @@
-"""Trains the wine classifier from scratch and exports it: `python models/training/wine.py --out DIR`.
+"""Trains the wine classifier from scratch and exports it: `python training/wine.py --out DIR`.
 
 A random forest of 50 trees over the 13 raw measurements; nothing is scaled.
 """

@@ -1,4 +1,4 @@
-"""Trains the speaker classifier from scratch and exports it: `python models/training/vowels.py --out DIR`.
+"""Trains the speaker classifier from scratch and exports it: `python training/vowels.py --out DIR`.
 
 A causal network over time: 1x1 to 32 channels, four residual convolutions of three steps with batch norm and dilation
 1, 2, 4, 8, then 1x1 to the nine speakers at every step. No step looks ahead, so the output on a prefix equals the

@@ -1,4 +1,4 @@
-"""Trains the digit classifier from scratch and exports it: `python models/training/digits.py --out DIR`.
+"""Trains the digit classifier from scratch and exports it: `python training/digits.py --out DIR`.
 
 A LeNet: conv 5x5x16, conv 3x3x32 with batch norm, conv 3x3x64, each with ReLU and 2x2 max pooling, then
 linear 256 and linear 10. Adam, one cycle to 4e-3, 10 epochs, random shifts of up to 2 pixels.
