@@ -135,9 +135,9 @@ mod tests {
         #[test]
         fn scatter_undoes_gather(rows in prop::collection::vec(1usize..5, 1..6)) {
             let entries: Vec<_> = rows.iter().zip(0..).map(|(&rows, seed)| entry(rows, seed * 40)).collect();
-            let batch = Batch::merge(&entries, rows.clone());
+            let batch = Batch::merge(&entries, rows);
             let whole: Vec<Tensor> = batch.inputs.iter().map(BatchInput::to_tensor).collect();
-            prop_assert_eq!(scatter(&whole, &batch.rows), entries.clone());
+            prop_assert_eq!(&scatter(&whole, &batch.rows), &entries);
             for (position, entry) in entries.iter().enumerate() {
                 let alone: Vec<Tensor> = batch.entry(position).inputs.iter().map(BatchInput::to_tensor).collect();
                 prop_assert_eq!(&alone, entry);
