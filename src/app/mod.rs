@@ -21,7 +21,7 @@ use crate::engine::{Automatic, LoadOptions, Pool};
 use crate::frontend::admin::{self, ReloadReport, ReloadRequest};
 use crate::frontend::health::Phase;
 use crate::frontend::listener::{Listener, Routes, Serving};
-use crate::frontend::{Frontend, Health, grpc, rest};
+use crate::frontend::{Frontend, Health, Parts, grpc, rest};
 use crate::pipeline::Pipeline;
 use crate::repository::{Loading, Repository};
 use crate::routing::Router;
@@ -98,7 +98,7 @@ async fn build(config: &Config, logs: Logs) -> Result<Frontend> {
         Batcher::new(pool.clone()),
         Arc::clone(&metrics),
     );
-    Ok(Frontend {
+    Ok(Frontend::new(Parts {
         pipeline: Arc::new(pipeline),
         repository,
         health: Arc::new(Health::new()),
@@ -106,7 +106,7 @@ async fn build(config: &Config, logs: Logs) -> Result<Frontend> {
         metrics,
         logs,
         pool,
-    })
+    }))
 }
 
 fn load_options(config: &Config) -> LoadOptions {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::queue::Entry;
@@ -21,19 +21,24 @@ pub(super) struct Job {
     pub entries: Vec<Entry>,
     pub reason: BatchReason,
     pub plan: Arc<dyn Plan>,
-    pub metrics: ModelMetrics,
+    pub metrics: Arc<ModelMetrics>,
     pub statistics: Arc<Statistics>,
     pub done: Done,
 }
 
-/// Tells the worker that a batch has ended, in whatever way.
+/// Tells the worker that a batch has ended, in whatever way, and brings it the answers.
+///
+/// The worker passes them on: one wake-up crosses from the compute thread to the runtime, not one per request.
 #[derive(Debug)]
 pub(super) struct Done {
     pub rows: usize,
     /// `None` where nothing ran or the run failed, so that nothing was learned.
     pub elapsed: Option<Duration>,
+    pub answers: Vec<(Reply, Result<Executed, BatchError>)>,
     worker: Option<mpsc::Sender<Self>>,
 }
+
+type Reply = oneshot::Sender<Result<Executed, BatchError>>;
 
 impl Job {
     pub(super) fn run(mut self, cores: Cores) {
@@ -69,9 +74,8 @@ impl Job {
             }
             Err(error) => {
                 let error = Arc::new(error);
-                for entry in entries {
-                    let _ = entry.reply.send(Err(BatchError::Engine(Arc::clone(&error))));
-                }
+                let failed = |entry: Entry| (entry.reply, Err(BatchError::Engine(Arc::clone(&error))));
+                self.done.answers = entries.into_iter().map(failed).collect();
             }
         }
     }
@@ -86,7 +90,7 @@ impl Job {
     }
 
     fn hand_out(
-        self,
+        mut self,
         entries: Vec<Entry>,
         executed: engine::Executed,
         rows_total: usize,
@@ -103,7 +107,7 @@ impl Job {
             })
             .collect();
         self.statistics.record_batch(&Settled { rows: rows_total, times: executed.times, requests: &times });
-        for ((entry, share), times) in entries.into_iter().zip(executed.shares).zip(times) {
+        let answer = |((entry, share), times): ((Entry, Share), RequestTimes)| {
             let usage = Usage {
                 queue: times.queue,
                 compute: executed.times,
@@ -111,15 +115,10 @@ impl Job {
                 batch_reason: self.reason,
                 cpu: share_of(cpu, entry.routed.rows, rows_total),
             };
-            reply(entry, share, usage);
-        }
+            (entry.reply, Ok(Executed { routed: entry.routed, share, usage }))
+        };
+        self.done.answers = entries.into_iter().zip(executed.shares).zip(times).map(answer).collect();
     }
-}
-
-fn reply(entry: Entry, share: Share, usage: Usage) {
-    let Entry { routed, reply, .. } = entry;
-    // The caller may have gone meanwhile; its answer goes with it.
-    let _ = reply.send(Ok(Executed { routed, share, usage }));
 }
 
 /// Rows share the CPU time of their batch.
@@ -131,7 +130,7 @@ fn share_of(cpu: Duration, rows: usize, total: usize) -> Duration {
 
 impl Done {
     pub(super) fn new(worker: mpsc::Sender<Self>) -> Self {
-        Self { rows: 0, elapsed: None, worker: Some(worker) }
+        Self { rows: 0, elapsed: None, answers: Vec::new(), worker: Some(worker) }
     }
 }
 
@@ -139,7 +138,8 @@ impl Drop for Done {
     fn drop(&mut self) {
         if let Some(worker) = self.worker.take() {
             // There is one slot per batch in flight; a worker that has ended needs no word.
-            let _ = worker.try_send(Self { rows: self.rows, elapsed: self.elapsed, worker: None });
+            let answers = std::mem::take(&mut self.answers);
+            let _ = worker.try_send(Self { rows: self.rows, elapsed: self.elapsed, answers, worker: None });
         }
     }
 }

@@ -60,14 +60,14 @@ struct Lane {
     levels: Vec<Arc<Occupancy>>,
     /// Told when a caller went away, so that its entry gives its place back at once.
     abandoned: Arc<Notify>,
-    metrics: ModelMetrics,
 }
 
 /// What one priority level holds.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Occupancy {
     requests: AtomicUsize,
     bytes: AtomicU64,
+    metrics: Arc<ModelMetrics>,
 }
 
 /// A place in a queue; dropping it gives it back.
@@ -75,7 +75,6 @@ struct Occupancy {
 struct Place {
     level: Arc<Occupancy>,
     bytes: u64,
-    metrics: ModelMetrics,
 }
 
 /// Tells the worker that nobody waits any more, unless the answer came.
@@ -116,14 +115,19 @@ impl Lane {
     fn open(variant: &Variant, pool: Pool) -> Self {
         let settings = variant.settings.batching.clone();
         let level_count = usize::try_from(settings.priority_levels).unwrap_or(LEVELS_MAX).min(LEVELS_MAX);
-        let levels: Vec<_> = (0..=level_count).map(|_| Arc::default()).collect();
+        let empty = || Occupancy {
+            requests: AtomicUsize::new(0),
+            bytes: AtomicU64::new(0),
+            metrics: Arc::clone(&variant.metrics),
+        };
+        let levels: Vec<_> = (0..=level_count).map(|_| Arc::new(empty())).collect();
         let capacity = (0..=settings.priority_levels.min(LEVELS_MAX as u64))
             .map(|level| settings.queue_policy(level).requests_max)
             .fold(0usize, usize::saturating_add);
         let (entries, receiver) = mpsc::channel(capacity.clamp(1, CHANNEL_MAX));
         let abandoned = Arc::new(Notify::new());
         worker::start(variant, pool, receiver, Arc::clone(&abandoned));
-        Self { entries, settings, levels, abandoned, metrics: variant.metrics.clone() }
+        Self { entries, settings, levels, abandoned }
     }
 
     fn enqueue(
@@ -162,7 +166,7 @@ impl Lane {
 
     fn place(&self, level: u64, bytes: u64, policy: &QueuePolicy) -> Result<Place, BatchError> {
         let index = usize::try_from(level).unwrap_or(0).min(self.levels.len() - 1);
-        let place = Place::take(&self.levels[index], bytes, &self.metrics);
+        let place = Place::take(&self.levels[index], bytes);
         // The counters already hold this request, so that two at the limit cannot both pass.
         if place.level.requests.load(Ordering::Acquire) > policy.requests_max {
             return Err(BatchError::QueueFull { what: "requests", limit: policy.requests_max as u64 });
@@ -175,12 +179,12 @@ impl Lane {
 }
 
 impl Place {
-    fn take(level: &Arc<Occupancy>, bytes: u64, metrics: &ModelMetrics) -> Self {
+    fn take(level: &Arc<Occupancy>, bytes: u64) -> Self {
         level.requests.fetch_add(1, Ordering::AcqRel);
         level.bytes.fetch_add(bytes, Ordering::AcqRel);
-        metrics.queue_requests.inc();
-        metrics.queue_bytes.add(i64::try_from(bytes).unwrap_or(i64::MAX));
-        Self { level: Arc::clone(level), bytes, metrics: metrics.clone() }
+        level.metrics.queue_requests.inc();
+        level.metrics.queue_bytes.add(i64::try_from(bytes).unwrap_or(i64::MAX));
+        Self { level: Arc::clone(level), bytes }
     }
 }
 
@@ -188,8 +192,8 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.level.requests.fetch_sub(1, Ordering::AcqRel);
         self.level.bytes.fetch_sub(self.bytes, Ordering::AcqRel);
-        self.metrics.queue_requests.dec();
-        self.metrics.queue_bytes.sub(i64::try_from(self.bytes).unwrap_or(i64::MAX));
+        self.level.metrics.queue_requests.dec();
+        self.level.metrics.queue_bytes.sub(i64::try_from(self.bytes).unwrap_or(i64::MAX));
     }
 }
 

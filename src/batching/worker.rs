@@ -33,7 +33,7 @@ struct Worker {
     done: (mpsc::Sender<Done>, mpsc::Receiver<Done>),
     /// A place in line for a core, kept while waiting.
     core: Option<Pin<Box<dyn Future<Output = Core> + Send>>>,
-    metrics: ModelMetrics,
+    metrics: Arc<ModelMetrics>,
     statistics: Arc<Statistics>,
 }
 
@@ -70,7 +70,7 @@ pub(super) fn start(variant: &Variant, pool: Pool, entries: mpsc::Receiver<Entry
         running: 0,
         done: mpsc::channel(instances_max.max(1)),
         core: None,
-        metrics: variant.metrics.clone(),
+        metrics: Arc::clone(&variant.metrics),
         statistics: Arc::clone(&variant.statistics),
     };
     tokio::spawn(worker.run());
@@ -83,7 +83,7 @@ impl Worker {
                 self.queue.push(entry);
             }
             while let Ok(done) = self.done.1.try_recv() {
-                self.finish(&done);
+                self.finish(done);
             }
             let next = self.send_what_can_leave();
             if !self.wait(next).await {
@@ -117,17 +117,21 @@ impl Worker {
             entries,
             reason,
             plan: Arc::clone(&self.plan),
-            metrics: self.metrics.clone(),
+            metrics: Arc::clone(&self.metrics),
             statistics: Arc::clone(&self.statistics),
             done: Done::new(self.done.0.clone()),
         };
         self.pool.spawn(core, self.cores_max, move |cores| job.run(cores));
     }
 
-    fn finish(&mut self, done: &Done) {
+    fn finish(&mut self, mut done: Done) {
         self.running -= 1;
         if let Some(elapsed) = done.elapsed {
             self.costs.learn(done.rows, elapsed);
+        }
+        for (reply, answer) in done.answers.drain(..) {
+            // The caller may have gone meanwhile; its answer goes with it.
+            let _ = reply.send(answer);
         }
     }
 
@@ -145,10 +149,17 @@ impl Worker {
         }
         tokio::select! {
             entry = self.entries.recv() => match entry {
-                Some(entry) => self.queue.push(entry),
+                Some(entry) => {
+                    self.queue.push(entry);
+                    // Tasks that can run now go first, once: requests that have already arrived then share a batch.
+                    // It costs no time where nothing else can run.
+                    if self.could_batch() {
+                        tokio::task::yield_now().await;
+                    }
+                }
                 None => return false,
             },
-            done = self.done.1.recv() => self.finish(&done.expect("this task holds a sender")),
+            done = self.done.1.recv() => self.finish(done.expect("this task holds a sender")),
             core = async { self.core.as_mut().expect("the branch is on only then").await }, if self.core.is_some() => {
                 self.core = None;
                 self.use_core(core);
@@ -157,6 +168,10 @@ impl Worker {
             () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {}
         }
         true
+    }
+
+    fn could_batch(&self) -> bool {
+        self.policy.batch_size_max > 1 && self.running < self.instances_max
     }
 
     /// The queue may have changed while this task stood in line, so the rule is asked again.

@@ -14,6 +14,7 @@ pub mod refusal;
 pub mod report;
 pub mod rest;
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,9 +30,13 @@ use crate::repository::Repository;
 use crate::telemetry::Metrics;
 use crate::telemetry::logs::Logs;
 
-/// What every front end works with.
+/// What every front end works with. Every request clones it, so it is one pointer.
 #[derive(Clone, Debug)]
-pub struct Frontend {
+pub struct Frontend(Arc<Parts>);
+
+/// The rooms and settings behind the front ends.
+#[derive(Debug)]
+pub struct Parts {
     pub pipeline: Arc<Pipeline>,
     pub repository: Arc<Repository>,
     pub health: Arc<Health>,
@@ -63,9 +68,21 @@ pub struct OutputWish {
 }
 
 impl Frontend {
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+
     /// The wait that refusals without one of their own suggest.
     pub fn retry_after(&self) -> Duration {
         self.pipeline.admission().retry_after()
+    }
+}
+
+impl Deref for Frontend {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
     }
 }
 

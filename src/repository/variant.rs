@@ -19,7 +19,7 @@ pub struct Variant {
     /// What clients see: the plan's signature, or the one a configuration reshapes it to.
     pub signature: Signature,
     pub settings: ModelSettings,
-    pub metrics: ModelMetrics,
+    pub metrics: Arc<ModelMetrics>,
     pub statistics: Arc<Statistics>,
     /// The batching room's queue.
     pub attachment: Attachment,

@@ -1,6 +1,7 @@
 //! Handles of the metrics in the catalogue. Labels are resolved once, when a model loads.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::{
@@ -44,7 +45,6 @@ pub struct Metrics {
 }
 
 /// The handles of one loaded version.
-#[derive(Clone)]
 pub struct ModelMetrics {
     ok: IntCounter,
     codes: Vec<IntCounter>,
@@ -121,10 +121,10 @@ impl Metrics {
     }
 
     /// The handles of one version; the families get its labels now.
-    pub fn model(&self, model: &str, version: &str) -> ModelMetrics {
+    pub fn model(&self, model: &str, version: &str) -> Arc<ModelMetrics> {
         let labels = [model, version];
         let stage = |name| self.stage_duration.with_label_values(&[model, version, name]);
-        ModelMetrics {
+        Arc::new(ModelMetrics {
             ok: self.requests.with_label_values(&[model, version, OK]),
             codes: codes(&self.requests, model, version),
             request_duration: self.request_duration.with_label_values(&labels),
@@ -147,7 +147,7 @@ impl Metrics {
             ready: self.model_ready.with_label_values(&labels),
             memory: self.model_memory.with_label_values(&labels),
             load_duration: self.model_load_duration.with_label_values(&labels),
-        }
+        })
     }
 
     /// Takes the gauges of an unloaded version away; its counters stay, so that rates over the past stay true.

@@ -2,8 +2,9 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io::{Read, Write};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
 use axum::body::Body;
@@ -38,11 +39,15 @@ pub(super) async fn read(headers: &HeaderMap, body: Body, limits: &LimitsConfig)
     if announced.is_some_and(|length| length > max) {
         return Err(too_large(max));
     }
-    let received = tokio::time::timeout(limits.body_timeout.0, collect(body, announced, max)).await;
-    let bytes = received.map_err(|_| {
-        let message = format!("the body did not arrive within {}", limits.body_timeout);
-        Refusal::new(ErrorCode::DeadlineExceeded, message)
-    })??;
+    let mut arrival = pin!(collect(body, announced, max));
+    // Most bodies are here already; a timer is only for those that are not.
+    let bytes = match poll_fn(|cx| Poll::Ready(arrival.as_mut().poll(cx))).await {
+        Poll::Ready(bytes) => bytes?,
+        Poll::Pending => tokio::time::timeout(limits.body_timeout.0, arrival).await.map_err(|_| {
+            let message = format!("the body did not arrive within {}", limits.body_timeout);
+            Refusal::new(ErrorCode::DeadlineExceeded, message)
+        })??,
+    };
     match coding {
         None => Ok(bytes),
         Some(coding) => inflate(coding, &bytes, limits),
