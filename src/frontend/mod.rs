@@ -13,6 +13,7 @@ pub mod parameters;
 pub mod refusal;
 pub mod report;
 pub mod rest;
+pub mod trace;
 
 use std::ops::Deref;
 use std::sync::Arc;

@@ -1,14 +1,12 @@
-//! What a call's metadata says before its message is looked at: how long the client waits, and the trace it belongs to.
+//! What a call's metadata says before its message is looked at: how long the client waits.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tonic::metadata::MetadataMap;
-use tracing::Span;
 
 use super::convert::Arrival;
 use crate::frontend::Refusal;
-use crate::telemetry::trace::TraceContext;
 
 /// # Errors
 /// When the metadata has a deadline that cannot be read.
@@ -19,25 +17,6 @@ pub(super) fn arrival(metadata: &MetadataMap) -> Result<Arrival, Refusal> {
         Some(value) => Some(timeout(value.as_encoded_bytes())?),
     };
     Ok(Arrival { at, deadline: timeout.and_then(|timeout| at.checked_add(timeout)) })
-}
-
-/// The span of a request whose client traces it; nothing for all others, who pay nothing for it.
-pub(super) fn trace(metadata: &MetadataMap) -> Option<(TraceContext, Span)> {
-    let parent = metadata.get(TRACEPARENT)?.to_str().ok()?;
-    let state = metadata.get(TRACESTATE).and_then(|state| state.to_str().ok());
-    let context = TraceContext::of_request(Some(parent), state);
-    let span = tracing::info_span!("infer", trace_id = %context.trace_id());
-    Some((context, span))
-}
-
-/// Tells the client which span of its trace answered.
-pub(super) fn tell(context: &TraceContext, metadata: &mut MetadataMap) {
-    if let Ok(value) = context.to_string().parse() {
-        metadata.insert(TRACEPARENT, value);
-    }
-    if let Some(Ok(value)) = context.tracestate().map(str::parse) {
-        metadata.insert(TRACESTATE, value);
-    }
 }
 
 /// One to eight digits and a unit, as the gRPC protocol has it.
@@ -63,8 +42,6 @@ fn timeout(text: &[u8]) -> Result<Duration, Refusal> {
 }
 
 const TIMEOUT: &str = "grpc-timeout";
-const TRACEPARENT: &str = "traceparent";
-const TRACESTATE: &str = "tracestate";
 /// An error message repeats at most this much of what a client sent.
 const SHOWN_MAX: usize = 32;
 
@@ -91,21 +68,5 @@ mod tests {
             check(wrong, None);
         }
         assert_eq!(arrival(&MetadataMap::new()).unwrap().deadline, None);
-    }
-
-    #[test]
-    fn a_trace_goes_on_where_the_client_began_one() {
-        let mut metadata = MetadataMap::new();
-        assert!(trace(&metadata).is_none());
-        let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        metadata.insert(TRACEPARENT, parent.parse().unwrap());
-        metadata.insert(TRACESTATE, "a=1".parse().unwrap());
-        let (context, _) = trace(&metadata).unwrap();
-        let mut answered = MetadataMap::new();
-        tell(&context, &mut answered);
-        let told = answered.get(TRACEPARENT).unwrap().to_str().unwrap();
-        assert_eq!(told[..36], parent[..36], "the trace is the client's");
-        assert_ne!(told, parent, "the span is ours");
-        assert_eq!(answered.get(TRACESTATE).unwrap(), "a=1");
     }
 }

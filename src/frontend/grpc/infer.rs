@@ -6,7 +6,7 @@ use tracing::Instrument;
 
 use super::convert::Arrival;
 use super::{arrival, convert, encode};
-use crate::frontend::{Call, Frontend, Refusal};
+use crate::frontend::{Call, Frontend, Refusal, trace};
 use crate::proto::inference::{ModelInferRequest, ModelInferResponse};
 
 /// Dropping the future takes the request out of its queue, so that a client that leaves costs no more.
@@ -15,11 +15,11 @@ pub(super) async fn unary(
     request: Request<ModelInferRequest>,
 ) -> Result<Response<ModelInferResponse>, Status> {
     let (metadata, _, message) = request.into_parts();
-    match arrival::trace(&metadata) {
+    match trace::span(metadata.as_ref()) {
         None => Ok(Response::new(answered(frontend, &metadata, message).await?)),
         Some((context, span)) => {
             let mut response = Response::new(answered(frontend, &metadata, message).instrument(span).await?);
-            arrival::tell(&context, response.metadata_mut());
+            trace::tell(&context, response.metadata_mut().as_mut());
             Ok(response)
         }
     }

@@ -5,12 +5,13 @@ use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::body::{self, Pieces};
 use super::decode::{self, Head};
 use super::encode::{self, Encoded, Wishes};
 use super::respond;
-use crate::frontend::{Call, Frontend, Refusal};
+use crate::frontend::{Call, Frontend, Refusal, trace};
 
 pub(super) async fn newest(State(frontend): State<Frontend>, Path(model): Path<String>, request: Request) -> Response {
     respond_to(&frontend, &model, None, request).await
@@ -29,9 +30,14 @@ async fn respond_to(frontend: &Frontend, model: &str, version: Option<&str>, req
     if let Some(unsupported) = unsupported_media(&parts.headers) {
         return respond::error(StatusCode::UNSUPPORTED_MEDIA_TYPE, &unsupported);
     }
-    match infer(frontend, model, version, &parts.headers, body).await {
-        Ok(response) => response,
-        Err(refusal) => refusal.into_response(),
+    let answer = infer(frontend, model, version, &parts.headers, body);
+    match trace::span(&parts.headers) {
+        None => answer.await.unwrap_or_else(Refusal::into_response),
+        Some((context, span)) => {
+            let mut response = answer.instrument(span).await.unwrap_or_else(Refusal::into_response);
+            trace::tell(&context, response.headers_mut());
+            response
+        }
     }
 }
 
