@@ -10,6 +10,8 @@ use std::path::PathBuf;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::repository::RepositoryError;
+
 /// An inference server that serves neural networks on CPUs for the fewest joules.
 #[derive(Debug, Parser)]
 #[command(name = "kinglet", version, max_term_width = 100)]
@@ -65,8 +67,33 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
     }
 }
 
+impl Failure {
+    /// A repository that cannot be read or served is a mistake of the configuration; all else went wrong while running.
+    fn of_start(error: anyhow::Error) -> Self {
+        if error.is::<RepositoryError>() { Self::Config(error) } else { Self::Run(error) }
+    }
+}
+
 impl<E: Into<anyhow::Error>> From<E> for Failure {
     fn from(error: E) -> Self {
         Self::Run(error.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_repository_has_the_exit_code_of_a_wrong_configuration() {
+        let unreadable = RepositoryError::Start { path: "x".into(), reason: "gone".into() };
+        assert!(matches!(Failure::of_start(unreadable.into()), Failure::Config(_)));
+        let in_use = std::io::Error::from(std::io::ErrorKind::AddrInUse);
+        assert!(matches!(Failure::of_start(in_use.into()), Failure::Run(_)));
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
     }
 }

@@ -50,7 +50,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
             print(&summary);
             return Ok(());
         }
-        let running = app::start(config, logs, Box::new(reread)).await?;
+        let running = app::start(config, logs, Box::new(reread)).await.map_err(Failure::of_start)?;
         print(&running.summary(std::io::stdout().is_terminal()));
         serve(running).await
     });
