@@ -139,8 +139,8 @@ fn listen(
         let (limits, metrics) = (Arc::clone(&frontend.limits), frontend.metrics.listener(name));
         Ok::<_, anyhow::Error>(Door { name, address, serving: listener.serve(routes, limits, metrics, stop.clone()) })
     };
-    let calls = grpc::router(frontend.clone());
-    let rest = rest::router(frontend.clone());
+    let calls = grpc::routes(frontend.clone());
+    let rest = rest::routes(frontend.clone());
     // Port 0 names no port that could be shared.
     let shared = config.grpc.listen == config.http.listen && config.http.listen.port() != 0;
     let mut doors = Vec::new();

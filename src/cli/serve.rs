@@ -3,11 +3,13 @@
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
+use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Failure;
 use crate::app::{self, Running};
 use crate::config::{Config, Flag};
+use crate::engine::pool::cores_available;
 use crate::telemetry::logs;
 
 #[derive(Debug, clap::Args)]
@@ -42,7 +44,8 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let flags = args.flags();
     let config = Config::load(args.config.as_deref(), &flags).map_err(|error| Failure::Config(error.into()))?;
     let logs = logs::start(&config.telemetry)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let threads = config.runtime.io_threads(cores_available());
+    let runtime = Builder::new_multi_thread().worker_threads(threads).thread_name("kinglet-io").enable_all().build()?;
     let reread = move || Config::load(args.config.as_deref(), &flags);
     let outcome = runtime.block_on(async move {
         if args.check {

@@ -90,6 +90,7 @@ pub(super) const ALL: &[Key] = keys! {
     limits.connections_max: NextConnection,
     limits.http2_streams_max: NextConnection,
     limits.stream_in_flight_max: AtOnce,
+    runtime.io_threads: Restart,
     admission.requests_max: AtOnce,
     admission.bytes_max: AtOnce,
     admission.retry_after: AtOnce,

@@ -36,12 +36,21 @@ pub struct Config {
     pub grpc: ListenConfig,
     pub admin: ListenConfig,
     pub limits: LimitsConfig,
+    pub runtime: RuntimeConfig,
     pub admission: AdmissionConfig,
     pub batching: BatchingConfig,
     pub engine: EngineConfig,
     pub repository: RepositoryConfig,
     pub drain: DrainConfig,
     pub telemetry: TelemetryConfig,
+}
+
+/// The asynchronous side of the process.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct RuntimeConfig {
+    /// 0 takes half of the cores.
+    pub io_threads: usize,
 }
 
 /// How the process ends.
@@ -89,6 +98,14 @@ impl Config {
             problems.extend(rules::broken(&config).into_iter().map(|broken| settings.blame(broken)));
         }
         if problems.is_empty() { Ok(config) } else { Err(ConfigError::Refused(problems)) }
+    }
+}
+
+impl RuntimeConfig {
+    /// Threads to start on a machine of `cores`. Every thread more is one that an arriving message may have to wake;
+    /// what takes long, models and large messages, runs on the compute pool.
+    pub fn io_threads(&self, cores: usize) -> usize {
+        if self.io_threads > 0 { self.io_threads } else { (cores / 2).max(1) }
     }
 }
 

@@ -8,6 +8,7 @@ pub mod classification;
 pub mod config;
 pub mod grpc;
 pub mod health;
+mod large;
 pub mod listener;
 pub mod parameters;
 pub mod refusal;

@@ -11,7 +11,7 @@ use bytes::Buf;
 use prost::Message;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 use tonic::Status;
-use tonic::codec::{Codec, DecodeBuf, Decoder};
+use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder};
 use tonic_prost::ProstEncoder;
 
 use crate::frontend::{LimitsConfig, Refusal};
@@ -40,12 +40,17 @@ impl<T: Message + 'static> Codec for Bounded<T> {
     type Decoder = BoundedDecoder;
 
     fn encoder(&mut self) -> ProstEncoder<T> {
-        ProstEncoder::default()
+        ProstEncoder::new(buffers())
     }
 
     fn decoder(&mut self) -> BoundedDecoder {
         BoundedDecoder { limits: Arc::clone(&self.limits) }
     }
+}
+
+/// Buffers grow to what a message needs; the allocator is quickest up to about a kilobyte.
+fn buffers() -> BufferSettings {
+    BufferSettings::new(BUFFER_BYTES, YIELD_BYTES)
 }
 
 impl Decoder for BoundedDecoder {
@@ -58,6 +63,10 @@ impl Decoder for BoundedDecoder {
         check(&message, &self.limits.load())?;
         let malformed = |error| Refusal::invalid(format!("malformed message: {error}"));
         Ok(Some(ModelInferRequest::decode(message).map_err(malformed)?))
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        buffers()
     }
 }
 
@@ -143,6 +152,10 @@ impl<'a> Iterator for Fields<'a> {
         Some((number, content))
     }
 }
+
+const BUFFER_BYTES: usize = 1000;
+/// Answers of a stream go out together up to this much.
+const YIELD_BYTES: usize = 32 << 10;
 
 #[cfg(test)]
 mod tests {

@@ -26,6 +26,7 @@ use super::service::Calls;
 use super::stream::Answers;
 use crate::error::ErrorCode;
 use crate::frontend::LimitsConfig;
+use crate::frontend::listener::{Direct, Shortcut};
 use crate::proto::inference::grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer};
 use crate::proto::inference::{ModelInferRequest, ModelInferResponse};
 
@@ -98,28 +99,58 @@ impl Service<Request<Body>> for Edge {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        answer_as_asked(request.headers_mut());
-        if request.uri().path() == STREAM {
-            // A stream stays open between its messages; its client's connection is watched instead.
-            let calls = Arc::clone(&self.calls);
-            return Box::pin(async move { Ok(recoded(stream_infer(calls, request).await)) });
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        match request.uri().path() {
+            INFER => {
+                let answer = self.infer(request);
+                Box::pin(async move { Ok(answer.await) })
+            }
+            STREAM => {
+                // A stream stays open between its messages; its client's connection is watched instead.
+                let calls = Arc::clone(&self.calls);
+                Box::pin(async move { Ok(recoded(stream_infer(calls, answered_as_asked(request)).await)) })
+            }
+            _ => {
+                let answer = self.generated.call(self.punctual(answered_as_asked(request)));
+                Box::pin(async move { answer.await.map(recoded) })
+            }
         }
-        if !http_body::Body::is_end_stream(request.body()) {
-            let patience = self.calls.frontend.limits.load().body_timeout.0;
-            request = request.map(|body| Body::new(Punctual { body, patience, timer: None }));
+    }
+}
+
+impl Shortcut for Edge {
+    fn take(&self, request: Request<axum::body::Body>) -> Result<Direct, Request<axum::body::Body>> {
+        if request.uri().path() != INFER {
+            return Err(request);
         }
-        if request.uri().path() == INFER {
-            let calls = Arc::clone(&self.calls);
-            return Box::pin(async move { Ok(recoded(infer(calls, request).await)) });
+        let answer = self.infer(request.map(Body::new));
+        Ok(Box::pin(async move { answer.await.map(axum::body::Body::new) }))
+    }
+}
+
+impl Edge {
+    fn infer(&self, request: Request<Body>) -> impl Future<Output = Response<Body>> + Send + use<> {
+        let request = self.punctual(answered_as_asked(request));
+        let calls = Arc::clone(&self.calls);
+        async move { recoded(infer(calls, request).await) }
+    }
+
+    fn punctual(&self, request: Request<Body>) -> Request<Body> {
+        if http_body::Body::is_end_stream(request.body()) {
+            return request;
         }
-        let answer = self.generated.call(request);
-        Box::pin(async move { answer.await.map(recoded) })
+        let patience = self.calls.frontend.limits.load().body_timeout.0;
+        request.map(|body| Body::new(Punctual { body, patience, timer: None }))
     }
 }
 
 /// Clients say that they accept compressed answers whenever they could read them. An answer is compressed where the
 /// request was, in the same way: those clients save bytes, all others save time.
+fn answered_as_asked(mut request: Request<Body>) -> Request<Body> {
+    answer_as_asked(request.headers_mut());
+    request
+}
+
 fn answer_as_asked(headers: &mut HeaderMap) {
     match headers.get(ENCODING).cloned() {
         Some(encoding) if headers.contains_key(ACCEPT_ENCODING) => {

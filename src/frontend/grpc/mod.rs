@@ -34,7 +34,7 @@ use super::listener::Routes;
 use crate::proto::DESCRIPTOR_SET;
 
 /// All services. Streams and watches would go on for ever: the listener that serves them ends them when it closes.
-pub fn router(frontend: Frontend) -> Routes {
+pub fn routes(frontend: Frontend) -> Routes {
     let closing = CancellationToken::new();
     let frontend = Arc::new(frontend);
     let inference = Edge::new(Calls { frontend: Arc::clone(&frontend), closing: closing.clone() });
@@ -45,9 +45,9 @@ pub fn router(frontend: Frontend) -> Routes {
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let valid = "the compiled descriptors are valid";
-    let services = Services::new(inference)
+    let services = Services::new(inference.clone())
         .add_service(probes)
         .add_service(reflection().build_v1().expect(valid))
         .add_service(reflection().build_v1alpha().expect(valid));
-    Routes::until(closing, services.prepare().into_axum_router())
+    Routes::until(closing, services.prepare().into_axum_router()).with_shortcut(inference)
 }

@@ -3,6 +3,7 @@
 //! Holds limits on heads that the HTTP library does not, and keeps count of what is being answered.
 
 use std::convert::Infallible;
+use std::fmt::Debug;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,6 +13,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::routing::future::RouteFuture;
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
@@ -23,12 +25,29 @@ use super::activity::{Activity, Open};
 /// Who answers the requests of a listener.
 #[derive(Clone, Debug)]
 pub struct Routes {
-    router: Router,
+    answers: Answers,
     /// Answers gRPC where it shares the port.
-    grpc: Option<Router>,
+    grpc: Option<Answers>,
     /// Ends the calls that would go on for ever.
     closing: CancellationToken,
 }
+
+/// A router, and the way past it for the calls that come most often.
+#[derive(Clone, Debug)]
+struct Answers {
+    router: Router,
+    shortcut: Option<Arc<dyn Shortcut>>,
+}
+
+/// Knows its requests at a glance and answers them as the router would: finding a route and running its extractors
+/// costs a small request more than all the rest of its decoding.
+pub trait Shortcut: Debug + Send + Sync {
+    /// # Errors
+    /// Gives back a request that is for the router.
+    fn take(&self, request: Request<Body>) -> Result<Direct, Request<Body>>;
+}
+
+pub type Direct = BoxFuture<'static, Response<Body>>;
 
 /// What one request's head may be.
 #[derive(Clone, Copy, Debug)]
@@ -52,30 +71,42 @@ impl Routes {
     }
 
     /// Two protocols on one port.
-    pub fn by_content_type(rest: Router, grpc: impl Into<Self>) -> Self {
-        let grpc = grpc.into();
-        Self { router: rest, grpc: Some(grpc.router), closing: grpc.closing }
+    pub fn by_content_type(rest: impl Into<Self>, grpc: impl Into<Self>) -> Self {
+        let (rest, grpc) = (rest.into(), grpc.into());
+        Self { answers: rest.answers, grpc: Some(grpc.answers), closing: grpc.closing }
     }
 
     /// For calls that would go on for ever, streams and watches: `closing` is cancelled when the listener closes.
     pub fn until(closing: CancellationToken, router: Router) -> Self {
-        Self { router, grpc: None, closing }
+        Self { answers: Answers { router, shortcut: None }, grpc: None, closing }
+    }
+
+    pub fn with_shortcut(mut self, shortcut: impl Shortcut + 'static) -> Self {
+        self.answers.shortcut = Some(Arc::new(shortcut));
+        self
     }
 
     pub(super) fn close(&self) {
         self.closing.cancel();
     }
 
-    fn call<B>(&self, request: Request<B>) -> RouteFuture<Infallible>
+    fn call<B>(&self, request: Request<B>) -> Reply
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<axum::BoxError>,
     {
-        let mut router = match &self.grpc {
-            Some(grpc) if is_grpc(request.headers()) => grpc.clone(),
-            _ => self.router.clone(),
+        let answers = match &self.grpc {
+            Some(grpc) if is_grpc(request.headers()) => grpc,
+            _ => &self.answers,
         };
-        router.call(request)
+        let request = request.map(Body::new);
+        match &answers.shortcut {
+            None => Reply::Routed(answers.router.clone().call(request)),
+            Some(shortcut) => match shortcut.take(request) {
+                Ok(direct) => Reply::Direct(direct),
+                Err(request) => Reply::Routed(answers.router.clone().call(request)),
+            },
+        }
     }
 }
 
@@ -99,7 +130,7 @@ impl hyper::service::Service<Request<Incoming>> for Requests {
         // HTTP/2 says with a frame of its own that no further requests are taken.
         let says_close = request.version() < Version::HTTP_2;
         let reply = match self.limits.check(&request) {
-            Ok(()) => Reply::Routed(self.routes.call(request)),
+            Ok(()) => self.routes.call(request),
             Err(refused) => Reply::Refused(Some(refused)),
         };
         Answer { reply, open: Some(open), is_closing: says_close.then(|| Arc::clone(&self.is_closing)) }
@@ -150,6 +181,7 @@ pub(super) struct Answer {
 
 enum Reply {
     Routed(RouteFuture<Infallible>),
+    Direct(Direct),
     Refused(Option<Response<Body>>),
 }
 
@@ -162,6 +194,7 @@ impl Future for Answer {
                 Ok(response) => response,
                 Err(never) => match never {},
             },
+            Reply::Direct(future) => ready!(future.as_mut().poll(cx)),
             Reply::Refused(response) => response.take().expect("a future is not polled after it was ready"),
         };
         if self.is_closing.as_ref().is_some_and(|closing| closing.load(Ordering::Relaxed)) {

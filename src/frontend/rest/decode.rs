@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use tokio::time::Instant;
 
 use super::json_request::{self, JsonInput, JsonOutput, JsonRequest};
@@ -28,7 +28,7 @@ pub(super) struct Head {
 
 /// # Errors
 /// When the body is not what the protocol describes; the message says what was expected and what came.
-pub(super) fn call(head: Head, body: &Bytes, limits: &LimitsConfig) -> Result<Call, Refusal> {
+pub(super) fn call(head: Head, mut body: Bytes, limits: &LimitsConfig) -> Result<Call, Refusal> {
     let json_length = head.json_length.unwrap_or(body.len());
     if json_length > body.len() {
         return Err(Refusal::invalid(format!(
@@ -42,7 +42,8 @@ pub(super) fn call(head: Head, body: &Bytes, limits: &LimitsConfig) -> Result<Ca
         parameters.set(key, value)?;
     }
     let inputs = json.inputs.ok_or_else(|| Refusal::invalid("the request has no \"inputs\""))?;
-    let inputs = tensors(inputs, body.slice(json_length..))?;
+    body.advance(json_length);
+    let inputs = tensors(inputs, body)?;
     let wishes = json.outputs.into_iter().map(wish).collect::<Result<Vec<_>, _>>()?;
     Ok(assemble(head, json.id, inputs, wishes, parameters))
 }
@@ -116,6 +117,8 @@ fn tensors(inputs: Vec<JsonInput>, mut binary: Bytes) -> Result<Vec<NamedTensor>
                     "input {name:?} has binary_data_size {size}, {left} bytes are left"
                 )));
             }
+            // A copy lets the connection read on into the same buffer.
+            (Some(size), None) if size <= COPY_MAX => Bytes::copy_from_slice(&binary.split_to(size)),
             (Some(size), None) => binary.split_to(size),
             (None, Some(values)) => values.into(),
         };
@@ -208,3 +211,6 @@ pub(super) fn timeout_header(text: &str) -> Result<Duration, Refusal> {
         .map(Duration::from_millis)
         .map_err(|_| Refusal::invalid(format!("header kinglet-timeout-ms expects whole milliseconds, got {text:?}")))
 }
+
+/// Tensors up to this are copied out of the buffer they arrived in.
+const COPY_MAX: usize = 4 << 10;

@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 use half::{bf16, f16};
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 
+use super::body::Coding;
 use crate::frontend::parameters::Value;
 use crate::frontend::{OutputWish, Refusal, classification, report};
 use crate::infer::InferResponse;
@@ -40,6 +41,20 @@ pub(super) fn answer(answer: &Answer, wishes: &Wishes) -> Result<Encoded, Refusa
     let json_length = outputs.iter().any(|output| output.binary).then_some(json.len());
     let binary = outputs.into_iter().filter(|output| output.binary).map(|output| output.tensor.into_bytes());
     Ok(Encoded { json_length, pieces: joined(json, binary) })
+}
+
+/// Bytes of text to print, or of anything to compress: what makes encoding slow.
+pub(super) fn bytes_to_code(answer: &Answer, wishes: &Wishes, coding: Option<Coding>) -> usize {
+    let bytes = |named: &NamedTensor| {
+        let wish = wishes.outputs.iter().find(|wish| wish.name == named.name);
+        let binary = wish.and_then(|wish| wish.binary).unwrap_or(wishes.binary_default);
+        match (binary, coding) {
+            (true, None) => 0,
+            (true, Some(_)) => named.tensor.bytes().len(),
+            (false, _) => named.tensor.element_count() * NUMBER_LENGTH,
+        }
+    };
+    answer.response.outputs.iter().map(bytes).sum()
 }
 
 /// Small bodies go out in one write; large tensors stay where they are.
@@ -83,8 +98,7 @@ impl Output {
     }
 
     fn json_estimate(&self) -> usize {
-        // Most numbers print in about this many characters, comma included.
-        if self.binary { 0 } else { self.tensor.element_count() * 13 }
+        if self.binary { 0 } else { self.tensor.element_count() * NUMBER_LENGTH }
     }
 }
 
@@ -213,6 +227,8 @@ fn strings<S: Serializer>(tensor: &Tensor, serializer: S) -> Result<S::Ok, S::Er
     seq.end()
 }
 
+/// Most numbers print in about this many characters, comma included.
+const NUMBER_LENGTH: usize = 13;
 /// Room for names and braces.
 const JSON_FRAME: usize = 256;
 /// Binary outputs up to this are copied behind their JSON: one write is cheaper than two.

@@ -3,18 +3,21 @@
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use super::body::{self, Pieces};
+use super::body::{self, Coding, Pieces};
 use super::decode::{self, Head};
 use super::encode::{self, Encoded, Wishes};
 use super::respond;
-use crate::frontend::{Call, Frontend, Refusal, trace};
+use crate::frontend::listener::{Direct, Shortcut};
+use crate::frontend::{Call, Frontend, Refusal, large, trace};
+use crate::pipeline::Answer;
 
 pub(super) async fn newest(State(frontend): State<Frontend>, Path(model): Path<String>, request: Request) -> Response {
-    respond_to(&frontend, &model, None, request).await
+    let (parts, body) = request.into_parts();
+    respond_to(&frontend, &model, None, &parts.headers, body).await
 }
 
 pub(super) async fn version(
@@ -22,16 +25,51 @@ pub(super) async fn version(
     Path((model, version)): Path<(String, String)>,
     request: Request,
 ) -> Response {
-    respond_to(&frontend, &model, Some(&version), request).await
+    let (parts, body) = request.into_parts();
+    respond_to(&frontend, &model, Some(&version), &parts.headers, body).await
 }
 
-async fn respond_to(frontend: &Frontend, model: &str, version: Option<&str>, request: Request) -> Response {
-    let (parts, body) = request.into_parts();
-    if let Some(unsupported) = unsupported_media(&parts.headers) {
+/// The calls of both routes above, where their paths are spelt plainly.
+#[derive(Debug)]
+pub(super) struct Inference(pub Frontend);
+
+impl Shortcut for Inference {
+    fn take(&self, request: Request) -> Result<Direct, Request> {
+        if request.method() != Method::POST || plain_path(request.uri().path()).is_none() {
+            return Err(request);
+        }
+        let frontend = self.0.clone();
+        Ok(Box::pin(async move {
+            let (parts, body) = request.into_parts();
+            let (model, version) = plain_path(parts.uri.path()).expect("looked at when the request was taken");
+            respond_to(&frontend, model, version, &parts.headers, body).await
+        }))
+    }
+}
+
+/// Model and version of an inference call's path that needs no decoding.
+fn plain_path(path: &str) -> Option<(&str, Option<&str>)> {
+    let named = path.strip_prefix("/v2/models/")?.strip_suffix("/infer")?;
+    let (model, version) = match named.split_once('/') {
+        None => (named, None),
+        Some((model, rest)) => (model, Some(rest.strip_prefix("versions/")?)),
+    };
+    let is_plain = |part: &str| !part.is_empty() && !part.contains(['/', '%']);
+    (is_plain(model) && version.is_none_or(is_plain)).then_some((model, version))
+}
+
+async fn respond_to(
+    frontend: &Frontend,
+    model: &str,
+    version: Option<&str>,
+    headers: &HeaderMap,
+    body: Body,
+) -> Response {
+    if let Some(unsupported) = unsupported_media(headers) {
         return respond::error(StatusCode::UNSUPPORTED_MEDIA_TYPE, &unsupported);
     }
-    let answer = infer(frontend, model, version, &parts.headers, body);
-    match trace::span(&parts.headers) {
+    let answer = infer(frontend, model, version, headers, body);
+    match trace::span(headers) {
         None => answer.await.unwrap_or_else(Refusal::into_response),
         Some((context, span)) => {
             let mut response = answer.instrument(span).await.unwrap_or_else(Refusal::into_response);
@@ -48,7 +86,7 @@ async fn infer(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
-    let limits = frontend.limits.load();
+    let limits = frontend.limits.load_full();
     let mut head = head(model, version, headers)?;
     let body = body::read(headers, body, &limits).await?;
     // Waiting for the client's bytes is no time of ours.
@@ -57,14 +95,20 @@ async fn infer(
         let catalog = frontend.repository.catalog();
         let variant = catalog.find(&head.model, head.version)?;
         decode::raw_call(head, body, variant)?
+    } else if large::is_large(head.json_length.unwrap_or(body.len())) {
+        Box::pin(frontend.on_pool(move || decode::call(head, body, &limits))).await??
     } else {
-        decode::call(head, &body, &limits)?
+        decode::call(head, body, &limits)?
     };
     let answer =
         frontend.pipeline.infer(request).await.map_err(|error| Refusal::infer(&error, frontend.retry_after()))?;
-    let encoded = encode::answer(&answer, &Wishes { outputs: wishes, binary_default, report })?;
-    answer.encoded();
-    Ok(response(encoded, body::response_coding(headers)))
+    let wishes = Wishes { outputs: wishes, binary_default, report };
+    let coding = body::response_coding(headers);
+    if large::is_large(encode::bytes_to_code(&answer, &wishes, coding)) {
+        Box::pin(frontend.on_pool(move || response(&answer, &wishes, coding))).await?
+    } else {
+        response(&answer, &wishes, coding)
+    }
 }
 
 fn head(model: &str, version: Option<&str>, headers: &HeaderMap) -> Result<Head, Refusal> {
@@ -102,8 +146,8 @@ fn unsupported_media(headers: &HeaderMap) -> Option<String> {
     })
 }
 
-fn response(encoded: Encoded, coding: Option<body::Coding>) -> Response {
-    let Encoded { json_length, pieces } = encoded;
+fn response(answer: &Answer, wishes: &Wishes, coding: Option<Coding>) -> Result<Response, Refusal> {
+    let Encoded { json_length, pieces } = encode::answer(answer, wishes)?;
     let content_type = if json_length.is_some() { "application/octet-stream" } else { "application/json" };
     let mut response = match coding {
         None => respond::with_type(Body::new(Pieces(pieces)), content_type),
@@ -116,7 +160,8 @@ fn response(encoded: Encoded, coding: Option<body::Coding>) -> Response {
     if let Some(length) = json_length {
         response.headers_mut().insert(JSON_LENGTH, HeaderValue::from(length));
     }
-    response
+    answer.encoded();
+    Ok(response)
 }
 
 /// Length of the JSON in front of binary tensors, before any compression.
@@ -126,3 +171,25 @@ const TIMEOUT: &str = "kinglet-timeout-ms";
 /// curl's default form type among them: it is what a pasted command sends.
 const ACCEPTED_MEDIA: &[&str] =
     &["application/json", "application/octet-stream", "text/plain", "application/x-www-form-urlencoded"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_paths_are_known_at_a_glance() {
+        for (path, wanted) in [
+            ("/v2/models/digits/infer", Some(("digits", None))),
+            ("/v2/models/digits/versions/2/infer", Some(("digits", Some("2")))),
+            ("/v2/models/versions/infer", Some(("versions", None))),
+            ("/v2/models/%64igits/infer", None),
+            ("/v2/models//infer", None),
+            ("/v2/models/digits/versions//infer", None),
+            ("/v2/models/digits/versions/2/3/infer", None),
+            ("/v2/models/digits/2/infer", None),
+            ("/v2/models/digits", None),
+        ] {
+            assert_eq!(plain_path(path), wanted, "{path}");
+        }
+    }
+}

@@ -20,9 +20,14 @@ use axum::routing::{any, get, post};
 pub use respond::{error, json, with_type};
 
 use super::Frontend;
+use super::listener::Routes;
 
 /// Inference, metadata, health and the repository and logging extensions.
-pub fn router(frontend: Frontend) -> Router {
+pub fn routes(frontend: Frontend) -> Routes {
+    Routes::from(router(frontend.clone())).with_shortcut(infer::Inference(frontend))
+}
+
+fn router(frontend: Frontend) -> Router {
     let inference = Router::new()
         .route("/v2/models/{model}/infer", post(infer::newest))
         .route("/v2/models/{model}/versions/{version}/infer", post(infer::version));
