@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admission::Admission;
 use crate::batching::Batcher;
 use crate::config::{Config, ConfigError};
-use crate::engine::{Automatic, LoadOptions, Pool};
+use crate::engine::{Automatic, Pool};
 use crate::frontend::admin::{self, ReloadReport, ReloadRequest};
 use crate::frontend::health::Phase;
 use crate::frontend::listener::{Listener, Routes, Serving};
@@ -87,7 +87,7 @@ async fn build(config: &Config, logs: Logs) -> Result<Frontend> {
     let loading = Loading {
         batching: config.batching.clone(),
         engine: Arc::new(Automatic),
-        options: load_options(config),
+        options: config.load_options(),
         pool: pool.clone(),
         metrics: Arc::clone(&metrics),
     };
@@ -107,15 +107,6 @@ async fn build(config: &Config, logs: Logs) -> Result<Frontend> {
         logs,
         pool,
     }))
-}
-
-fn load_options(config: &Config) -> LoadOptions {
-    LoadOptions {
-        model_bytes_max: config.engine.model_bytes_max.0,
-        shape_plans_max: config.engine.shape_plans_max,
-        batch_size_max: config.batching.batch_size_max,
-        warm_up_time_max: config.engine.warm_up_time_max.0,
-    }
 }
 
 /// A bound listener that is being served.
@@ -206,7 +197,7 @@ impl Settings {
         })?;
         let report = self.adopt(&new);
         let config = self.current();
-        let options = load_options(&config);
+        let options = config.load_options();
         if let Err(error) = self.frontend.repository.reconfigure(config.repository, config.batching, options).await {
             tracing::warn!(%error, "repository not read again");
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow};
 
 use crate::config::Config;
-use crate::engine::{self, Cores, LoadOptions, ModelFile, Plan, Pool};
+use crate::engine::{self, Cores, ModelFile, Plan, Pool};
 
 /// A loaded model with the name it would have in a repository.
 #[derive(Debug)]
@@ -21,13 +21,8 @@ pub(super) fn plan(path: &Path, engine: Option<&str>, config: &Config) -> Result
     let name = engine.unwrap_or("auto");
     let engine =
         engine::by_name(name).ok_or_else(|| anyhow!("unknown engine {name:?}, expected auto, tract or identity"))?;
-    let options = LoadOptions {
-        model_bytes_max: config.engine.model_bytes_max.0,
-        shape_plans_max: config.engine.shape_plans_max,
-        batch_size_max: config.batching.batch_size_max,
-        warm_up_time_max: config.engine.warm_up_time_max.0,
-    };
-    let plan = engine.load(&file, &options).with_context(|| format!("{} cannot be served", path.display()))?;
+    let plan =
+        engine.load(&file, &config.load_options()).with_context(|| format!("{} cannot be served", path.display()))?;
     Ok(Loaded { name: path.display().to_string(), plan: plan.into() })
 }
 

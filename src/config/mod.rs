@@ -16,6 +16,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::admission::config::AdmissionConfig;
+use crate::engine::LoadOptions;
 use crate::engine::config::EngineConfig;
 use crate::frontend::config::{LimitsConfig, ListenConfig};
 use crate::repository::batching_defaults::BatchingConfig;
@@ -77,6 +78,16 @@ impl Config {
     /// Takes from `new` what can change without a restart, and keeps the rest.
     pub fn adopt(&mut self, new: &Self) -> Reload {
         keys::adopt(self, new)
+    }
+
+    /// What an engine needs to know of the settings to load a model.
+    pub fn load_options(&self) -> LoadOptions {
+        LoadOptions {
+            model_bytes_max: self.engine.model_bytes_max.0,
+            shape_plans_max: self.engine.shape_plans_max,
+            batch_size_max: self.batching.batch_size_max,
+            warm_up_time_max: self.engine.warm_up_time_max.0,
+        }
     }
 
     fn from_layers(
