@@ -88,9 +88,6 @@ impl Deref for Frontend {
     }
 }
 
-/// What model metadata calls the format of ONNX models.
-pub const PLATFORM: &str = "onnxruntime_onnx";
-
 /// The name and extensions that server metadata tells. Only what works stands here.
 pub const SERVER_NAME: &str = "kinglet";
 pub const SERVER_VERSION: &str = env!("CARGO_PKG_VERSION");

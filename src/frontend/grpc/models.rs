@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::engine::TensorSpec;
-use crate::frontend::{Frontend, PLATFORM, Refusal};
+use crate::frontend::{Frontend, Refusal};
 use crate::infer::{ModelName, VersionId};
 use crate::metering::statistics::{BatchTotals, Total};
 use crate::proto::inference::model_metadata_response::TensorMetadata;
@@ -27,7 +27,7 @@ pub(super) fn metadata(frontend: &Frontend, request: &ModelMetadataRequest) -> R
     Ok(ModelMetadataResponse {
         name: variant.model.to_string(),
         versions,
-        platform: PLATFORM.to_owned(),
+        platform: triton::PLATFORM.to_owned(),
         inputs: tensors(&variant.signature.inputs),
         outputs: tensors(&variant.signature.outputs),
         ..ModelMetadataResponse::default()

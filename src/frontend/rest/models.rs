@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::respond;
 use crate::engine::TensorSpec;
-use crate::frontend::{EXTENSIONS, Frontend, PLATFORM, Refusal, SERVER_NAME, SERVER_VERSION};
+use crate::frontend::{EXTENSIONS, Frontend, Refusal, SERVER_NAME, SERVER_VERSION};
 use crate::infer::{ModelName, VersionId};
 use crate::metering::statistics::{BatchTotals, Total};
 use crate::repository::{Variant, triton};
@@ -60,7 +60,7 @@ pub(super) async fn metadata(
     Ok(respond::json(&json!({
         "name": variant.model.as_str(),
         "versions": versions,
-        "platform": PLATFORM,
+        "platform": triton::PLATFORM,
         "inputs": tensors(&variant.signature.inputs),
         "outputs": tensors(&variant.signature.outputs),
     })))
