@@ -20,11 +20,7 @@ pub(super) async fn index(
     body: Body,
 ) -> Result<Response, Refusal> {
     let object = read_object(&frontend, &headers, body).await?;
-    let ready_only = match object.get("ready") {
-        None | Some(Value::Null) => false,
-        Some(Value::Bool(ready)) => *ready,
-        Some(other) => return Err(Refusal::invalid(format!("\"ready\" expects a boolean, got {other}"))),
-    };
+    let ready_only = flag(&object, "ready")?;
     let lines: Vec<Value> = frontend
         .repository
         .index(ready_only)
@@ -69,13 +65,7 @@ pub(super) async fn unload(
     body: Body,
 ) -> Result<StatusCode, Refusal> {
     let parameters = read_parameters(&frontend, &headers, body).await?;
-    let dependents = match parameters.get("unload_dependents") {
-        None | Some(Value::Null) => false,
-        Some(Value::Bool(dependents)) => *dependents,
-        Some(other) => {
-            return Err(Refusal::invalid(format!("parameter \"unload_dependents\" expects a boolean, got {other}")));
-        }
-    };
+    let dependents = flag(&parameters, "unload_dependents")?;
     frontend.repository.unload(model.parse()?, dependents).await?;
     Ok(StatusCode::OK)
 }
@@ -135,6 +125,15 @@ async fn read_parameters(frontend: &Frontend, headers: &HeaderMap, body: Body) -
         None | Some(Value::Null) => Ok(Map::new()),
         Some(Value::Object(parameters)) => Ok(parameters),
         Some(_) => Err(Refusal::invalid("\"parameters\" expects an object")),
+    }
+}
+
+/// A boolean that is false where it is absent.
+fn flag(object: &Map<String, Value>, name: &str) -> Result<bool, Refusal> {
+    match object.get(name) {
+        None | Some(Value::Null) => Ok(false),
+        Some(Value::Bool(flag)) => Ok(*flag),
+        Some(other) => Err(Refusal::invalid(format!("{name:?} expects a boolean, got {other}"))),
     }
 }
 
