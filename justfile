@@ -16,7 +16,7 @@ clients *args:
 
 # docs/config.md and docs/metrics.md, printed from the code.
 docs:
-    KINGLET_UPDATE_DOCS=1 cargo test --release --test config_doc --test metrics_doc
+    KINGLET_UPDATE=1 cargo test --release --test generated_docs
 
 # The generated protocol, from proto/.
 proto:

@@ -2,6 +2,9 @@
 //! compares. With `KINGLET_UPDATE=1` it writes the files instead. Knows no message by name.
 #![allow(clippy::unwrap_used, reason = "a step that fails fails the test")]
 
+#[path = "support/generated.rs"]
+mod generated;
+
 use std::fs;
 use std::path::Path;
 
@@ -18,21 +21,7 @@ fn committed_protocol_code_equals_its_source() {
         (SERVER, generate_server(&protocol)),
         (CLIENT, generate_client(&protocol)),
     ];
-    let stale: Vec<_> =
-        files.into_iter().filter(|(path, wanted)| fs::read(root.join(path)).ok().as_ref() != Some(wanted)).collect();
-
-    if update_is_asked_for() {
-        for (path, wanted) in stale {
-            fs::write(root.join(path), wanted).unwrap();
-        }
-        return;
-    }
-    let names: Vec<_> = stale.iter().map(|(path, _)| path).collect();
-    assert!(
-        names.is_empty(),
-        "{names:?} differ from what proto/ compiles to; \
-         run `KINGLET_UPDATE=1 cargo test --test bootstrap` and commit the result"
-    );
+    generated::hold(&files, "just proto");
 }
 
 fn compile(folder: &Path) -> FileDescriptorSet {
@@ -68,11 +57,6 @@ fn generate(builder: tonic_prost_build::Builder, header: &str, protocol: &FileDe
     builder.out_dir(folder.path()).emit_rerun_if_changed(false).compile_fds(protocol.clone()).unwrap();
     let code = fs::read_to_string(folder.path().join("inference.rs")).unwrap();
     format!("{header}\n{code}").into_bytes()
-}
-
-#[expect(clippy::disallowed_methods, reason = "a switch of this test alone, no setting of the server")]
-fn update_is_asked_for() -> bool {
-    std::env::var("KINGLET_UPDATE").is_ok_and(|value| value == "1")
 }
 
 const DESCRIPTORS: &str = "src/proto/descriptor.bin";
