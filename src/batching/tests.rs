@@ -110,6 +110,7 @@ impl House {
             metrics: metrics.model("m", "1"),
             statistics: Arc::new(Statistics::default()),
             attachment: crate::repository::variant::Attachment::default(),
+            presence: crate::repository::variant::Presence::default(),
         });
         let limits = AdmissionConfig { requests_max: 1000, bytes_max: ByteSize(1 << 30), retry_after: Span(MS) };
         let admission = Admission::new(limits, metrics);

@@ -3,6 +3,7 @@
 //! Only state: nothing here reads a file, spawns a task or publishes anything.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::oneshot;
@@ -14,6 +15,7 @@ use super::fingerprint::{Sighting, Stamp};
 use super::inline::LoadOverride;
 use super::layout::Place;
 use super::loader::{Outcome, Serving};
+use super::variant::Variant;
 use crate::infer::VersionId;
 
 /// Who waits for a load.
@@ -47,6 +49,16 @@ struct Record {
     serving: Option<Serving>,
     state: State,
     reason: String,
+    /// The generation that took a build out of service which requests still hold.
+    leaving: Option<u64>,
+}
+
+/// A build that no longer serves.
+#[derive(Debug)]
+pub(super) struct Leaving {
+    pub(super) version: VersionId,
+    pub(super) generation: u64,
+    pub(super) variant: Arc<Variant>,
 }
 
 /// What a load's end has changed.
@@ -54,6 +66,8 @@ struct Record {
 pub(super) struct Applied {
     /// Versions that no longer serve, or never did.
     pub(super) gone: BTreeSet<VersionId>,
+    /// Those of them that served until now.
+    pub(super) leaving: Vec<Leaving>,
     /// One line per failure.
     pub(super) failures: Vec<String>,
 }
@@ -92,7 +106,16 @@ impl Entry {
 
     /// Whether the model is loaded or on its way there.
     pub(super) fn is_wanted(&self) -> bool {
-        self.is_loading() || self.records.values().any(|record| record.serving.is_some())
+        self.is_loading() || self.is_serving()
+    }
+
+    fn is_serving(&self) -> bool {
+        self.records.values().any(|record| record.serving.is_some())
+    }
+
+    /// Whether requests still hold a build that no longer serves.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.records.values().any(|record| record.leaving.is_some())
     }
 
     pub(super) fn serving(&self) -> BTreeMap<VersionId, Serving> {
@@ -125,7 +148,11 @@ impl Entry {
         self.running = Some(replies);
         self.state = Some(State::Loading);
         self.reason.clear();
-        for record in self.records.values_mut().filter(|record| record.serving.is_none()) {
+        // Beside versions that serve, those that were replaced are told of until the next load.
+        let serves = self.is_serving();
+        self.records.retain(|_, record| !serves || !record.is_unloaded());
+        let is_asked_for = |record: &&mut Record| record.serving.is_none() && !(serves && record.leaving.is_some());
+        for record in self.records.values_mut().filter(is_asked_for) {
             record.state = State::Loading;
             record.reason.clear();
         }
@@ -157,7 +184,7 @@ impl Entry {
         for (id, result) in outcome.versions {
             let record = self.records.entry(id).or_insert_with(Record::absent);
             match result {
-                Ok(serving) => *record = Record { serving: Some(serving), state: State::Ready, reason: String::new() },
+                Ok(serving) => *record = Record { serving: Some(serving), state: State::Ready, ..Record::absent() },
                 Err(failure) => {
                     replaced &= failure.is_absent;
                     applied.failures.push(format!("version {id}: {}", failure.reason));
@@ -167,8 +194,15 @@ impl Entry {
             }
         }
         if replaced {
-            applied.gone.extend(self.records.keys().filter(|id| !chosen.contains(id)));
-            self.records.retain(|id, _| chosen.contains(id));
+            let generation = self.generation;
+            self.records.retain(|id, record| {
+                if chosen.contains(id) {
+                    return true;
+                }
+                applied.gone.insert(*id);
+                applied.leaving.extend(record.retire(*id, generation));
+                record.leaving.is_some()
+            });
         }
         applied
     }
@@ -179,23 +213,38 @@ impl Entry {
         self.reason = reason.to_owned();
         // The files that failed are the ones last seen: trying again before they change would fail again.
         self.attempted = self.sighting.as_ref().map(|sighting| sighting.stamp.clone());
-        self.records.values_mut().for_each(|record| record.fail(reason));
-        Applied { gone: BTreeSet::new(), failures: vec![reason.to_owned()] }
+        let tried = self.records.values_mut().filter(|record| record.state != State::Unloading);
+        tried.for_each(|record| record.fail(reason));
+        Applied { failures: vec![reason.to_owned()], ..Applied::default() }
     }
 
-    /// Stops serving and gives up every load. Gives back the versions that served and everybody who waits.
-    pub(super) fn clear(&mut self) -> (BTreeSet<VersionId>, Vec<Reply>) {
+    /// Stops serving and gives up every load. Gives back what served and everybody who waits.
+    pub(super) fn clear(&mut self) -> (Applied, Vec<Reply>) {
         self.generation += 1;
         self.attempted = None;
         let mut replies = self.end();
         replies.extend(self.waiting.drain(..).flat_map(|request| request.replies));
-        let gone = self.records.keys().copied().collect();
-        for record in self.records.values_mut() {
-            *record = Record { serving: None, state: State::Unavailable, reason: UNLOADED.into() };
+        let mut applied = Applied::default();
+        for (id, record) in &mut self.records {
+            applied.gone.insert(*id);
+            applied.leaving.extend(record.retire(*id, self.generation));
         }
         self.state = Some(State::Unavailable);
         self.reason = UNLOADED.into();
-        (gone, replies)
+        (applied, replies)
+    }
+
+    /// Notes that nobody holds the build any more which `generation` took out of service. Whether that is news.
+    pub(super) fn left(&mut self, id: VersionId, generation: u64) -> bool {
+        let Some(record) = self.records.get_mut(&id).filter(|record| record.leaving == Some(generation)) else {
+            return false;
+        };
+        record.leaving = None;
+        let is_news = record.state == State::Unloading;
+        if is_news {
+            record.unload();
+        }
+        is_news
     }
 
     /// The model as the rest of the server sees it.
@@ -215,7 +264,28 @@ impl Entry {
 
 impl Record {
     fn absent() -> Self {
-        Self { serving: None, state: State::Unavailable, reason: String::new() }
+        Self { serving: None, state: State::Unavailable, reason: String::new(), leaving: None }
+    }
+
+    /// Takes the version out of service. Its build is unloading as long as it is held.
+    fn retire(&mut self, version: VersionId, generation: u64) -> Option<Leaving> {
+        let leaving = self.serving.take().map(|serving| Leaving { version, generation, variant: serving.variant });
+        if leaving.is_some() {
+            self.leaving = Some(generation);
+        }
+        self.unload();
+        leaving
+    }
+
+    fn unload(&mut self) {
+        let (state, reason) =
+            if self.leaving.is_some() { (State::Unloading, "") } else { (State::Unavailable, UNLOADED) };
+        self.state = state;
+        self.reason = reason.into();
+    }
+
+    fn is_unloaded(&self) -> bool {
+        self.state == State::Unavailable && self.reason == UNLOADED
     }
 
     /// Notes a failure; what served before still does.

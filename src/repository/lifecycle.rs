@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
@@ -14,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use super::batching_defaults::BatchingConfig;
 use super::catalog::Catalog;
 use super::config::{Control, RepositoryConfig};
-use super::entry::{Entry, Reply, Request, WAITING_MAX};
+use super::entry::{Entry, Leaving, Reply, Request, WAITING_MAX};
 use super::error::{LoadError, RepositoryError};
 use super::inline::LoadOverride;
 use super::loader::{Job, Loader, Loading, Origin, Outcome};
@@ -45,8 +46,18 @@ pub(super) struct Actor {
 
 /// The end of a task.
 pub(super) enum Event {
-    Loaded { name: ModelName, generation: u64, result: Result<Outcome, LoadError> },
+    Loaded {
+        name: ModelName,
+        generation: u64,
+        result: Result<Outcome, LoadError>,
+    },
     Scanned(Result<Scan, RepositoryError>),
+    /// Nobody holds a build any more that was taken out of service.
+    Left {
+        name: ModelName,
+        version: VersionId,
+        generation: u64,
+    },
 }
 
 /// Looks at the disk: one at a time, each for all who asked before it began.
@@ -109,6 +120,7 @@ impl Actor {
                 Some(ended) = self.tasks.join_next() => match ended {
                     Ok(Event::Loaded { name, generation, result }) => self.loaded(&name, generation, result),
                     Ok(Event::Scanned(result)) => self.scanned(result),
+                    Ok(Event::Left { name, version, generation }) => self.left(&name, version, generation),
                     Err(error) => tracing::error!(%error, "a task of the repository has ended without a result"),
                 },
                 () = sleep_until(next_scan.unwrap_or_else(Instant::now)), if next_scan.is_some() => {
@@ -209,14 +221,14 @@ impl Actor {
             serving.variant.metrics.ready.set(1);
         }
         let next = entry.next_waiting();
-        if matches!(error, Some(LoadError::NotFound)) && !entry.is_wanted() && next.is_none() {
-            self.models.remove(name);
+        if matches!(error, Some(LoadError::NotFound)) && next.is_none() {
+            self.forget_unless_held(name);
         }
         self.forget(name, &applied.gone);
         for reason in &applied.failures {
             tracing::warn!(model = %name, %reason, "model failed to load");
         }
-        self.publish();
+        self.publish_without(name, applied.leaving);
         answer(replies, &outcome_of(name, error, &applied.failures));
         self.start.ended(name, applied.failures);
         if let Some(request) = next {
@@ -227,7 +239,6 @@ impl Actor {
     fn unload(&mut self, name: &ModelName, reply: Reply) {
         if self.models.contains_key(name) {
             self.drop_model(name);
-            self.publish();
             answer(vec![reply], &Ok(()));
         } else {
             answer(vec![reply], &Err(RepositoryError::UnknownModel(name.clone())));
@@ -240,13 +251,51 @@ impl Actor {
         if entry.is_wanted() {
             tracing::info!(model = %name, "model is unloaded");
         }
-        let (gone, replies) = entry.clear();
+        let (applied, replies) = entry.clear();
         if entry.place.is_none() {
-            self.models.remove(name);
+            self.forget_unless_held(name);
         }
-        self.forget(name, &gone);
+        self.forget(name, &applied.gone);
+        self.publish_without(name, applied.leaving);
         answer(replies, &Err(RepositoryError::Overtaken(name.clone())));
         self.start.ended(name, Vec::new());
+    }
+
+    /// Drops what is known of a model, unless some build of it serves, loads or answers its last requests. Whether it
+    /// was.
+    fn forget_unless_held(&mut self, name: &ModelName) -> bool {
+        let is_held = |entry: &Entry| entry.is_wanted() || entry.is_leaving();
+        !self.models.get(name).is_some_and(is_held) && self.models.remove(name).is_some()
+    }
+
+    /// Publishes, and waits for the last requests of builds that no longer serve.
+    fn publish_without(&mut self, name: &ModelName, leaving: Vec<Leaving>) {
+        let listen = |build: Leaving| (build.version, build.generation, build.variant.presence.end());
+        let ends: Vec<_> = leaving.into_iter().map(listen).collect();
+        self.publish();
+        for (version, generation, mut end) in ends {
+            if end.try_recv() == Err(TryRecvError::Closed) {
+                self.left(name, version, generation);
+                continue;
+            }
+            let name = name.clone();
+            self.tasks.spawn(async move {
+                // Nothing is ever sent: the sender ends with the build.
+                let _ = end.await;
+                Event::Left { name, version, generation }
+            });
+        }
+    }
+
+    fn left(&mut self, name: &ModelName, version: VersionId, generation: u64) {
+        let Some(entry) = self.models.get_mut(name) else { return };
+        let mut is_news = entry.left(version, generation);
+        if entry.place.is_none() {
+            is_news |= self.forget_unless_held(name);
+        }
+        if is_news {
+            self.publish();
+        }
     }
 
     fn forget(&self, name: &ModelName, gone: &BTreeSet<VersionId>) {

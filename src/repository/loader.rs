@@ -176,6 +176,7 @@ impl Loader {
             // Counts go on over a reload, so that differences of two samples stay true.
             statistics: before.map(|before| Arc::clone(&before.statistics)).unwrap_or_default(),
             attachment: super::variant::Attachment::default(),
+            presence: super::variant::Presence::default(),
         };
         tell(&variant, took);
         Ok(Arc::new(variant))

@@ -1,5 +1,7 @@
 //! The repository as a whole, on real folders, with an engine that reads lines of text.
 
+mod unloading;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -198,9 +200,11 @@ async fn explicit_control_loads_and_unloads() {
     assert_eq!(house.index(), ["a/1 READY", "b/1 READY"]);
     let held = house.served("a").unwrap();
     house.repository.unload(model("a"), false).await.unwrap();
-    assert_eq!(house.index(), ["a/1 UNAVAILABLE unloaded", "b/1 READY"]);
+    assert_eq!(house.index(), ["a/1 UNLOADING", "b/1 READY"]);
     assert!(house.served("a").is_none());
     assert_eq!(Arc::strong_count(&held), 1, "only the request on its way holds the build");
+    drop(held);
+    house.until("the last request has left", |house| house.index()[0] == "a/1 UNAVAILABLE unloaded").await;
     let metrics = String::from_utf8(house.metrics.render()).unwrap();
     assert!(!metrics.contains(r#"kinglet_model_ready{model="a""#));
     for unknown in [house.load("z").await, house.repository.unload(model("z"), true).await] {
@@ -232,7 +236,7 @@ async fn a_failed_reload_leaves_the_old_build_serving() {
     assert!(house.index()[0].starts_with("a/1 READY reload failed: config.pbtxt:1: field 'max_batch_sise'"));
     house.write(&[("a/config.pbtxt", ""), ("a/2/model.onnx", "rows n,3")]);
     house.load("a").await.unwrap();
-    assert_eq!(house.index(), ["a/2 READY"]);
+    assert_eq!(house.index(), ["a/1 UNLOADING", "a/2 READY"]);
     assert_eq!(width(&house.served("a").unwrap()), "[n,3]");
 }
 
@@ -346,7 +350,8 @@ async fn polling_follows_the_disk() {
     assert_eq!(house.index(), ["a/1 READY", "b/1 READY"]);
     let unchanged = house.served("b").unwrap();
     house.write(&[("a/2/model.onnx", "rows n,2"), ("c/1/model.onnx", "rows n,3")]);
-    house.until("new version and model", |house| house.index() == ["a/2 READY", "b/1 READY", "c/1 READY"]).await;
+    let expected = ["a/1 UNAVAILABLE unloaded", "a/2 READY", "b/1 READY", "c/1 READY"];
+    house.until("new version and model", |house| house.index() == expected).await;
     house.write(&[("a/2/model.onnx", "rows n,22 broken")]);
     house.until("failed reload", |house| house.index()[0].starts_with("a/2 READY reload failed")).await;
     assert_eq!(width(&house.served("a").unwrap()), "[n,2]");
@@ -376,8 +381,9 @@ async fn a_version_that_is_kept_is_not_loaded_again() {
     let catalog = house.repository.catalog();
     assert!(Arc::ptr_eq(&first, catalog.find(&model("a"), Some(VersionId(1))).unwrap()));
     house.write(&[("a/manifest.toml", "[versions]\npolicy = 'specific'\nspecific = [1, 9]")]);
-    let expected = ["a/1 READY", "a/9 UNAVAILABLE version 9 has no model.onnx"];
+    let expected = ["a/1 READY", "a/2 UNLOADING", "a/9 UNAVAILABLE version 9 has no model.onnx"];
     house.until("what is missing is said", |house| house.index() == expected).await;
+    drop(catalog);
     assert!(!Arc::ptr_eq(&first, &house.served("a").unwrap()), "new settings make a new build");
 }
 
@@ -395,12 +401,12 @@ async fn a_file_being_written_is_not_loaded() {
         tokio::time::sleep(Duration::from_millis(10)).await;
         assert_eq!(house.engine.loads(), 1, "after {end} bytes");
     }
-    house.until("the whole file", |house| house.index() == ["a/2 READY"]).await;
+    house.until("the whole file", |house| house.index() == ["a/1 UNAVAILABLE unloaded", "a/2 READY"]).await;
     assert_eq!(house.engine.loads(), 2);
     house.write(&[("b/1/model.onnx.part", "rows n,1"), ("b/manifest.toml", "")]);
-    house.until("seen", |house| house.index().get(1).is_some_and(|line| line.starts_with("b/- UNAVAILABLE"))).await;
+    house.until("seen", |house| house.index().get(2).is_some_and(|line| line.starts_with("b/- UNAVAILABLE"))).await;
     fs::rename(house.folder.path().join("b/1/model.onnx.part"), house.folder.path().join("b/1/model.onnx")).unwrap();
-    house.until("renamed", |house| house.index() == ["a/2 READY", "b/1 READY"]).await;
+    house.until("renamed", |house| house.index()[1..] == ["a/2 READY", "b/1 READY"]).await;
 }
 
 #[tokio::test]

@@ -4,6 +4,8 @@ use std::any::Any;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
+use tokio::sync::oneshot;
+
 use super::settings::ModelSettings;
 use crate::engine::{Merging, Plan, Signature};
 use crate::infer::{ModelName, VersionId};
@@ -23,7 +25,13 @@ pub struct Variant {
     pub statistics: Arc<Statistics>,
     /// The batching room's queue.
     pub attachment: Attachment,
+    /// The last field, so that its end comes after that of all others.
+    pub presence: Presence,
 }
+
+/// Tells when the last handle of a build has been dropped.
+#[derive(Debug, Default)]
+pub struct Presence(OnceLock<oneshot::Sender<()>>);
 
 /// A place where a later room keeps what it needs per variant, so that both end together.
 #[derive(Default)]
@@ -40,6 +48,16 @@ impl Variant {
 
     pub fn merges(&self) -> bool {
         *self.plan.merging() == Merging::Rows
+    }
+}
+
+impl Presence {
+    /// Closes when the build ends. There is one listener: for a second one it is closed already.
+    pub fn end(&self) -> oneshot::Receiver<()> {
+        let (sender, receiver) = oneshot::channel();
+        // A sender that finds the place taken is dropped here.
+        let _ = self.0.set(sender);
+        receiver
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::config::Control;
-use super::entry::{Request, Seen};
+use super::entry::{Entry, Request, Seen};
 use super::error::RepositoryError;
 use super::lifecycle::{Actor, Event, answer};
 use super::scan::{Scan, scan};
@@ -50,7 +50,7 @@ impl Actor {
         for (name, entry) in &mut self.models {
             entry.place = scan.found.models.get(name).cloned();
         }
-        self.models.retain(|_, entry| entry.place.is_some() || entry.is_wanted());
+        self.models.retain(|_, entry| entry.place.is_some() || entry.is_wanted() || entry.is_leaving());
         let mut changed = self.models.len() != before;
         for (name, place) in scan.found.models {
             changed |= !self.models.contains_key(&name);
@@ -65,9 +65,11 @@ impl Actor {
     /// gone.
     pub(super) fn files_changed(&mut self, mut scan: Scan, at_once: bool) {
         self.tell_skipped(&scan.found.skipped);
-        let is_gone = |name: &&ModelName| !scan.found.models.contains_key(*name);
-        let gone: Vec<ModelName> = self.models.keys().filter(is_gone).cloned().collect();
-        let mut changed = !gone.is_empty();
+        let is_gone = |(name, entry): &(&ModelName, &Entry)| {
+            !scan.found.models.contains_key(*name) && (entry.place.is_some() || entry.is_wanted())
+        };
+        let gone: Vec<ModelName> = self.models.iter().filter(is_gone).map(|(name, _)| name.clone()).collect();
+        let mut changed = false;
         for name in gone {
             self.models.entry(name.clone()).and_modify(|entry| entry.place = None);
             self.drop_model(&name);

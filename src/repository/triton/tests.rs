@@ -10,7 +10,7 @@ use super::super::declared::{BatchAxis, Labels};
 use super::super::fake::FakeEngine;
 use super::super::resolve::{Defaults, resolve};
 use super::super::settings::{TimeoutAction, WarmUpContent};
-use super::super::variant::{Attachment, Variant};
+use super::super::variant::{Attachment, Presence, Variant};
 use super::super::versions::VersionPolicy;
 use super::super::{BatchingConfig, manifest};
 use super::*;
@@ -171,6 +171,7 @@ fn variant(model: &str, declared: Declared) -> Variant {
         metrics: Metrics::new().model("m", "1"),
         statistics: Arc::default(),
         attachment: Attachment::default(),
+        presence: Presence::default(),
     }
 }
 
