@@ -107,12 +107,29 @@ impl Declared {
         }
     }
 
+    /// With nothing left open: shapes that nothing is said about are whole, as in Triton's configurations.
+    pub(super) fn settled(mut self) -> Self {
+        if self.batch.is_none() && !(self.inputs.is_empty() && self.outputs.is_empty()) {
+            self.batch = Some(BatchAxis::Absent);
+        }
+        self
+    }
+
     /// The rows of one batch at most, where a file says so.
     pub(super) fn batch_size_max(&self) -> Option<usize> {
         match self.batch? {
             BatchAxis::Absent => None,
             BatchAxis::UpTo(rows) | BatchAxis::AtMost(rows) => Some(rows),
         }
+    }
+}
+
+impl DeclaredTensor {
+    /// An extent that no tensor has, and whether it stands in the shape of the model.
+    pub(super) fn impossible_extent(&self) -> Option<(bool, i64)> {
+        let of = |shape: &[i64]| shape.iter().copied().find(|&extent| extent < -1 || extent == 0);
+        let dims = of(&self.dims).map(|extent| (false, extent));
+        dims.or_else(|| Some((true, of(self.reshape.as_ref()?)?)))
     }
 }
 
@@ -130,7 +147,10 @@ impl BatchAxis {
 impl DeclaredBatching {
     fn over(self, below: Self) -> Self {
         let mut priority_queues = below.priority_queues;
-        priority_queues.extend(self.priority_queues);
+        for (level, queue) in self.priority_queues {
+            let below = priority_queues.get(&level).copied().unwrap_or_default();
+            priority_queues.insert(level, queue.over(below));
+        }
         Self {
             queue_delay_max: self.queue_delay_max.or(below.queue_delay_max),
             preferred: self.preferred.or(below.preferred),
@@ -179,7 +199,11 @@ mod tests {
     fn the_upper_file_wins_where_it_speaks() {
         let upper = Declared {
             batch: Some(BatchAxis::AtMost(4)),
-            batching: DeclaredBatching { preserve_ordering: Some(true), ..DeclaredBatching::default() },
+            batching: DeclaredBatching {
+                preserve_ordering: Some(true),
+                priority_queues: [(1, DeclaredQueue { requests_max: Some(3), ..DeclaredQueue::default() })].into(),
+                ..DeclaredBatching::default()
+            },
             parameters: [("a".into(), "upper".into())].into(),
             ..Declared::default()
         };
@@ -189,6 +213,7 @@ mod tests {
             batching: DeclaredBatching {
                 preserve_ordering: Some(false),
                 priority_levels: Some(3),
+                priority_queues: [(1, DeclaredQueue { bytes_max: Some(5), ..DeclaredQueue::default() })].into(),
                 ..DeclaredBatching::default()
             },
             parameters: [("a".into(), "lower".into()), ("b".into(), "lower".into())].into(),
@@ -198,6 +223,8 @@ mod tests {
         assert_eq!(both.batch, Some(BatchAxis::UpTo(4)), "the shapes still leave the batch out");
         assert_eq!((both.batching.preserve_ordering, both.batching.priority_levels), (Some(true), Some(3)));
         assert_eq!(both.instances_max, Some(2));
+        let first = both.batching.priority_queues[&1];
+        assert_eq!((first.requests_max, first.bytes_max), (Some(3), Some(5)));
         assert_eq!(both.parameters.values().collect::<Vec<_>>(), ["upper", "lower"]);
     }
 }

@@ -281,10 +281,10 @@ fn declared(name: &ModelName, place: Option<&Place>, over: &LoadOverride) -> Res
     };
     let manifest = text(MANIFEST)?.map(|text| manifest::read(&text)).transpose()?.unwrap_or_default();
     if let Some(json) = &over.config_json {
-        return Ok(triton::read_json(name, json)?.over(manifest));
+        return Ok(triton::read_json(name, json)?.over(manifest).settled());
     }
     let config = text(CONFIG)?.map(|text| triton::read_text(name, &text)).transpose()?.unwrap_or_default();
-    Ok(manifest.over(config))
+    Ok(manifest.over(config).settled())
 }
 
 /// The policy's versions, and what to do for each.

@@ -7,8 +7,9 @@ use std::num::NonZeroUsize;
 
 use serde::Deserialize;
 
-use super::declared::{BatchAxis, Declared, DeclaredBatching, DeclaredQueue, Labels};
+use super::declared::{BatchAxis, Declared, DeclaredBatching, DeclaredQueue, DeclaredTensor, Labels};
 use super::error::{ConfigError, line_at};
+use super::files;
 use super::layout::MANIFEST;
 use super::settings::{TimeoutAction, WarmUp, WarmUpContent, WarmUpInput};
 use super::versions::VersionPolicy;
@@ -40,6 +41,8 @@ pub(super) fn read(text: &str) -> Result<Declared, ConfigError> {
 struct Manifest {
     description: Option<String>,
     license: Option<String>,
+    model_file: Option<String>,
+    inputs: Vec<Input>,
     outputs: Vec<Output>,
     batching: Batching,
     instances: Instances,
@@ -50,8 +53,20 @@ struct Manifest {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+struct Input {
+    name: String,
+    datatype: Option<String>,
+    dims: Vec<i64>,
+    reshape: Option<Vec<i64>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Output {
     name: String,
+    datatype: Option<String>,
+    dims: Option<Vec<i64>>,
+    reshape: Option<Vec<i64>>,
     labels: Option<Vec<String>>,
     labels_file: Option<String>,
 }
@@ -65,6 +80,19 @@ struct Batching {
     preserve_ordering: Option<bool>,
     priority_levels: Option<u64>,
     default_priority: Option<u64>,
+    queue_timeout: Option<Span>,
+    timeout_action: Option<Action>,
+    allow_timeout_override: Option<bool>,
+    queue_requests_max: Option<NonZeroUsize>,
+    queue_bytes_max: Option<ByteSize>,
+    /// By level; TOML's keys are text.
+    priority_queues: BTreeMap<String, Queue>,
+}
+
+/// What of a priority level's queue differs from the others.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Queue {
     queue_timeout: Option<Span>,
     timeout_action: Option<Action>,
     allow_timeout_override: Option<bool>,
@@ -131,26 +159,32 @@ enum Content {
 
 impl Manifest {
     fn declare(self) -> Result<Declared, ConfigError> {
-        let mut labels = BTreeMap::new();
-        for (index, output) in self.outputs.into_iter().enumerate() {
-            let given = match (output.labels, output.labels_file) {
-                (Some(labels), None) => Labels::Given(labels),
-                (None, Some(file)) => Labels::File(file),
-                (None, None) => continue,
-                (Some(_), Some(_)) => {
-                    return Err(wrong(format!("outputs[{index}]"), "labels and labels_file exclude each other"));
-                }
-            };
-            labels.insert(output.name, given);
+        if let Some(file) = self.model_file.as_ref().filter(|file| !files::is_file_name(file)) {
+            return Err(wrong("model_file", format!("expected a plain file name, got {file:?}")));
         }
+        let inputs =
+            self.inputs.into_iter().enumerate().map(|(index, input)| input.declare(&format!("inputs[{index}]")));
+        let inputs: Vec<DeclaredTensor> = inputs.collect::<Result<_, _>>()?;
+        let (mut labels, mut outputs) = (BTreeMap::new(), Vec::new());
+        for (index, output) in self.outputs.into_iter().enumerate() {
+            let (name, own, shape) = output.declare(&format!("outputs[{index}]"))?;
+            labels.extend(own.map(|own| (name, own)));
+            outputs.extend(shape);
+        }
+        let describes = !inputs.is_empty() || !outputs.is_empty();
+        let size = self.batching.batch_size_max.map(NonZeroUsize::get);
         let warm_up = self.warm_up.into_iter().enumerate().map(|(index, sample)| sample.declare(index));
         Ok(Declared {
+            origin: describes.then_some(MANIFEST),
             description: self.description,
             license: self.license,
+            model_file: self.model_file,
             version_policy: self.versions.declare()?,
-            batch: self.batching.batch_size_max.map(|rows| BatchAxis::AtMost(rows.get())),
+            batch: size.map(if describes { BatchAxis::UpTo } else { BatchAxis::AtMost }),
+            inputs,
+            outputs,
             labels,
-            batching: self.batching.declare(),
+            batching: self.batching.declare()?,
             instances_max: self.instances.max.map(NonZeroUsize::get),
             cores_max: self.instances.cores_max.map(NonZeroUsize::get),
             parameters: self.parameters,
@@ -160,25 +194,76 @@ impl Manifest {
     }
 }
 
+impl Input {
+    fn declare(self, field: &str) -> Result<DeclaredTensor, ConfigError> {
+        let dtype = self.datatype.map(|name| datatype(&name, format!("{field}.datatype"))).transpose()?;
+        let tensor = DeclaredTensor { name: self.name, dtype, dims: self.dims, reshape: self.reshape };
+        match tensor.impossible_extent() {
+            Some((is_reshape, got)) => {
+                let key = if is_reshape { "reshape" } else { "dims" };
+                Err(wrong(format!("{field}.{key}"), format!("expected extents of 1 or more, or -1, got {got}")))
+            }
+            None => Ok(tensor),
+        }
+    }
+}
+
+impl Output {
+    /// Its name, its labels and its shape, of which either may be absent.
+    fn declare(self, field: &str) -> Result<(String, Option<Labels>, Option<DeclaredTensor>), ConfigError> {
+        let labels = match (self.labels, self.labels_file) {
+            (Some(labels), None) => Some(Labels::Given(labels)),
+            (None, Some(file)) => Some(Labels::File(file)),
+            (None, None) => None,
+            (Some(_), Some(_)) => return Err(wrong(field, "labels and labels_file exclude each other")),
+        };
+        let Some(dims) = self.dims else {
+            return match (self.datatype, self.reshape) {
+                (None, None) => Ok((self.name, labels, None)),
+                _ => Err(wrong(format!("{field}.dims"), "expected a shape beside datatype or reshape, got none")),
+            };
+        };
+        let tensor = Input { name: self.name.clone(), datatype: self.datatype, dims, reshape: self.reshape };
+        Ok((self.name, labels, Some(tensor.declare(field)?)))
+    }
+}
+
 impl Batching {
-    fn declare(self) -> DeclaredBatching {
-        DeclaredBatching {
+    fn declare(self) -> Result<DeclaredBatching, ConfigError> {
+        let level = |(level, queue): (String, Queue)| match level.parse::<u64>() {
+            Ok(level) => Ok((level, queue.declare())),
+            Err(_) => Err(wrong("batching.priority_queues", format!("expected the number of a level, got {level:?}"))),
+        };
+        Ok(DeclaredBatching {
             queue_delay_max: self.queue_delay_max.map(|span| span.0),
             preferred: self.preferred,
             preserve_ordering: self.preserve_ordering,
             priority_levels: self.priority_levels,
             default_priority: self.default_priority,
-            queue: DeclaredQueue {
-                timeout_action: self.timeout_action.map(|action| match action {
-                    Action::Reject => TimeoutAction::Reject,
-                    Action::Delay => TimeoutAction::Delay,
-                }),
-                default_timeout: self.queue_timeout.map(|span| span.0),
+            queue: Queue {
+                queue_timeout: self.queue_timeout,
+                timeout_action: self.timeout_action,
                 allow_timeout_override: self.allow_timeout_override,
-                requests_max: self.queue_requests_max.map(NonZeroUsize::get),
-                bytes_max: self.queue_bytes_max.map(|size| size.0),
-            },
-            priority_queues: BTreeMap::new(),
+                queue_requests_max: self.queue_requests_max,
+                queue_bytes_max: self.queue_bytes_max,
+            }
+            .declare(),
+            priority_queues: self.priority_queues.into_iter().map(level).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl Queue {
+    fn declare(self) -> DeclaredQueue {
+        DeclaredQueue {
+            timeout_action: self.timeout_action.map(|action| match action {
+                Action::Reject => TimeoutAction::Reject,
+                Action::Delay => TimeoutAction::Delay,
+            }),
+            default_timeout: self.queue_timeout.map(|span| span.0),
+            allow_timeout_override: self.allow_timeout_override,
+            requests_max: self.queue_requests_max.map(NonZeroUsize::get),
+            bytes_max: self.queue_bytes_max.map(|size| size.0),
         }
     }
 }
@@ -208,7 +293,7 @@ impl Sample {
         let mut inputs = BTreeMap::new();
         for (name, input) in self.inputs {
             let field = |key: &str| format!("warm_up[{index}].inputs.{name}.{key}");
-            let dtype: DType = input.datatype.parse().map_err(|error| wrong(field("datatype"), format!("{error}")))?;
+            let dtype = datatype(&input.datatype, field("datatype"))?;
             let content = match (input.content, input.file) {
                 (None | Some(Content::Zeros), None) => WarmUpContent::Zeros,
                 (Some(Content::Random), None) => WarmUpContent::Random,
@@ -220,6 +305,10 @@ impl Sample {
         let name = self.name.unwrap_or_else(|| format!("warm_up[{index}]"));
         Ok(WarmUp { name, rows: self.rows.get(), count: self.count.get(), inputs })
     }
+}
+
+fn datatype(name: &str, field: String) -> Result<DType, ConfigError> {
+    name.parse().map_err(|error| wrong(field, format!("{error}")))
 }
 
 fn wrong(field: impl Into<String>, problem: impl Into<String>) -> ConfigError {
@@ -236,57 +325,97 @@ mod tests {
 
     use super::*;
 
+    const EVERY_KEY: &str = r#"
+        description = "digits"
+        license = "MIT"
+        model_file = "net.onnx"
+        [[inputs]]
+        name = "image"
+        datatype = "FP32"
+        dims = [1024]
+        reshape = [1, 32, 32]
+        [[outputs]]
+        name = "logits"
+        dims = [-1]
+        labels = ["zero", "one"]
+        [[outputs]]
+        name = "other"
+        labels_file = "labels.txt"
+        [batching]
+        batch_size_max = 16
+        queue_delay_max = "2ms"
+        preferred = [4, 8]
+        preserve_ordering = true
+        priority_levels = 3
+        default_priority = 2
+        queue_timeout = "1s"
+        timeout_action = "delay"
+        allow_timeout_override = false
+        queue_requests_max = 10
+        queue_bytes_max = "1MiB"
+        [batching.priority_queues.1]
+        queue_timeout = "5ms"
+        timeout_action = "reject"
+        allow_timeout_override = true
+        queue_requests_max = 2
+        queue_bytes_max = "1KiB"
+        [batching.priority_queues.3]
+        queue_requests_max = 3
+        [instances]
+        max = 2
+        cores_max = 1
+        [versions]
+        policy = "specific"
+        specific = [1, 3]
+        [parameters]
+        threshold = "0.5"
+        [[warm_up]]
+        name = "one"
+        rows = 4
+        count = 2
+        [warm_up.inputs.image]
+        datatype = "FP32"
+        dims = [1, 32, 32]
+        content = "random"
+    "#;
+
     #[test]
     fn every_key_is_read() {
-        let text = r#"
-            description = "digits"
-            license = "MIT"
-            [[outputs]]
-            name = "logits"
-            labels = ["zero", "one"]
-            [[outputs]]
-            name = "other"
-            labels_file = "labels.txt"
-            [batching]
-            batch_size_max = 16
-            queue_delay_max = "2ms"
-            preferred = [4, 8]
-            preserve_ordering = true
-            priority_levels = 3
-            default_priority = 2
-            queue_timeout = "1s"
-            timeout_action = "delay"
-            allow_timeout_override = false
-            queue_requests_max = 10
-            queue_bytes_max = "1MiB"
-            [instances]
-            max = 2
-            cores_max = 1
-            [versions]
-            policy = "specific"
-            specific = [1, 3]
-            [parameters]
-            threshold = "0.5"
-            [[warm_up]]
-            name = "one"
-            rows = 4
-            count = 2
-            [warm_up.inputs.image]
-            datatype = "FP32"
-            dims = [1, 32, 32]
-            content = "random"
-        "#;
-        let declared = read(text).unwrap();
+        let declared = read(EVERY_KEY).unwrap();
         assert_eq!(declared.labels["logits"], Labels::Given(vec!["zero".into(), "one".into()]));
         assert_eq!(declared.labels["other"], Labels::File("labels.txt".into()));
-        assert_eq!(declared.batch, Some(BatchAxis::AtMost(16)));
-        assert_eq!(declared.batching.queue_delay_max, Some(Duration::from_millis(2)));
-        assert_eq!(declared.batching.queue.timeout_action, Some(TimeoutAction::Delay));
-        assert_eq!(declared.batching.queue.bytes_max, Some(1 << 20));
+        assert_eq!(declared.batch, Some(BatchAxis::UpTo(16)));
+        assert_eq!((declared.origin, declared.model_file.as_deref()), (Some("manifest.toml"), Some("net.onnx")));
+        let image = DeclaredTensor {
+            name: "image".into(),
+            dtype: Some(DType::F32),
+            dims: vec![1024],
+            reshape: Some(vec![1, 32, 32]),
+        };
+        assert_eq!(declared.inputs, [image]);
+        let logits = DeclaredTensor { name: "logits".into(), dtype: None, dims: vec![-1], reshape: None };
+        assert_eq!(declared.outputs, [logits], "labels alone describe no shape");
         assert_eq!((declared.instances_max, declared.cores_max), (Some(2), Some(1)));
         assert_eq!(declared.version_policy, Some(VersionPolicy::Specific([VersionId(1), VersionId(3)].into())));
         assert_eq!(declared.warm_up[0].inputs["image"].content, WarmUpContent::Random);
         assert_eq!(read("").unwrap(), Declared::default());
+    }
+
+    #[test]
+    fn levels_have_queues_of_their_own() {
+        let declared = read(EVERY_KEY).unwrap();
+        let first = DeclaredQueue {
+            timeout_action: Some(TimeoutAction::Reject),
+            default_timeout: Some(Duration::from_millis(5)),
+            allow_timeout_override: Some(true),
+            requests_max: Some(2),
+            bytes_max: Some(1 << 10),
+        };
+        let third = DeclaredQueue { requests_max: Some(3), ..DeclaredQueue::default() };
+        assert_eq!(declared.batching.priority_queues, [(1, first), (3, third)].into());
+        assert_eq!(declared.batching.queue_delay_max, Some(Duration::from_millis(2)));
+        assert_eq!(declared.batching.queue.timeout_action, Some(TimeoutAction::Delay));
+        assert_eq!(declared.batching.queue.bytes_max, Some(1 << 20));
     }
 
     #[test]
@@ -302,6 +431,25 @@ mod tests {
             (
                 "[[outputs]]\nname = \"y\"\nlabels = []\nlabels_file = \"f\"",
                 "manifest.toml: outputs[0]: labels and labels_file exclude each other",
+            ),
+            ("model_file = \"../m.onnx\"", "manifest.toml: model_file: expected a plain file name, got"),
+            ("[[inputs]]\nname = \"x\"", "manifest.toml:1: inputs[0]: missing field `dims`"),
+            ("[[inputs]]\nname = \"x\"\ndims = [0]", "manifest.toml: inputs[0].dims: expected extents of 1 or more"),
+            (
+                "[[inputs]]\nname = \"x\"\ndims = [1]\nreshape = [-2]",
+                "manifest.toml: inputs[0].reshape: expected extents of 1 or more, or -1, got -2",
+            ),
+            (
+                "[[outputs]]\nname = \"y\"\ndatatype = \"FP32\"",
+                "manifest.toml: outputs[0].dims: expected a shape beside datatype or reshape, got none",
+            ),
+            (
+                "[batching.priority_queues.high]",
+                "manifest.toml: batching.priority_queues: expected the number of a level, got \"high\"",
+            ),
+            (
+                "[batching.priority_queues.1]\nqueue_delay_max = \"1s\"",
+                "manifest.toml:2: batching.priority_queues.1.queue_delay_max: unknown field",
             ),
             (
                 "[[warm_up]]\ninputs.x = { datatype = \"fp32\", dims = [] }",

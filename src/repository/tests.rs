@@ -149,7 +149,8 @@ async fn what_is_there_at_the_start_is_served() {
             "c/1 UNAVAILABLE invalid model: model.onnx is broken",
             "e/- UNAVAILABLE manifest.toml:2: batching.size: unknown field `size`, expected one of `batch_size_max`, \
              `queue_delay_max`, `preferred`, `preserve_ordering`, `priority_levels`, `default_priority`, \
-             `queue_timeout`, `timeout_action`, `allow_timeout_override`, `queue_requests_max`, `queue_bytes_max`",
+             `queue_timeout`, `timeout_action`, `allow_timeout_override`, `queue_requests_max`, `queue_bytes_max`, \
+             `priority_queues`",
             "f/- UNAVAILABLE version 1 has no model.onnx",
             "g/1 UNAVAILABLE the engine panicked while reading the model",
             "h/1 UNAVAILABLE warm-up \"zeros\" failed: the run failed: on purpose",

@@ -10,6 +10,7 @@ use super::batching_defaults::BatchingConfig;
 use super::declared::{BatchAxis, Declared, DeclaredTensor, Labels};
 use super::error::{ConfigError, LoadError};
 use super::files::{self, TEXT_BYTES_MAX};
+use super::layout::MANIFEST;
 use super::settings::{BatchSettings, ClassLabels, ModelSettings, Reshape};
 use super::shapes::{self, Described};
 use crate::engine::{Merging, Plan, Signature, TensorSpec};
@@ -51,7 +52,7 @@ pub(super) fn resolve(
     let axis = declared.batch;
     check_batch_axis(&declared, plan.signature())?;
     let plan: Box<dyn Plan> = if axis == Some(BatchAxis::Absent) && *plan.merging() == Merging::Rows {
-        Box::new(ServedAlone::new(plan, "max_batch_size is 0"))
+        Box::new(ServedAlone::new(plan, Words::of(&declared).why_alone))
     } else {
         plan
     };
@@ -85,8 +86,9 @@ fn check_batch_axis(declared: &Declared, signature: &Signature) -> Result<(), Co
         || "it has no input and no output".to_owned(),
         |spec| format!("{:?} has shape {}", spec.name, spec.shown_dims()),
     );
-    let problem = format!("expected 0, because axis 0 of the model is not free ({obstacle}), got {got}");
-    Err(ConfigError::field(declared.origin.unwrap_or_default(), "max_batch_size", problem))
+    let none = Words::of(declared).no_size;
+    let problem = format!("expected {none}, because axis 0 of the model is not free ({obstacle}), got {got}");
+    Err(ConfigError::field(declared.origin.unwrap_or_default(), Words::of(declared).size, problem))
 }
 
 /// A line for the operator where batching was asked for in vain.
@@ -108,12 +110,14 @@ fn client_side(
     merges: bool,
 ) -> Result<(Signature, BTreeMap<String, Reshape>), ConfigError> {
     let file = declared.origin.unwrap_or_default();
+    let words = Words::of(declared);
     let lead = usize::from(matches!(declared.batch, Some(BatchAxis::UpTo(_))));
     let mut client = signature.clone();
     let mut reshapes = BTreeMap::new();
     let mut apply = |kind: &str, specs: &mut [TensorSpec], tensors: &[DeclaredTensor]| {
         for (index, tensor) in tensors.iter().enumerate() {
-            let wrong = |(key, problem): (&str, String)| {
+            let wrong = |(key, problem): (&'static str, String)| {
+                let key = words.key(key);
                 ConfigError::field(file, format!("{kind}[{index}].{key}"), format!("{:?}: {problem}", tensor.name))
             };
             if tensors[..index].iter().any(|earlier| earlier.name == tensor.name) {
@@ -129,16 +133,50 @@ fn client_side(
         }
         Ok(())
     };
-    apply("input", &mut client.inputs, &declared.inputs)?;
-    apply("output", &mut client.outputs, &declared.outputs)?;
+    apply(words.input, &mut client.inputs, &declared.inputs)?;
+    apply(words.output, &mut client.outputs, &declared.outputs)?;
     let described = |spec: &&TensorSpec| declared.inputs.iter().any(|tensor| tensor.name == spec.name);
     match signature.inputs.iter().find(|spec| !described(spec)) {
         Some(spec) if !declared.inputs.is_empty() => {
-            Err(ConfigError::field(file, "input", format!("expected the model's input {:?} too", spec.name)))
+            Err(ConfigError::field(file, words.input, format!("expected the model's input {:?} too", spec.name)))
         }
         _ => Ok((client, reshapes)),
     }
 }
+
+/// How the file that describes inputs and outputs calls what is wrong with it.
+struct Words {
+    input: &'static str,
+    output: &'static str,
+    size: &'static str,
+    no_size: &'static str,
+    why_alone: &'static str,
+}
+
+impl Words {
+    fn of(declared: &Declared) -> &'static Self {
+        if declared.origin == Some(MANIFEST) { &MANIFEST_WORDS } else { &TRITON_WORDS }
+    }
+
+    /// The name of a tensor's field, given Triton's.
+    fn key(&self, triton: &'static str) -> &'static str {
+        match triton {
+            "data_type" if self.input == MANIFEST_WORDS.input => "datatype",
+            "reshape.shape" if self.input == MANIFEST_WORDS.input => "reshape",
+            same => same,
+        }
+    }
+}
+
+const MANIFEST_WORDS: Words = Words {
+    input: "inputs",
+    output: "outputs",
+    size: "batching.batch_size_max",
+    no_size: "none",
+    why_alone: "its shapes are given whole, without batching.batch_size_max",
+};
+const TRITON_WORDS: Words =
+    Words { input: "input", output: "output", size: "max_batch_size", no_size: "0", why_alone: "max_batch_size is 0" };
 
 fn batch_settings(declared: &Declared, defaults: &BatchingConfig) -> Result<BatchSettings, ConfigError> {
     let plain = defaults.settings();

@@ -33,7 +33,7 @@ fn with_pbtxt(model: &str, text: &str) -> Result<Resolved, String> {
 }
 
 fn with_manifest(model: &str, text: &str) -> Result<Resolved, String> {
-    resolve_declared(model, manifest::read(text).map_err(|error| error.to_string())?, None)
+    resolve_declared(model, manifest::read(text).map_err(|error| error.to_string())?.settled(), None)
 }
 
 fn refused(result: Result<Resolved, String>, expected: &str) {
@@ -72,6 +72,92 @@ fn no_batch_size_beside_whole_shapes_means_alone() {
     let name = "m".parse().unwrap();
     let config = triton::read_text(&name, "input { name: 'x' dims: [ -1, 2 ] }").unwrap();
     assert!(!resolve_declared("rows n,2", manifest.over(config), None).unwrap().merges());
+}
+
+#[test]
+fn a_manifest_can_say_what_a_triton_configuration_says() {
+    let config = "max_batch_size: 8 default_model_filename: 'net.onnx'
+        input { name: 'x' data_type: TYPE_FP32 dims: [ 1, 2 ] reshape { shape: 2 } } output { name: 'y' dims: 2 }
+        version_policy { specific { versions: [ 1, 3 ] } } instance_group { count: 2 }
+        dynamic_batching {
+            preferred_batch_size: 4 max_queue_delay_microseconds: 2000 preserve_ordering: true
+            priority_levels: 2 default_priority_level: 2
+            default_queue_policy {
+                timeout_action: DELAY default_timeout_microseconds: 1000000 allow_timeout_override: true
+                max_queue_size: 10
+            }
+            priority_queue_policy { key: 1 value { default_timeout_microseconds: 5000 max_queue_size: 3 } }
+        }
+        parameters { key: 'a' value { string_value: 'b' } }
+        model_warmup { name: 'w' batch_size: 2 count: 3
+            inputs { key: 'x' value { data_type: TYPE_FP32 dims: [ 1, 2 ] random_data: true } } }";
+    let manifest = r#"
+        model_file = "net.onnx"
+        inputs = [{ name = "x", datatype = "FP32", dims = [1, 2], reshape = [2] }]
+        outputs = [{ name = "y", dims = [2] }]
+        versions = { policy = "specific", specific = [1, 3] }
+        instances.max = 2
+        parameters.a = "b"
+        [batching]
+        batch_size_max = 8
+        preferred = [4]
+        queue_delay_max = "2ms"
+        preserve_ordering = true
+        priority_levels = 2
+        default_priority = 2
+        timeout_action = "delay"
+        queue_timeout = "1s"
+        allow_timeout_override = true
+        queue_requests_max = 10
+        [batching.priority_queues.1]
+        timeout_action = "reject"
+        queue_timeout = "5ms"
+        allow_timeout_override = false
+        queue_requests_max = 3
+        [[warm_up]]
+        name = "w"
+        rows = 2
+        count = 3
+        inputs.x = { datatype = "FP32", dims = [1, 2], content = "random" }
+    "#;
+    let (ours, theirs) = (with_manifest("rows n,2", manifest).unwrap(), with_pbtxt("rows n,2", config).unwrap());
+    assert_eq!(ours.settings, theirs.settings);
+    assert_eq!((&ours.signature, ours.merges()), (&theirs.signature, true));
+    assert_eq!(ours.signature.inputs[0].shown_dims(), "[n,1,2]");
+    let name = "m".parse().unwrap();
+    let files = [manifest::read(manifest).unwrap().model_file, triton::read_text(&name, config).unwrap().model_file];
+    assert_eq!(files, [Some("net.onnx".into()), Some("net.onnx".into())]);
+}
+
+#[test]
+fn shapes_of_a_manifest_are_whole_without_a_batch_size() {
+    let whole = "[[inputs]]\nname = 'x'\ndims = [-1, 2]\n";
+    assert!(!with_manifest("rows n,2", whole).unwrap().merges());
+    let name = "m".parse().unwrap();
+    let config = triton::read_text(&name, "max_batch_size: 8 input { name: 'x' dims: 2 }").unwrap();
+    let rows = manifest::read("[[outputs]]\nname = 'y'\ndims = [2]").unwrap();
+    let both = resolve_declared("rows n,2", rows.over(config).settled(), None).unwrap();
+    assert!(both.merges(), "a size in either file holds for the shapes of both");
+    for (model, text, expected) in [
+        (
+            "rows n,2",
+            format!("{whole}datatype = 'INT64'"),
+            "manifest.toml: inputs[0].datatype: \"x\": expected FP32, got INT64",
+        ),
+        (
+            "rows n,2",
+            format!("{whole}reshape = [2, 2]"),
+            "manifest.toml: inputs[0].reshape: \"x\": expected as many -1 as in dims and at most one, got [2,2]",
+        ),
+        (
+            "alone 1,2",
+            "[batching]\nbatch_size_max = 4\n[[inputs]]\nname = 'x'\ndims = [2]".into(),
+            "manifest.toml: batching.batch_size_max: expected none, because axis 0 of the model is not free \
+             (\"x\" has shape [1,2]), got 4",
+        ),
+    ] {
+        refused(with_manifest(model, &text), expected);
+    }
 }
 
 #[test]

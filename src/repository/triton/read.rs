@@ -127,17 +127,16 @@ fn tensor(
     if name.is_empty() {
         return wrong(format!("{field}.name"), "expected a name, got none");
     }
-    let reshape = reshape.map(|reshape| reshape.shape);
-    for (key, shape) in [("dims", Some(&dims)), ("reshape.shape", reshape.as_ref())] {
-        if let Some(dim) = shape.into_iter().flatten().find(|&&dim| dim < -1 || dim == 0) {
-            return wrong(format!("{field}.{key}"), format!("expected extents of 1 or more, or -1, got {dim}"));
-        }
-    }
     let dtype = match dtype_of(data_type) {
         None if data_type != 0 => return wrong(format!("{field}.data_type"), format!("unknown type {data_type}")),
         known => known,
     };
-    Ok(DeclaredTensor { name, dtype, dims, reshape })
+    let tensor = DeclaredTensor { name, dtype, dims, reshape: reshape.map(|reshape| reshape.shape) };
+    if let Some((is_reshape, got)) = tensor.impossible_extent() {
+        let key = if is_reshape { "reshape.shape" } else { "dims" };
+        return wrong(format!("{field}.{key}"), format!("expected extents of 1 or more, or -1, got {got}"));
+    }
+    Ok(tensor)
 }
 
 fn dynamic_batching(batching: ModelDynamicBatching) -> Result<DeclaredBatching, Refusal> {
