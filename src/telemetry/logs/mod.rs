@@ -5,6 +5,7 @@
 //! a client cannot choose it.
 
 mod one_line;
+mod panics;
 mod settings;
 
 use std::fmt;
@@ -26,7 +27,7 @@ pub use settings::{LogSettingError, LogSettings, LogValue, Stamp};
 
 use super::config::{LogFormat, LogLevel, TelemetryConfig};
 
-/// Makes every event of the process go to standard error from now on. Called once, at the start.
+/// Makes every event of the process, panics among them, go to standard error from now on. Called once, at the start.
 pub fn start(config: &TelemetryConfig) -> Result<Logs, SetGlobalDefaultError> {
     let terminal = io::stderr().is_terminal();
     let style = match config.log_format {
@@ -37,6 +38,7 @@ pub fn start(config: &TelemetryConfig) -> Result<Logs, SetGlobalDefaultError> {
     };
     let logs = Logs::new(config.log_level);
     tracing::subscriber::set_global_default(subscriber(&logs, style, io::stderr))?;
+    panics::log_from_now_on();
     Ok(logs)
 }
 
