@@ -23,6 +23,8 @@ use std::fmt::Debug;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::telemetry::PlanMetrics;
+
 pub use batch::{Batch, BatchInput, Executed, Share};
 pub use choice::{Automatic, by_name};
 pub use config::EngineConfig;
@@ -90,6 +92,8 @@ pub struct LoadOptions {
     pub batch_size_max: usize,
     /// The longest a warm-up may probe batch sizes.
     pub warm_up_time_max: Duration,
+    /// Where plans that are built for a shape are counted.
+    pub plans: PlanMetrics,
 }
 
 impl Default for LoadOptions {
@@ -99,6 +103,7 @@ impl Default for LoadOptions {
             shape_plans_max: 16,
             batch_size_max: 64,
             warm_up_time_max: Duration::from_millis(200),
+            plans: PlanMetrics::default(),
         }
     }
 }

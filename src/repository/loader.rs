@@ -32,7 +32,7 @@ use crate::telemetry::Metrics;
 #[derive(Clone, Debug)]
 pub struct Loading {
     pub engine: Arc<dyn Engine>,
-    /// `batch_size_max` is set anew for every model.
+    /// `batch_size_max` and `plans` are set anew for every model.
     pub options: LoadOptions,
     /// The defaults of models that say nothing of their own.
     pub batching: BatchingConfig,
@@ -153,7 +153,8 @@ impl Loader {
     ) -> Result<Arc<Variant>, LoadError> {
         let started = Instant::now();
         let prepared = {
-            let (with, file, declared) = (self.with.clone(), file.clone(), survey.declared.clone());
+            let (mut with, file, declared) = (self.with.clone(), file.clone(), survey.declared.clone());
+            with.options.plans = with.metrics.plans(name.as_str(), &id.to_string());
             let folder = survey.place.as_ref().and_then(Place::folder).map(Path::to_owned);
             let prepare = move || Prepared::new(&with, &file, declared, folder.as_deref());
             seat.run(prepare).await.map_err(|_| LoadError::Panicked("reading the model"))??

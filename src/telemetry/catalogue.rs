@@ -65,6 +65,16 @@ pub const MODEL_LOAD_DURATION: Metric =
     gauge("kinglet_model_load_duration_seconds", &["model", "version"], "Time the last load took, warm-up included.");
 pub const MODEL_LOADS: Metric =
     counter("kinglet_model_loads_total", &["model", "outcome"], "Load attempts of a version; outcome is ok or failed.");
+pub const PLAN_BUILDS: Metric = counter(
+    "kinglet_plan_builds_total",
+    &["model", "version"],
+    "Plans built for shapes of input that had none, by models that need one per shape; failed ones count too.",
+);
+pub const PLAN_BUILD_SECONDS: Metric = counter(
+    "kinglet_plan_build_seconds_total",
+    &["model", "version"],
+    "Time it took to build them; requests of such a shape waited for it.",
+);
 pub const IN_FLIGHT_REQUESTS: Metric =
     gauge("kinglet_in_flight_requests", &[], "Requests admitted and not yet answered.");
 pub const IN_FLIGHT_BYTES: Metric =
@@ -106,6 +116,8 @@ pub const ALL: &[&Metric] = &[
     &MODEL_MEMORY,
     &MODEL_LOAD_DURATION,
     &MODEL_LOADS,
+    &PLAN_BUILDS,
+    &PLAN_BUILD_SECONDS,
     &IN_FLIGHT_REQUESTS,
     &IN_FLIGHT_BYTES,
     &ADMISSION_REFUSED,

@@ -29,6 +29,8 @@ pub struct Metrics {
     model_memory: IntGaugeVec,
     model_load_duration: GaugeVec,
     model_loads: IntCounterVec,
+    plan_builds: IntCounterVec,
+    plan_build_seconds: CounterVec,
     admission_refused: IntCounterVec,
     connections: IntGaugeVec,
     connections_refused: IntCounterVec,
@@ -71,6 +73,13 @@ pub struct Stages {
     pub encode: Histogram,
 }
 
+/// What an engine tells of one version while it loads and serves. A default one is read by nobody.
+#[derive(Clone)]
+pub struct PlanMetrics {
+    builds: IntCounter,
+    seconds: Counter,
+}
+
 /// The handles of one listener.
 #[derive(Clone, Debug)]
 pub struct ListenerMetrics {
@@ -102,6 +111,8 @@ impl Metrics {
             model_memory: register(&registry, &catalogue::MODEL_MEMORY, IntGaugeVec::new),
             model_load_duration: register(&registry, &catalogue::MODEL_LOAD_DURATION, GaugeVec::new),
             model_loads: register(&registry, &catalogue::MODEL_LOADS, IntCounterVec::new),
+            plan_builds: register(&registry, &catalogue::PLAN_BUILDS, IntCounterVec::new),
+            plan_build_seconds: register(&registry, &catalogue::PLAN_BUILD_SECONDS, CounterVec::new),
             admission_refused: register(&registry, &catalogue::ADMISSION_REFUSED, IntCounterVec::new),
             connections: register(&registry, &catalogue::CONNECTIONS, IntGaugeVec::new),
             connections_refused: register(&registry, &catalogue::CONNECTIONS_REFUSED, IntCounterVec::new),
@@ -148,6 +159,15 @@ impl Metrics {
             memory: self.model_memory.with_label_values(&labels),
             load_duration: self.model_load_duration.with_label_values(&labels),
         })
+    }
+
+    /// The handles of one version's plans, which are built before the version has proved that it can serve.
+    pub fn plans(&self, model: &str, version: &str) -> PlanMetrics {
+        let labels = [model, version];
+        PlanMetrics {
+            builds: self.plan_builds.with_label_values(&labels),
+            seconds: self.plan_build_seconds.with_label_values(&labels),
+        }
     }
 
     /// Takes the gauges of an unloaded version away; its counters stay, so that rates over the past stay true.
@@ -228,6 +248,39 @@ impl ModelMetrics {
     }
 }
 
+impl PlanMetrics {
+    pub fn count_build(&self, took: Duration) {
+        self.builds.inc();
+        self.seconds.inc_by(took.as_secs_f64());
+    }
+
+    /// Builds so far.
+    pub fn builds(&self) -> u64 {
+        self.builds.get()
+    }
+
+    /// The time they took.
+    pub fn seconds(&self) -> f64 {
+        self.seconds.get()
+    }
+}
+
+impl Default for PlanMetrics {
+    fn default() -> Self {
+        let counter = |metric: &Metric| Opts::new(metric.name, metric.help);
+        Self {
+            builds: IntCounter::with_opts(counter(&catalogue::PLAN_BUILDS)).expect("the catalogue's names are valid"),
+            seconds: Counter::with_opts(counter(&catalogue::PLAN_BUILD_SECONDS)).expect("and so is this one"),
+        }
+    }
+}
+
+impl fmt::Debug for PlanMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PlanMetrics").field("builds", &self.builds()).finish_non_exhaustive()
+    }
+}
+
 impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Metrics")
@@ -301,6 +354,7 @@ mod tests {
         let metrics = Metrics::new();
         metrics.model("m", "1").count_batch(BatchReason::Idle, 1);
         metrics.count_load("m", true);
+        metrics.plans("m", "1").count_build(Duration::from_secs(2));
         metrics.count_refused("requests");
         let _ = metrics.listener("http");
         let text = String::from_utf8(metrics.render()).unwrap();
@@ -308,6 +362,8 @@ mod tests {
             let line = format!("# TYPE {} {}", metric.name, metric.kind.as_str());
             assert!(text.contains(&line), "{} is not exported", metric.name);
         }
+        assert!(text.contains(r#"kinglet_plan_builds_total{model="m",version="1"} 1"#));
+        assert!(text.contains(r#"kinglet_plan_build_seconds_total{model="m",version="1"} 2"#));
     }
 
     #[test]

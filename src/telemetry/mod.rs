@@ -11,4 +11,4 @@ pub mod metrics;
 pub mod trace;
 
 pub use config::TelemetryConfig;
-pub use metrics::{Metrics, ModelMetrics};
+pub use metrics::{Metrics, ModelMetrics, PlanMetrics};

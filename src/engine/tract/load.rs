@@ -171,7 +171,7 @@ fn prepared(
     if fixed || sample(&source, 1).is_none() {
         return Err(unprepared(&error, original));
     }
-    let shapes = Shapes::PerShape(Box::new(PerShape::new(source, options.shape_plans_max)));
+    let shapes = Shapes::PerShape(Box::new(PerShape::new(source, options)));
     let model = Model { signature, merging, shapes };
     try_out(&model)?;
     Ok((model, format!("one plan per input shape, because a plan for all fails: {error}")))

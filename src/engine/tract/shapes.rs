@@ -2,9 +2,12 @@
 //! the least recently used is dropped.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use super::runner::Runner;
 use super::typed::{Extents, Source, compiled};
+use crate::engine::LoadOptions;
+use crate::telemetry::PlanMetrics;
 use crate::tensor::Shape;
 
 /// The plans of one model.
@@ -64,6 +67,7 @@ impl std::ops::Deref for Chosen<'_> {
 pub(super) struct PerShape {
     source: Source,
     plans_max: usize,
+    metrics: PlanMetrics,
     /// The most recently used last.
     plans: Mutex<Vec<(Vec<Shape>, Arc<Runner>)>>,
     /// Held while a plan is made: one at a time, so that a new shape is prepared once.
@@ -71,8 +75,14 @@ pub(super) struct PerShape {
 }
 
 impl PerShape {
-    pub(super) fn new(source: Source, plans_max: usize) -> Self {
-        Self { source, plans_max: plans_max.max(1), plans: Mutex::default(), making: Mutex::default() }
+    pub(super) fn new(source: Source, options: &LoadOptions) -> Self {
+        Self {
+            source,
+            plans_max: options.shape_plans_max.max(1),
+            metrics: options.plans.clone(),
+            plans: Mutex::default(),
+            making: Mutex::default(),
+        }
     }
 
     fn runner(&self, shapes: &[Shape]) -> Result<Arc<Runner>, String> {
@@ -83,7 +93,10 @@ impl PerShape {
         if let Some(found) = self.find(shapes) {
             return Ok(found);
         }
-        let made = Arc::new(Runner::new(compiled(self.source.typed(Extents::Concrete(shapes))?)?)?);
+        let started = Instant::now();
+        let made = self.source.typed(Extents::Concrete(shapes)).and_then(|typed| Runner::new(compiled(typed)?));
+        self.metrics.count_build(started.elapsed());
+        let made = Arc::new(made?);
         let mut plans = lock(&self.plans);
         if plans.len() >= self.plans_max {
             plans.remove(0);
@@ -105,4 +118,34 @@ impl PerShape {
 /// The list is whole at any time: plans are made outside of its lock.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use tract_onnx::pb::tensor_proto::DataType;
+
+    use super::*;
+    use crate::engine::proto::{floats, node, value_free};
+    use crate::engine::testing::model;
+    use crate::engine::{Dim, TensorSpec};
+    use crate::tensor::DType;
+
+    #[test]
+    fn the_shapes_used_last_are_kept_and_builds_are_counted() {
+        let (x, y) = (value_free("x", DataType::Float, &["n", "w"]), value_free("y", DataType::Float, &["n", "2"]));
+        let nodes = vec![node("MatMul", &["x", "weights"], &["y"], vec![])];
+        let proto = model(vec![x], nodes, vec![y], vec![floats("weights", &[2, 2], &[1.; 4])]).proto;
+        let dims = ["n", "w"].map(|name| Dim::Free(Some(name.into()))).to_vec();
+        let inputs = vec![TensorSpec { name: "x".into(), dtype: DType::F32, dims }];
+        let options = LoadOptions { shape_plans_max: 2, ..LoadOptions::default() };
+        let plans = PerShape::new(Source { proto, inputs }, &options);
+        for (rows, builds) in [(3, 1), (5, 2), (3, 2), (5, 2), (1, 3), (5, 3), (3, 4), (7, 5), (3, 5)] {
+            plans.runner(&[Shape::new(&[rows, 2])]).unwrap();
+            assert_eq!(options.plans.builds(), builds, "{rows} rows");
+            assert!(lock(&plans.plans).len() <= 2);
+        }
+        assert!(plans.runner(&[Shape::new(&[1, 3])]).is_err());
+        assert_eq!(options.plans.builds(), 6, "what fails took its time too");
+        assert!(options.plans.seconds() > 0.0);
+    }
 }
