@@ -9,5 +9,6 @@ use crate::units::{ByteSize, Span};
 pub struct AdmissionConfig {
     pub requests_max: usize,
     pub bytes_max: ByteSize,
+    pub receiving_bytes_max: ByteSize,
     pub retry_after: Span,
 }

@@ -1,6 +1,8 @@
-//! Room 2: bounds the work in flight, by requests and by bytes. Past this room nothing is refused for global load.
+//! Room 2: bounds the work in flight, by requests and by bytes, and before that the bytes of bodies that are still
+//! arriving. Past this room nothing is refused for global load.
 
 pub mod config;
+mod receiving;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,14 +10,17 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 pub use config::AdmissionConfig;
+pub use receiving::Held;
+use receiving::Receiving;
 
 use crate::infer::InferRequest;
 use crate::telemetry::Metrics;
 
 #[derive(Debug)]
 pub struct Admission {
-    config: ArcSwap<AdmissionConfig>,
+    config: Arc<ArcSwap<AdmissionConfig>>,
     in_flight: Arc<InFlight>,
+    receiving: Arc<Receiving>,
 }
 
 /// A request that holds its place. Dropping it gives the place back, so an abandoned request leaks nothing.
@@ -48,8 +53,20 @@ struct Permit {
 
 impl Admission {
     pub fn new(config: AdmissionConfig, metrics: Arc<Metrics>) -> Self {
+        let config = Arc::new(ArcSwap::from_pointee(config));
+        let receiving = Arc::new(Receiving::new(Arc::clone(&config), Arc::clone(&metrics)));
         let in_flight = InFlight { requests: AtomicU64::new(0), bytes: AtomicU64::new(0), metrics };
-        Self { config: ArcSwap::from_pointee(config), in_flight: Arc::new(in_flight) }
+        Self { config, in_flight: Arc::new(in_flight), receiving }
+    }
+
+    /// For a request whose body is about to arrive: holds nothing yet.
+    pub fn receive(&self) -> Held {
+        Held::nothing(Arc::clone(&self.receiving))
+    }
+
+    /// Bytes of bodies that have arrived, or are announced, of requests not yet admitted.
+    pub fn receiving_bytes(&self) -> u64 {
+        self.receiving.bytes()
     }
 
     /// # Errors
@@ -137,7 +154,12 @@ mod tests {
 
     fn admission(requests_max: usize, bytes_max: u64) -> Admission {
         let retry_after = Span(Duration::from_secs(1));
-        let config = AdmissionConfig { requests_max, bytes_max: ByteSize(bytes_max), retry_after };
+        let config = AdmissionConfig {
+            requests_max,
+            bytes_max: ByteSize(bytes_max),
+            receiving_bytes_max: ByteSize(bytes_max),
+            retry_after,
+        };
         Admission::new(config, Arc::default())
     }
 

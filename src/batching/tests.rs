@@ -112,7 +112,12 @@ impl House {
             attachment: crate::repository::variant::Attachment::default(),
             presence: crate::repository::variant::Presence::default(),
         });
-        let limits = AdmissionConfig { requests_max: 1000, bytes_max: ByteSize(1 << 30), retry_after: Span(MS) };
+        let limits = AdmissionConfig {
+            requests_max: 1000,
+            bytes_max: ByteSize(1 << 30),
+            receiving_bytes_max: ByteSize(1 << 30),
+            retry_after: Span(MS),
+        };
         let admission = Admission::new(limits, metrics);
         Self { batcher: Batcher::new(Pool::start(Some(1))), admission, variant, plan, gate }
     }

@@ -93,6 +93,7 @@ pub(super) const ALL: &[Key] = keys! {
     runtime.io_threads: Restart,
     admission.requests_max: AtOnce,
     admission.bytes_max: AtOnce,
+    admission.receiving_bytes_max: AtOnce,
     admission.retry_after: AtOnce,
     batching.batch_size_max: NextLoad,
     batching.queue_delay_max: NextLoad,

@@ -89,6 +89,7 @@ fn capacities(config: &Config) -> impl Iterator<Item = Broken> {
     let body = ("limits.body_bytes_max", config.limits.body_bytes_max);
     [
         (body, ("admission.bytes_max", config.admission.bytes_max)),
+        (body, ("admission.receiving_bytes_max", config.admission.receiving_bytes_max)),
         (body, ("batching.queue_bytes_max", config.batching.queue_bytes_max)),
     ]
     .into_iter()
@@ -234,6 +235,8 @@ mod tests {
     fn combinations() {
         let bytes = ["limits.body_bytes_max", "admission.bytes_max"];
         check(|config| config.admission.bytes_max.0 = 1 << 20, &bytes, "(64MiB) to be at most");
+        let bytes = ["limits.body_bytes_max", "admission.receiving_bytes_max"];
+        check(|config| config.admission.receiving_bytes_max.0 = 1 << 20, &bytes, "(64MiB) to be at most");
         let bytes = ["limits.body_bytes_max", "batching.queue_bytes_max"];
         check(|config| config.batching.queue_bytes_max.0 = 1 << 20, &bytes, "(64MiB) to be at most");
         let paths = ["repository.paths", "repository.control"];

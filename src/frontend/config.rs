@@ -30,3 +30,6 @@ pub struct LimitsConfig {
     pub http2_streams_max: u32,
     pub stream_in_flight_max: usize,
 }
+
+/// Any body may inflate to this much, so that short repetitive ones are not refused by their ratio.
+pub const INFLATE_FREE: u64 = 1 << 20;

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-pub use config::{LimitsConfig, ListenConfig};
+pub use config::{INFLATE_FREE, LimitsConfig, ListenConfig};
 pub use health::Health;
 pub use refusal::Refusal;
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::admission::Overloaded;
 use crate::error::ErrorCode;
 use crate::infer::NameError;
 use crate::pipeline::InferError;
@@ -37,6 +38,12 @@ impl Refusal {
     /// An error of the pipeline, with the wait it or else the configuration suggests.
     pub fn infer(error: &InferError, default_wait: Duration) -> Self {
         Self { code: error.code(), message: error.to_string(), retry_after: error.retry_after(default_wait) }
+    }
+}
+
+impl From<Overloaded> for Refusal {
+    fn from(error: Overloaded) -> Self {
+        Self { code: ErrorCode::Overloaded, message: error.to_string(), retry_after: Some(error.retry_after) }
     }
 }
 

@@ -33,7 +33,7 @@ pub const REQUEST_DURATION: Metric = histogram(
 pub const STAGE_DURATION: Metric = histogram(
     "kinglet_stage_duration_seconds",
     &["model", "version", "stage"],
-    "Time of a request in one stage: decode, queue, gather, compute, encode.",
+    "Time of a request in one stage: decode, queue, gather, compute, encode. Over gRPC, decode begins after inflating.",
     SECONDS,
 );
 pub const ROWS: Metric =
@@ -79,10 +79,15 @@ pub const IN_FLIGHT_REQUESTS: Metric =
     gauge("kinglet_in_flight_requests", &[], "Requests admitted and not yet answered.");
 pub const IN_FLIGHT_BYTES: Metric =
     gauge("kinglet_in_flight_bytes", &[], "Input bytes of requests admitted and not yet answered.");
+pub const RECEIVING_BYTES: Metric = gauge(
+    "kinglet_receiving_bytes",
+    &[],
+    "Bytes of request bodies that are arriving, of requests not yet admitted; an announced length counts from the start.",
+);
 pub const ADMISSION_REFUSED: Metric = counter(
     "kinglet_admission_refused_total",
     &["reason"],
-    "Requests refused at the door: requests (too many in flight), bytes (too many bytes in flight), draining.",
+    "Requests refused at the door: requests (too many in flight), bytes (too many bytes in flight), receiving (too many bytes arriving), draining.",
 );
 pub const CONNECTIONS: Metric = gauge("kinglet_connections", &["listener"], "Open connections: http, grpc, admin.");
 pub const CONNECTIONS_REFUSED: Metric = counter(
@@ -120,6 +125,7 @@ pub const ALL: &[&Metric] = &[
     &PLAN_BUILD_SECONDS,
     &IN_FLIGHT_REQUESTS,
     &IN_FLIGHT_BYTES,
+    &RECEIVING_BYTES,
     &ADMISSION_REFUSED,
     &CONNECTIONS,
     &CONNECTIONS_REFUSED,

@@ -36,6 +36,7 @@ pub struct Metrics {
     connections_refused: IntCounterVec,
     pub in_flight_requests: IntGauge,
     pub in_flight_bytes: IntGauge,
+    receiving_bytes: IntGauge,
     pub cores: IntGauge,
     pub cores_busy: IntGauge,
     panics: IntCounter,
@@ -120,6 +121,7 @@ impl Metrics {
                 IntGauge::with_opts(opts)
             }),
             in_flight_bytes: register(&registry, &catalogue::IN_FLIGHT_BYTES, |opts, _| IntGauge::with_opts(opts)),
+            receiving_bytes: register(&registry, &catalogue::RECEIVING_BYTES, |opts, _| IntGauge::with_opts(opts)),
             cores: register(&registry, &catalogue::CORES, |opts, _| IntGauge::with_opts(opts)),
             cores_busy: register(&registry, &catalogue::CORES_BUSY, |opts, _| IntGauge::with_opts(opts)),
             panics: register(&registry, &catalogue::PANICS, |opts, _| IntCounter::with_opts(opts)),
@@ -208,6 +210,11 @@ impl Metrics {
         self.cores.set(i64::try_from(cores).unwrap_or(i64::MAX));
         self.cores_busy.set(i64::try_from(busy).unwrap_or(i64::MAX));
         self.panics.inc_by(panics.saturating_sub(self.panics.get()));
+    }
+
+    /// As the pool's numbers: every request would have to count twice otherwise.
+    pub fn set_receiving(&self, bytes: u64) {
+        self.receiving_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// All metrics in Prometheus' text format.

@@ -17,8 +17,15 @@ STOP_SECONDS_MAX = 20
 class Server:
     """One process on three free loopback ports. Use as a context."""
 
-    def __init__(self, repositories: list[Path], log: Path, settings: dict[str, str] | None = None):
+    def __init__(
+        self,
+        repositories: list[Path],
+        log: Path,
+        settings: dict[str, str] | None = None,
+        open_files_max: int | None = None,
+    ):
         self.log = log
+        self._open_files_max = open_files_max
         self.ready_seconds_max = 60
         self._repositories = repositories
         self._settings = settings or {}
@@ -40,6 +47,8 @@ class Server:
         command = [binary(), "serve", "--http", self.http, "--grpc", self.grpc, "--admin", self.admin]
         for repository in self._repositories:
             command += ["--repository", str(repository)]
+        if self._open_files_max:
+            command = ["sh", "-c", f'ulimit -n {self._open_files_max}; exec "$@"', "sh", *command]
         environment = {k: v for k, v in os.environ.items() if not k.startswith("KINGLET__")}
         environment.update(self._settings)
         with self.log.open("wb") as log:

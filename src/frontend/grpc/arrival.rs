@@ -10,8 +10,7 @@ use crate::frontend::Refusal;
 
 /// # Errors
 /// When the metadata has a deadline that cannot be read.
-pub(super) fn arrival(metadata: &MetadataMap) -> Result<Arrival, Refusal> {
-    let at = Instant::now();
+pub(super) fn arrival(metadata: &MetadataMap, at: Instant) -> Result<Arrival, Refusal> {
     let timeout = match metadata.get(TIMEOUT) {
         None => None,
         Some(value) => Some(timeout(value.as_encoded_bytes())?),
@@ -52,7 +51,7 @@ mod tests {
     fn check(text: &'static str, expected: Option<Duration>) {
         let mut metadata = MetadataMap::new();
         metadata.insert(TIMEOUT, text.parse().unwrap());
-        let got = arrival(&metadata).map(|arrival| arrival.deadline.unwrap() - arrival.at);
+        let got = arrival(&metadata, Instant::now()).map(|arrival| arrival.deadline.unwrap() - arrival.at);
         assert_eq!(got.ok(), expected, "{text}");
     }
 
@@ -67,6 +66,6 @@ mod tests {
         for wrong in ["", "S", "5", "5s", "-5S", "123456789S", "1.5S", "+5S"] {
             check(wrong, None);
         }
-        assert_eq!(arrival(&MetadataMap::new()).unwrap().deadline, None);
+        assert_eq!(arrival(&MetadataMap::new(), Instant::now()).unwrap().deadline, None);
     }
 }

@@ -1,41 +1,59 @@
 //! The codec of inference requests: their parts are counted before they are decoded.
 //!
-//! An empty input is two bytes on the wire and hundreds in memory, so that a message within its limit could take a
-//! hundred times that limit. Counting allocates nothing and looks at no tensor.
+//! An empty input is two bytes on the wire and hundreds in memory, and a typed value of one byte becomes eight, so that a
+//! message within its limit could take many times that limit. Counting allocates nothing and looks at no raw tensor.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use bytes::Buf;
+use bytes::{Buf, Bytes};
 use prost::Message;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
+use tokio::time::Instant;
 use tonic::Status;
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder};
 use tonic_prost::ProstEncoder;
 
+use super::incoming::Incoming;
+use crate::error::ErrorCode;
 use crate::frontend::{LimitsConfig, Refusal};
 use crate::proto::inference::ModelInferRequest;
 
 /// Encodes answers of type `T`.
 pub(super) struct Bounded<T> {
     limits: Arc<ArcSwap<LimitsConfig>>,
+    incoming: Arc<Incoming>,
     answers: PhantomData<fn(T)>,
 }
 
 pub(super) struct BoundedDecoder {
     limits: Arc<ArcSwap<LimitsConfig>>,
+    incoming: Arc<Incoming>,
+}
+
+/// A message, and when it was whole: decoding it is time of ours.
+#[derive(Debug)]
+pub(super) struct Decoded {
+    pub(super) message: ModelInferRequest,
+    pub(super) at: Instant,
+}
+
+impl From<ModelInferRequest> for Decoded {
+    fn from(message: ModelInferRequest) -> Self {
+        Self { message, at: Instant::now() }
+    }
 }
 
 impl<T> Bounded<T> {
-    pub(super) fn new(limits: &Arc<ArcSwap<LimitsConfig>>) -> Self {
-        Self { limits: Arc::clone(limits), answers: PhantomData }
+    pub(super) fn new(limits: &Arc<ArcSwap<LimitsConfig>>, incoming: Arc<Incoming>) -> Self {
+        Self { limits: Arc::clone(limits), incoming, answers: PhantomData }
     }
 }
 
 impl<T: Message + 'static> Codec for Bounded<T> {
     type Encode = T;
-    type Decode = ModelInferRequest;
+    type Decode = Decoded;
     type Encoder = ProstEncoder<T>;
     type Decoder = BoundedDecoder;
 
@@ -44,7 +62,7 @@ impl<T: Message + 'static> Codec for Bounded<T> {
     }
 
     fn decoder(&mut self) -> BoundedDecoder {
-        BoundedDecoder { limits: Arc::clone(&self.limits) }
+        BoundedDecoder { limits: Arc::clone(&self.limits), incoming: Arc::clone(&self.incoming) }
     }
 }
 
@@ -54,15 +72,20 @@ fn buffers() -> BufferSettings {
 }
 
 impl Decoder for BoundedDecoder {
-    type Item = ModelInferRequest;
+    type Item = Decoded;
     type Error = Status;
 
-    fn decode(&mut self, source: &mut DecodeBuf<'_>) -> Result<Option<ModelInferRequest>, Status> {
+    fn decode(&mut self, source: &mut DecodeBuf<'_>) -> Result<Option<Decoded>, Status> {
+        let at = Instant::now();
         // Shares the memory that the message arrived in.
         let message = source.copy_to_bytes(source.remaining());
-        check(&message, &self.limits.load())?;
+        let limits = self.limits.load();
+        self.incoming.whole(message.len() as u64, &limits)?;
+        let typed = check(&message, &limits)?;
+        self.incoming.decoding(message.len() as u64 + typed)?;
         let malformed = |error| Refusal::invalid(format!("malformed message: {error}"));
-        Ok(Some(ModelInferRequest::decode(message).map_err(malformed)?))
+        let message = ModelInferRequest::decode(message).map_err(malformed)?;
+        Ok(Some(Decoded { message, at }))
     }
 
     fn buffer_settings(&self) -> BufferSettings {
@@ -70,7 +93,9 @@ impl Decoder for BoundedDecoder {
     }
 }
 
-fn check(message: &[u8], limits: &LimitsConfig) -> Result<(), Refusal> {
+/// The bytes that typed values will take.
+fn check(message: &[u8], limits: &LimitsConfig) -> Result<u64, Refusal> {
+    let mut typed = 0;
     let mut parameters = Counter::new("parameters", limits.parameters_max);
     let mut inputs = Counter::new("inputs", limits.tensors_max);
     let mut outputs = Counter::new("requested outputs", limits.tensors_max);
@@ -80,7 +105,8 @@ fn check(message: &[u8], limits: &LimitsConfig) -> Result<(), Refusal> {
             4 => parameters.count()?,
             5 => {
                 inputs.count()?;
-                check_input(content, limits)?;
+                typed += check_input(content, limits)?;
+                check_typed(typed, limits)?;
             }
             6 => {
                 outputs.count()?;
@@ -91,10 +117,11 @@ fn check(message: &[u8], limits: &LimitsConfig) -> Result<(), Refusal> {
             _ => {}
         }
     }
-    Ok(())
+    Ok(typed)
 }
 
-fn check_input(input: &[u8], limits: &LimitsConfig) -> Result<(), Refusal> {
+fn check_input(input: &[u8], limits: &LimitsConfig) -> Result<u64, Refusal> {
+    let mut typed = 0;
     let mut axes = Counter::new("axes", limits.rank_max);
     let mut parameters = Counter::new("parameters of an input", limits.parameters_max);
     for (number, content) in Fields(input) {
@@ -103,8 +130,33 @@ fn check_input(input: &[u8], limits: &LimitsConfig) -> Result<(), Refusal> {
             3 if content.is_empty() => axes.count()?,
             3 => content.iter().filter(|byte| **byte < 0x80).try_for_each(|_| axes.count())?,
             4 => parameters.count()?,
+            5 => typed += Fields(content).map(|(number, values)| typed_bytes(number, values)).sum::<u64>(),
             _ => {}
         }
+    }
+    Ok(typed)
+}
+
+/// Bytes that one field of typed contents takes in memory. Values are packed, or stand alone and then have no length.
+fn typed_bytes(number: u32, values: &[u8]) -> u64 {
+    let numbers = |width: u64| values.iter().filter(|byte| **byte < 0x80).count().max(1) as u64 * width;
+    match number {
+        1 => numbers(1),
+        2 | 4 => numbers(4),
+        3 | 5 => numbers(8),
+        6 => values.len().max(4) as u64,
+        7 => values.len().max(8) as u64,
+        8 => (size_of::<Bytes>() + values.len()) as u64,
+        _ => 0,
+    }
+}
+
+/// As for raw tensors, whose bytes are the message's: what could not be sent raw cannot be sent in fewer bytes either.
+fn check_typed(bytes: u64, limits: &LimitsConfig) -> Result<(), Refusal> {
+    let max = limits.body_bytes_max;
+    if bytes > max.0 {
+        let message = format!("the values in contents take more than the {max} allowed");
+        return Err(Refusal::new(ErrorCode::PayloadTooLarge, message));
     }
     Ok(())
 }
@@ -159,13 +211,13 @@ const YIELD_BYTES: usize = 32 << 10;
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use proptest::prelude::*;
 
     use super::*;
     use crate::frontend::grpc::convert::tests::{limits, request};
-    use crate::proto::inference::InferParameter;
     use crate::proto::inference::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
+    use crate::proto::inference::{InferParameter, InferTensorContents};
+    use crate::units::ByteSize;
 
     fn check_message(change: impl FnOnce(&mut ModelInferRequest), refused: Option<&str>) {
         let mut message = request();
@@ -197,6 +249,45 @@ mod tests {
         );
     }
 
+    /// Bytes of an input's typed values.
+    fn in_memory(input: &InferInputTensor) -> u64 {
+        let Some(contents) = &input.contents else { return 0 };
+        let texts = contents.bytes_contents.iter().map(|text| size_of::<Bytes>() + text.len());
+        let numbers = contents.bool_contents.len()
+            + 4 * (contents.int_contents.len() + contents.uint_contents.len() + contents.fp32_contents.len())
+            + 8 * (contents.int64_contents.len() + contents.uint64_contents.len() + contents.fp64_contents.len());
+        (numbers + texts.sum::<usize>()) as u64
+    }
+
+    #[test]
+    fn typed_values_are_held_to_what_raw_ones_are() {
+        let limits = LimitsConfig { body_bytes_max: ByteSize(800), ..limits() };
+        let refused = Err("the values in contents take more than the 800B allowed".to_owned());
+        let check = |contents: InferTensorContents, expected: Result<u64, String>| {
+            let mut message = request();
+            message.inputs[0].contents = Some(contents);
+            assert_eq!(check(&message.encode_to_vec(), &limits).map_err(|refusal| refusal.message), expected);
+        };
+        let none = InferTensorContents::default;
+        check(InferTensorContents { int64_contents: vec![1; 100], ..none() }, Ok(800));
+        check(InferTensorContents { int64_contents: vec![1; 101], ..none() }, refused.clone());
+        check(InferTensorContents { int_contents: vec![-1; 201], ..none() }, refused.clone());
+        check(InferTensorContents { bool_contents: vec![true; 800], ..none() }, Ok(800));
+        check(InferTensorContents { bytes_contents: vec![Bytes::new(); 25], ..none() }, Ok(800));
+        check(InferTensorContents { bytes_contents: vec![Bytes::new(); 26], ..none() }, refused.clone());
+        let both = InferTensorContents { int64_contents: vec![1; 60], uint64_contents: vec![1; 60], ..none() };
+        check(both, refused);
+    }
+
+    #[test]
+    fn typed_values_that_are_not_packed_count_too() {
+        // Field 5 with field 5, in which field 3 stands three times as a varint.
+        let message = [0x2a, 8, 0x2a, 6, 0x18, 1, 0x18, 1, 0x18, 1];
+        let decoded = ModelInferRequest::decode(&message[..]).unwrap();
+        assert_eq!(in_memory(&decoded.inputs[0]), 24);
+        assert_eq!(check(&message, &limits()).unwrap(), 24);
+    }
+
     #[test]
     fn axes_that_are_not_packed_count_too() {
         // Field 5 with four times field 3 as a varint.
@@ -209,11 +300,35 @@ mod tests {
         #[test]
         fn what_passes_decodes_to_no_more_than_allowed(message in prop::collection::vec(any::<u8>(), 0..200)) {
             let limits = limits();
-            if let (Ok(()), Ok(decoded)) = (check(&message, &limits), ModelInferRequest::decode(&message[..])) {
+            if let (Ok(typed), Ok(decoded)) = (check(&message, &limits), ModelInferRequest::decode(&message[..])) {
                 prop_assert!(decoded.inputs.len() <= limits.tensors_max);
                 prop_assert!(decoded.raw_input_contents.len() <= limits.tensors_max);
                 prop_assert!(decoded.inputs.iter().all(|input| input.shape.len() <= limits.rank_max));
+                prop_assert!(decoded.inputs.iter().map(in_memory).sum::<u64>() <= typed);
             }
+        }
+
+        #[test]
+        fn typed_values_are_foreseen(
+            numbers in prop::collection::vec(any::<i64>(), 0..20),
+            small in prop::collection::vec(any::<i32>(), 0..20),
+            bools in prop::collection::vec(any::<bool>(), 0..20),
+            texts in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..20), 0..20),
+        ) {
+            let contents = InferTensorContents {
+                bool_contents: bools,
+                fp32_contents: small.iter().map(|_| 0.0).collect(),
+                fp64_contents: numbers.iter().map(|_| 0.0).collect(),
+                uint_contents: small.iter().map(|number| number.cast_unsigned()).collect(),
+                int_contents: small,
+                uint64_contents: numbers.iter().map(|number| number.cast_unsigned()).collect(),
+                int64_contents: numbers,
+                bytes_contents: texts.into_iter().map(Bytes::from).collect(),
+            };
+            let mut message = request();
+            message.inputs[0].contents = Some(contents);
+            let wide = LimitsConfig { body_bytes_max: ByteSize(1 << 20), ..limits() };
+            prop_assert_eq!(check(&message.encode_to_vec(), &wide).unwrap(), in_memory(&message.inputs[0]));
         }
     }
 }

@@ -1,34 +1,32 @@
 //! What surrounds every call of the inference service and the gRPC library does not do by itself: compression as the
-//! client does it, a time in which the message must arrive, our code for messages that are too large, and a codec that
-//! counts before it decodes, for the two calls that carry tensors.
+//! client does it, a body that counts and is waited for only so long, our code for messages that are too large, and a
+//! codec that counts before it decodes, for the two calls that carry tensors.
 
 use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::task::{Context, Poll};
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
+use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Request, Response};
-use http_body::{Frame, SizeHint};
 use prost::Message;
-use tokio::time::{Sleep, sleep};
 use tonic::body::Body;
 use tonic::codec::CompressionEncoding;
 use tonic::server::{Grpc, NamedService};
-use tonic::{Code, Status, Streaming};
+use tonic::{Status, Streaming};
 use tower::{Service, service_fn};
 
-use super::bounded::Bounded;
+use super::bounded::{Bounded, Decoded};
+use super::incoming::{Arriving, Incoming};
 use super::service::Calls;
 use super::stream::Answers;
+use crate::admission::Held;
 use crate::error::ErrorCode;
 use crate::frontend::LimitsConfig;
 use crate::frontend::listener::{Direct, Shortcut};
-use crate::proto::inference::grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer};
-use crate::proto::inference::{ModelInferRequest, ModelInferResponse};
+use crate::proto::inference::ModelInferResponse;
+use crate::proto::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
 
 /// The inference service with its edge.
 #[derive(Clone, Debug)]
@@ -52,19 +50,24 @@ impl Edge {
     }
 }
 
-async fn infer(calls: Arc<Calls>, request: Request<Body>) -> Response<Body> {
-    let mut grpc = with_limits(&calls.frontend.limits);
-    grpc.unary(service_fn(move |request| infer_once(Arc::clone(&calls), request)), request).await
+async fn infer(calls: Arc<Calls>, incoming: Arc<Incoming>, request: Request<Body>) -> Response<Body> {
+    let mut grpc = with_limits(&calls.frontend.limits, Arc::clone(&incoming));
+    let service = service_fn(move |request| {
+        // The codec lives until the answer is written; the request needs it no more.
+        incoming.handed_over();
+        infer_once(Arc::clone(&calls), request)
+    });
+    grpc.unary(service, request).await
 }
 
-async fn stream_infer(calls: Arc<Calls>, request: Request<Body>) -> Response<Body> {
-    let mut grpc = with_limits(&calls.frontend.limits);
+async fn stream_infer(calls: Arc<Calls>, incoming: Arc<Incoming>, request: Request<Body>) -> Response<Body> {
+    let mut grpc = with_limits(&calls.frontend.limits, incoming);
     grpc.streaming(service_fn(move |request| open_stream(Arc::clone(&calls), request)), request).await
 }
 
 /// As the generated service is set up, with the limits of this moment.
-fn with_limits<T: Message + 'static>(limits: &Arc<ArcSwap<LimitsConfig>>) -> Grpc<Bounded<T>> {
-    Grpc::new(Bounded::new(limits))
+fn with_limits<T: Message + 'static>(limits: &Arc<ArcSwap<LimitsConfig>>, incoming: Arc<Incoming>) -> Grpc<Bounded<T>> {
+    Grpc::new(Bounded::new(limits, incoming))
         .max_decoding_message_size(limits.load().body_bytes_max.as_len())
         .accept_compressed(CompressionEncoding::Gzip)
         .accept_compressed(CompressionEncoding::Deflate)
@@ -74,16 +77,16 @@ fn with_limits<T: Message + 'static>(limits: &Arc<ArcSwap<LimitsConfig>>) -> Grp
 
 async fn infer_once(
     calls: Arc<Calls>,
-    request: tonic::Request<ModelInferRequest>,
+    request: tonic::Request<Decoded>,
 ) -> Result<tonic::Response<ModelInferResponse>, Status> {
-    calls.model_infer(request).await
+    calls.answer_once(request).await
 }
 
 async fn open_stream(
     calls: Arc<Calls>,
-    request: tonic::Request<Streaming<ModelInferRequest>>,
+    request: tonic::Request<Streaming<Decoded>>,
 ) -> Result<tonic::Response<Answers>, Status> {
-    calls.model_stream_infer(request).await
+    calls.open_stream(request.map(StreamExt::boxed))
 }
 
 impl NamedService for Edge {
@@ -106,12 +109,13 @@ impl Service<Request<Body>> for Edge {
                 Box::pin(async move { Ok(answer.await) })
             }
             STREAM => {
-                // A stream stays open between its messages; its client's connection is watched instead.
                 let calls = Arc::clone(&self.calls);
-                Box::pin(async move { Ok(recoded(stream_infer(calls, answered_as_asked(request)).await)) })
+                let (incoming, request) = self.arriving(request, Incoming::stream);
+                Box::pin(async move { Ok(recoded(stream_infer(calls, incoming, request).await)) })
             }
             _ => {
-                let answer = self.generated.call(self.punctual(answered_as_asked(request)));
+                let (_, request) = self.arriving(request, Incoming::unary);
+                let answer = self.generated.call(request);
                 Box::pin(async move { answer.await.map(recoded) })
             }
         }
@@ -130,27 +134,26 @@ impl Shortcut for Edge {
 
 impl Edge {
     fn infer(&self, request: Request<Body>) -> impl Future<Output = Response<Body>> + Send + use<> {
-        let request = self.punctual(answered_as_asked(request));
+        let (incoming, request) = self.arriving(request, Incoming::unary);
         let calls = Arc::clone(&self.calls);
-        async move { recoded(infer(calls, request).await) }
+        async move { recoded(infer(calls, incoming, request).await) }
     }
 
-    fn punctual(&self, request: Request<Body>) -> Request<Body> {
-        if http_body::Body::is_end_stream(request.body()) {
-            return request;
+    /// The request as it will be read and answered.
+    fn arriving(&self, mut request: Request<Body>, counts: fn(Held) -> Incoming) -> (Arc<Incoming>, Request<Body>) {
+        answer_as_asked(request.headers_mut());
+        let frontend = &self.calls.frontend;
+        let incoming = Arc::new(counts(frontend.pipeline.admission().receive()));
+        if !http_body::Body::is_end_stream(request.body()) {
+            let patience = frontend.limits.load().body_timeout.0;
+            request = request.map(|body| Body::new(Arriving::new(body, Arc::clone(&incoming), patience)));
         }
-        let patience = self.calls.frontend.limits.load().body_timeout.0;
-        request.map(|body| Body::new(Punctual { body, patience, timer: None }))
+        (incoming, request)
     }
 }
 
 /// Clients say that they accept compressed answers whenever they could read them. An answer is compressed where the
 /// request was, in the same way: those clients save bytes, all others save time.
-fn answered_as_asked(mut request: Request<Body>) -> Request<Body> {
-    answer_as_asked(request.headers_mut());
-    request
-}
-
 fn answer_as_asked(headers: &mut HeaderMap) {
     match headers.get(ENCODING).cloned() {
         Some(encoding) if headers.contains_key(ACCEPT_ENCODING) => {
@@ -171,37 +174,6 @@ fn recoded(mut response: Response<Body>) -> Response<Body> {
     response
 }
 
-/// A request body that must be there in time.
-struct Punctual {
-    body: Body,
-    patience: Duration,
-    /// Set when the body was first waited for: most are there at once.
-    timer: Option<Pin<Box<Sleep>>>,
-}
-
-impl http_body::Body for Punctual {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
-            return Poll::Ready(frame);
-        }
-        let patience = self.patience;
-        ready!(self.timer.get_or_insert_with(|| Box::pin(sleep(patience))).as_mut().poll(cx));
-        let code = Code::from_i32(ErrorCode::DeadlineExceeded.grpc_status());
-        Poll::Ready(Some(Err(Status::new(code, format!("the message did not arrive within {patience:?}")))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
 const ENCODING: &str = "grpc-encoding";
 const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
 const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
@@ -211,9 +183,6 @@ const OUT_OF_RANGE: &str = "11";
 
 #[cfg(test)]
 mod tests {
-    use http_body::Body as _;
-    use http_body_util::BodyExt;
-
     use super::*;
 
     fn check(headers: &[(&'static str, &'static str)], accepted: Option<&str>) {
@@ -233,25 +202,5 @@ mod tests {
         check(&[(ENCODING, "deflate"), (ACCEPT_ENCODING, "identity, deflate, gzip")], Some("deflate"));
         check(&[(ENCODING, "identity"), (ACCEPT_ENCODING, "gzip")], Some("identity"));
         check(&[(ENCODING, "gzip")], None);
-    }
-
-    /// A body whose one piece comes after a while.
-    fn late(after: Duration) -> Body {
-        let piece = async move {
-            sleep(after).await;
-            Ok::<_, Status>(Frame::data(Bytes::from_static(b"x")))
-        };
-        Body::new(http_body_util::StreamBody::new(futures_util::stream::once(Box::pin(piece))))
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_message_must_arrive_in_time() {
-        let patience = Duration::from_secs(30);
-        for (after, arrives) in [(29, true), (31, false)] {
-            let body = Punctual { body: late(Duration::from_secs(after)), patience, timer: None };
-            assert!(!body.is_end_stream());
-            let collected = body.collect().await;
-            assert_eq!(collected.is_ok(), arrives, "after {after} s");
-        }
     }
 }

@@ -4,6 +4,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 use tracing::Instrument;
 
+use super::bounded::Decoded;
 use super::convert::Arrival;
 use super::{arrival, convert, encode};
 use crate::frontend::{Call, Frontend, Refusal, trace};
@@ -12,13 +13,13 @@ use crate::proto::inference::{ModelInferRequest, ModelInferResponse};
 /// Dropping the future takes the request out of its queue, so that a client that leaves costs no more.
 pub(super) async fn unary(
     frontend: &Frontend,
-    request: Request<ModelInferRequest>,
+    request: Request<Decoded>,
 ) -> Result<Response<ModelInferResponse>, Status> {
-    let (metadata, _, message) = request.into_parts();
+    let (metadata, _, decoded) = request.into_parts();
     match trace::span(metadata.as_ref()) {
-        None => Ok(Response::new(answered(frontend, &metadata, message).await?)),
+        None => Ok(Response::new(answered(frontend, &metadata, decoded).await?)),
         Some((context, span)) => {
-            let mut response = Response::new(answered(frontend, &metadata, message).instrument(span).await?);
+            let mut response = Response::new(answered(frontend, &metadata, decoded).instrument(span).await?);
             trace::tell(&context, response.metadata_mut().as_mut());
             Ok(response)
         }
@@ -28,9 +29,9 @@ pub(super) async fn unary(
 async fn answered(
     frontend: &Frontend,
     metadata: &MetadataMap,
-    message: ModelInferRequest,
+    decoded: Decoded,
 ) -> Result<ModelInferResponse, Refusal> {
-    respond(frontend, arrival::arrival(metadata)?, message).await
+    respond(frontend, arrival::arrival(metadata, decoded.at)?, decoded.message).await
 }
 
 pub(super) async fn respond(

@@ -1,6 +1,6 @@
 //! The gRPC form of the Open Inference Protocol v2 with Triton's extensions, health and reflection.
 //!
-//! `infer` and `stream` are the hot path: `edge` and `bounded` take the message in, `convert` and `contents` stand before
+//! `infer` and `stream` are the hot path: `edge`, `incoming` and `bounded` take the message in, `convert` and `contents` stand before
 //! the pipeline, `encode` after it. `models` tells about models, `repository` and `logging` change what is loaded and
 //! logged. Codes come from `status` alone.
 
@@ -11,6 +11,7 @@ mod convert;
 mod edge;
 mod encode;
 mod health;
+mod incoming;
 mod infer;
 mod logging;
 mod models;
@@ -38,7 +39,8 @@ pub fn routes(frontend: Frontend) -> Routes {
     let closing = CancellationToken::new();
     let frontend = Arc::new(frontend);
     let inference = Edge::new(Calls { frontend: Arc::clone(&frontend), closing: closing.clone() });
-    let probes = HealthServer::new(Probes { frontend, closing: closing.clone() });
+    let probes = Probes { frontend, closing: closing.clone() };
+    let probes = HealthServer::new(probes).max_decoding_message_size(NAME_BYTES_MAX);
     let reflection = || {
         Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTOR_SET)
@@ -47,7 +49,10 @@ pub fn routes(frontend: Frontend) -> Routes {
     let valid = "the compiled descriptors are valid";
     let services = Services::new(inference.clone())
         .add_service(probes)
-        .add_service(reflection().build_v1().expect(valid))
-        .add_service(reflection().build_v1alpha().expect(valid));
+        .add_service(reflection().build_v1().expect(valid).max_decoding_message_size(NAME_BYTES_MAX))
+        .add_service(reflection().build_v1alpha().expect(valid).max_decoding_message_size(NAME_BYTES_MAX));
     Routes::until(closing, services.prepare().into_axum_router()).with_shortcut(inference)
 }
+
+/// Health and reflection are asked for a name: what they are sent needs no budget.
+const NAME_BYTES_MAX: usize = 4 << 10;

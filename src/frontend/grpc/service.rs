@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use futures_util::{StreamExt, TryStreamExt};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::stream::Answers;
+use super::bounded::Decoded;
+use super::stream::{Answers, Requests};
 use super::{arrival, infer, logging, models, repository};
 use crate::frontend::{EXTENSIONS, Frontend, Refusal, SERVER_NAME, SERVER_VERSION};
 use crate::proto::inference::grpc_inference_service_server::GrpcInferenceService;
@@ -30,19 +33,30 @@ pub(super) struct Calls {
     pub(super) closing: CancellationToken,
 }
 
+/// The calls that carry tensors, for whoever decodes them.
+impl Calls {
+    pub(super) async fn answer_once(&self, request: Request<Decoded>) -> Reply<ModelInferResponse> {
+        infer::unary(&self.frontend, request).await
+    }
+
+    pub(super) fn open_stream(&self, request: Request<Requests>) -> Reply<Answers> {
+        let (metadata, _, requests) = request.into_parts();
+        let deadline = arrival::arrival(&metadata, Instant::now())?.deadline;
+        let frontend = Arc::clone(&self.frontend);
+        Ok(Response::new(Answers::new(frontend, &metadata, deadline, requests, self.closing.clone())))
+    }
+}
+
 #[tonic::async_trait]
 impl GrpcInferenceService for Calls {
     type ModelStreamInferStream = Answers;
 
     async fn model_infer(&self, request: Request<ModelInferRequest>) -> Reply<ModelInferResponse> {
-        infer::unary(&self.frontend, request).await
+        self.answer_once(request.map(Decoded::from)).await
     }
 
     async fn model_stream_infer(&self, request: Request<Streaming<ModelInferRequest>>) -> Reply<Answers> {
-        let (metadata, _, requests) = request.into_parts();
-        let deadline = arrival::arrival(&metadata)?.deadline;
-        let frontend = Arc::clone(&self.frontend);
-        Ok(Response::new(Answers::new(frontend, &metadata, deadline, requests, self.closing.clone())))
+        self.open_stream(request.map(|requests| requests.map_ok(Decoded::from).boxed()))
     }
 
     async fn server_live(&self, _: Request<ServerLiveRequest>) -> Reply<ServerLiveResponse> {

@@ -10,23 +10,27 @@ use std::task::{Context, Poll};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use futures_util::stream::{FuturesUnordered, Stream, StreamExt};
+use futures_util::stream::{BoxStream, FuturesUnordered, Stream, StreamExt};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tonic::Status;
 use tonic::metadata::MetadataMap;
-use tonic::{Status, Streaming};
 
+use super::bounded::Decoded;
 use super::convert::Arrival;
 use super::{encode, infer, status};
 use crate::error::ErrorCode;
 use crate::frontend::parameters::Value;
 use crate::frontend::{Frontend, Refusal};
-use crate::proto::inference::{ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
+use crate::proto::inference::{ModelInferResponse, ModelStreamInferResponse};
+
+/// The requests of one stream, in the order they came.
+pub(super) type Requests = BoxStream<'static, Result<Decoded, Status>>;
 
 /// The answers of one stream.
 pub(super) struct Answers {
     frontend: Arc<Frontend>,
-    requests: Streaming<ModelInferRequest>,
+    requests: Requests,
     in_flight: FuturesUnordered<BoxFuture<'static, Outcome>>,
     in_flight_max: usize,
     /// When the whole stream has to be over.
@@ -58,7 +62,7 @@ impl Answers {
         frontend: Arc<Frontend>,
         metadata: &MetadataMap,
         deadline: Option<Instant>,
-        requests: Streaming<ModelInferRequest>,
+        requests: Requests,
         closing: CancellationToken,
     ) -> Self {
         let in_flight_max = frontend.limits.load().stream_in_flight_max;
@@ -78,14 +82,15 @@ impl Answers {
                 Poll::Pending => return,
                 Poll::Ready(None) => self.reading = Reading::Over,
                 Poll::Ready(Some(Err(error))) => self.reading = Reading::Ends(status::in_our_codes(error)),
-                Poll::Ready(Some(Ok(message))) => self.begin(message),
+                Poll::Ready(Some(Ok(decoded))) => self.begin(decoded),
             }
         }
     }
 
-    fn begin(&self, message: ModelInferRequest) {
+    fn begin(&self, decoded: Decoded) {
         let frontend = Arc::clone(&self.frontend);
-        let arrival = Arrival { at: Instant::now(), deadline: self.deadline };
+        let Decoded { message, at } = decoded;
+        let arrival = Arrival { at, deadline: self.deadline };
         let answered = async move {
             let id = message.id.clone();
             let result = infer::respond(&frontend, arrival, message).await;

@@ -16,9 +16,10 @@ use http::{HeaderMap, header};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 
+use crate::admission::Held;
 use crate::error::ErrorCode;
-use crate::frontend::Refusal;
 use crate::frontend::config::LimitsConfig;
+use crate::frontend::{INFLATE_FREE, Refusal};
 
 /// A content coding that both sides speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,29 +29,45 @@ pub(super) enum Coding {
     Deflate,
 }
 
+/// A body that has arrived. It counts as being received until `held` is dropped, which is due when its bytes have become
+/// a request, or nothing.
+#[derive(Debug)]
+pub(super) struct Received {
+    pub(super) bytes: Bytes,
+    pub(super) held: Held,
+}
+
 /// Reads a whole body, inflated where it was compressed.
 ///
 /// # Errors
-/// When it is larger than allowed, inflates beyond reason, is no valid stream, or comes too slowly.
-pub(super) async fn read(headers: &HeaderMap, body: Body, limits: &LimitsConfig) -> Result<Bytes, Refusal> {
+/// When it is larger than allowed, would pass what may be received at a time, inflates beyond reason, is no valid
+/// stream, or comes too slowly.
+pub(super) async fn read(
+    headers: &HeaderMap,
+    body: Body,
+    limits: &LimitsConfig,
+    held: Held,
+) -> Result<Received, Refusal> {
     let coding = request_coding(headers)?;
     let max = limits.body_bytes_max.as_len();
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|length| length > max) {
         return Err(too_large(max));
     }
-    let mut arrival = pin!(collect(body, announced, max));
+    // What does not fit is refused before it has cost anything.
+    held.grow(announced.unwrap_or(0) as u64)?;
+    let mut arrival = pin!(collect(body, announced, max, held));
     // Most bodies are here already; a timer is only for those that are not.
-    let bytes = match poll_fn(|cx| Poll::Ready(arrival.as_mut().poll(cx))).await {
-        Poll::Ready(bytes) => bytes?,
+    let received = match poll_fn(|cx| Poll::Ready(arrival.as_mut().poll(cx))).await {
+        Poll::Ready(received) => received?,
         Poll::Pending => tokio::time::timeout(limits.body_timeout.0, arrival).await.map_err(|_| {
             let message = format!("the body did not arrive within {}", limits.body_timeout);
             Refusal::new(ErrorCode::DeadlineExceeded, message)
         })??,
     };
     match coding {
-        None => Ok(bytes),
-        Some(coding) => inflate(coding, &bytes, limits),
+        None => Ok(received),
+        Some(coding) => Ok(Received { bytes: inflate(coding, &received.bytes, limits)?, ..received }),
     }
 }
 
@@ -97,7 +114,7 @@ impl Coding {
     }
 }
 
-async fn collect(mut body: Body, announced: Option<usize>, max: usize) -> Result<Bytes, Refusal> {
+async fn collect(mut body: Body, announced: Option<usize>, max: usize, held: Held) -> Result<Received, Refusal> {
     let mut first: Option<Bytes> = None;
     let mut joined = BytesMut::new();
     while let Some(frame) = body.frame().await {
@@ -107,6 +124,7 @@ async fn collect(mut body: Body, announced: Option<usize>, max: usize) -> Result
         if so_far + chunk.len() > max {
             return Err(too_large(max));
         }
+        held.grow_to((so_far + chunk.len()) as u64)?;
         // Most bodies are one chunk, which is used as it is.
         if so_far == 0 {
             first = Some(chunk);
@@ -119,7 +137,7 @@ async fn collect(mut body: Body, announced: Option<usize>, max: usize) -> Result
         }
         joined.extend_from_slice(&chunk);
     }
-    Ok(first.unwrap_or_else(|| joined.freeze()))
+    Ok(Received { bytes: first.unwrap_or_else(|| joined.freeze()), held })
 }
 
 /// The coding a request came in.
@@ -179,9 +197,6 @@ impl http_body::Body for Pieces {
         SizeHint::with_exact(self.0.iter().map(|piece| piece.len() as u64).sum())
     }
 }
-
-/// Any body may inflate to this much, so that short repetitive ones are not refused by their ratio.
-const INFLATE_FREE: u64 = 1 << 20;
 
 #[cfg(test)]
 mod tests {

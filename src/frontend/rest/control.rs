@@ -5,7 +5,6 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use serde_json::{Map, Value, json};
 
@@ -139,11 +138,11 @@ fn flag(object: &Map<String, Value>, name: &str) -> Result<bool, Refusal> {
 
 /// The body's JSON object; an empty body is an empty one.
 async fn read_object(frontend: &Frontend, headers: &HeaderMap, body: Body) -> Result<Map<String, Value>, Refusal> {
-    let body: Bytes = body::read(headers, body, &frontend.limits.load()).await?;
-    if body.is_empty() {
+    let body = body::read(headers, body, &frontend.limits.load(), frontend.pipeline.admission().receive()).await?;
+    if body.bytes.is_empty() {
         return Ok(Map::new());
     }
-    serde_json::from_slice(&body).map_err(|error| Refusal::invalid(format!("invalid request: {error}")))
+    serde_json::from_slice(&body.bytes).map_err(|error| Refusal::invalid(format!("invalid request: {error}")))
 }
 
 fn log_value(key: &str, value: Value) -> Result<LogValue, Refusal> {

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use super::body::{self, Coding, Pieces};
+use super::body::{self, Coding, Pieces, Received};
 use super::decode::{self, Head};
 use super::encode::{self, Encoded, Wishes};
 use super::respond;
@@ -88,18 +88,20 @@ async fn infer(
 ) -> Result<Response, Refusal> {
     let limits = frontend.limits.load_full();
     let mut head = head(model, version, headers)?;
-    let body = body::read(headers, body, &limits).await?;
+    let Received { bytes, held } = body::read(headers, body, &limits, frontend.pipeline.admission().receive()).await?;
     // Waiting for the client's bytes is no time of ours.
     head.received_at = Instant::now();
     let Call { request, wishes, binary_default, report } = if head.json_length == Some(0) {
         let catalog = frontend.repository.catalog();
         let variant = catalog.find(&head.model, head.version)?;
-        decode::raw_call(head, body, variant)?
-    } else if large::is_large(head.json_length.unwrap_or(body.len())) {
-        Box::pin(frontend.on_pool(move || decode::call(head, body, &limits))).await??
+        decode::raw_call(head, bytes, variant)?
+    } else if large::is_large(head.json_length.unwrap_or(bytes.len())) {
+        Box::pin(frontend.on_pool(move || decode::call(head, bytes, &limits))).await??
     } else {
-        decode::call(head, body, &limits)?
+        decode::call(head, bytes, &limits)?
     };
+    // From here on admission counts.
+    drop(held);
     let answer =
         frontend.pipeline.infer(request).await.map_err(|error| Refusal::infer(&error, frontend.retry_after()))?;
     let wishes = Wishes { outputs: wishes, binary_default, report };

@@ -1,0 +1,254 @@
+//! A call's body on its way in: counted while it arrives, held to a time, and, once a message of it is whole, held to the
+//! ratio by which it may have been compressed. Knows bytes and messages' lengths, but not what they say.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use tokio::time::{Sleep, sleep};
+use tonic::body::Body;
+use tonic::{Code, Status};
+
+use crate::admission::Held;
+use crate::error::ErrorCode;
+use crate::frontend::{INFLATE_FREE, LimitsConfig, Refusal};
+
+/// What a call's body and the decoder of its messages tell each other. Both belong to one task.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    held: Held,
+    /// Messages follow each other, with any time between them.
+    is_stream: bool,
+    /// Bytes that the next message can have come in: those since the last one, and the piece that one ended in.
+    came: AtomicU64,
+    last_piece: AtomicU64,
+    /// Set when a message is whole, until the body is asked for the next.
+    is_whole: AtomicBool,
+}
+
+impl Incoming {
+    /// Holds its bytes until the call is handed over: the library waits for the end of the body behind the message.
+    pub(super) fn unary(held: Held) -> Self {
+        let (came, last_piece, is_whole) = Default::default();
+        Self { held, is_stream: false, came, last_piece, is_whole }
+    }
+
+    /// Holds the bytes of a message until that is handed over.
+    pub(super) fn stream(held: Held) -> Self {
+        Self { is_stream: true, ..Self::unary(held) }
+    }
+
+    fn arrived(&self, bytes: u64) -> Result<(), Refusal> {
+        self.came.fetch_add(bytes, Ordering::Relaxed);
+        self.last_piece.store(bytes, Ordering::Relaxed);
+        Ok(self.held.grow(bytes)?)
+    }
+
+    /// To be called with each message, as it is after inflating and before decoding.
+    ///
+    /// # Errors
+    /// When it was compressed beyond reason.
+    pub(super) fn whole(&self, message: u64, limits: &LimitsConfig) -> Result<(), Refusal> {
+        self.is_whole.store(true, Ordering::Relaxed);
+        let came = self.came.swap(self.last_piece.load(Ordering::Relaxed), Ordering::Relaxed);
+        let max = limits.inflate_ratio_max.saturating_mul(came).saturating_add(INFLATE_FREE);
+        if message > max {
+            let why = format!("the message inflates to more than the {max} bytes allowed");
+            return Err(Refusal::new(ErrorCode::PayloadTooLarge, why));
+        }
+        Ok(())
+    }
+
+    /// To be called when the call has been read and admission is next to count it.
+    pub(super) fn handed_over(&self) {
+        self.held.give_back();
+    }
+
+    /// To be called with the bytes that a message is about to take when decoded.
+    ///
+    /// # Errors
+    /// When that would pass what may be received at a time.
+    pub(super) fn decoding(&self, bytes: u64) -> Result<(), Refusal> {
+        if self.is_stream {
+            self.held.give_back();
+            return Ok(());
+        }
+        Ok(self.held.grow_to(bytes)?)
+    }
+}
+
+/// A request body that must be there in time; of a stream, each of its messages.
+pub(super) struct Arriving {
+    body: Body,
+    incoming: Arc<Incoming>,
+    patience: Duration,
+    /// Set when bytes were first waited for: most are there at once.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Arriving {
+    pub(super) fn new(body: Body, incoming: Arc<Incoming>, patience: Duration) -> Self {
+        Self { body, incoming, patience, timer: None }
+    }
+}
+
+impl http_body::Body for Arriving {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if self.incoming.is_stream && self.incoming.is_whole.swap(false, Ordering::Relaxed) {
+            self.timer = None;
+        }
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
+            if let Some(Ok(frame)) = &frame
+                && let Some(piece) = frame.data_ref()
+            {
+                self.incoming.arrived(piece.len() as u64)?;
+            }
+            return Poll::Ready(frame);
+        }
+        // A stream may stay open between its messages; its client's connection is watched instead.
+        if self.incoming.is_stream && self.incoming.held.bytes() == 0 {
+            return Poll::Pending;
+        }
+        let patience = self.patience;
+        ready!(self.timer.get_or_insert_with(|| Box::pin(sleep(patience))).as_mut().poll(cx));
+        let code = Code::from_i32(ErrorCode::DeadlineExceeded.grpc_status());
+        Poll::Ready(Some(Err(Status::new(code, format!("the message did not arrive within {patience:?}")))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+    use http_body::Body as _;
+    use http_body_util::{BodyExt, StreamBody};
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::admission::Admission;
+    use crate::config::Config;
+
+    fn admission(receiving_bytes_max: u64) -> Admission {
+        let mut config = Config::default().admission;
+        config.receiving_bytes_max.0 = receiving_bytes_max;
+        Admission::new(config, Arc::default())
+    }
+
+    /// A body whose pieces come after so many seconds each.
+    fn late(pieces: &[(u64, &'static str)]) -> Body {
+        let piece = async |(after, text): (u64, &'static str)| {
+            sleep(Duration::from_secs(after)).await;
+            Ok::<_, Status>(Frame::data(Bytes::from_static(text.as_bytes())))
+        };
+        Body::new(StreamBody::new(Box::pin(stream::StreamExt::then(stream::iter(pieces.to_vec()), piece))))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_must_arrive_in_time() {
+        let patience = Duration::from_secs(30);
+        for (pieces, arrives) in [(&[(29, "x")][..], true), (&[(31, "x")], false), (&[(20, "x"), (20, "y")], false)] {
+            let incoming = Arc::new(Incoming::unary(admission(10).receive()));
+            let body = Arriving::new(late(pieces), incoming, patience);
+            assert!(!body.is_end_stream());
+            assert_eq!(body.collect().await.is_ok(), arrives, "{pieces:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_waits_between_messages_and_not_within_one() {
+        let admission = admission(10);
+        let incoming = Arc::new(Incoming::stream(admission.receive()));
+        let pieces = &[(100, "whole"), (100, "be"), (20, "gun"), (20, "late")];
+        let mut body = Arriving::new(late(pieces), Arc::clone(&incoming), Duration::from_secs(30));
+        let started = Instant::now();
+        assert!(body.frame().await.unwrap().is_ok());
+        assert_eq!(admission.receiving_bytes(), 5);
+        incoming.decoding(5).unwrap();
+        assert_eq!(admission.receiving_bytes(), 0);
+        incoming.whole(5, &Config::default().limits).unwrap();
+        assert!(body.frame().await.unwrap().is_ok());
+        assert!(body.frame().await.unwrap().is_ok());
+        let status = body.frame().await.unwrap().unwrap_err();
+        assert_eq!(status.code(), Code::DeadlineExceeded);
+        assert_eq!(started.elapsed().as_secs(), 230);
+        drop((body, incoming));
+        assert_eq!(admission.receiving_bytes(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_busy_stream_may_last() {
+        let incoming = Arc::new(Incoming::stream(admission(10).receive()));
+        let pieces = &[(20, "1"), (20, "2"), (20, "3"), (20, "4")];
+        let mut body = Arriving::new(late(pieces), Arc::clone(&incoming), Duration::from_secs(30));
+        for _ in pieces {
+            assert!(body.frame().await.unwrap().is_ok());
+            incoming.whole(1, &Config::default().limits).unwrap();
+            incoming.decoding(1).unwrap();
+            // A part of the next one has come with it.
+            incoming.held.grow(1).unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn bytes_beyond_the_budget_are_refused_and_given_back() {
+        let admission = admission(10);
+        let other = admission.receive();
+        other.grow(7).unwrap();
+        let body = || {
+            let incoming = Arc::new(Incoming::unary(admission.receive()));
+            Arriving::new(late(&[(0, "ab"), (0, "cd")]), incoming, Duration::from_secs(30))
+        };
+        let status = body().collect().await.unwrap_err();
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        assert_eq!(status.metadata().get("retry-after").unwrap(), "1");
+        assert_eq!(admission.receiving_bytes(), 7);
+        drop(other);
+        assert!(body().collect().await.is_ok());
+        assert_eq!(admission.receiving_bytes(), 0);
+    }
+
+    #[test]
+    fn what_a_unary_call_decodes_to_counts() {
+        let admission = admission(10);
+        let incoming = Incoming::unary(admission.receive());
+        incoming.arrived(4).unwrap();
+        incoming.decoding(9).unwrap();
+        assert_eq!(admission.receiving_bytes(), 9);
+        assert_eq!(incoming.decoding(11).unwrap_err().code, ErrorCode::Overloaded);
+        incoming.handed_over();
+        assert_eq!(admission.receiving_bytes(), 0);
+    }
+
+    #[test]
+    fn messages_inflate_by_so_much() {
+        let limits = LimitsConfig { inflate_ratio_max: 20, ..Config::default().limits };
+        let check = |came: &[u64], message: u64, passes: bool| {
+            let incoming = Incoming::stream(admission(1 << 30).receive());
+            came.iter().for_each(|bytes| incoming.arrived(*bytes).unwrap());
+            let got = incoming.whole(message, &limits).map_err(|refusal| refusal.code);
+            assert_eq!(got, if passes { Ok(()) } else { Err(ErrorCode::PayloadTooLarge) }, "{came:?} {message}");
+            incoming
+        };
+        check(&[10], INFLATE_FREE + 200, true);
+        check(&[10], INFLATE_FREE + 201, false);
+        let after = check(&[1000, 10], INFLATE_FREE + 20 * 1010, true);
+        // Of the piece that the first message ended in, all may be the second one's.
+        assert!(after.whole(INFLATE_FREE + 201, &limits).is_err());
+        after.arrived(5).unwrap();
+        assert!(after.whole(INFLATE_FREE + 300, &limits).is_ok());
+    }
+}
