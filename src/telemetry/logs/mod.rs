@@ -246,7 +246,8 @@ mod tests {
 
     #[test]
     fn client_content_stays_on_its_line() {
-        let hostile = "a\n2026-01-01T00:00:00Z ERROR forged\r\t\u{1b}[31mred\u{7}\u{7f}\u{9b}31m\"level\":\"x";
+        let hostile = "a\n2026-01-01T00:00:00Z ERROR forged\r\t\u{1b}[31mred\u{7}\u{7f}\u{9b}31m\
+                       \u{2028}\u{202e}\u{2066}\"level\":\"x";
         let logs = Logs::new(LogLevel::Info);
         let say = || {
             let span = tracing::info_span!("request", id = %hostile);
@@ -264,6 +265,7 @@ mod tests {
                 line.split_inclusive('m').flat_map(|part| part.find(ESCAPE).map(|at| &part[at..])).collect();
             assert_eq!(control, ours, "{style:?}: {page:?}");
             assert!(!line.contains(|c: char| c.is_control() && c != ESCAPE), "{style:?}: {page:?}");
+            assert!(!line.contains(['\u{2028}', '\u{202e}', '\u{2066}']), "{style:?}: {page:?}");
         }
         let event: serde_json::Value = serde_json::from_str(&written(&logs, Style::Json, say)).unwrap();
         assert_eq!(event["plain"], hostile);

@@ -51,9 +51,9 @@ impl<W: Write> Write for OneLineWriter<W> {
     }
 }
 
-/// Control characters written as JSON writes them, so that a JSON event stays valid and means the same.
+/// Control characters and their like, written as JSON writes them, so that a JSON event stays valid and means the same.
 fn escaped(line: &str) -> Cow<'_, str> {
-    if !line.contains(char::is_control) {
+    if !line.contains(escapes) {
         return Cow::Borrowed(line);
     }
     let mut safe = String::with_capacity(line.len() + 16);
@@ -62,11 +62,17 @@ fn escaped(line: &str) -> Cow<'_, str> {
             '\n' => safe.push_str("\\n"),
             '\r' => safe.push_str("\\r"),
             '\t' => safe.push_str("\\t"),
-            c if c.is_control() => safe.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c if escapes(c) => safe.push_str(&format!("\\u{:04x}", u32::from(c))),
             c => safe.push(c),
         }
     }
     Cow::Owned(safe)
+}
+
+/// What could end a line or change how the rest of it is shown: controls, Unicode's own line breaks, and its marks that
+/// turn the direction of text.
+fn escapes(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// The level stands behind the time, which has no such word in it.
