@@ -2,9 +2,13 @@
 
 import http.client
 import json
+import os
+import socket
 import threading
 import time
+from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc
@@ -17,6 +21,7 @@ from zoo import SLOW_WIDTH, save, slow
 
 ROW = np.ones((1, 1, SLOW_WIDTH), np.float32)
 DRAIN_DELAY = "1s"
+REFUSED = "connections cannot be accepted"
 
 
 @pytest.fixture
@@ -86,6 +91,45 @@ def test_answers_under_way_at_sigterm_arrive(small):
         burst.stop()
         assert server.wait_exit() == 0
         assert not burst.failures, burst.failures[0]
+
+
+@pytest.mark.parametrize("service", ["", "inference.GRPCInferenceService", "slow"])
+def test_a_health_watch_follows_the_drain(small, service):
+    """Told SERVING, then NOT_SERVING before the listener closes, then ended: a watch never holds up the exit."""
+    name = service.encode()
+    asked = bytes([0x0A, len(name)]) + name if name else b""
+    with small as server, grpc.insecure_channel(server.grpc) as channel:
+        watch = channel.unary_stream("/grpc.health.v1.Health/Watch")(asked, timeout=20)
+        assert next(watch) == b"\x08\x01", "SERVING"
+        server.terminate()
+        told_at = time.monotonic()
+        assert next(watch) == b"\x08\x02", "NOT_SERVING"
+        assert time.monotonic() - told_at < 0.8, "expected before the drain delay is over"
+        assert list(watch) == []
+        assert watch.code() is grpc.StatusCode.OK
+        assert server.wait_exit() == 0
+
+
+def test_more_connections_than_descriptors(tmp_path):
+    """Out of descriptors, the server waits without spinning, says so once, and serves on when there are some again."""
+    save(tmp_path / "models" / "slow", slow())
+    with Server([tmp_path / "models"], tmp_path / "log", open_files_max=64) as server:
+        crowd = [socket.create_connection(server.http.split(":")) for _ in range(200)]
+        try:
+            wait_for(lambda: REFUSED in server.log.read_text(), "a word of it in the log")
+            before = cpu_seconds(server)
+            time.sleep(3)
+            assert cpu_seconds(server) - before < 0.5, "expected to wait, not to spin"
+            assert server.process.poll() is None, server.log_end()
+        finally:
+            for connection in crowd:
+                connection.close()
+        wait_for(lambda: health(server.http, "ready") == 200, "the next connection")
+        assert server.log.read_text().count(REFUSED) < 5
+        with tritonclient.http.InferenceServerClient(server.http) as client:
+            assert client.infer("slow", [rest_input("x", ROW)]).as_numpy("y").shape == ROW.shape
+        with tritonclient.grpc.InferenceServerClient(server.grpc) as client:
+            assert client.infer("slow", [grpc_input("x", ROW)]).as_numpy("y").shape == ROW.shape
 
 
 def test_a_single_file_needs_no_configuration(tmp_path):
@@ -184,6 +228,12 @@ class Asking:
                 self.failures.append(failure)
             finally:
                 connection.close()
+
+
+def cpu_seconds(server) -> float:
+    """User and system time of the process so far."""
+    fields = Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def wait_for(condition, what: str, seconds: float = 15) -> None:
