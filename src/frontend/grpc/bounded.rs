@@ -211,12 +211,20 @@ const YIELD_BYTES: usize = 32 << 10;
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use http_body_util::Full;
     use proptest::prelude::*;
+    use tonic::Streaming;
+    use tonic::body::Body;
 
     use super::*;
+    use crate::admission::Admission;
+    use crate::config::Config;
     use crate::frontend::grpc::convert::tests::{limits, request};
+    use crate::frontend::grpc::incoming::Arriving;
     use crate::proto::inference::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
-    use crate::proto::inference::{InferParameter, InferTensorContents};
+    use crate::proto::inference::{InferParameter, InferTensorContents, ModelInferResponse};
     use crate::units::ByteSize;
 
     fn check_message(change: impl FnOnce(&mut ModelInferRequest), refused: Option<&str>) {
@@ -294,6 +302,26 @@ mod tests {
         let message = [0x2a, 8, 0x18, 1, 0x18, 1, 0x18, 1, 0x18, 1];
         assert_eq!(ModelInferRequest::decode(&message[..]).unwrap().inputs[0].shape, [1; 4]);
         assert!(check(&message, &limits()).is_err());
+    }
+
+    #[tokio::test]
+    async fn decoding_is_time_of_ours() {
+        let limits = Arc::new(ArcSwap::from_pointee(Config::default().limits));
+        let admission = Admission::new(Config::default().admission, Arc::default());
+        let incoming = Arc::new(Incoming::unary(admission.receive()));
+        let mut message = request();
+        let int64_contents = vec![1; 2 << 20];
+        message.inputs[0].contents = Some(InferTensorContents { int64_contents, ..Default::default() });
+        let message = message.encode_to_vec();
+        let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+        let body = Full::<Bytes>::from([&[0], &length[..], &message].concat());
+        let body = Arriving::new(Body::new(body), Arc::clone(&incoming), Duration::MAX);
+        let decoder = Bounded::<ModelInferResponse>::new(&limits, incoming).decoder();
+        let mut messages = Streaming::new_request(decoder, body, None, Some(message.len()));
+        let began = Instant::now();
+        let decoded = messages.message().await.unwrap().unwrap();
+        let (measured, all) = (decoded.at.elapsed(), began.elapsed());
+        assert!(measured > all / 4, "{measured:?} of {all:?}: what else there was is one copy");
     }
 
     proptest! {
