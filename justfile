@@ -30,6 +30,10 @@ perf-analyzer:
 peers *args:
     benches/peers/run {{args}}
 
+# Overload, soak, unload, reload and drain; about 35 minutes.
+endurance *args:
+    benches/endurance/run {{args}}
+
 # The checks before a commit.
 lint:
     cargo fmt --all -- --check

@@ -11,8 +11,6 @@ import numpy as np
 import onnxruntime
 from tritonclient.grpc import service_pb2
 
-from models import WIDTHS
-
 PROTOCOLS = ("json", "binary", "grpc")
 
 
@@ -31,8 +29,8 @@ def make_bodies(repository: Path, folder: Path, models: list[str], protocols: li
     folder.mkdir(parents=True, exist_ok=True)
     bodies = []
     for model in models:
-        x = np.random.default_rng(1).random((1, WIDTHS[model]), np.float32)
         session = onnxruntime.InferenceSession(str(repository / model / "1" / "model.onnx"))
+        x = np.random.default_rng(1).random((1, session.get_inputs()[0].shape[1]), np.float32)
         expected = session.run(None, {"x": x})[0]
         for protocol in protocols:
             payload, headers = ENCODERS[protocol](model, x)

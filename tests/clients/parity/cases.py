@@ -3,6 +3,7 @@
 Knows models and their inputs only; how they are sent and compared is the test's matter.
 """
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ FIXTURES = ROOT / "tests" / "fixtures"
 SEED = 20260101
 
 
+@cache
 def digits() -> tuple[np.ndarray, np.ndarray]:
     """2,000 test images as the network takes them, and their labels."""
     split = np.load(FIXTURES / "digits_test.npz")
@@ -39,6 +41,7 @@ def pixels(name: str, *shape: int, low: float = -1, high: float = 1) -> dict:
     return {name: (low + (high - low) * np.clip(stripes, 0, 1)).astype(np.float32)}
 
 
+@cache
 def file_bytes(count: int) -> dict:
     """The first and last 1,024 bytes of a file of this repository, padded by 256."""
     sources = ["Cargo.toml", "tests/clients/server.py", "tests/clients/run", "tests/fixtures/README.md"]

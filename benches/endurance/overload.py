@@ -1,0 +1,170 @@
+"""Several times what the server can do, on a schedule that does not wait for it: does goodput hold, are refusals quick?"""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+
+import models
+import numpy as np
+from arrivals import OUTCOMES, OpenLoop, Row, counted, latencies, quantile
+from bodies import Body, make_bodies
+from check import check
+from curve import Curve, slope_mib_per_minute, sparkline
+from load import drive
+from onnx import helper, numpy_helper
+from peers import V2_PATHS
+from process import machine_busy_s
+from server import Kinglet
+from verdicts import Report
+
+MODEL = "conv"
+IMAGE_SIDE, CHANNELS = 32, 32
+REQUEST_MS_MIN = 5.0
+PEAK_CONCURRENCY = (4, 16, 64)
+GOODPUT_SHARE_MIN = 0.9
+REFUSED_CLIENT_MS_MAX, REFUSED_SERVER_MS_MAX = 20.0, 5.0
+GENERATOR_CORES_MAX = 0.2
+GROWTH_MIB_MAX = 8.0
+
+
+def run(args, out: Path, target: Path) -> list[Report]:
+    repository = heavy_enough(args, target, out)
+    bodies = make_bodies(repository, target / "bodies", [MODEL], args.wires)
+    reports = []
+    for queue in args.queues:
+        for body in bodies:
+            report = Report(f"overload {body.protocol} queue {queue}")
+            settings = f"[batching]\nqueue_requests_max = {queue}\n"
+            with Kinglet(args.binary, [repository], out / f"overload-{body.protocol}-{queue}", settings) as server:
+                overload(args, server, body, queue, report, out)
+            reports.append(report)
+    return reports
+
+
+def overload(args, server: Kinglet, body: Body, queue: int, report: Report, out: Path) -> None:
+    address, path = at(server, body)
+    answer_bytes = check(address, path, body, echoes=False)
+    closed = {concurrency: drive(address, path, body, answer_bytes, concurrency, args.peak_seconds, None, []) for concurrency in PEAK_CONCURRENCY}
+    failures = sum(found["failures"] for found in closed.values())
+    peak = max(found["req_per_s"] for found in closed.values())
+    rate = args.factor * peak
+    server.session.settle()
+
+    refused_before, cpu, busy, start = server.failures(MODEL), server.session.cpu_s(), machine_busy_s(), time.monotonic()
+    with Curve(server.session) as curve:
+        load = OpenLoop(args.open_loop, body, address, path, rate, args.seconds, args.connections, answer_bytes)
+        rows = load.rows()
+    wall, refused_after = time.monotonic() - start, server.failures(MODEL)
+    cpu, busy = server.session.cpu_s() - cpu, machine_busy_s() - busy
+    server.session.settle()
+    check(address, path, body, echoes=False)
+    curve.save(out, f"rss-overload-{body.protocol}-{queue}")
+
+    counts, window = counted(rows), steady(rows, args.seconds)
+    goodput = sum(row.outcome == "ok" for row in window) / (args.seconds - skipped(args.seconds))
+    refused = [row for row in rows if row.outcome == "refused"]
+    in_server = (refused_after[1] - refused_before[1]) / 1e6 / max(1, refused_after[0] - refused_before[0])
+    refused_p99 = quantile([row.latency_ms() for row in refused], 0.99)
+    generator = load.cpu_s / wall
+
+    one_ms = closed_p50(server, body, answer_bytes)
+    report.judge("one request alone, ms", f">= {REQUEST_MS_MIN:g}", f"{one_ms:.1f}", one_ms >= REQUEST_MS_MIN)
+    report.judge("closed-loop failures", "0", str(failures), failures == 0)
+    report.judge("offered of the peak", f">= {0.98 * args.factor:g}", f"{len(rows) / args.seconds / peak:.2f}", len(rows) / args.seconds >= 0.98 * rate)
+    got = f"{goodput / peak:.3f} ({goodput:.0f} of {peak:.0f}/s)"
+    report.judge("goodput of the peak", f">= {GOODPUT_SHARE_MIN}", got, goodput >= GOODPUT_SHARE_MIN * peak)
+    report.judge("refusals at the client, p99 ms", f"< {REFUSED_CLIENT_MS_MAX:g}", f"{refused_p99:.2f}", refused_p99 < REFUSED_CLIENT_MS_MAX)
+    judge_in_server(report, in_server, refused_p99)
+    judge_memory(report, curve)
+    wrong = {outcome: counts[outcome] for outcome in OUTCOMES if outcome not in ("ok", "refused")}
+    report.judge("other outcomes", "none", ", ".join(f"{count} {outcome}" for outcome, count in wrong.items()), not any(wrong.values()))
+    report.judge("generator, cores", f"<= {GENERATOR_CORES_MAX}", f"{generator:.2f}", generator <= GENERATOR_CORES_MAX)
+
+    accepted = [row for row in window if row.outcome == "ok"]
+    lag = quantile([1000 * (row.sent_s - row.due_s) for row in rows], 0.99)
+    others = max(0.0, busy - cpu - load.cpu_s) / wall
+    report.note(f"offered {len(rows) / args.seconds:.0f}/s for {args.seconds:g} s: {counts}; queue_requests_max {queue}, else defaults")
+    report.note(f"accepted: {latencies(accepted)}; refused: {latencies(refused)}; sent after it was due by p99 {lag:.2f} ms")
+    report.note(f"server {cpu / wall:.2f} cores, generator {generator:.2f}, others {others:.2f} (of no use as evidence unless near 0)")
+    report.note(f"memory {sparkline(curve.points)}")
+    report.found = {
+        "closed": closed, "peak_per_s": peak, "rate": rate, "goodput_per_s": round(goodput, 1), "counts": counts, "accepted": latencies(accepted),
+        "refused": latencies(refused), "refused_in_server_mean_ms": round(in_server, 4), "send_lag_p99_ms": round(lag, 3),
+        "server_cores": round(cpu / wall, 3), "generator_cores": round(generator, 3), "others_cores": round(others, 3),
+        "per_second": per_second(rows, args.seconds), "rss_max_mib": round(curve.highest(), 1),
+    }  # fmt: skip
+
+
+def judge_in_server(report: Report, mean_ms: float, client_p99_ms: float) -> None:
+    """No histogram covers refusals. Their mean does, and Markov's inequality makes a bound of it: at most one in a
+    hundred takes a hundred times the mean. What the client saw bounds it too."""
+    bound = min(100 * mean_ms, client_p99_ms)
+    got, passed = f"below {bound:.2f} (mean {mean_ms:.4f})", mean_ms > 0 and bound < REFUSED_SERVER_MS_MAX
+    report.judge("refusals in the server, p99 ms", f"< {REFUSED_SERVER_MS_MAX:g}", got, passed)
+
+
+def judge_memory(report: Report, curve: Curve) -> None:
+    half = curve.last(curve.points[-1][0] / 2)
+    grown = max(mib for _, mib in half) - max(mib for at, mib in curve.points if (at, mib) not in half)
+    got = f"{grown:+.1f} (slope {slope_mib_per_minute(half):+.1f} MiB/min, at most {curve.highest():.0f} MiB)"
+    report.judge("memory, second half over first, MiB", f"< {GROWTH_MIB_MAX:g}", got, grown < GROWTH_MIB_MAX)
+
+
+def skipped(seconds: float) -> float:
+    """The queue fills first: answers of this long from the start do not count."""
+    return min(5.0, seconds / 5)
+
+
+def steady(rows: list[Row], seconds: float) -> list[Row]:
+    return [row for row in rows if skipped(seconds) <= row.done_s < seconds]
+
+
+def per_second(rows: list[Row], seconds: float) -> list[tuple[int, int]]:
+    """(answered, refused) in each second."""
+    series = [[0, 0] for _ in range(math.ceil(seconds))]
+    for row in rows:
+        if row.done_s < seconds and row.outcome in ("ok", "refused"):
+            series[int(row.done_s)][row.outcome == "refused"] += 1
+    return [tuple(pair) for pair in series]
+
+
+def at(server: Kinglet, body: Body) -> tuple[str, str]:
+    return server.grpc if body.protocol == "grpc" else server.http, V2_PATHS[body.protocol].format(body.model)
+
+
+def closed_p50(server: Kinglet, body: Body, answer_bytes: int) -> float:
+    address, path = at(server, body)
+    return drive(address, path, body, answer_bytes, 1, 3, None, [])["p50_ms"]
+
+
+def heavy_enough(args, target: Path, out: Path) -> Path:
+    """A repository with one model that this machine needs more than `REQUEST_MS_MIN` for, small in bytes and in rows."""
+    repository, depth = target / "overload-models", 6
+    for _ in range(4):
+        models.save(convolutions(depth), repository, MODEL)
+        body = make_bodies(repository, target / "bodies", [MODEL], ["binary"])[0]
+        with Kinglet(args.binary, [repository], out / "calibration") as server:
+            answer_bytes = check(*at(server, body), body, echoes=False)
+            took = closed_p50(server, body, answer_bytes)
+        if took >= 1.1 * REQUEST_MS_MIN:
+            break
+        depth = math.ceil(depth * 1.3 * REQUEST_MS_MIN / took)
+    return repository
+
+
+def convolutions(depth: int):
+    """`depth` 3x3 convolutions of 32x32 images with 32 channels between: 9.4 million multiplications each."""
+    random = np.random.default_rng(0)
+    shape = np.array([0, 1, IMAGE_SIDE, IMAGE_SIDE], np.int64)  # 0 keeps the batch axis
+    nodes, weights, value = [helper.make_node("Reshape", ["x", "shape"], ["image"])], [numpy_helper.from_array(shape, "shape")], "image"
+    for index in range(depth + 1):
+        channels = CHANNELS if index else 1
+        kernel = random.normal(0, (2 / (9 * channels)) ** 0.5, (CHANNELS, channels, 3, 3)).astype(np.float32)
+        weights.append(numpy_helper.from_array(kernel, f"w{index}"))
+        nodes.append(helper.make_node("Conv", [value, f"w{index}"], [f"c{index}"], pads=[1, 1, 1, 1]))
+        nodes.append(helper.make_node("Relu", [f"c{index}"], [f"r{index}"]))
+        value = f"r{index}"
+    nodes += [helper.make_node("GlobalAveragePool", [value], ["pooled"]), helper.make_node("Flatten", ["pooled"], ["y"])]
+    return models.model(nodes, IMAGE_SIDE * IMAGE_SIDE, CHANNELS, weights)
