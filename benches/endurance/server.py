@@ -71,6 +71,11 @@ class Kinglet:
     def index(self, ready: bool = False) -> list[dict]:
         return json.loads(self.must("POST", "/v2/repository/index", {"ready": ready}))
 
+    def memory(self) -> dict[str, float]:
+        """Resident MiB: all of it, and what of it is no file (code, above all) but the process's own."""
+        status = Path(f"/proc/{self.session.process.pid}/status").read_text()
+        return {name: int(re.search(rf"{field}:\s+(\d+) kB", status)[1]) / 1024 for name, field in (("rss", "VmRSS"), ("own", "RssAnon"))}
+
     def failures(self, model: str) -> tuple[int, int]:
         """Requests the model refused or failed, and the nanoseconds they were inside the server, together."""
         stats = json.loads(self.must("GET", f"/v2/models/{model}/stats"))

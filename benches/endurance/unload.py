@@ -14,38 +14,50 @@ SETTLE_S = 10
 
 
 def run(args, out: Path, target: Path) -> list[Report]:
-    """The baseline is the server in explicit mode before any load. It is the strict one: what a first load leaves behind
-    for good (code pages, caches of the libraries) counts against the bar; the notes show each later cycle beside it."""
+    """The baseline is the server in explicit mode before any load: the strict one, for what a first load leaves for good
+    (pages of code, caches of libraries) counts against the bar. Later cycles against the first show leaks apart from that."""
     report = Report("unload")
     with Kinglet(args.binary, repositories(target), out / "unload", control="explicit") as server:
         time.sleep(1)
-        baseline = server.session.rss_mib()
+        baseline = server.memory()
         cycles = [cycle(args, server, report) for _ in range(args.cycles)]
-    for name, after in (("first", cycles[0]["after"]), ("last", cycles[-1]["after"])):
-        share = after / baseline
-        got = f"{share:.2f} ({after:.1f} of {baseline:.1f} MiB)"
-        report.judge(f"memory after the {name} cycle, of before any load", f"<= {RETURN_SHARE_MAX}", got, share <= RETURN_SHARE_MAX)
+        counted = server.metric("kinglet_model_memory_bytes")
+    first, last = cycles[0]["after"], cycles[-1]["after"]
+    judge(report, "memory after the last cycle, of before any load", last["rss"], baseline["rss"])
+    judge(report, "memory after the last cycle, of after the first", last["rss"], first["rss"])
+    report.judge("bytes of models by the server's own count", "0", f"{counted:g}", counted == 0)
     errors = sum(found["errors"] for found in cycles)
     report.judge("unexpected errors", "0", str(errors), errors == 0)
+    report.note(f"before any load: {told(baseline)}")
     for number, found in enumerate(cycles, 1):
-        sizes = "loaded {loaded:.1f}, asked {asked:.1f}, just unloaded {at_once:.1f}, later {after:.1f} MiB".format_map(found)
-        report.note(f"cycle {number}: {sizes}; {found['answers']} answers")
+        report.note(f"cycle {number}: {', '.join(f'{moment} {told(found[moment])}' for moment in MOMENTS)}; {found['answers']} answers")
     report.found = {"baseline_mib": baseline, "cycles": cycles}
     return [report]
 
 
 def cycle(args, server: Kinglet, report: Report) -> dict:
-    mixture = Mixture(server, args.threads, 0)
+    mixture, sizes = Mixture(server, args.threads, 0), {}
     for model in mixture.questions:
         server.load(model)
-    loaded = server.session.rss_mib()
+    sizes["loaded"] = server.memory()
     with mixture:
         time.sleep(args.cycle_seconds)
-    asked = server.session.rss_mib()
+    sizes["asked"] = server.memory()
     for model in mixture.questions:
         server.unload(model)
-    at_once = server.session.rss_mib()
+    sizes["unloaded"] = server.memory()
     time.sleep(SETTLE_S)
     report.notes += [f"error: {text}" for text in mixture.errors]
-    sizes = {"loaded": loaded, "asked": asked, "at_once": at_once, "after": server.session.rss_mib()}
-    return {**sizes, "answers": mixture.answered(), "errors": mixture.counts["errors"]}
+    return {**sizes, "after": server.memory(), "answers": mixture.answered(), "errors": mixture.counts["errors"]}
+
+
+def judge(report: Report, what: str, mib: float, base: float) -> None:
+    report.judge(what, f"<= {RETURN_SHARE_MAX}", f"{mib / base:.2f} ({mib:.1f} of {base:.1f} MiB)", mib <= RETURN_SHARE_MAX * base)
+
+
+def told(size: dict[str, float]) -> str:
+    return f"{size['rss']:.1f} MiB ({size['own']:.1f} its own)"
+
+
+# "after" is some seconds later than "unloaded".
+MOMENTS = ("loaded", "asked", "unloaded", "after")
