@@ -87,6 +87,7 @@ pub(super) const ALL: &[Key] = keys! {
     limits.header_timeout: NextConnection,
     limits.body_timeout: AtOnce,
     limits.idle_timeout: NextConnection,
+    limits.write_timeout: NextConnection,
     limits.connections_max: NextConnection,
     limits.http2_streams_max: NextConnection,
     limits.stream_in_flight_max: AtOnce,

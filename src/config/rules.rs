@@ -77,6 +77,7 @@ fn times(config: &Config) -> impl Iterator<Item = Broken> {
         ("limits.header_timeout", config.limits.header_timeout),
         ("limits.body_timeout", config.limits.body_timeout),
         ("limits.idle_timeout", config.limits.idle_timeout),
+        ("limits.write_timeout", config.limits.write_timeout),
         ("repository.poll_interval", config.repository.poll_interval),
     ]
     .into_iter()
@@ -211,6 +212,7 @@ mod tests {
         check(|config| config.limits.header_bytes_max.0 = 8191, &["limits.header_bytes_max"], "at least 8KiB");
         check(|config| config.limits.header_bytes_max.0 = 1 << 25, &["limits.header_bytes_max"], "at most 16MiB");
         check(|config| config.limits.idle_timeout = Span::default(), &["limits.idle_timeout"], "above zero");
+        check(|config| config.limits.write_timeout = Span::default(), &["limits.write_timeout"], "above zero");
         check(|config| config.admission.requests_max = 0, &["admission.requests_max"], "at least 1");
         check(|config| config.batching.batch_size_max = 0, &["batching.batch_size_max"], "at least 1");
         check(|config| config.batching.queue_requests_max = 0, &["batching.queue_requests_max"], "at least 1");

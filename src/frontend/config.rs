@@ -26,6 +26,7 @@ pub struct LimitsConfig {
     pub header_timeout: Span,
     pub body_timeout: Span,
     pub idle_timeout: Span,
+    pub write_timeout: Span,
     pub connections_max: usize,
     pub http2_streams_max: u32,
     pub stream_in_flight_max: usize,

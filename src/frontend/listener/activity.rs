@@ -12,18 +12,27 @@ use tokio::time::Instant;
 pub(super) struct Activity {
     accepted: Instant,
     protocol: AtomicU8,
-    /// Requests whose answers have not left yet.
+    /// Requests whose answers are not complete yet.
     open: AtomicUsize,
+    /// Pieces of answers that the client has not taken yet, and one more while the socket takes nothing.
+    leaving: AtomicUsize,
+    /// When the client last took something of them, or since when there is anything to take, in milliseconds after
+    /// `accepted`.
+    taken_at: AtomicU64,
     /// When the head that is being read began, in milliseconds after `accepted`; `NEVER` where none is on its way. The
     /// first head begins with the connection.
     head_since: AtomicU64,
-    /// When the last answer left, in milliseconds after `accepted`.
+    /// When the last answer was complete, in milliseconds after `accepted`.
     idle_since: AtomicU64,
 }
 
 /// A request that is being answered; dropping it ends it.
 #[derive(Debug)]
 pub(super) struct Open(Arc<Activity>);
+
+/// A part of an answer that is on its way to the client; dropping it ends that.
+#[derive(Debug)]
+pub(super) struct Leaving(Arc<Activity>);
 
 /// What the clock of a connection has to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +43,8 @@ pub(super) enum Verdict {
     Slow,
     /// No request for too long.
     Idle,
+    /// The client has taken nothing of its answer for too long.
+    Stalled,
 }
 
 /// How long a connection may take.
@@ -41,6 +52,13 @@ pub(super) enum Verdict {
 pub(super) struct Patience {
     pub(super) head: Duration,
     pub(super) idle: Duration,
+    pub(super) write: Duration,
+}
+
+impl Patience {
+    pub(super) fn shortest(self) -> Duration {
+        self.head.min(self.idle).min(self.write)
+    }
 }
 
 impl Activity {
@@ -49,6 +67,8 @@ impl Activity {
             accepted: Instant::now(),
             protocol: AtomicU8::new(UNKNOWN),
             open: AtomicUsize::new(0),
+            leaving: AtomicUsize::new(0),
+            taken_at: AtomicU64::new(0),
             head_since: AtomicU64::new(0),
             idle_since: AtomicU64::new(0),
         })
@@ -90,9 +110,23 @@ impl Activity {
         Open(Arc::clone(self))
     }
 
-    /// Whether a request is being answered.
+    /// Takes note of a part of an answer that the client can take.
+    pub(super) fn offer(self: &Arc<Self>) -> Leaving {
+        // The time first, as in the drops below: whoever sees a part must see since when.
+        if !self.is_leaving() {
+            self.taken_at.store(self.now(), Ordering::Relaxed);
+        }
+        self.leaving.fetch_add(1, Ordering::Release);
+        Leaving(Arc::clone(self))
+    }
+
+    /// Whether a request is being answered, until its answer is out of our hands.
     pub(super) fn is_open(&self) -> bool {
-        self.open.load(Ordering::Acquire) > 0
+        self.open.load(Ordering::Acquire) > 0 || self.is_leaving()
+    }
+
+    fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Acquire) > 0
     }
 
     /// Whether closing at once could cut off a request that is on its way: HTTP/1.1 has no way to say "no more".
@@ -101,12 +135,16 @@ impl Activity {
     }
 
     pub(super) fn verdict(&self, now: Instant, patience: Patience) -> Verdict {
-        // While answers are on their way the idle time restarts: it is looked at again when it can first be over.
-        if self.is_open() {
-            return Verdict::Fine(now + patience.head.min(patience.idle));
-        }
         let at = |since: u64, patience: Duration| self.accepted + Duration::from_millis(since) + patience;
-        let idle_until = at(self.idle_since.load(Ordering::Relaxed), patience.idle);
+        let taken_at = self.taken_at.load(Ordering::Relaxed);
+        if self.is_leaving() && at(taken_at, patience.write) <= now {
+            return Verdict::Stalled;
+        }
+        // While answers are on their way the other times restart: they are looked at again when the first can be over.
+        if self.is_open() {
+            return Verdict::Fine(now + patience.shortest());
+        }
+        let idle_until = at(self.idle_since.load(Ordering::Relaxed).max(taken_at), patience.idle);
         let head_until = match self.head_since.load(Ordering::Relaxed) {
             NEVER => None,
             since => Some(at(since, patience.head)),
@@ -117,12 +155,19 @@ impl Activity {
         if head_until.is_none() && idle_until <= now {
             return Verdict::Idle;
         }
-        // A head may begin at any time, and must then be noticed before it is too old by much.
-        Verdict::Fine(head_until.unwrap_or_else(|| idle_until.min(now + patience.head)))
+        // A head or an answer may begin at any time, and must then be noticed before it is too old by much.
+        Verdict::Fine(head_until.unwrap_or_else(|| idle_until.min(now + patience.shortest())))
     }
 
     fn now(&self) -> u64 {
         u64::try_from(self.accepted.elapsed().as_millis()).unwrap_or(NEVER - 1)
+    }
+}
+
+impl Open {
+    /// A part of this request's answer.
+    pub(super) fn offer(&self) -> Leaving {
+        self.0.offer()
     }
 }
 
@@ -131,6 +176,20 @@ impl Drop for Open {
         // The time first: whoever sees no open request must see since when.
         self.0.idle_since.store(self.0.now(), Ordering::Relaxed);
         self.0.open.fetch_sub(1, Ordering::Release);
+    }
+}
+
+impl Leaving {
+    /// The client has taken a bit of it.
+    pub(super) fn moved(&self) {
+        self.0.taken_at.store(self.0.now(), Ordering::Relaxed);
+    }
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.moved();
+        self.0.leaving.fetch_sub(1, Ordering::Release);
     }
 }
 
@@ -146,7 +205,8 @@ const HTTP2: u8 = 200;
 mod tests {
     use super::*;
 
-    const PATIENCE: Patience = Patience { head: Duration::from_secs(10), idle: Duration::from_secs(60) };
+    const PATIENCE: Patience =
+        Patience { head: Duration::from_secs(10), idle: Duration::from_secs(60), write: Duration::from_secs(30) };
 
     async fn verdict_after(activity: &Activity, seconds: u64) -> Verdict {
         tokio::time::advance(Duration::from_secs(seconds)).await;
@@ -194,5 +254,35 @@ mod tests {
         assert!(matches!(verdict_after(&activity, 29).await, Verdict::Fine(_)));
         assert!(!activity.is_waiting_http1());
         assert_eq!(verdict_after(&activity, 1).await, Verdict::Idle);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_leaves_is_neither_idle_nor_stalled_while_it_moves() {
+        let activity = Activity::new();
+        activity.received(b"GET / HTTP/1.1\r\n\r\n");
+        let open = activity.begin();
+        let leaving = activity.offer();
+        drop(open);
+        for _ in 0..9 {
+            assert!(matches!(verdict_after(&activity, 29).await, Verdict::Fine(_)));
+            assert!(activity.is_open() && !activity.is_waiting_http1());
+            leaving.moved();
+        }
+        drop(leaving);
+        assert!(!activity.is_open());
+        assert!(matches!(verdict_after(&activity, 59).await, Verdict::Fine(_)), "idle only since it left");
+        assert_eq!(verdict_after(&activity, 1).await, Verdict::Idle);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_nobody_takes_stalls() {
+        let activity = Activity::new();
+        activity.received(b"GET / HTTP/1.1\r\n\r\n");
+        let _open = activity.begin();
+        assert!(matches!(verdict_after(&activity, 500).await, Verdict::Fine(_)), "nothing to take yet");
+        let _leaving = activity.offer();
+        assert!(matches!(verdict_after(&activity, 29).await, Verdict::Fine(_)));
+        let _more = activity.offer();
+        assert_eq!(verdict_after(&activity, 1).await, Verdict::Stalled, "more to take is nothing taken");
     }
 }

@@ -18,7 +18,7 @@ use tokio::select;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::activity::{Activity, Patience, Verdict};
+use super::activity::{Activity, Leaving, Patience, Verdict};
 use super::service::{HeadLimits, Requests, Routes};
 use crate::frontend::LimitsConfig;
 
@@ -26,14 +26,15 @@ use crate::frontend::LimitsConfig;
 pub(super) async fn drive(stream: TcpStream, routes: Routes, limits: Arc<LimitsConfig>, stop: CancellationToken) {
     let activity = Activity::new();
     let is_closing = Arc::new(AtomicBool::new(false));
-    let patience = Patience { head: limits.header_timeout.0, idle: limits.idle_timeout.0 };
+    let patience =
+        Patience { head: limits.header_timeout.0, idle: limits.idle_timeout.0, write: limits.write_timeout.0 };
     let heads = HeadLimits { bytes_max: limits.header_bytes_max.as_len(), headers_max: limits.headers_max };
     let requests =
         Requests { routes, limits: heads, activity: Arc::clone(&activity), is_closing: Arc::clone(&is_closing) };
     let builder = builder(&limits);
-    let io = TokioIo::new(Watched { stream, activity: Arc::clone(&activity) });
+    let io = TokioIo::new(Watched { stream, activity: Arc::clone(&activity), blocked: None });
     let mut connection = pin!(builder.serve_connection(io, requests));
-    let mut clock = pin!(sleep_until(Instant::now() + patience.head));
+    let mut clock = pin!(sleep_until(Instant::now() + patience.shortest()));
     let mut stop = pin!(stop.cancelled());
     let mut ending = Ending::No;
     loop {
@@ -54,7 +55,7 @@ pub(super) async fn drive(stream: TcpStream, routes: Routes, limits: Arc<LimitsC
             () = clock.as_mut() => match ending {
                 Ending::No => match activity.verdict(Instant::now(), patience) {
                     Verdict::Fine(until) => clock.as_mut().reset(until),
-                    Verdict::Slow => return,
+                    Verdict::Slow | Verdict::Stalled => return,
                     Verdict::Idle => {
                         ending = Ending::Lingers;
                         connection.as_mut().graceful_shutdown();
@@ -62,12 +63,17 @@ pub(super) async fn drive(stream: TcpStream, routes: Routes, limits: Arc<LimitsC
                     }
                 },
                 Ending::Lingers if activity.is_open() => {
-                    // What is being answered may take as long as it likes; the grace of the whole server bounds it.
                     ending = Ending::Finishes;
                     connection.as_mut().graceful_shutdown();
+                    clock.as_mut().reset(Instant::now());
                 }
                 Ending::Lingers => return,
-                Ending::Finishes => clock.as_mut().reset(Instant::now() + FAR),
+                // An answer may take as long as its client goes on taking it; the grace of the whole server bounds that.
+                Ending::Finishes => match activity.verdict(Instant::now(), patience) {
+                    Verdict::Stalled => return,
+                    Verdict::Fine(until) => clock.as_mut().reset(until),
+                    Verdict::Slow | Verdict::Idle => clock.as_mut().reset(Instant::now() + patience.write),
+                },
             },
         }
     }
@@ -107,10 +113,23 @@ fn builder(limits: &LimitsConfig) -> Builder<TokioExecutor> {
     builder
 }
 
-/// A stream that tells when bytes arrive.
+/// A stream that tells when bytes arrive, and when none leave.
 struct Watched {
     stream: TcpStream,
     activity: Arc<Activity>,
+    /// Present while the socket takes nothing, whether the library holds a body for it or only a head.
+    blocked: Option<Leaving>,
+}
+
+impl Watched {
+    fn wrote(&mut self, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if outcome.is_ready() {
+            self.blocked = None;
+        } else if self.blocked.is_none() {
+            self.blocked = Some(self.activity.offer());
+        }
+        outcome
+    }
 }
 
 impl AsyncRead for Watched {
@@ -127,7 +146,8 @@ impl AsyncRead for Watched {
 
 impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let outcome = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.wrote(outcome)
     }
 
     fn poll_write_vectored(
@@ -135,7 +155,8 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, pieces)
+        let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, pieces);
+        self.wrote(outcome)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -153,8 +174,6 @@ impl AsyncWrite for Watched {
 
 /// How long a silent connection may still bring the request that its client sent before it heard of the end.
 const LINGER: Duration = Duration::from_millis(200);
-/// A clock that is not needed any more.
-const FAR: Duration = Duration::from_secs(3600);
 /// Bodies of a few hundred kilobytes arrive in few reads.
 const READ_BYTES_MIN: usize = 64 << 10;
 /// The library parses this many headers without an allocation; fewer are checked after parsing.

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use axum::Router;
 use axum::body::Body;
 use axum::routing::future::RouteFuture;
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body::{Frame, SizeHint};
@@ -20,7 +20,7 @@ use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
-use super::activity::{Activity, Open};
+use super::activity::{Activity, Leaving, Open};
 
 /// Who answers the requests of a listener.
 #[derive(Clone, Debug)]
@@ -200,24 +200,32 @@ impl Future for Answer {
         if self.is_closing.as_ref().is_some_and(|closing| closing.load(Ordering::Relaxed)) {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        let open = self.open.take();
-        Poll::Ready(Ok(response.map(|body| Counted { body, _open: open })))
+        let open = self.open.take().expect("a future is not polled after it was ready");
+        Poll::Ready(Ok(response.map(|body| Counted { body, open })))
     }
 }
 
-/// A response body; its request counts as open until the body has left.
+/// A response body; its request counts as open until the library has taken all of it.
 #[derive(Debug)]
 pub(super) struct Counted {
     body: Body,
-    _open: Option<Open>,
+    open: Open,
+}
+
+/// A part of a body that the library holds until the client's socket, and with HTTP/2 its window, have taken it.
+#[derive(Debug)]
+pub(super) struct Piece {
+    bytes: Bytes,
+    leaving: Leaving,
 }
 
 impl http_body::Body for Counted {
-    type Data = Bytes;
+    type Data = Piece;
     type Error = axum::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Piece>, axum::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        Poll::Ready(frame.map(|frame| Ok(frame?.map_data(|bytes| Piece { bytes, leaving: self.open.offer() }))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -226,6 +234,21 @@ impl http_body::Body for Counted {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+impl Buf for Piece {
+    fn remaining(&self) -> usize {
+        self.bytes.remaining()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.bytes.chunk()
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.leaving.moved();
+        self.bytes.advance(count);
     }
 }
 

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::{get, post};
+use http_body_util::BodyExt;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -26,8 +28,11 @@ impl Fixture {
             "slow"
         };
         let echo = |body: axum::body::Bytes| async move { body.len().to_string() };
-        let router =
-            Router::new().route("/", get(|| async { "fast" })).route("/slow", get(slow)).route("/echo", post(echo));
+        let router = Router::new()
+            .route("/", get(|| async { "fast" }))
+            .route("/slow", get(slow))
+            .route("/large", get(|| async { LARGE }))
+            .route("/echo", post(echo));
         let mut limits = limits();
         change(&mut limits);
         let metrics = Metrics::new().listener("test");
@@ -41,6 +46,15 @@ impl Fixture {
 
     async fn connect(&self) -> Client {
         Client(TcpStream::connect(self.address).await.unwrap())
+    }
+
+    /// Waits until no more than `count` connections are open.
+    async fn connections_fall_to(&self, count: i64) {
+        let begun = Instant::now();
+        while self.metrics.connections.get() > count {
+            assert!(begun.elapsed() < PATIENCE, "{} connections are open", self.metrics.connections.get());
+            sleep(Duration::from_millis(10)).await;
+        }
     }
 }
 
@@ -63,31 +77,36 @@ impl Client {
         self.next().await
     }
 
+    /// Asks for the large answer and reads it as a slow client does; gives back how many bytes of it came.
+    async fn read_large_slowly(&mut self, and_then: impl FnOnce()) -> usize {
+        self.send("GET /large HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        let head = self.next().await;
+        let body = head.find("\r\n\r\n").expect("the head comes first") + 4;
+        let mut got = head.len() - body;
+        and_then();
+        let mut bytes = vec![0; LARGE.len() / 100];
+        while got < LARGE.len() {
+            sleep(Duration::from_millis(10)).await;
+            match timeout(PATIENCE, self.0.read(&mut bytes)).await.expect("the answer goes on") {
+                Ok(read) if read > 0 => got += read,
+                _ => break,
+            }
+        }
+        got
+    }
+
     async fn is_closed(&mut self) -> bool {
         self.next().await.is_empty()
     }
 }
 
 fn limits() -> LimitsConfig {
-    LimitsConfig {
-        body_bytes_max: ByteSize(1 << 20),
-        inflate_ratio_max: 20,
-        tensors_max: 64,
-        rank_max: 8,
-        parameters_max: 64,
-        json_depth_max: 100,
-        header_bytes_max: ByteSize(1 << 14),
-        headers_max: 64,
-        header_timeout: Span(Duration::from_secs(10)),
-        body_timeout: Span(Duration::from_secs(30)),
-        idle_timeout: Span(Duration::from_secs(60)),
-        connections_max: 10,
-        http2_streams_max: 10,
-        stream_in_flight_max: 10,
-    }
+    LimitsConfig { connections_max: 10, http2_streams_max: 10, ..crate::config::Config::default().limits }
 }
 
 const PATIENCE: Duration = Duration::from_secs(20);
+/// More than the sockets of both sides hold.
+const LARGE: &[u8] = &[7; 24 << 20];
 
 #[tokio::test]
 async fn a_connection_carries_many_requests() {
@@ -197,4 +216,89 @@ async fn what_outlasts_the_grace_is_cut_off() {
     fixture.stop.cancel();
     assert!(!fixture.serving.finished(Duration::from_millis(50)).await);
     assert!(busy.is_closed().await);
+}
+
+#[tokio::test]
+async fn a_stop_leaves_a_slow_reader_its_whole_answer() {
+    let fixture = Fixture::start(|_| {});
+    let mut slow = fixture.connect().await;
+    let got = slow.read_large_slowly(|| fixture.stop.cancel()).await;
+    assert_eq!(got, LARGE.len());
+    assert!(slow.is_closed().await && fixture.serving.finished(PATIENCE).await);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_being_read_is_no_idle_connection() {
+    let fixture = Fixture::start(|limits| {
+        limits.header_timeout = Span(Duration::from_millis(50));
+        limits.idle_timeout = Span(Duration::from_millis(100));
+        limits.write_timeout = Span(Duration::from_secs(5));
+    });
+    let mut slow = fixture.connect().await;
+    assert_eq!(slow.read_large_slowly(|| {}).await, LARGE.len());
+    assert!(slow.is_closed().await, "idle after its answer");
+}
+
+#[tokio::test]
+async fn a_reader_that_stands_still_is_cut_off() {
+    let fixture = Fixture::start(|limits| limits.write_timeout = Span(Duration::from_millis(200)));
+    let mut still = fixture.connect().await;
+    still.send("GET /large HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    assert!(still.next().await.starts_with("HTTP/1.1 200"));
+    let mut healthy = fixture.connect().await;
+    assert!(healthy.get("/").await.ends_with("fast"));
+    fixture.connections_fall_to(1).await;
+    assert!(healthy.get("/").await.ends_with("fast"), "the others go on");
+}
+
+#[tokio::test]
+async fn a_reader_that_stands_still_holds_up_no_stop() {
+    let fixture = Fixture::start(|limits| limits.write_timeout = Span(Duration::from_millis(200)));
+    let mut still = fixture.connect().await;
+    still.send("GET /large HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    assert!(still.next().await.starts_with("HTTP/1.1 200"));
+    fixture.stop.cancel();
+    assert!(fixture.serving.finished(PATIENCE).await);
+}
+
+/// Sends one request over HTTP/2 and gives back the answer's body, unread.
+async fn http2_large(fixture: &Fixture) -> hyper::body::Incoming {
+    let stream = TokioIo::new(fixture.connect().await.0);
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await.expect("the server speaks HTTP/2");
+    tokio::spawn(connection);
+    let request = http::Request::get("http://kinglet/large").body(axum::body::Body::empty()).unwrap();
+    sender.send_request(request).await.unwrap().into_body()
+}
+
+#[tokio::test]
+async fn a_window_that_stays_shut_is_a_reader_that_stands_still() {
+    let fixture = Fixture::start(|limits| limits.write_timeout = Span(Duration::from_millis(200)));
+    let _unread = http2_large(&fixture).await;
+    let mut healthy = fixture.connect().await;
+    assert!(healthy.get("/").await.ends_with("fast"));
+    fixture.connections_fall_to(1).await;
+    assert!(healthy.get("/").await.ends_with("fast"), "the others go on");
+}
+
+#[tokio::test]
+async fn a_slow_http2_reader_gets_its_whole_answer() {
+    let fixture = Fixture::start(|limits| {
+        limits.header_timeout = Span(Duration::from_millis(200));
+        limits.idle_timeout = Span(Duration::from_millis(200));
+    });
+    let mut body = http2_large(&fixture).await;
+    let (mut got, mut pauses) = (0, 0);
+    while let Some(frame) = body.frame().await {
+        got += frame.expect("the answer is not cut off").into_data().map_or(0, |bytes| bytes.len());
+        if got > pauses * LARGE.len() / 50 {
+            pauses += 1;
+            sleep(Duration::from_millis(10)).await;
+        }
+        if pauses == 40 {
+            fixture.stop.cancel();
+        }
+    }
+    assert_eq!(got, LARGE.len());
+    assert!(fixture.serving.finished(PATIENCE).await);
 }

@@ -5,25 +5,9 @@ use std::time::Duration;
 use super::*;
 use crate::error::ErrorCode;
 use crate::proto::inference::InferTensorContents;
-use crate::units::{ByteSize, Span};
 
 pub(in crate::frontend::grpc) fn limits() -> LimitsConfig {
-    LimitsConfig {
-        body_bytes_max: ByteSize(1 << 20),
-        inflate_ratio_max: 20,
-        tensors_max: 2,
-        rank_max: 3,
-        parameters_max: 2,
-        json_depth_max: 100,
-        header_bytes_max: ByteSize(1 << 14),
-        headers_max: 64,
-        header_timeout: Span(Duration::from_secs(10)),
-        body_timeout: Span(Duration::from_secs(30)),
-        idle_timeout: Span(Duration::from_secs(60)),
-        connections_max: 10,
-        http2_streams_max: 10,
-        stream_in_flight_max: 10,
-    }
+    LimitsConfig { tensors_max: 2, rank_max: 3, parameters_max: 2, ..crate::config::Config::default().limits }
 }
 
 fn input(name: &str, shape: &[i64]) -> InferInputTensor {
