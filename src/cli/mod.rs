@@ -5,6 +5,7 @@ mod healthcheck;
 mod inspect;
 mod load;
 mod serve;
+mod signals;
 
 use std::path::PathBuf;
 

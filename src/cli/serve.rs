@@ -4,9 +4,9 @@ use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
 use tokio::runtime::Builder;
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::Failure;
+use super::signals::Signals;
 use crate::app::{self, Running};
 use crate::config::{Config, Flag};
 use crate::engine::pool::cores_available;
@@ -53,25 +53,29 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
             print(&summary);
             return Ok(());
         }
-        let running = app::start(config, logs, Box::new(reread)).await.map_err(Failure::of_start)?;
+        // From here on: a signal during the start must not kill the process as it would by default.
+        let mut signals = Signals::listen()?;
+        let started = tokio::select! {
+            biased;
+            () = signals.end() => {
+                tracing::info!("asked to end while the first models load; ending");
+                return Ok(());
+            }
+            started = app::start(config, logs, Box::new(reread)) => started,
+        };
+        let running = started.map_err(Failure::of_start)?;
         print(&running.summary(std::io::stdout().is_terminal()));
-        serve(running).await
+        serve(running, signals).await;
+        Ok(())
     });
     // Whoever still runs after the grace is not waited for.
     runtime.shutdown_background();
     outcome
 }
 
-async fn serve(running: Running) -> Result<(), Failure> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            _ = hangup.recv() => running.reload().await,
-        }
+async fn serve(running: Running, mut signals: Signals) {
+    while signals.hangup().await {
+        running.reload().await;
     }
     tokio::select! {
         finished = running.drain() => {
@@ -79,10 +83,8 @@ async fn serve(running: Running) -> Result<(), Failure> {
                 tracing::warn!("the grace has passed with requests in flight; ending");
             }
         }
-        _ = terminate.recv() => tracing::warn!("second signal; ending at once"),
-        _ = interrupt.recv() => tracing::warn!("second signal; ending at once"),
+        () = signals.end() => tracing::warn!("second signal; ending at once"),
     }
-    Ok(())
 }
 
 fn print(text: &str) {
