@@ -39,6 +39,7 @@ fn numbers(config: &Config) -> impl Iterator<Item = Broken> {
         ("limits.headers_max", limits.headers_max, 1..=HEADERS_MAX),
         ("limits.connections_max", limits.connections_max, any.clone()),
         ("limits.http2_streams_max", streams, any.clone()),
+        ("limits.http2_resets_max", limits.http2_resets_max, any.clone()),
         ("limits.stream_in_flight_max", limits.stream_in_flight_max, any.clone()),
         ("admission.requests_max", config.admission.requests_max, any.clone()),
         ("batching.batch_size_max", batching.batch_size_max, any.clone()),
@@ -76,6 +77,9 @@ fn times(config: &Config) -> impl Iterator<Item = Broken> {
     [
         ("limits.header_timeout", config.limits.header_timeout),
         ("limits.body_timeout", config.limits.body_timeout),
+        ("limits.body_rate_window", config.limits.body_rate_window),
+        ("limits.http2_keepalive_interval", config.limits.http2_keepalive_interval),
+        ("limits.http2_keepalive_timeout", config.limits.http2_keepalive_timeout),
         ("limits.idle_timeout", config.limits.idle_timeout),
         ("limits.write_timeout", config.limits.write_timeout),
         ("repository.poll_interval", config.repository.poll_interval),
@@ -209,6 +213,13 @@ mod tests {
         check(|config| config.limits.json_depth_max = 3, &["limits.json_depth_max"], "4 to 127");
         check(|config| config.limits.headers_max = 24_577, &["limits.headers_max"], "1 to 24576");
         check(|config| config.limits.http2_streams_max = 0, &["limits.http2_streams_max"], "at least 1");
+        check(|config| config.limits.http2_resets_max = 0, &["limits.http2_resets_max"], "at least 1");
+        let window = ["limits.body_rate_window"];
+        check(|config| config.limits.body_rate_window = Span::default(), &window, "above zero");
+        let interval = ["limits.http2_keepalive_interval"];
+        check(|config| config.limits.http2_keepalive_interval = Span::default(), &interval, "above zero");
+        let keepalive = ["limits.http2_keepalive_timeout"];
+        check(|config| config.limits.http2_keepalive_timeout = Span::default(), &keepalive, "above zero");
         check(|config| config.limits.header_bytes_max.0 = 8191, &["limits.header_bytes_max"], "at least 8KiB");
         check(|config| config.limits.header_bytes_max.0 = 1 << 25, &["limits.header_bytes_max"], "at most 16MiB");
         check(|config| config.limits.idle_timeout = Span::default(), &["limits.idle_timeout"], "above zero");

@@ -25,10 +25,15 @@ pub struct LimitsConfig {
     pub headers_max: usize,
     pub header_timeout: Span,
     pub body_timeout: Span,
+    pub body_rate_min: ByteSize,
+    pub body_rate_window: Span,
     pub idle_timeout: Span,
     pub write_timeout: Span,
     pub connections_max: usize,
     pub http2_streams_max: u32,
+    pub http2_resets_max: usize,
+    pub http2_keepalive_interval: Span,
+    pub http2_keepalive_timeout: Span,
     pub stream_in_flight_max: usize,
 }
 

@@ -10,6 +10,7 @@ pub mod grpc;
 pub mod health;
 mod large;
 pub mod listener;
+pub mod pace;
 pub mod parameters;
 pub mod refusal;
 pub mod report;

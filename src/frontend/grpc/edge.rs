@@ -25,6 +25,7 @@ use crate::admission::Held;
 use crate::error::ErrorCode;
 use crate::frontend::LimitsConfig;
 use crate::frontend::listener::{Direct, Shortcut};
+use crate::frontend::pace::Pace;
 use crate::proto::inference::ModelInferResponse;
 use crate::proto::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
 
@@ -145,8 +146,8 @@ impl Edge {
         let frontend = &self.calls.frontend;
         let incoming = Arc::new(counts(frontend.pipeline.admission().receive()));
         if !http_body::Body::is_end_stream(request.body()) {
-            let patience = frontend.limits.load().body_timeout.0;
-            request = request.map(|body| Body::new(Arriving::new(body, Arc::clone(&incoming), patience)));
+            let pace = Pace::new(&frontend.limits.load());
+            request = request.map(|body| Body::new(Arriving::new(body, Arc::clone(&incoming), pace)));
         }
         (incoming, request)
     }
@@ -184,6 +185,8 @@ const OUT_OF_RANGE: &str = "11";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
+    use crate::units::ByteSize;
 
     fn check(headers: &[(&'static str, &'static str)], accepted: Option<&str>) {
         let mut map = HeaderMap::new();

@@ -4,17 +4,16 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
-use tokio::time::{Sleep, sleep};
+use tonic::Status;
 use tonic::body::Body;
-use tonic::{Code, Status};
 
 use crate::admission::Held;
 use crate::error::ErrorCode;
+use crate::frontend::pace::Pace;
 use crate::frontend::{INFLATE_FREE, LimitsConfig, Refusal};
 
 /// What a call's body and the decoder of its messages tell each other. Both belong to one task.
@@ -85,14 +84,12 @@ impl Incoming {
 pub(super) struct Arriving {
     body: Body,
     incoming: Arc<Incoming>,
-    patience: Duration,
-    /// Set when bytes were first waited for: most are there at once.
-    timer: Option<Pin<Box<Sleep>>>,
+    pace: Pace,
 }
 
 impl Arriving {
-    pub(super) fn new(body: Body, incoming: Arc<Incoming>, patience: Duration) -> Self {
-        Self { body, incoming, patience, timer: None }
+    pub(super) fn new(body: Body, incoming: Arc<Incoming>, pace: Pace) -> Self {
+        Self { body, incoming, pace }
     }
 }
 
@@ -102,12 +99,13 @@ impl http_body::Body for Arriving {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         if self.incoming.is_stream && self.incoming.is_whole.swap(false, Ordering::Relaxed) {
-            self.timer = None;
+            self.pace.restart();
         }
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
             if let Some(Ok(frame)) = &frame
                 && let Some(piece) = frame.data_ref()
             {
+                self.pace.took(piece.len());
                 self.incoming.arrived(piece.len() as u64)?;
             }
             return Poll::Ready(frame);
@@ -116,10 +114,7 @@ impl http_body::Body for Arriving {
         if self.incoming.is_stream && self.incoming.held.bytes() == 0 {
             return Poll::Pending;
         }
-        let patience = self.patience;
-        ready!(self.timer.get_or_insert_with(|| Box::pin(sleep(patience))).as_mut().poll(cx));
-        let code = Code::from_i32(ErrorCode::DeadlineExceeded.grpc_status());
-        Poll::Ready(Some(Err(Status::new(code, format!("the message did not arrive within {patience:?}")))))
+        self.pace.poll_late(cx).map(|late| Some(Err(Refusal::from(late).into())))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -133,19 +128,27 @@ impl http_body::Body for Arriving {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use futures_util::stream;
     use http_body::Body as _;
     use http_body_util::{BodyExt, StreamBody};
-    use tokio::time::Instant;
+    use tokio::time::{Instant, sleep};
+    use tonic::Code;
 
     use super::*;
     use crate::admission::Admission;
     use crate::config::Config;
+    use crate::units::ByteSize;
 
     fn admission(receiving_bytes_max: u64) -> Admission {
         let mut config = Config::default().admission;
         config.receiving_bytes_max.0 = receiving_bytes_max;
         Admission::new(config, Arc::default())
+    }
+
+    fn pace(rate: u64) -> Pace {
+        Pace::new(&LimitsConfig { body_rate_min: ByteSize(rate), ..Config::default().limits })
     }
 
     /// A body whose pieces come after so many seconds each.
@@ -159,12 +162,18 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_message_must_arrive_in_time() {
-        let patience = Duration::from_secs(30);
-        for (pieces, arrives) in [(&[(29, "x")][..], true), (&[(31, "x")], false), (&[(20, "x"), (20, "y")], false)] {
+        for (rate, pieces, arrives) in [
+            (0, &[(29, "x")][..], true),
+            (0, &[(31, "x")], false),
+            (0, &[(20, "x"), (20, "y")], false),
+            (1024, &[(4, "x")], true),
+            (1024, &[(6, "x")], false),
+        ] {
             let incoming = Arc::new(Incoming::unary(admission(10).receive()));
-            let body = Arriving::new(late(pieces), incoming, patience);
+            let body = Arriving::new(late(pieces), incoming, pace(rate));
             assert!(!body.is_end_stream());
-            assert_eq!(body.collect().await.is_ok(), arrives, "{pieces:?}");
+            let refused = body.collect().await.err().map(|status| status.code());
+            assert_eq!(refused, (!arrives).then_some(Code::DeadlineExceeded), "{pieces:?} at {rate} B/s");
         }
     }
 
@@ -173,7 +182,7 @@ mod tests {
         let admission = admission(10);
         let incoming = Arc::new(Incoming::stream(admission.receive()));
         let pieces = &[(100, "whole"), (100, "be"), (20, "gun"), (20, "late")];
-        let mut body = Arriving::new(late(pieces), Arc::clone(&incoming), Duration::from_secs(30));
+        let mut body = Arriving::new(late(pieces), Arc::clone(&incoming), pace(0));
         let started = Instant::now();
         assert!(body.frame().await.unwrap().is_ok());
         assert_eq!(admission.receiving_bytes(), 5);
@@ -193,7 +202,7 @@ mod tests {
     async fn a_busy_stream_may_last() {
         let incoming = Arc::new(Incoming::stream(admission(10).receive()));
         let pieces = &[(20, "1"), (20, "2"), (20, "3"), (20, "4")];
-        let mut body = Arriving::new(late(pieces), Arc::clone(&incoming), Duration::from_secs(30));
+        let mut body = Arriving::new(late(pieces), Arc::clone(&incoming), pace(0));
         for _ in pieces {
             assert!(body.frame().await.unwrap().is_ok());
             incoming.whole(1, &Config::default().limits).unwrap();
@@ -210,7 +219,7 @@ mod tests {
         other.grow(7).unwrap();
         let body = || {
             let incoming = Arc::new(Incoming::unary(admission.receive()));
-            Arriving::new(late(&[(0, "ab"), (0, "cd")]), incoming, Duration::from_secs(30))
+            Arriving::new(late(&[(0, "ab"), (0, "cd")]), incoming, pace(0))
         };
         let status = body().collect().await.unwrap_err();
         assert_eq!(status.code(), Code::ResourceExhausted);

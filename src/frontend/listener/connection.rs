@@ -106,10 +106,11 @@ fn builder(limits: &LimitsConfig) -> Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.http2_streams_max)
         .max_header_list_size(u32::try_from(head_bytes).unwrap_or(u32::MAX))
-        .max_pending_accept_reset_streams(RESET_STREAMS_MAX)
-        .max_local_error_reset_streams(RESET_STREAMS_MAX)
-        .keep_alive_interval(limits.idle_timeout.0 / 2)
-        .keep_alive_timeout(limits.header_timeout.0);
+        // Resets cost a client nothing and a server much (CVE-2023-44487).
+        .max_pending_accept_reset_streams(limits.http2_resets_max)
+        .max_local_error_reset_streams(limits.http2_resets_max)
+        .keep_alive_interval(limits.http2_keepalive_interval.0)
+        .keep_alive_timeout(limits.http2_keepalive_timeout.0);
     builder
 }
 
@@ -178,5 +179,3 @@ const LINGER: Duration = Duration::from_millis(200);
 const READ_BYTES_MIN: usize = 64 << 10;
 /// The library parses this many headers without an allocation; fewer are checked after parsing.
 const HEADERS_ON_STACK: usize = 100;
-/// Streams that a client opened and reset before they were looked at; more end the connection (CVE-2023-44487).
-const RESET_STREAMS_MAX: usize = 20;

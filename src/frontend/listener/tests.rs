@@ -1,5 +1,7 @@
 //! A listener on a loopback port, and clients that write bytes by hand.
 
+mod http2;
+
 use std::time::Duration;
 
 use axum::Router;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io::{Read, Write};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use axum::body::Body;
@@ -13,12 +13,12 @@ use flate2::Compression;
 use flate2::read::{GzDecoder, ZlibDecoder};
 use flate2::write::{GzEncoder, ZlibEncoder};
 use http::{HeaderMap, header};
-use http_body::{Frame, SizeHint};
-use http_body_util::BodyExt;
+use http_body::{Body as _, Frame, SizeHint};
 
 use crate::admission::Held;
 use crate::error::ErrorCode;
 use crate::frontend::config::LimitsConfig;
+use crate::frontend::pace::Pace;
 use crate::frontend::{INFLATE_FREE, Refusal};
 
 /// A content coding that both sides speak.
@@ -56,15 +56,7 @@ pub(super) async fn read(
     }
     // What does not fit is refused before it has cost anything.
     held.grow(announced.unwrap_or(0) as u64)?;
-    let mut arrival = pin!(collect(body, announced, max, held));
-    // Most bodies are here already; a timer is only for those that are not.
-    let received = match poll_fn(|cx| Poll::Ready(arrival.as_mut().poll(cx))).await {
-        Poll::Ready(received) => received?,
-        Poll::Pending => tokio::time::timeout(limits.body_timeout.0, arrival).await.map_err(|_| {
-            let message = format!("the body did not arrive within {}", limits.body_timeout);
-            Refusal::new(ErrorCode::DeadlineExceeded, message)
-        })??,
-    };
+    let received = collect(body, Pace::new(limits), announced, max, held).await?;
     match coding {
         None => Ok(received),
         Some(coding) => Ok(Received { bytes: inflate(coding, &received.bytes, limits)?, ..received }),
@@ -114,12 +106,17 @@ impl Coding {
     }
 }
 
-async fn collect(mut body: Body, announced: Option<usize>, max: usize, held: Held) -> Result<Received, Refusal> {
+async fn collect(
+    mut body: Body,
+    mut pace: Pace,
+    announced: Option<usize>,
+    max: usize,
+    held: Held,
+) -> Result<Received, Refusal> {
     let mut first: Option<Bytes> = None;
     let mut joined = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| Refusal::invalid(format!("the body could not be read: {error}")))?;
-        let Ok(chunk) = frame.into_data() else { continue };
+    while let Some(frame) = poll_fn(|cx| poll_frame(&mut body, &mut pace, cx)).await {
+        let Ok(chunk) = frame?.into_data() else { continue };
         let so_far = first.as_ref().map_or(joined.len(), Bytes::len);
         if so_far + chunk.len() > max {
             return Err(too_large(max));
@@ -138,6 +135,21 @@ async fn collect(mut body: Body, announced: Option<usize>, max: usize, held: Hel
         joined.extend_from_slice(&chunk);
     }
     Ok(Received { bytes: first.unwrap_or_else(|| joined.freeze()), held })
+}
+
+/// The next frame, unless it is late.
+fn poll_frame(body: &mut Body, pace: &mut Pace, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Refusal>>> {
+    match Pin::new(body).poll_frame(cx) {
+        Poll::Ready(Some(Ok(frame))) => {
+            pace.took(frame.data_ref().map_or(0, Bytes::len));
+            Poll::Ready(Some(Ok(frame)))
+        }
+        Poll::Ready(Some(Err(error))) => {
+            Poll::Ready(Some(Err(Refusal::invalid(format!("the body could not be read: {error}")))))
+        }
+        Poll::Ready(None) => Poll::Ready(None),
+        Poll::Pending => pace.poll_late(cx).map(|late| Some(Err(late.into()))),
+    }
 }
 
 /// The coding a request came in.
