@@ -16,13 +16,20 @@ pub(super) struct Args {
     /// Ask whether the process is alive instead of whether it is ready
     #[arg(long)]
     live: bool,
+    /// Ask whether the first models have loaded; still true while the server ends
+    #[arg(long, conflicts_with = "live")]
+    startup: bool,
     /// How long to wait, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 2000)]
     timeout: u64,
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let path = if args.live { "/v2/health/live" } else { "/v2/health/ready" };
+    let path = match args {
+        Args { live: true, .. } => "/v2/health/live",
+        Args { startup: true, .. } => "/v2/health/startup",
+        _ => "/v2/health/ready",
+    };
     let timeout = Duration::from_millis(args.timeout.max(1));
     let answer = ask(args.address, path, timeout).with_context(|| format!("no answer from {}", args.address))?;
     let status = answer.split(' ').nth(1).unwrap_or_default();

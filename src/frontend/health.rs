@@ -1,4 +1,4 @@
-//! Live, ready, draining: what probes on every listener are told.
+//! Starting, ready, draining: what probes on every listener are told.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -41,6 +41,11 @@ impl Health {
         }
     }
 
+    /// Whether the first models have loaded; also true of a server that ends.
+    pub fn is_started(&self) -> bool {
+        self.phase() != Phase::Starting
+    }
+
     /// Whether new requests should be sent here.
     pub fn is_ready(&self) -> bool {
         self.phase() == Phase::Ready
@@ -75,10 +80,11 @@ mod tests {
     #[test]
     fn phases_only_move_forward() {
         let health = Health::new();
-        assert!(!health.is_ready());
+        assert!(!health.is_ready() && !health.is_started());
         health.advance(Phase::Ready);
-        assert!(health.is_ready());
+        assert!(health.is_ready() && health.is_started());
         health.advance(Phase::Draining);
+        assert!(!health.is_ready() && health.is_started());
         health.advance(Phase::Ready);
         assert_eq!(health.phase(), Phase::Draining);
     }

@@ -87,7 +87,7 @@ pub const RECEIVING_BYTES: Metric = gauge(
 pub const ADMISSION_REFUSED: Metric = counter(
     "kinglet_admission_refused_total",
     &["reason"],
-    "Requests refused at the door: requests (too many in flight), bytes (too many bytes in flight), receiving (too many bytes arriving), draining.",
+    "Requests refused at the door: requests (too many in flight), bytes (too many bytes in flight), receiving (too many bytes arriving).",
 );
 pub const CONNECTIONS: Metric = gauge("kinglet_connections", &["listener"], "Open connections: http, grpc, admin.");
 pub const CONNECTIONS_REFUSED: Metric = counter(

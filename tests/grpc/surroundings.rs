@@ -27,7 +27,7 @@ fn service(name: &str) -> HealthCheckRequest {
 async fn health_is_told_for_the_server_and_its_models() {
     let server = Server::start().await;
     let mut health = HealthClient::new(server.channel.clone());
-    for name in ["", "inference.GRPCInferenceService", "add"] {
+    for name in ["", "inference.GRPCInferenceService", "kinglet/startup", "kinglet/live", "add"] {
         let status = health.check(service(name)).await.unwrap().into_inner().status();
         assert_eq!(status, ServingStatus::Serving, "{name}");
     }
@@ -38,7 +38,7 @@ async fn health_is_told_for_the_server_and_its_models() {
 
 #[tokio::test]
 async fn a_watch_sees_the_end_and_does_not_hold_it_up() {
-    let server = Server::with(|config| config.drain.delay.0 = Duration::from_millis(100)).await;
+    let server = Server::with(|config| config.drain.delay.0 = Duration::from_millis(500)).await;
     let mut health = HealthClient::new(server.channel.clone());
     let mut watch = health.watch(service("")).await.unwrap().into_inner();
     assert_eq!(watch.next().await.unwrap().unwrap().status(), ServingStatus::Serving);
@@ -47,6 +47,10 @@ async fn a_watch_sees_the_end_and_does_not_hold_it_up() {
     assert_eq!(watch.next().await.unwrap().unwrap().status(), ServingStatus::NotServing);
     let during = client.model_infer(add(1.0, "")).await.expect("requests are answered until the listeners close");
     assert_eq!(sums(during.get_ref()), [2.0; 16]);
+    for (name, status) in [("kinglet/startup", ServingStatus::Serving), ("kinglet/live", ServingStatus::Serving)] {
+        let told = health.check(service(name)).await.unwrap().into_inner().status();
+        assert_eq!(told, status, "{name} while draining");
+    }
     assert!(watch.next().await.is_none());
     assert!(tokio::time::timeout(Duration::from_secs(10), drained).await.unwrap().unwrap());
 }

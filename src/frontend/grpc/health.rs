@@ -1,4 +1,4 @@
-//! grpc.health.v1: whether the server, or one model of it, should be sent requests.
+//! grpc.health.v1: whether the server, or one model of it, should be sent requests; whether it has started, and lives.
 
 use std::sync::Arc;
 
@@ -33,7 +33,9 @@ impl Health for Probes {
         let service = request.into_inner().service;
         match status(&self.frontend, &service) {
             ServingStatus::ServiceUnknown => {
-                let message = format!("expected no service, {SERVICE_NAME:?} or a model's name, got {service:?}");
+                let message = format!(
+                    "expected no service, {SERVICE_NAME:?}, {STARTUP:?}, {LIVE:?} or a model's name, got {service:?}"
+                );
                 Err(Refusal::new(ErrorCode::NotFound, message).into())
             }
             status => Ok(Response::new(told(status))),
@@ -84,6 +86,9 @@ fn status(frontend: &Frontend, service: &str) -> ServingStatus {
     if is_server(service) {
         return serving(frontend.health.is_ready());
     }
+    if service == STARTUP || service == LIVE {
+        return serving(service == LIVE || frontend.health.is_started());
+    }
     let known = service.parse::<ModelName>().is_ok_and(|name| frontend.repository.catalog().models.contains_key(&name));
     if !known {
         return ServingStatus::ServiceUnknown;
@@ -99,3 +104,7 @@ fn is_server(service: &str) -> bool {
 fn told(status: ServingStatus) -> HealthCheckResponse {
     HealthCheckResponse { status: status.into() }
 }
+
+/// Services that only probes ask for. No model can have such a name.
+const STARTUP: &str = "kinglet/startup";
+const LIVE: &str = "kinglet/live";

@@ -50,6 +50,7 @@ fn models() -> Router<Frontend> {
         .route("/v2/", get(models::server))
         .route("/v2/health/live", get(models::live))
         .route("/v2/health/ready", get(models::ready))
+        .route("/v2/health/startup", get(models::startup))
         .route("/v2/models", get(models::list))
         // Stands before any model that is named "stats".
         .route("/v2/models/stats", get(models::all_statistics))

@@ -24,9 +24,17 @@ pub(super) async fn live() -> Response {
 }
 
 pub(super) async fn ready(State(frontend): State<Frontend>) -> Response {
-    let ready = frontend.health.is_ready();
-    let mut response = respond::json(&json!({ "ready": ready, "state": frontend.health.phase().as_str() }));
-    if !ready {
+    probe(&frontend, "ready", frontend.health.is_ready())
+}
+
+pub(super) async fn startup(State(frontend): State<Frontend>) -> Response {
+    probe(&frontend, "started", frontend.health.is_started())
+}
+
+/// Probes read the status; the state tells people a start from an end.
+fn probe(frontend: &Frontend, name: &str, holds: bool) -> Response {
+    let mut response = respond::json(&json!({ name: holds, "state": frontend.health.phase().as_str() }));
+    if !holds {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     }
     response
