@@ -231,3 +231,6 @@ impl std::fmt::Debug for Settings {
         f.write_str("Settings")
     }
 }
+
+#[cfg(test)]
+mod tests;

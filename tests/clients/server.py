@@ -23,8 +23,10 @@ class Server:
         log: Path,
         settings: dict[str, str] | None = None,
         open_files_max: int | None = None,
+        config: Path | None = None,
     ):
         self.log = log
+        self.config = config
         self._open_files_max = open_files_max
         self.ready_seconds_max = 60
         self._repositories = repositories
@@ -47,6 +49,8 @@ class Server:
         command = [binary(), "serve", "--http", self.http, "--grpc", self.grpc, "--admin", self.admin]
         for repository in self._repositories:
             command += ["--repository", str(repository)]
+        if self.config:
+            command += ["--config", str(self.config)]
         if self._open_files_max:
             command = ["sh", "-c", f'ulimit -n {self._open_files_max}; exec "$@"', "sh", *command]
         environment = {k: v for k, v in os.environ.items() if not k.startswith("KINGLET__")}
@@ -66,7 +70,10 @@ class Server:
         raise RuntimeError(f"not ready after {self.ready_seconds_max} s:\n{self.log_end()}")
 
     def terminate(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
+        self.send(signal.SIGTERM)
+
+    def send(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
 
     def wait_exit(self) -> int:
         return self.process.wait(STOP_SECONDS_MAX)

@@ -1,0 +1,105 @@
+//! Start and end of a server without models, under paused time.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep};
+
+use super::*;
+use crate::repository::config::Control;
+use crate::telemetry::config::LogLevel;
+use crate::units::{ByteSize, Span};
+
+async fn server() -> Running {
+    let mut config = Config::default();
+    let own_port = "127.0.0.1:0".parse().unwrap();
+    (config.http.listen, config.grpc.listen, config.admin.listen) = (own_port, own_port, own_port);
+    config.repository.control = Control::Explicit;
+    config.repository.paths.clear();
+    (config.drain.delay, config.drain.grace) = (Span(DELAY), Span(GRACE));
+    // A request of these tests is under way for as long as its body is.
+    config.limits.body_rate_min = ByteSize(0);
+    config.limits.body_timeout = Span(Duration::from_secs(3600));
+    let mut next = config.clone();
+    (next.limits.rank_max, next.engine.cores) = (3, 7);
+    start(config, Logs::new(LogLevel::Error), Box::new(move || Ok(next.clone()))).await.unwrap()
+}
+
+/// A request whose body lacks its last byte.
+async fn under_way(server: &Running) -> TcpStream {
+    let mut client = TcpStream::connect(server.address("http").unwrap()).await.unwrap();
+    let head = b"POST /v2/repository/index HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{";
+    client.write_all(head).await.unwrap();
+    sleep(Duration::from_millis(100)).await;
+    client
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_without_requests_takes_its_delay() {
+    let server = server().await;
+    let health = Arc::clone(&server.frontend.health);
+    assert!(health.is_ready());
+    let begun = Instant::now();
+    let drain = tokio::spawn(server.drain());
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(health.phase(), Phase::Draining, "unready before the delay");
+    assert!(drain.await.unwrap());
+    assert!(begun.elapsed() >= DELAY && begun.elapsed() < DELAY + GRACE, "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_requests_are_answered_through_the_delay() {
+    let server = server().await;
+    let address = server.address("http").unwrap();
+    let drain = tokio::spawn(server.drain());
+    sleep(DELAY - Duration::from_millis(10)).await;
+    let mut client = TcpStream::connect(address).await.unwrap();
+    client.write_all(b"GET /v2/health/ready HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 503") && answer.ends_with(r#"{"ready":false,"state":"draining"}"#),
+        "{answer}"
+    );
+    assert!(drain.await.unwrap());
+    assert!(TcpStream::connect(address).await.is_err(), "the listener is closed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_under_way_is_finished_within_the_grace() {
+    let server = server().await;
+    let mut client = under_way(&server).await;
+    let drain = tokio::spawn(server.drain());
+    sleep(DELAY + GRACE / 2).await;
+    assert!(!drain.is_finished(), "it is waited for");
+    client.write_all(b"}").await.unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("[]"), "{answer}");
+    assert!(drain.await.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_outlasts_the_grace_is_cut_off() {
+    let server = server().await;
+    let _client = under_way(&server).await;
+    let begun = Instant::now();
+    assert!(!server.drain().await);
+    let took = begun.elapsed();
+    assert!(took >= DELAY + GRACE && took < DELAY + GRACE + Duration::from_secs(1), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_takes_what_can_change_and_names_the_rest() {
+    let server = server().await;
+    let report = server.settings.reload().await.unwrap();
+    assert_eq!(
+        (&report.applied[..], &report.refused[..]),
+        (&["limits.rank_max".to_owned()][..], &["engine.cores".to_owned()][..])
+    );
+    assert_eq!(server.frontend.limits.load().rank_max, 3);
+}
+
+const DELAY: Duration = Duration::from_secs(5);
+const GRACE: Duration = Duration::from_secs(10);
