@@ -178,6 +178,45 @@ mod tests {
     }
 
     #[test]
+    fn threads_cannot_pass_the_limit_together() {
+        let admission = admission(8, 1 << 20);
+        let inside = AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            let ask = || {
+                for _ in 0..500 {
+                    let held: Vec<_> = (0..3).filter_map(|_| admission.admit(request(1)).ok()).collect();
+                    assert!(inside.fetch_add(held.len() as u64, Ordering::AcqRel) + held.len() as u64 <= 8);
+                    std::thread::yield_now();
+                    inside.fetch_sub(held.len() as u64, Ordering::AcqRel);
+                }
+            };
+            (0..4).for_each(|_| _ = scope.spawn(ask));
+        });
+        assert_eq!((admission.in_flight(), admission.in_flight.bytes.load(Ordering::Acquire)), (0, 0));
+    }
+
+    proptest::proptest! {
+        /// Against a list of what is held: a request is admitted exactly when both limits allow it.
+        #[test]
+        fn admission_is_a_sum(steps in proptest::collection::vec((0usize..40, proptest::prelude::any::<bool>()), 0..60)) {
+            let admission = admission(5, 100);
+            let mut held: Vec<(usize, Admitted)> = Vec::new();
+            for (bytes, leaves) in steps {
+                if leaves && !held.is_empty() {
+                    held.remove(bytes % held.len());
+                    continue;
+                }
+                let sum: usize = held.iter().map(|(bytes, _)| bytes).sum();
+                let fits = held.len() < 5 && sum + bytes <= 100;
+                let admitted = admission.admit(request(bytes));
+                proptest::prop_assert_eq!(admitted.is_ok(), fits);
+                held.extend(admitted.ok().map(|admitted| (bytes, admitted)));
+                proptest::prop_assert_eq!(admission.in_flight(), held.len() as u64);
+            }
+        }
+    }
+
+    #[test]
     fn new_limits_hold_at_once() {
         let admission = admission(1, 10);
         let _held = admission.admit(request(0)).unwrap();

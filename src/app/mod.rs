@@ -63,6 +63,10 @@ pub async fn start(config: Config, logs: Logs, reread: Reread) -> Result<Running
     let settings = Arc::new(Settings { current: Mutex::new(config), reread, frontend: frontend.clone() });
     tokio::spawn(Arc::clone(&settings).answer(requests));
     repository.wait_loaded().await?;
+    let unserved = summary::unserved(&repository.catalog(), &settings.current().repository);
+    if let Some(reason) = unserved {
+        tracing::warn!(reason, "no model is served");
+    }
     frontend.health.advance(Phase::Ready);
     Ok(Running { frontend, doors, stop, settings, started })
 }
@@ -76,7 +80,11 @@ pub async fn check(config: &Config, logs: Logs) -> Result<String> {
     strict.repository.start_with_failures = false;
     let frontend = build(&strict, logs).await?;
     frontend.repository.wait_loaded().await?;
-    let summary = summary::models(&frontend.repository.catalog());
+    let catalog = frontend.repository.catalog();
+    let mut summary = summary::models(&catalog);
+    if let Some(reason) = summary::unserved(&catalog, &config.repository) {
+        summary.push_str(&format!("no model is served: {reason}\n"));
+    }
     frontend.repository.stop().await;
     Ok(format!("configuration and repository are valid\n{summary}"))
 }
@@ -148,7 +156,8 @@ fn listen(
 impl Running {
     /// What was loaded, where it listens, and one request that works.
     pub fn summary(&self, colour: bool) -> String {
-        summary::start(&self.frontend.repository.catalog(), &self.doors, self.started.elapsed(), colour)
+        let config = self.settings.current().repository;
+        summary::start(&self.frontend.repository.catalog(), &self.doors, self.started.elapsed(), colour, &config)
     }
 
     /// Where a listener is: "http", "grpc" or "admin".
@@ -201,7 +210,9 @@ impl Settings {
         if let Err(error) = self.frontend.repository.reconfigure(config.repository, config.batching, options).await {
             tracing::warn!(%error, "repository not read again");
         }
-        tracing::info!(applied = ?report.applied, refused = ?report.refused, "configuration reloaded");
+        // The lists as text that reads the same in both formats of the logs.
+        let (applied, refused) = (report.applied.join(","), report.refused.join(","));
+        tracing::info!(applied, refused, "configuration reloaded");
         Ok(report)
     }
 

@@ -7,11 +7,18 @@ use serde_json::{Value, json};
 
 use super::Door;
 use crate::engine::{Dim, Merging, TensorSpec};
+use crate::repository::config::{Control, RepositoryConfig};
 use crate::repository::{Catalog, State, Variant};
 use crate::tensor::DType;
 
 /// The summary of a server that has just become ready.
-pub(super) fn start(catalog: &Catalog, doors: &[Door], took: Duration, colour: bool) -> String {
+pub(super) fn start(
+    catalog: &Catalog,
+    doors: &[Door],
+    took: Duration,
+    colour: bool,
+    config: &RepositoryConfig,
+) -> String {
     let (bold, plain) = if colour { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
     let mut text = format!("{bold}kinglet {}{plain} ready in {} ms\n\n", env!("CARGO_PKG_VERSION"), took.as_millis());
     text.push_str(&models(catalog));
@@ -27,6 +34,9 @@ pub(super) fn start(catalog: &Catalog, doors: &[Door], took: Duration, colour: b
     }
     if let Some(line) = try_it(catalog, doors) {
         let _ = writeln!(text, "\nTry it:\n  {line}");
+    }
+    if let Some(reason) = unserved(catalog, config) {
+        let _ = writeln!(text, "\n{bold}no model is served{plain}: {reason}");
     }
     text
 }
@@ -48,6 +58,21 @@ pub(super) fn models(catalog: &Catalog) -> String {
         }
     }
     if text.is_empty() { "  no models\n".into() } else { text }
+}
+
+/// Why no model is served, where none is.
+pub(super) fn unserved(catalog: &Catalog, config: &RepositoryConfig) -> Option<String> {
+    if catalog.ready().next().is_some() {
+        return None;
+    }
+    if config.control == Control::Explicit {
+        return Some("repository.control is \"explicit\", models are loaded by request".into());
+    }
+    if !catalog.models.is_empty() {
+        return Some("every model failed to load, the reasons stand above".into());
+    }
+    let paths: Vec<String> = config.paths.iter().map(|path| path.display().to_string()).collect();
+    Some(format!("expected <model>/<version>/model.onnx or .onnx files in {}, got none", paths.join(", ")))
 }
 
 fn shape(variant: &Variant) -> String {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use clap::builder::RangedU64ValueParser;
 use indicatif::ProgressBar;
 use serde::Serialize;
 
@@ -22,19 +23,19 @@ pub(super) struct Args {
     #[command(flatten)]
     model: ModelArgs,
     /// Batch sizes, separated by commas
-    #[arg(long, value_delimiter = ',', default_value = "1,8", value_name = "ROWS")]
+    #[arg(long, value_delimiter = ',', default_value = "1,8", value_name = "ROWS", value_parser = from_one())]
     batch: Vec<usize>,
     /// Numbers of threads, separated by commas [default: one, and all cores]
-    #[arg(long, value_delimiter = ',', value_name = "THREADS")]
+    #[arg(long, value_delimiter = ',', value_name = "THREADS", value_parser = from_one())]
     threads: Vec<usize>,
-    /// auto, tract or identity
-    #[arg(long, value_name = "NAME")]
+    /// Which engine runs the model
+    #[arg(long, value_name = "NAME", value_parser = ["auto", "tract", "identity"])]
     engine: Option<String>,
     /// How long each configuration is measured, in milliseconds
     #[arg(long, default_value_t = 2000, value_name = "MS")]
     time: u64,
     /// The extent of free axes other than the batch
-    #[arg(long, default_value_t = 1, value_name = "EXTENT")]
+    #[arg(long, default_value_t = 1, value_name = "EXTENT", value_parser = from_one())]
     extent: usize,
     /// Print JSON lines instead of a table
     #[arg(long)]
@@ -82,7 +83,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 impl Args {
     fn threads(&self) -> Vec<usize> {
         if !self.threads.is_empty() {
-            return self.threads.iter().map(|&count| count.max(1)).collect();
+            return self.threads.clone();
         }
         let all = crate::engine::pool::cores_available();
         if all == 1 { vec![1] } else { vec![1, all] }
@@ -117,6 +118,11 @@ fn time_runs(plan: &dyn Plan, batch: &Batch, cores: &Cores, time: Duration) -> R
         runs.push((wall.elapsed(), thread_cpu_time() - cpu + (cores.helper_cpu() - helpers)));
     }
     Ok(runs)
+}
+
+/// Counts from 1: nothing can be measured on none, nor on more than fit any memory.
+fn from_one() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..=COUNT_MAX)
 }
 
 /// Inputs with small made-up values.
@@ -172,6 +178,7 @@ fn print(lines: &[Line], json: bool) -> Result<()> {
     Ok(())
 }
 
+const COUNT_MAX: u64 = 1 << 20;
 /// Fewer runs have no median; more tell nothing new.
 const RUNS_MIN: usize = 5;
 const RUNS_MAX: usize = 100_000;

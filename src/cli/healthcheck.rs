@@ -1,18 +1,20 @@
 //! `kinglet healthcheck`: one readiness request, for images without a shell.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::Context;
 
 use super::Failure;
+use crate::config::Config;
+use crate::frontend::config::listen_address;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The address of any of the server's HTTP listeners
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8002")]
-    address: SocketAddr,
+    /// The address of any of the server's HTTP listeners [default: KINGLET__ADMIN__LISTEN, or 127.0.0.1:8002]
+    #[arg(long, value_name = "ADDR", value_parser = listen_address)]
+    address: Option<SocketAddr>,
     /// Ask whether the process is alive instead of whether it is ready
     #[arg(long)]
     live: bool,
@@ -31,13 +33,26 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         _ => "/v2/health/ready",
     };
     let timeout = Duration::from_millis(args.timeout.max(1));
-    let answer = ask(args.address, path, timeout).with_context(|| format!("no answer from {}", args.address))?;
+    let address = match args.address {
+        Some(address) => address,
+        None => reachable(Config::load(None, &[]).map_err(|error| Failure::Config(error.into()))?.admin.listen),
+    };
+    let answer = ask(address, path, timeout).with_context(|| format!("no answer from {address}"))?;
     let status = answer.split(' ').nth(1).unwrap_or_default();
     if status == "200" {
         return Ok(());
     }
     let body = answer.split("\r\n\r\n").nth(1).unwrap_or_default();
     Err(Failure::Run(anyhow::anyhow!("{path} answered {status}: {body}")))
+}
+
+/// A server that listens on all addresses is asked on this machine's own.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => (Ipv4Addr::LOCALHOST, listen.port()).into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => (Ipv6Addr::LOCALHOST, listen.port()).into(),
+        _ => listen,
+    }
 }
 
 fn ask(address: SocketAddr, path: &str, timeout: Duration) -> std::io::Result<String> {
@@ -52,3 +67,17 @@ fn ask(address: SocketAddr, path: &str, timeout: Duration) -> std::io::Result<St
 
 /// Health answers are a line; anything longer comes from something else.
 const ANSWER_MAX: u64 = 16 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_on_all_addresses_is_reached_here() {
+        for (listen, wanted) in
+            [("0.0.0.0:1", "127.0.0.1:1"), ("[::]:2", "[::1]:2"), ("10.0.0.1:3", "10.0.0.1:3"), ("[::1]:4", "[::1]:4")]
+        {
+            assert_eq!(reachable(listen.parse().unwrap()), wanted.parse().unwrap(), "{listen}");
+        }
+    }
+}

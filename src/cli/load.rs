@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
 
+use super::Failure;
 use crate::config::Config;
 use crate::engine::{self, Cores, ModelFile, Plan, Pool};
 
@@ -16,8 +17,11 @@ pub(super) struct Loaded {
 }
 
 /// Loads the model at a path: a file, a version's folder, or a model's folder with its newest version.
-pub(super) fn plan(path: &Path, engine: Option<&str>, config: &Config) -> Result<Loaded> {
-    let file = find(path)?;
+///
+/// # Errors
+/// When there is none, which is a wrong repository, or when it cannot be served.
+pub(super) fn plan(path: &Path, engine: Option<&str>, config: &Config) -> Result<Loaded, Failure> {
+    let file = find(path).map_err(Failure::Config)?;
     let name = engine.unwrap_or("auto");
     let engine =
         engine::by_name(name).ok_or_else(|| anyhow!("unknown engine {name:?}, expected auto, tract or identity"))?;

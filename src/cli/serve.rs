@@ -1,8 +1,10 @@
 //! `kinglet serve`: configuration, start, signals, drain.
 
 use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use kinglet_sys::allocator;
 use tokio::runtime::Builder;
 
 use super::Failure;
@@ -10,6 +12,7 @@ use super::signals::Signals;
 use crate::app::{self, Running};
 use crate::config::{Config, Flag};
 use crate::engine::pool::cores_available;
+use crate::frontend::config::listen_address;
 use crate::telemetry::logs;
 
 #[derive(Debug, clap::Args)]
@@ -24,14 +27,14 @@ pub(super) struct Args {
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Where REST listens [default: 127.0.0.1:8000]
-    #[arg(long, value_name = "ADDR")]
-    http: Option<String>,
+    #[arg(long, value_name = "ADDR", value_parser = listen_address)]
+    http: Option<SocketAddr>,
     /// Where gRPC listens; the same address as --http serves both on one port [default: 127.0.0.1:8001]
-    #[arg(long, value_name = "ADDR")]
-    grpc: Option<String>,
+    #[arg(long, value_name = "ADDR", value_parser = listen_address)]
+    grpc: Option<SocketAddr>,
     /// Where metrics and control listen [default: 127.0.0.1:8002]
-    #[arg(long, value_name = "ADDR")]
-    admin: Option<String>,
+    #[arg(long, value_name = "ADDR", value_parser = listen_address)]
+    admin: Option<SocketAddr>,
     /// The name of the model, where the repository is one model's folder (as KServe mounts it)
     #[arg(long, value_name = "NAME")]
     model_name: Option<String>,
@@ -44,6 +47,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let flags = args.flags();
     let config = Config::load(args.config.as_deref(), &flags).map_err(|error| Failure::Config(error.into()))?;
     let logs = logs::start(&config.telemetry)?;
+    allocator::map_alone_from(MAPPED_BYTES_MIN);
     let threads = config.runtime.io_threads(cores_available());
     let runtime = Builder::new_multi_thread().worker_threads(threads).thread_name("kinglet-io").enable_all().build()?;
     let reread = move || Config::load(args.config.as_deref(), &flags);
@@ -100,12 +104,15 @@ impl Args {
             flags.push(Flag::new("--repository", "repository.paths", paths));
         }
         let one = [
-            ("--http", "http.listen", &self.http),
-            ("--grpc", "grpc.listen", &self.grpc),
-            ("--admin", "admin.listen", &self.admin),
-            ("--model-name", "repository.model_name", &self.model_name),
+            ("--http", "http.listen", self.http.map(|address| address.to_string())),
+            ("--grpc", "grpc.listen", self.grpc.map(|address| address.to_string())),
+            ("--admin", "admin.listen", self.admin.map(|address| address.to_string())),
+            ("--model-name", "repository.model_name", self.model_name.clone()),
         ];
-        flags.extend(one.into_iter().filter_map(|(name, key, value)| Some(Flag::new(name, key, [value.clone()?]))));
+        flags.extend(one.into_iter().filter_map(|(name, key, value)| Some(Flag::new(name, key, [value?]))));
         flags
     }
 }
+
+/// Weights are larger, most tensors of requests smaller: those are worth keeping for the next request.
+const MAPPED_BYTES_MIN: usize = 4 << 20;

@@ -224,6 +224,4 @@ const PHRASES: &[(&str, &str)] = &[
     ("a sequence", "a list"),
     ("path string", "a path"),
     ("string only", "a string"),
-    ("socket address", "an address with a port, such as \"127.0.0.1:8000\""),
-    ("invalid socket address syntax", "an address with a port, such as \"127.0.0.1:8000\""),
 ];

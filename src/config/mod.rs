@@ -214,7 +214,7 @@ mod tests {
             ("telemetry.log_level = 5", "config.toml:1: telemetry.log_level: expected a string, got 5".into()),
             (
                 "http.listen = ':80'",
-                "config.toml:1: http.listen: expected an address with a port, such as \"127.0.0.1:8000\", got \":80\""
+                "config.toml:1: http.listen: expected an address with a port, such as \"127.0.0.1:8000\" or \"localhost:8000\", got \":80\""
                     .into(),
             ),
             ("[repository]\npaths = 'a'", "config.toml:2: repository.paths: expected a list, got \"a\"".into()),
@@ -263,7 +263,8 @@ mod tests {
         assert_eq!(error.to_string(), "KINGLET__LIMITS__RANK_MAX: expected UTF-8, got other bytes");
 
         let wrong = [Flag::new("--http", "http.listen", ["8000"])];
-        let wanted = "--http: expected an address with a port, such as \"127.0.0.1:8000\", got \"8000\"";
+        let wanted =
+            "--http: expected an address with a port, such as \"127.0.0.1:8000\" or \"localhost:8000\", got \"8000\"";
         assert_eq!(load("", &[], &wrong).unwrap_err(), wanted);
     }
 

@@ -62,6 +62,7 @@ fn numbers(config: &Config) -> impl Iterator<Item = Broken> {
 fn sizes(config: &Config) -> impl Iterator<Item = Broken> {
     [
         ("limits.body_bytes_max", config.limits.body_bytes_max, ByteSize(1)),
+        ("limits.control_bytes_max", config.limits.control_bytes_max, CONTROL_BYTES_MIN),
         ("limits.header_bytes_max", config.limits.header_bytes_max, HEADER_BYTES_MIN),
         ("admission.bytes_max", config.admission.bytes_max, ByteSize(1)),
         ("batching.queue_bytes_max", config.batching.queue_bytes_max, ByteSize(1)),
@@ -185,6 +186,8 @@ const JSON_DEPTH_MAX: usize = 127;
 const HEADERS_MAX: usize = (1 << 15) / 4 * 3;
 /// hyper reads HTTP/1.1 through a buffer of no less; a smaller limit would refuse what has been read already.
 const HEADER_BYTES_MIN: ByteSize = ByteSize(8 << 10);
+/// Every log setting in one call.
+const CONTROL_BYTES_MIN: ByteSize = ByteSize(1 << 10);
 /// HTTP/2 announces the limit in 32 bits; this is far below and still beyond any honest client.
 const HEADER_BYTES_MAX: ByteSize = ByteSize(16 << 20);
 /// A typing error should not start a million threads.
@@ -220,6 +223,7 @@ mod tests {
         check(|config| config.limits.http2_keepalive_interval = Span::default(), &interval, "above zero");
         let keepalive = ["limits.http2_keepalive_timeout"];
         check(|config| config.limits.http2_keepalive_timeout = Span::default(), &keepalive, "above zero");
+        check(|config| config.limits.control_bytes_max.0 = 1023, &["limits.control_bytes_max"], "at least 1KiB");
         check(|config| config.limits.header_bytes_max.0 = 8191, &["limits.header_bytes_max"], "at least 8KiB");
         check(|config| config.limits.header_bytes_max.0 = 1 << 25, &["limits.header_bytes_max"], "at most 16MiB");
         check(|config| config.limits.idle_timeout = Span::default(), &["limits.idle_timeout"], "above zero");

@@ -2,13 +2,15 @@
 
 use std::net::SocketAddr;
 
-use serde::Deserialize;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
 
 use crate::units::{ByteSize, Span};
 
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct ListenConfig {
+    #[serde(deserialize_with = "address")]
     pub listen: SocketAddr,
 }
 
@@ -16,6 +18,7 @@ pub struct ListenConfig {
 #[serde(deny_unknown_fields)]
 pub struct LimitsConfig {
     pub body_bytes_max: ByteSize,
+    pub control_bytes_max: ByteSize,
     pub inflate_ratio_max: u64,
     pub tensors_max: usize,
     pub rank_max: usize,
@@ -35,6 +38,29 @@ pub struct LimitsConfig {
     pub http2_keepalive_interval: Span,
     pub http2_keepalive_timeout: Span,
     pub stream_in_flight_max: usize,
+}
+
+/// An address with a port; `localhost` is the one that needs no resolver.
+///
+/// # Errors
+/// When it is anything else.
+pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    let numeric = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+    let wrong =
+        |_| format!("expected an address with a port, such as \"127.0.0.1:8000\" or \"localhost:8000\", got {text:?}");
+    numeric.as_deref().unwrap_or(text).parse().map_err(wrong)
+}
+
+fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    listen_address(&text).map_err(D::Error::custom)
+}
+
+impl LimitsConfig {
+    /// The same for a control call without files: its body is smaller.
+    pub fn of_control(&self) -> Self {
+        Self { body_bytes_max: self.control_bytes_max.min(self.body_bytes_max), ..self.clone() }
+    }
 }
 
 /// Any body may inflate to this much, so that short repetitive ones are not refused by their ratio.

@@ -1,5 +1,6 @@
 //! What a front end tells a client that gets no answer: a code, a sentence, and how long to wait.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::admission::Overloaded;
@@ -47,6 +48,14 @@ impl From<Overloaded> for Refusal {
     }
 }
 
+/// A message as it is sent: what a client sent stands in it, and would come back at any length.
+pub(super) fn shortened(message: &str) -> Cow<'_, str> {
+    if message.len() <= MESSAGE_BYTES_MAX {
+        return Cow::Borrowed(message);
+    }
+    Cow::Owned(format!("{}...", &message[..message.floor_char_boundary(MESSAGE_BYTES_MAX)]))
+}
+
 impl From<LookupError> for Refusal {
     fn from(error: LookupError) -> Self {
         let code = match error {
@@ -74,3 +83,7 @@ impl From<UnknownDType> for Refusal {
         Self::invalid(error.to_string())
     }
 }
+
+/// gRPC sends a message in a header: percent-encoding can triple it, and together with the other headers it stays below
+/// the 8 KiB that clients take.
+const MESSAGE_BYTES_MAX: usize = 2048;

@@ -1,6 +1,6 @@
 //! Cumulative counts and times of one version, as the statistics extension reports them.
 //!
-//! `inference_count` counts rows, `execution_count` runs of the model; their quotient is the mean batch. Times are
+//! `inference_count` counts rows, `execution_count` runs of the model on at least one; their quotient is the mean batch. Times are
 //! summed per request, so that `ns / count` of any two samples' difference is a mean.
 
 use std::collections::BTreeMap;
@@ -65,7 +65,6 @@ impl Statistics {
         let mut all = self.lock();
         all.last_inference_ms = now_ms();
         all.inference_count += settled.rows as u64;
-        all.execution_count += 1;
         for request in settled.requests {
             all.success.add(1, request.total);
             all.queue.add(1, request.queue);
@@ -73,6 +72,12 @@ impl Statistics {
         all.compute_input.add(requests, settled.times.gather * times(requests));
         all.compute_infer.add(requests, settled.times.infer * times(requests));
         all.compute_output.add(requests, settled.times.scatter * times(requests));
+        // Nothing was inferred for requests without a row: as an execution they would lower the mean batch, and batches
+        // count from 1.
+        if settled.rows == 0 {
+            return;
+        }
+        all.execution_count += 1;
         let batch = all.batches.entry(settled.rows).or_default();
         batch.compute_input.add(1, settled.times.gather);
         batch.compute_infer.add(1, settled.times.infer);
@@ -132,5 +137,20 @@ mod tests {
         assert_eq!(all.compute_infer, Total { count: 3, time: ms(9) });
         assert_eq!(all.batches[&5].compute_infer, Total { count: 1, time: ms(3) });
         assert_eq!(all.batches.values().map(|b| b.compute_infer.count).sum::<u64>(), all.execution_count);
+    }
+
+    #[test]
+    fn requests_without_rows_are_no_execution() {
+        let statistics = Statistics::default();
+        let request = RequestTimes { queue: Duration::from_millis(1), total: Duration::from_millis(2) };
+        let times = ComputeTimes::default();
+        statistics.record_batch(&Settled { rows: 0, times, requests: &[request] });
+        statistics.record_batch(&Settled { rows: 2, times, requests: &[request; 2] });
+        let all = statistics.snapshot();
+        assert_eq!(
+            (all.inference_count, all.execution_count, all.success.count, all.compute_infer.count),
+            (2, 1, 3, 3)
+        );
+        assert_eq!(all.batches.keys().copied().collect::<Vec<_>>(), [2]);
     }
 }

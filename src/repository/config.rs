@@ -1,5 +1,6 @@
 //! Settings of the repository room.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use serde::Deserialize;
@@ -26,4 +27,15 @@ pub enum Control {
     None,
     Poll,
     Explicit,
+}
+
+/// As it is written in a configuration.
+impl fmt::Display for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::Poll => "poll",
+            Self::Explicit => "explicit",
+        })
+    }
 }

@@ -13,7 +13,7 @@ use crate::infer::{ModelName, NameError, VersionId};
 /// Why an operation on the repository failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RepositoryError {
-    #[error("models cannot be loaded or unloaded by request: repository.control is {mode:?}, expected \"explicit\"")]
+    #[error("models cannot be loaded or unloaded by request: repository.control is \"{mode}\", expected \"explicit\"")]
     Refused { mode: Control },
     #[error("model {0:?} is not found in the repository")]
     UnknownModel(ModelName),
@@ -33,6 +33,10 @@ pub enum RepositoryError {
     Stopped,
     #[error("repository path {path:?} cannot be read: {reason}")]
     Start { path: String, reason: String },
+    #[error(
+        "repository.model_name names one model: expected its folder or an .onnx file, got a folder of models at {0:?}"
+    )]
+    ManyModels(String),
     #[error("models failed to load: {}", .0.join("; "))]
     Unserved(Vec<String>),
 }
@@ -95,7 +99,9 @@ impl RepositoryError {
             Self::Refused { .. } => ErrorCode::PermissionDenied,
             Self::UnknownModel(_) => ErrorCode::NotFound,
             Self::Inline(InlineError::TooLarge { .. }) => ErrorCode::PayloadTooLarge,
-            Self::Inline(InlineError::Store(_)) | Self::Start { .. } | Self::Unserved(_) => ErrorCode::Internal,
+            Self::Inline(InlineError::Store(_)) | Self::Start { .. } | Self::ManyModels(_) | Self::Unserved(_) => {
+                ErrorCode::Internal
+            }
             Self::Name(_) | Self::Config { .. } | Self::Inline(_) | Self::Load { .. } => ErrorCode::InvalidArgument,
             Self::Busy { .. } => ErrorCode::Overloaded,
             Self::Overtaken(_) | Self::Stopped => ErrorCode::Unavailable,

@@ -148,7 +148,9 @@ impl Repository {
         answer.await.map_err(|_| RepositoryError::Stopped)
     }
 
-    fn check_explicit(&self) -> Result<(), RepositoryError> {
+    /// # Errors
+    /// When models are not loaded and unloaded by request.
+    pub fn check_explicit(&self) -> Result<(), RepositoryError> {
         match self.control {
             Control::Explicit => Ok(()),
             mode => Err(RepositoryError::Refused { mode }),

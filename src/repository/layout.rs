@@ -53,6 +53,10 @@ pub fn find(paths: &[PathBuf], model_name: &str) -> Result<Found, RepositoryErro
         } else {
             let entries = entries(&root).map_err(|error| unreadable(error.to_string()))?;
             entries.iter().for_each(|name| found.add_entry(&root, name));
+            // One path is allowed beside a name, so that all of these models are from here.
+            if !model_name.is_empty() && !found.models.is_empty() {
+                return Err(RepositoryError::ManyModels(path.display().to_string()));
+            }
         }
     }
     Ok(found)
@@ -273,6 +277,9 @@ mod tests {
         check(&root.path().join("iris"), "", &["iris/1:model.onnx"]);
         check(&root.path().join("iris/1/model.onnx"), "", &["model/1:model.onnx"]);
         check(&root.path().join("iris/1/model.onnx"), "x", &["x/1:model.onnx"]);
+        let named = find(&[root.path().to_owned()], "x").unwrap_err();
+        assert!(named.to_string().contains("expected its folder or an .onnx file, got a folder of models"), "{named}");
+        assert!(find(&[tempfile::tempdir().unwrap().path().to_owned()], "x").unwrap().models.is_empty());
         let missing = find(&[root.path().join("none")], "").unwrap_err();
         assert!(missing.to_string().contains("cannot be read"), "{missing}");
     }

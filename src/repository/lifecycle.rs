@@ -5,8 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use kinglet_sys::allocator;
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -42,6 +44,8 @@ pub(super) struct Actor {
     pub(super) tasks: JoinSet<Event>,
     pub(super) scanning: Scanning,
     pub(super) start: Start,
+    /// When memory of builds that have ended goes back to the system.
+    pub(super) give_back_at: Option<Instant>,
 }
 
 /// The end of a task.
@@ -58,6 +62,8 @@ pub(super) enum Event {
         version: VersionId,
         generation: u64,
     },
+    /// Free memory has gone back to the system.
+    GaveBack,
 }
 
 /// Looks at the disk: one at a time, each for all who asked before it began.
@@ -101,6 +107,7 @@ impl Actor {
             tasks: JoinSet::new(),
             scanning: Scanning::default(),
             start,
+            give_back_at: None,
         };
         let seat = actor.scanner.seat().await;
         let (paths, name) = (actor.config.paths.clone(), actor.config.model_name.clone());
@@ -111,7 +118,7 @@ impl Actor {
 
     pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         loop {
-            let next_scan = self.scanning.next;
+            let (next_scan, give_back_at) = (self.scanning.next, self.give_back_at);
             tokio::select! {
                 command = commands.recv() => match command {
                     Some(Command::Stop) | None => break,
@@ -120,12 +127,22 @@ impl Actor {
                 Some(ended) = self.tasks.join_next() => match ended {
                     Ok(Event::Loaded { name, generation, result }) => self.loaded(&name, generation, result),
                     Ok(Event::Scanned(result)) => self.scanned(result),
+                    Ok(Event::GaveBack) => {}
                     Ok(Event::Left { name, version, generation }) => self.left(&name, version, generation),
                     Err(error) => tracing::error!(%error, "a task of the repository has ended without a result"),
                 },
                 () = sleep_until(next_scan.unwrap_or_else(Instant::now)), if next_scan.is_some() => {
                     self.scanning.next = None;
                     self.begin_scan();
+                }
+                () = sleep_until(give_back_at.unwrap_or_else(Instant::now)), if give_back_at.is_some() => {
+                    self.give_back_at = None;
+                    let workers = self.loader.workers.clone();
+                    self.tasks.spawn(async move {
+                        // What it frees shows in the process's memory, and nowhere else.
+                        let _ = workers.seat().await.run(allocator::give_back).await;
+                        Event::GaveBack
+                    });
                 }
             }
         }
@@ -288,6 +305,8 @@ impl Actor {
     }
 
     fn left(&mut self, name: &ModelName, version: VersionId, generation: u64) {
+        // Builds that end together are one matter, and the last threads let go of them only now.
+        self.give_back_at = Some(Instant::now() + GIVE_BACK_DELAY);
         let Some(entry) = self.models.get_mut(name) else { return };
         let mut is_news = entry.left(version, generation);
         if entry.place.is_none() {
@@ -347,5 +366,7 @@ pub(super) fn answer(replies: Vec<Reply>, result: &Result<(), RepositoryError>) 
 
 /// Steps below the process's own priority at which models load.
 const LOAD_NICE: i32 = 10;
+/// Unloads that follow each other closely give their memory back together.
+const GIVE_BACK_DELAY: Duration = Duration::from_secs(1);
 /// Settle times that the start waits for files which keep changing.
 const SETTLE_PATIENCE: u32 = 5;

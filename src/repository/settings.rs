@@ -17,6 +17,8 @@ pub struct ModelSettings {
     pub model_file: String,
     pub version_policy: VersionPolicy,
     pub batching: BatchSettings,
+    /// Rows of one request where requests are not merged, if a file says that axis 0 is the batch and how long it may be.
+    pub rows_alone_max: Option<usize>,
     /// Batches of this model that may run at the same time.
     pub instances_max: usize,
     /// Cores one batch may use.
@@ -119,6 +121,7 @@ impl ModelSettings {
             model_file: MODEL_FILE.into(),
             version_policy: VersionPolicy::default(),
             batching,
+            rows_alone_max: None,
             instances_max: cores,
             cores_max: cores,
             labels: BTreeMap::new(),

@@ -60,8 +60,12 @@ fn rows(inputs: &[Tensor], variant: &Variant) -> Result<usize, RouteError> {
     }
     let expected = inputs.first().map_or(1, |tensor| tensor.shape().rows());
     if !variant.merges() {
-        // Counted as rows, but never merged, so that no limit applies but the body's.
-        return Ok(expected.max(1));
+        // Counted as rows, but never merged, so that inputs may differ and only a limit that is written down applies.
+        let got = inputs.iter().map(|tensor| tensor.shape().rows()).max().unwrap_or(1);
+        return match variant.settings.rows_alone_max {
+            Some(limit) if got > limit => Err(RouteError::TooManyRows { got, limit }),
+            _ => Ok(expected.max(1)),
+        };
     }
     for (tensor, spec) in inputs.iter().zip(&variant.signature.inputs) {
         let got = tensor.shape().rows();

@@ -77,3 +77,6 @@ impl Router {
         Ok(Routed { admitted, variant, inputs, rows })
     }
 }
+
+#[cfg(test)]
+mod tests;

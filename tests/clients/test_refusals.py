@@ -14,7 +14,9 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
-from tritonclient.grpc import service_pb2
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from server import Server
 
 HEADER = "Inference-Header-Content-Length"
 FLOATS = np.zeros((1, 16), np.float32)
@@ -67,6 +69,36 @@ REST_ROWS = {
     "negative axis": (ADD, body(tensor("left", shape=[-1, 16]), tensor("right")), 400, []),
     "too few values": (ADD, body(tensor("left", data=[0] * 15), tensor("right")), 400, ["16", "15"]),
     "too many values": (ADD, body(tensor("left", data=[0] * 17), tensor("right")), 400, ["16"]),
+    "ragged rows": (
+        "/v2/models/identity_fp32/infer",
+        body({"name": "x", "shape": [2, 2], "datatype": "FP32", "data": [[1], [2, 3, 4]]}),
+        400,
+        ["1 elements along axis 1", "[2,2]"],
+    ),
+    "nested beside flat": (
+        "/v2/models/identity_fp32/infer",
+        body({"name": "x", "shape": [2, 2], "datatype": "FP32", "data": [1, 2, [3, 4]]}),
+        400,
+        ["an array beside values"],
+    ),
+    "nested deeper than the shape": (
+        "/v2/models/identity_fp32/infer",
+        body({"name": "x", "shape": [2, 2], "datatype": "FP32", "data": [[[1, 2], [3, 4]]]}),
+        400,
+        ["array", "[2,2]"],
+    ),
+    "beyond the range of a float": (
+        "/v2/models/identity_fp32/infer",
+        body({"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1e39, 0]}),
+        400,
+        ["FP32", "1e39", "out of range"],
+    ),
+    "extent is no whole number": (ADD, body(tensor("left", shape=[1.0, 16]), tensor("right")), 400, ["`1.0`", "whole"]),
+    "long name": (ADD, body(tensor("n" * (1 << 20))), 400, ["unexpected input", "nnn"]),
+    "generate": ("/v2/models/add/generate", "{}", 501, ["generate"]),
+    "generate, as a stream": ("/v2/models/add/versions/1/generate_stream", "{}", 501, ["generate"]),
+    "unknown path": ("/v2/nothing", "{}", 404, ["no such path", "/v2/nothing"]),
+    "wrong verb": ("/v2/models/add/ready", "{}", 405, ["expected GET", "got POST"]),
     "text for a number": (ADD, body(tensor("left", data=["x"] * 16), tensor("right")), 400, ["FP32"]),
     "null for a number": (ADD, body(tensor("left", data=[None] * 16), tensor("right")), 400, []),
     "object for a number": (ADD, body(tensor("left", data=[{}] * 16), tensor("right")), 400, []),
@@ -111,7 +143,7 @@ REST_ROWS = {
     "no JSON": (ADD, "inputs please", 400, []),
     "cut JSON": (ADD, body(tensor("left"), tensor("right"))[:-3], 400, []),
     "more than one value": (ADD, body(tensor("left"), tensor("right")) + "{}", 400, []),
-    "empty body": (ADD, "", 400, []),
+    "empty body": (ADD, "", 400, ["the body is empty"]),
     "no UTF-8": (ADD, b'{"inputs": "\xff\xfe"}', 400, []),
     "depth 101": (ADD, deep(101), 400, ["nested"]),
     "depth 100000": (ADD, deep(100_000), 400, ["nested"]),
@@ -156,6 +188,7 @@ def test_rest(server, row):
     path, sent, status, words = REST_ROWS[row]
     answer = post(server, path, sent if isinstance(sent, bytes) else sent.encode())
     expect(answer, status, words)
+    assert len(answer[2]) < 5000, "an error does not repeat all that came"
 
 
 BLOB = FLOATS.tobytes()
@@ -231,12 +264,31 @@ BOMB = b'{"inputs": "' + b" " * (200 << 20) + b'"}'
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
 def test_decompression_bomb(server, encoding):
     packed = gzip.compress(BOMB, 1) if encoding == "gzip" else zlib.compress(BOMB, 1)
-    expect(post(server, ADD, packed, {"Content-Encoding": encoding}), 413, [])
+    expect(post(server, ADD, packed, {"Content-Encoding": encoding}), 413, ["inflate_ratio_max"])
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
 def test_broken_compression(server, encoding):
     expect(post(server, ADD, b"not compressed at all", {"Content-Encoding": encoding}), 400, [encoding])
+
+
+@pytest.mark.parametrize("path", ["/v2/health/ready", "/inference.GRPCInferenceService/ServerReady"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_http_at_the_grpc_port(server, method, path):
+    """A probe at the wrong port must not pass. Only HTTP/2 is spoken there by gRPC clients; probes speak HTTP/1.1."""
+    connection = http.client.HTTPConnection(server.grpc, timeout=30)
+    connection.request(method, path)
+    answer = connection.getresponse()
+    expect((answer.status, dict(answer.getheaders()), answer.read()), 415, ["application/grpc", "http.listen"])
+    connection.close()
+
+
+def test_grpc_at_the_rest_port(server):
+    with grpc.insecure_channel(server.http) as channel:
+        with pytest.raises(grpc.RpcError) as failure:
+            service_pb2_grpc.GRPCInferenceServiceStub(channel).ServerLive(service_pb2.ServerLiveRequest(), timeout=30)
+    assert failure.value.code().name == "UNIMPLEMENTED"
+    assert "this is the REST port" in failure.value.details()
 
 
 def test_unknown_compression(server):
@@ -265,6 +317,68 @@ def test_tiny_chunks_cost_no_memory(server):
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
     assert answer.startswith(b"HTTP/1.1 200"), answer[:200]
     assert peak_memory(server) - before < 64 << 20
+
+
+CONTROL = ["/v2/logging", "/v2/repository/index", "/v2/repository/models/add/unload"]
+TREE = b"[" + b",".join([b'{"a":0}'] * 7_000) + b"]"
+
+
+@pytest.mark.parametrize("path", CONTROL)
+def test_control_bodies_are_small(server, path):
+    connection = http.client.HTTPConnection(server.http, timeout=30)
+    connection.putrequest("POST", path)
+    connection.putheader("Content-Length", "65537")
+    connection.endheaders()
+    answer = connection.getresponse()
+    expect((answer.status, dict(answer.getheaders()), answer.read()), 413, ["65536"])
+    connection.close()
+
+
+@pytest.mark.parametrize("path", CONTROL)
+@pytest.mark.parametrize("sent", [TREE, b"[" * 60_000, b'{"a":' * 12_000], ids=["tree", "arrays", "objects"])
+def test_control_bodies_build_no_tree(server, path, sent):
+    before = peak_memory(server)
+    expect(post(server, path, sent), 400, [])
+    assert peak_memory(server) - before < 8 << 20
+
+
+def test_a_load_keeps_files_alone(zoo, tmp_path):
+    """32 MB of objects that mean nothing: as a tree of values they took 2.9 GB."""
+    sent = b'{"other": [' + b",".join([b'{"a":0}'] * 4_000_000) + b"]}"
+    with Server([zoo], tmp_path / "kinglet.log", {"KINGLET__REPOSITORY__CONTROL": "explicit"}) as server:
+        before = peak_memory(server)
+        expect(post(server, "/v2/repository/models/nope/load", sent), 404, ["nope"])
+        assert peak_memory(server) - before < 4 * len(sent)
+
+
+def test_loads_that_are_not_allowed_are_not_read(server):
+    connection = http.client.HTTPConnection(server.http, timeout=30)
+    connection.putrequest("POST", "/v2/repository/models/add/load")
+    connection.putheader("Content-Length", str(32 << 20))
+    connection.endheaders()
+    answer = connection.getresponse()
+    expect((answer.status, dict(answer.getheaders()), answer.read()), answer.status, ['"none"', "explicit"])
+    assert answer.status >= 400
+    connection.close()
+
+
+def test_grpc_control_messages_are_small(stub):
+    request = service_pb2.LogSettingsRequest()
+    for number in range(20_000):
+        request.settings[str(number)].bool_param = True
+    with pytest.raises(grpc.RpcError) as failure:
+        stub.LogSettings(request)
+    assert failure.value.code().name == "RESOURCE_EXHAUSTED"
+
+
+def test_grpc_load_parameters_are_counted(stub):
+    request = service_pb2.RepositoryModelLoadRequest(model_name="add")
+    for number in range(65):
+        request.parameters[str(number)].bool_param = True
+    with pytest.raises(grpc.RpcError) as failure:
+        stub.RepositoryModelLoad(request)
+    assert failure.value.code().name == "INVALID_ARGUMENT"
+    assert "at most 64 parameters" in failure.value.details()
 
 
 # id: (changes of a good request, status, words)

@@ -3,12 +3,11 @@
 use axum::Router;
 use axum::extract::State;
 use axum::response::Response;
-use axum::routing::{get, post};
 use http::StatusCode;
 use tokio::sync::mpsc;
 
 use super::Frontend;
-use super::rest::{admin_router, fallbacks};
+use super::rest::{admin_router, fallbacks, get, post};
 
 /// What the reload route asks for; the answer goes back over the channel in it.
 pub type ReloadRequest = tokio::sync::oneshot::Sender<Result<ReloadReport, String>>;

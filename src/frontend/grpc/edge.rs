@@ -1,6 +1,6 @@
 //! What surrounds every call of the inference service and the gRPC library does not do by itself: compression as the
-//! client does it, a body that counts and is waited for only so long, our code for messages that are too large, and a
-//! codec that counts before it decodes, for the two calls that carry tensors.
+//! client does it, a body that counts and is waited for only so long, our code for messages that are too large, and codecs
+//! that count before they decode, for the calls that carry tensors or files. All other messages are small.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -10,39 +10,38 @@ use arc_swap::ArcSwap;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Request, Response};
-use prost::Message;
 use tonic::body::Body;
-use tonic::codec::CompressionEncoding;
+use tonic::codec::{Codec, CompressionEncoding};
 use tonic::server::{Grpc, NamedService};
 use tonic::{Status, Streaming};
 use tower::{Service, service_fn};
 
 use super::bounded::{Bounded, Decoded};
 use super::incoming::{Arriving, Incoming};
+use super::loading::Loading;
 use super::service::Calls;
+use super::strangers;
 use super::stream::Answers;
 use crate::admission::Held;
 use crate::error::ErrorCode;
 use crate::frontend::LimitsConfig;
 use crate::frontend::listener::{Direct, Shortcut};
 use crate::frontend::pace::Pace;
-use crate::proto::inference::ModelInferResponse;
-use crate::proto::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
+use crate::proto::inference::grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer};
+use crate::proto::inference::{ModelInferResponse, RepositoryModelLoadRequest, RepositoryModelLoadResponse};
 
 /// The inference service with its edge.
 #[derive(Clone, Debug)]
 pub(super) struct Edge {
     calls: Arc<Calls>,
-    /// Knows every call; here it answers those that carry no tensors.
+    /// Knows every call; here it answers those that carry neither tensors nor files.
     generated: GrpcInferenceServiceServer<Calls>,
 }
 
 impl Edge {
     pub(super) fn new(calls: Calls) -> Self {
-        let bytes_max = calls.frontend.limits.load().body_bytes_max.as_len();
         let calls = Arc::new(calls);
         let generated = GrpcInferenceServiceServer::from_arc(Arc::clone(&calls))
-            .max_decoding_message_size(bytes_max)
             .accept_compressed(CompressionEncoding::Gzip)
             .accept_compressed(CompressionEncoding::Deflate)
             .send_compressed(CompressionEncoding::Gzip)
@@ -52,7 +51,9 @@ impl Edge {
 }
 
 async fn infer(calls: Arc<Calls>, incoming: Arc<Incoming>, request: Request<Body>) -> Response<Body> {
-    let mut grpc = with_limits(&calls.frontend.limits, Arc::clone(&incoming));
+    let limits = &calls.frontend.limits;
+    let mut grpc = with_limits(Bounded::new(limits, Arc::clone(&incoming)), limits);
+    let calls = Arc::clone(&calls);
     let service = service_fn(move |request| {
         // The codec lives until the answer is written; the request needs it no more.
         incoming.handed_over();
@@ -62,13 +63,20 @@ async fn infer(calls: Arc<Calls>, incoming: Arc<Incoming>, request: Request<Body
 }
 
 async fn stream_infer(calls: Arc<Calls>, incoming: Arc<Incoming>, request: Request<Body>) -> Response<Body> {
-    let mut grpc = with_limits(&calls.frontend.limits, incoming);
+    let limits = &calls.frontend.limits;
+    let mut grpc = with_limits(Bounded::new(limits, incoming), limits);
+    let calls = Arc::clone(&calls);
     grpc.streaming(service_fn(move |request| open_stream(Arc::clone(&calls), request)), request).await
 }
 
+async fn load(calls: Arc<Calls>, request: Request<Body>) -> Response<Body> {
+    let mut grpc = with_limits(Loading::new(&calls.frontend.limits), &calls.frontend.limits);
+    grpc.unary(service_fn(move |request| load_once(Arc::clone(&calls), request)), request).await
+}
+
 /// As the generated service is set up, with the limits of this moment.
-fn with_limits<T: Message + 'static>(limits: &Arc<ArcSwap<LimitsConfig>>, incoming: Arc<Incoming>) -> Grpc<Bounded<T>> {
-    Grpc::new(Bounded::new(limits, incoming))
+fn with_limits<C: Codec>(codec: C, limits: &ArcSwap<LimitsConfig>) -> Grpc<C> {
+    Grpc::new(codec)
         .max_decoding_message_size(limits.load().body_bytes_max.as_len())
         .accept_compressed(CompressionEncoding::Gzip)
         .accept_compressed(CompressionEncoding::Deflate)
@@ -90,6 +98,13 @@ async fn open_stream(
     calls.open_stream(request.map(StreamExt::boxed))
 }
 
+async fn load_once(
+    calls: Arc<Calls>,
+    request: tonic::Request<RepositoryModelLoadRequest>,
+) -> Result<tonic::Response<RepositoryModelLoadResponse>, Status> {
+    calls.repository_model_load(request).await
+}
+
 impl NamedService for Edge {
     const NAME: &'static str = GrpcInferenceServiceServer::<Calls>::NAME;
 }
@@ -104,6 +119,9 @@ impl Service<Request<Body>> for Edge {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
+        if !strangers::is_grpc(request.headers()) {
+            return Box::pin(async { Ok(strangers::refusal().map(Body::new)) });
+        }
         match request.uri().path() {
             INFER => {
                 let answer = self.infer(request);
@@ -114,9 +132,15 @@ impl Service<Request<Body>> for Edge {
                 let (incoming, request) = self.arriving(request, Incoming::stream);
                 Box::pin(async move { Ok(recoded(stream_infer(calls, incoming, request).await)) })
             }
+            LOAD => {
+                let calls = Arc::clone(&self.calls);
+                let (_, request) = self.arriving(request, Incoming::unary);
+                Box::pin(async move { Ok(recoded(load(calls, request).await)) })
+            }
             _ => {
                 let (_, request) = self.arriving(request, Incoming::unary);
-                let answer = self.generated.call(request);
+                let bytes_max = self.calls.frontend.limits.load().of_control().body_bytes_max.as_len();
+                let answer = self.generated.clone().max_decoding_message_size(bytes_max).call(request);
                 Box::pin(async move { answer.await.map(recoded) })
             }
         }
@@ -125,7 +149,7 @@ impl Service<Request<Body>> for Edge {
 
 impl Shortcut for Edge {
     fn take(&self, request: Request<axum::body::Body>) -> Result<Direct, Request<axum::body::Body>> {
-        if request.uri().path() != INFER {
+        if request.uri().path() != INFER || !strangers::is_grpc(request.headers()) {
             return Err(request);
         }
         let answer = self.infer(request.map(Body::new));
@@ -178,6 +202,7 @@ fn recoded(mut response: Response<Body>) -> Response<Body> {
 const ENCODING: &str = "grpc-encoding";
 const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
 const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
+const LOAD: &str = "/inference.GRPCInferenceService/RepositoryModelLoad";
 const STREAM: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
 /// `google.rpc.Code.OUT_OF_RANGE` as it stands in the header.
 const OUT_OF_RANGE: &str = "11";

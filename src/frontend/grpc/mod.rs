@@ -1,8 +1,8 @@
 //! The gRPC form of the Open Inference Protocol v2 with Triton's extensions, health and reflection.
 //!
-//! `infer` and `stream` are the hot path: `edge`, `incoming` and `bounded` take the message in, `convert` and `contents` stand before
-//! the pipeline, `encode` after it. `models` tells about models, `repository` and `logging` change what is loaded and
-//! logged. Codes come from `status` alone.
+//! `infer` and `stream` are the hot path: `edge`, `incoming` and `bounded` take the message in, `convert` and `contents`
+//! stand before the pipeline, `encode` after it. `models` tells about models, `repository`, `loading` and `logging`
+//! change what is loaded and logged. Codes come from `status` alone; `strangers` answers what is no call.
 
 mod arrival;
 mod bounded;
@@ -13,11 +13,13 @@ mod encode;
 mod health;
 mod incoming;
 mod infer;
+mod loading;
 mod logging;
 mod models;
 mod repository;
 mod service;
 mod status;
+mod strangers;
 mod stream;
 
 use std::sync::Arc;
@@ -51,7 +53,8 @@ pub fn routes(frontend: Frontend) -> Routes {
         .add_service(probes)
         .add_service(reflection().build_v1().expect(valid).max_decoding_message_size(NAME_BYTES_MAX))
         .add_service(reflection().build_v1alpha().expect(valid).max_decoding_message_size(NAME_BYTES_MAX));
-    Routes::until(closing, services.prepare().into_axum_router()).with_shortcut(inference)
+    let router = services.prepare().into_axum_router().fallback(strangers::unknown_call);
+    Routes::until(closing, router).with_shortcut(inference)
 }
 
 /// Health and reflection are asked for a name: what they are sent needs no budget.

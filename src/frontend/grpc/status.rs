@@ -7,6 +7,7 @@ use tonic::{Code, Status};
 
 use crate::error::ErrorCode;
 use crate::frontend::Refusal;
+use crate::frontend::refusal::shortened;
 
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
@@ -14,7 +15,7 @@ impl From<Refusal> for Status {
             tracing::error!(error = refusal.message, "request failed");
         }
         let code = Code::from_i32(refusal.code.grpc_status());
-        let mut status = Self::new(code, shortened(refusal.message));
+        let mut status = Self::new(code, shortened(&refusal.message));
         if let Some(wait) = refusal.retry_after {
             status.metadata_mut().insert(RETRY_AFTER, MetadataValue::from(seconds(wait)));
         }
@@ -36,18 +37,7 @@ fn seconds(wait: Duration) -> u64 {
     (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
 }
 
-/// Messages travel in a header, which clients bound.
-fn shortened(mut message: String) -> String {
-    if message.len() > MESSAGE_BYTES_MAX {
-        message.truncate(message.floor_char_boundary(MESSAGE_BYTES_MAX));
-        message.push_str("...");
-    }
-    message
-}
-
 const RETRY_AFTER: &str = "retry-after";
-/// Percent-encoding can triple a message; together with the other headers it stays below the 8 KiB that clients take.
-const MESSAGE_BYTES_MAX: usize = 2048;
 
 #[cfg(test)]
 mod tests {

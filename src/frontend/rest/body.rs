@@ -179,7 +179,12 @@ fn inflate(coding: Coding, bytes: &[u8], limits: &LimitsConfig) -> Result<Bytes,
     };
     read.map_err(|error| Refusal::invalid(format!("the body is no valid {} stream: {error}", coding.as_str())))?;
     if inflated.len() as u64 > max {
-        let message = format!("the body inflates to more than the {max} bytes allowed");
+        let ratio = limits.inflate_ratio_max;
+        let message = if max < limits.body_bytes_max.0 {
+            format!("the body inflates to more than {max} bytes, {ratio} times what came (limits.inflate_ratio_max)")
+        } else {
+            format!("the body inflates to more than the {max} bytes allowed")
+        };
         return Err(Refusal::new(ErrorCode::PayloadTooLarge, message));
     }
     Ok(inflated.into())
@@ -231,6 +236,10 @@ mod tests {
         let bomb = deflate(Coding::Gzip, &VecDeque::from([Bytes::from(vec![0; 8 << 20])]));
         let refusal = inflate(Coding::Gzip, &bomb, &limits).unwrap_err();
         assert_eq!(refusal.code, ErrorCode::PayloadTooLarge);
+        assert!(refusal.message.contains("20 times what came"), "{refusal}");
+        let small = LimitsConfig { body_bytes_max: crate::units::ByteSize(1000), ..limits };
+        let refusal = inflate(Coding::Gzip, &bomb, &small).unwrap_err();
+        assert!(refusal.message.ends_with("more than the 1000 bytes allowed"), "{refusal}");
         assert_eq!(inflate(Coding::Gzip, b"no gzip", &limits).unwrap_err().code, ErrorCode::InvalidArgument);
     }
 

@@ -5,9 +5,11 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use serde_json::{Map, Value, json};
 
+use super::control_body::{self, Field, Fields};
 use super::{body, respond};
 use crate::frontend::{Frontend, Refusal};
 use crate::repository::{LoadOverride, RepositoryError};
@@ -18,8 +20,9 @@ pub(super) async fn index(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
-    let object = read_object(&frontend, &headers, body).await?;
-    let ready_only = flag(&object, "ready")?;
+    let body = read_small(&frontend, &headers, body).await?;
+    let fields = control_body::fields(&body, &frontend.limits.load())?;
+    let ready_only = flag(&fields, "ready")?;
     let lines: Vec<Value> = frontend
         .repository
         .index(ready_only)
@@ -42,8 +45,13 @@ pub(super) async fn load(
     headers: HeaderMap,
     body: Body,
 ) -> Result<StatusCode, Refusal> {
-    let parameters = read_parameters(&frontend, &headers, body).await?;
-    frontend.repository.load(model.parse()?, load_override(parameters)?).await?;
+    // A body that carries files is large; where it would be refused it is not read.
+    frontend.repository.check_explicit()?;
+    let limits = frontend.limits.load_full();
+    let body = body::read(&headers, body, &limits, frontend.pipeline.admission().receive()).await?;
+    let wanted = load_override(control_body::parameters(&body.bytes, &limits)?)?;
+    drop(body);
+    frontend.repository.load(model.parse()?, wanted).await?;
     Ok(StatusCode::OK)
 }
 
@@ -63,8 +71,8 @@ pub(super) async fn unload(
     headers: HeaderMap,
     body: Body,
 ) -> Result<StatusCode, Refusal> {
-    let parameters = read_parameters(&frontend, &headers, body).await?;
-    let dependents = flag(&parameters, "unload_dependents")?;
+    let body = read_small(&frontend, &headers, body).await?;
+    let dependents = flag(&control_body::parameters(&body, &frontend.limits.load())?, "unload_dependents")?;
     frontend.repository.unload(model.parse()?, dependents).await?;
     Ok(StatusCode::OK)
 }
@@ -87,8 +95,9 @@ pub(super) async fn set_log_settings(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
-    let object = read_object(&frontend, &headers, body).await?;
-    let changes = object.into_iter().map(|(key, value)| Ok((key.clone(), log_value(&key, value)?)));
+    let body = read_small(&frontend, &headers, body).await?;
+    let Fields(fields) = control_body::fields(&body, &frontend.limits.load())?;
+    let changes = fields.into_iter().map(|(key, field)| log_value(&key, field).map(|value| (key, value)));
     let changes = changes.collect::<Result<Vec<_>, Refusal>>()?;
     frontend.logs.update(changes).map_err(|error| Refusal::invalid(error.to_string()))?;
     Ok(log_response(&frontend.logs))
@@ -100,18 +109,18 @@ impl From<RepositoryError> for Refusal {
     }
 }
 
-fn load_override(parameters: Map<String, Value>) -> Result<LoadOverride, Refusal> {
+fn load_override(Fields(parameters): Fields<'_>) -> Result<LoadOverride, Refusal> {
     let mut wanted = LoadOverride::default();
     for (key, value) in parameters {
-        let Value::String(text) = value else {
+        let Field::Text(text) = value else {
             // Parameters of other kinds mean nothing to a load.
             continue;
         };
         if key == "config" {
-            wanted.config_json = Some(text);
+            wanted.config_json = Some(text.into_owned());
         } else if let Some(name) = key.strip_prefix("file:") {
             let content = STANDARD
-                .decode(text)
+                .decode(&*text)
                 .map_err(|error| Refusal::invalid(format!("parameter {key:?} expects base64: {error}")))?;
             wanted.files.insert(name.to_owned(), content.into());
         }
@@ -119,37 +128,26 @@ fn load_override(parameters: Map<String, Value>) -> Result<LoadOverride, Refusal
     Ok(wanted)
 }
 
-async fn read_parameters(frontend: &Frontend, headers: &HeaderMap, body: Body) -> Result<Map<String, Value>, Refusal> {
-    match read_object(frontend, headers, body).await?.remove("parameters") {
-        None | Some(Value::Null) => Ok(Map::new()),
-        Some(Value::Object(parameters)) => Ok(parameters),
-        Some(_) => Err(Refusal::invalid("\"parameters\" expects an object")),
-    }
+/// The body of a call that says little. It stands outside admission, so that its bound is one of its own.
+async fn read_small(frontend: &Frontend, headers: &HeaderMap, body: Body) -> Result<Bytes, Refusal> {
+    let held = frontend.pipeline.admission().receive();
+    Ok(body::read(headers, body, &frontend.limits.load().of_control(), held).await?.bytes)
 }
 
-/// A boolean that is false where it is absent.
-fn flag(object: &Map<String, Value>, name: &str) -> Result<bool, Refusal> {
-    match object.get(name) {
-        None | Some(Value::Null) => Ok(false),
-        Some(Value::Bool(flag)) => Ok(*flag),
+/// A field that is false where it is missing.
+fn flag(fields: &Fields<'_>, name: &str) -> Result<bool, Refusal> {
+    match fields.get(name) {
+        None | Some(Field::Null) => Ok(false),
+        Some(Field::Flag(flag)) => Ok(*flag),
         Some(other) => Err(Refusal::invalid(format!("{name:?} expects a boolean, got {other}"))),
     }
 }
 
-/// The body's JSON object; an empty body is an empty one.
-async fn read_object(frontend: &Frontend, headers: &HeaderMap, body: Body) -> Result<Map<String, Value>, Refusal> {
-    let body = body::read(headers, body, &frontend.limits.load(), frontend.pipeline.admission().receive()).await?;
-    if body.bytes.is_empty() {
-        return Ok(Map::new());
-    }
-    serde_json::from_slice(&body.bytes).map_err(|error| Refusal::invalid(format!("invalid request: {error}")))
-}
-
-fn log_value(key: &str, value: Value) -> Result<LogValue, Refusal> {
-    match value {
-        Value::Bool(flag) => Ok(LogValue::Flag(flag)),
-        Value::String(text) => Ok(LogValue::Text(text)),
-        Value::Number(number) if number.is_i64() => Ok(LogValue::Number(number.as_i64().unwrap_or(0))),
+fn log_value(key: &str, field: Field<'_>) -> Result<LogValue, Refusal> {
+    match field {
+        Field::Flag(flag) => Ok(LogValue::Flag(flag)),
+        Field::Text(text) => Ok(LogValue::Text(text.into_owned())),
+        Field::Number(number) => Ok(LogValue::Number(number)),
         other => {
             Err(Refusal::invalid(format!("log setting {key:?} expects a boolean, a number or a string, got {other}")))
         }

@@ -36,6 +36,9 @@ pub(super) fn call(head: Head, mut body: Bytes, limits: &LimitsConfig) -> Result
             body.len()
         )));
     }
+    if body.is_empty() {
+        return Err(Refusal::invalid("the body is empty, expected an inference request in JSON"));
+    }
     let json = parse(&body[..json_length], limits)?;
     let mut parameters = RequestParameters::default();
     for (key, value) in &json.parameters {

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde_json::value::RawValue;
 
 use super::json_values::Values;
@@ -66,8 +66,8 @@ struct ListSeed<'a, S> {
 }
 
 /// Skips any value of at most `depth` levels.
-struct Skip {
-    depth: usize,
+pub(super) struct Skip {
+    pub(super) depth: usize,
 }
 
 macro_rules! object_seed {
@@ -104,15 +104,15 @@ impl RequestSeed<'_> {
         let mut request = JsonRequest::default();
         while let Some(key) = map.next_key::<Key<'_>>()? {
             match key.as_str() {
-                "id" => request.id = Some(map.next_value()?),
-                "parameters" => request.parameters = map.next_value_seed(ParametersSeed(self.0))?,
+                "id" => request.id = map.next_value()?,
+                "parameters" => request.parameters = map.next_value_seed(Nullable(ParametersSeed(self.0)))?,
                 "inputs" => {
                     let list = ListSeed { context: self.0, item: InputSeed, what: "inputs" };
                     request.inputs = Some(map.next_value_seed(list)?);
                 }
                 "outputs" => {
                     let list = ListSeed { context: self.0, item: OutputSeed, what: "outputs" };
-                    request.outputs = map.next_value_seed(list)?;
+                    request.outputs = map.next_value_seed(Nullable(list))?;
                 }
                 _ => map.next_value_seed(Skip { depth: self.0.limits.json_depth_max.saturating_sub(1) })?,
             }
@@ -133,7 +133,7 @@ impl InputSeed<'_> {
                     dtype = Some(text.parse::<DType>().map_err(A::Error::custom)?);
                 }
                 "shape" => shape = Some(map.next_value_seed(ShapeSeed(self.0.limits.rank_max))?),
-                "parameters" => parameters = map.next_value_seed(ParametersSeed(self.0))?,
+                "parameters" => parameters = map.next_value_seed(Nullable(ParametersSeed(self.0)))?,
                 "data" => match (dtype, &shape) {
                     (Some(dtype), Some(shape)) => {
                         values = Some(map.next_value_seed(self.values(dtype, shape).map_err(A::Error::custom)?)?);
@@ -155,13 +155,13 @@ impl InputSeed<'_> {
         Ok(JsonInput { name, dtype, shape, parameters, values })
     }
 
-    fn values(&self, dtype: DType, shape: &Shape) -> Result<Values, String> {
+    fn values<'s>(&self, dtype: DType, shape: &'s Shape) -> Result<Values<'s>, String> {
         let overflow = || format!("shape {shape} has more elements than can be addressed");
         let expected = shape.element_count().ok_or_else(overflow)?;
         expected.checked_mul(dtype.size().unwrap_or(1)).ok_or_else(overflow)?;
         // The request, the list of inputs and the input itself are three levels.
         let depth = self.0.limits.json_depth_max.saturating_sub(3);
-        Ok(Values { dtype, expected, text_length: self.0.text_length, depth })
+        Ok(Values { dtype, shape, expected, text_length: self.0.text_length, depth })
     }
 }
 
@@ -171,7 +171,7 @@ impl OutputSeed<'_> {
         while let Some(key) = map.next_key::<Key<'_>>()? {
             match key.as_str() {
                 "name" => name = Some(map.next_value()?),
-                "parameters" => parameters = map.next_value_seed(ParametersSeed(self.0))?,
+                "parameters" => parameters = map.next_value_seed(Nullable(ParametersSeed(self.0)))?,
                 _ => map.next_value_seed(Skip { depth: self.0.limits.json_depth_max.saturating_sub(3) })?,
             }
         }
@@ -223,6 +223,45 @@ impl<'de, 'a, S: DeserializeSeed<'de>> Visitor<'de> for ListSeed<'a, S> {
     }
 }
 
+/// What may also be null, which is as good as leaving it away.
+struct Nullable<S>(S);
+
+impl<'de, S> DeserializeSeed<'de> for Nullable<S>
+where
+    S: DeserializeSeed<'de>,
+    S::Value: Default,
+{
+    type Value = S::Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<S::Value, D::Error> {
+        deserializer.deserialize_option(self)
+    }
+}
+
+impl<'de, S> Visitor<'de> for Nullable<S>
+where
+    S: DeserializeSeed<'de>,
+    S::Value: Default,
+{
+    type Value = S::Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value or null")
+    }
+
+    fn visit_none<E: Error>(self) -> Result<S::Value, E> {
+        Ok(S::Value::default())
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<S::Value, E> {
+        Ok(S::Value::default())
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<S::Value, D::Error> {
+        self.0.deserialize(deserializer)
+    }
+}
+
 /// A shape of at most this many axes.
 struct ShapeSeed(usize);
 
@@ -243,13 +282,36 @@ impl<'de> Visitor<'de> for ShapeSeed {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Shape, A::Error> {
         let mut dims: Vec<usize> = Vec::new();
-        while let Some(dim) = seq.next_element()? {
+        while let Some(dim) = seq.next_element_seed(ExtentSeed)? {
             if dims.len() == self.0 {
                 return Err(A::Error::custom(format!("shape has more than {} axes", self.0)));
             }
             dims.push(dim);
         }
         Ok(Shape::new(&dims))
+    }
+}
+
+/// An extent of a shape.
+struct ExtentSeed;
+
+impl<'de> DeserializeSeed<'de> for ExtentSeed {
+    type Value = usize;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<usize, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl Visitor<'_> for ExtentSeed {
+    type Value = usize;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an extent of the shape: a whole number of at least 0")
+    }
+
+    fn visit_u64<E: Error>(self, extent: u64) -> Result<usize, E> {
+        usize::try_from(extent).map_err(|_| E::invalid_value(Unexpected::Unsigned(extent), &self))
     }
 }
 
@@ -352,12 +414,15 @@ impl<'de> Visitor<'de> for Skip {
 
 /// An object key, borrowed where it has no escapes.
 #[derive(serde::Deserialize)]
-struct Key<'a>(#[serde(borrow)] std::borrow::Cow<'a, str>);
+pub(super) struct Key<'a>(#[serde(borrow)] pub(super) std::borrow::Cow<'a, str>);
 
 impl Key<'_> {
-    fn as_str(&self) -> &str {
+    pub(super) fn as_str(&self) -> &str {
         &self.0
     }
 }
 
 const TOO_DEEP: &str = "the body is nested deeper than the limit";
+
+#[cfg(test)]
+mod tests;

@@ -6,12 +6,13 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, SeqAccess, Visitor};
 
-use crate::tensor::DType;
+use crate::tensor::{DType, Shape};
 
 /// Reads one `data` value into bytes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Values {
+pub(super) struct Values<'s> {
     pub dtype: DType,
+    pub shape: &'s Shape,
     /// Elements the shape asks for; one more is an error at once.
     pub expected: usize,
     /// Bytes of JSON text that are left at most: no array can have more elements than half of them.
@@ -21,65 +22,171 @@ pub(super) struct Values {
 }
 
 /// The elements read so far.
-struct Sink {
+struct Sink<'s> {
     dtype: DType,
+    shape: &'s Shape,
     expected: usize,
     count: usize,
     bytes: Vec<u8>,
 }
 
-impl<'de> DeserializeSeed<'de> for Values {
+impl<'de> DeserializeSeed<'de> for Values<'_> {
     type Value = Vec<u8>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<u8>, D::Error> {
-        if matches!(self.dtype, DType::F16 | DType::Bf16) {
-            let why = format!("{} in JSON is not defined, send it as binary_data", self.dtype);
-            return Err(D::Error::custom(why));
+        let Self { dtype, shape, expected, text_length, depth } = self;
+        if matches!(dtype, DType::F16 | DType::Bf16) {
+            return Err(D::Error::custom(format!("{dtype} in JSON is not defined, send it as binary_data")));
         }
-        let elements = self.expected.min(self.text_length / 2 + 1);
-        let bytes = Vec::with_capacity(elements.saturating_mul(self.dtype.size().unwrap_or(0)));
-        let mut sink = Sink { dtype: self.dtype, expected: self.expected, count: 0, bytes };
-        deserializer.deserialize_seq(Level { sink: &mut sink, depth: self.depth })?;
-        if sink.count != self.expected {
-            let why = format!("data has {} elements, the shape needs {}", sink.count, self.expected);
-            return Err(D::Error::custom(why));
+        let elements = expected.min(text_length / 2 + 1);
+        let bytes = Vec::with_capacity(elements.saturating_mul(dtype.size().unwrap_or(0)));
+        let mut sink = Sink { dtype, shape, expected, count: 0, bytes };
+        deserializer.deserialize_seq(Whole { sink: &mut sink, depth })?;
+        if sink.count != expected {
+            return Err(D::Error::custom(format!("data has {} elements, the shape needs {expected}", sink.count)));
         }
         Ok(sink.bytes)
     }
 }
 
-/// One level of nesting: an element or an array of them.
-struct Level<'a> {
-    sink: &'a mut Sink,
+/// The array that is all of the data: flat, or nested as the shape is. Its first element decides.
+struct Whole<'a, 's> {
+    sink: &'a mut Sink<'s>,
     depth: usize,
 }
 
-impl<'de> DeserializeSeed<'de> for Level<'_> {
-    type Value = ();
+/// The first element: a value, or an array.
+struct First<'a, 's>(Row<'a, 's>);
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
+enum Form {
+    Flat,
+    Nested,
 }
 
-impl<'de> Visitor<'de> for Level<'_> {
+/// An array behind the outermost one: the values or arrays along one axis.
+struct Row<'a, 's> {
+    sink: &'a mut Sink<'s>,
+    axis: usize,
+    depth: usize,
+}
+
+/// One value.
+struct Element<'a, 's> {
+    sink: &'a mut Sink<'s>,
+}
+
+macro_rules! seed {
+    ($seed:ident, $value:ty) => {
+        impl<'de> DeserializeSeed<'de> for $seed<'_, '_> {
+            type Value = $value;
+
+            fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<$value, D::Error> {
+                deserializer.deserialize_any(self)
+            }
+        }
+    };
+}
+
+seed!(First, Form);
+seed!(Row, ());
+seed!(Element, ());
+
+impl<'de> Visitor<'de> for Whole<'_, '_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = match self.sink.dtype {
-            DType::Bool => "booleans",
-            DType::Bytes => "strings",
-            _ => "numbers",
-        };
-        write!(f, "an array of {kind} for {}", self.sink.dtype)
+        self.sink.expecting(f)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
-        let Some(depth) = self.depth.checked_sub(1) else {
-            return Err(A::Error::custom("data is nested deeper than the limit"));
-        };
-        while elements.next_element_seed(Level { sink: self.sink, depth })?.is_some() {}
-        Ok(())
+        let Self { sink, depth } = self;
+        let depth = depth.checked_sub(1).ok_or_else(|| A::Error::custom(TOO_DEEP))?;
+        match elements.next_element_seed(First(Row { sink, axis: 1, depth }))? {
+            None => Ok(()),
+            Some(Form::Flat) => {
+                while elements.next_element_seed(Element { sink })?.is_some() {}
+                Ok(())
+            }
+            Some(Form::Nested) => {
+                let mut count = 1;
+                while elements.next_element_seed(Row { sink, axis: 1, depth })?.is_some() {
+                    count += 1;
+                }
+                sink.check(0, count)
+            }
+        }
+    }
+}
+
+impl<'de> Visitor<'de> for First<'_, '_> {
+    type Value = Form;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.sink.expecting(f)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, elements: A) -> Result<Form, A::Error> {
+        self.0.visit_seq(elements).map(|()| Form::Nested)
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Form, E> {
+        Element { sink: self.0.sink }.visit_f64(value).map(|()| Form::Flat)
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Form, E> {
+        Element { sink: self.0.sink }.visit_u64(value).map(|()| Form::Flat)
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Form, E> {
+        Element { sink: self.0.sink }.visit_i64(value).map(|()| Form::Flat)
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Form, E> {
+        Element { sink: self.0.sink }.visit_bool(value).map(|()| Form::Flat)
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<Form, E> {
+        Element { sink: self.0.sink }.visit_str(value).map(|()| Form::Flat)
+    }
+}
+
+impl<'de> Visitor<'de> for Row<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "an array for axis {} of the shape {}", self.axis, self.sink.shape)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
+        let Self { sink, axis, depth } = self;
+        let depth = depth.checked_sub(1).ok_or_else(|| A::Error::custom(TOO_DEEP))?;
+        if axis >= sink.shape.len() {
+            return Err(A::Error::custom(format!("data is nested deeper than the shape {}", sink.shape)));
+        }
+        let mut count = 0;
+        if axis + 1 == sink.shape.len() {
+            while elements.next_element_seed(Element { sink })?.is_some() {
+                count += 1;
+            }
+        } else {
+            while elements.next_element_seed(Row { sink, axis: axis + 1, depth })?.is_some() {
+                count += 1;
+            }
+        }
+        sink.check(axis, count)
+    }
+}
+
+impl<'de> Visitor<'de> for Element<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.sink.expecting(f)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<(), A::Error> {
+        let shape = self.sink.shape;
+        Err(A::Error::custom(format!("data has an array beside values, expected it flat or nested as {shape}")))
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
@@ -118,12 +225,35 @@ impl<'de> Visitor<'de> for Level<'_> {
     }
 }
 
-impl Sink {
+impl Sink<'_> {
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.dtype {
+            DType::Bool => "booleans",
+            DType::Bytes => "strings",
+            _ => "numbers",
+        };
+        write!(f, "an array of {kind} for {}", self.dtype)
+    }
+
+    /// Nested data has along every axis what the shape says.
+    fn check<E: Error>(&self, axis: usize, count: usize) -> Result<(), E> {
+        let shape = self.shape;
+        match shape.get(axis) {
+            Some(&extent) if extent == count => Ok(()),
+            _ => Err(E::custom(format!("data has {count} elements along axis {axis}, expected it nested as {shape}"))),
+        }
+    }
+
     fn float<E: Error>(&mut self, value: f64) -> Result<(), E> {
         match self.dtype {
-            // The nearest float; values beyond its range become infinite, as in any conversion.
-            #[expect(clippy::cast_possible_truncation, reason = "the conversion asked for")]
-            DType::F32 => self.push((value as f32).to_le_bytes()),
+            DType::F32 => {
+                #[expect(clippy::cast_possible_truncation, reason = "the nearest float; beyond the range is refused")]
+                let nearest = value as f32;
+                if nearest.is_infinite() && value.is_finite() {
+                    return Err(self.wrong(format_args!("{value:e}, it is out of range")));
+                }
+                self.push(nearest.to_le_bytes())
+            }
             DType::F64 => self.push(value.to_le_bytes()),
             DType::Bool | DType::Bytes => Err(self.wrong(value)),
             // 3.0 is how some clients write the whole number 3.
@@ -203,58 +333,115 @@ impl Sink {
 
 /// Whole numbers below this are exact in a 64-bit float.
 const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+const TOO_DEEP: &str = "data is nested deeper than the limit";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(dtype: DType, expected: usize, json: &str) -> Result<Vec<u8>, String> {
-        let values = Values { dtype, expected, text_length: json.len(), depth: 8 };
+    fn read(dtype: DType, shape: &[usize], json: &str) -> Result<Vec<u8>, String> {
+        let shape = Shape::new(shape);
+        let expected = shape.element_count().unwrap();
+        let values = Values { dtype, shape: &shape, expected, text_length: json.len(), depth: 8 };
         values.deserialize(&mut serde_json::Deserializer::from_str(json)).map_err(|e| e.to_string())
     }
 
-    fn check(dtype: DType, expected: usize, json: &str, bytes: &[u8]) {
-        assert_eq!(read(dtype, expected, json).as_deref(), Ok(bytes), "{json}");
+    fn check(dtype: DType, shape: &[usize], json: &str, bytes: &[u8]) {
+        assert_eq!(read(dtype, shape, json).as_deref(), Ok(bytes), "{json}");
     }
 
-    fn refuse(dtype: DType, expected: usize, json: &str, word: &str) {
-        let error = read(dtype, expected, json).unwrap_err();
+    fn refuse(dtype: DType, shape: &[usize], json: &str, word: &str) {
+        let error = read(dtype, shape, json).unwrap_err();
         assert!(error.contains(word), "{json}: {error}");
     }
 
     #[test]
     fn flat_and_nested_are_the_same() {
         let bytes: Vec<u8> = [1.0f32, 2.5, -3.0, 4e10].iter().flat_map(|v| v.to_le_bytes()).collect();
-        for json in ["[1,2.5,-3,4e10]", "[[1.0,2.5],[-3,4e10]]", "[[[1],[2.5]],[[-3.0],[4e10]]]"] {
-            check(DType::F32, 4, json, &bytes);
+        for (shape, json) in [
+            (&[4][..], "[1,2.5,-3,4e10]"),
+            (&[2, 2], "[1,2.5,-3,4e10]"),
+            (&[2, 2], "[[1.0,2.5],[-3,4e10]]"),
+            (&[2, 2, 1], "[[[1],[2.5]],[[-3.0],[4e10]]]"),
+            (&[1, 4], "[[1,2.5,-3,4e10]]"),
+        ] {
+            check(DType::F32, shape, json, &bytes);
         }
-        check(DType::Bytes, 2, r#"[["a"],["bc"]]"#, b"\x01\0\0\0a\x02\0\0\0bc");
-        check(DType::Bool, 3, "[true,0,[1]]", &[1, 0, 1]);
-        check(DType::I64, 1, "[-9223372036854775808]", &i64::MIN.to_le_bytes());
-        check(DType::U64, 1, "[18446744073709551615]", &u64::MAX.to_le_bytes());
-        check(DType::U8, 2, "[255, 3.0]", &[255, 3]);
-        check(DType::F32, 0, "[]", &[]);
+        check(DType::Bytes, &[1, 2], r#"[["a","bc"]]"#, b"\x01\0\0\0a\x02\0\0\0bc");
+        check(DType::Bool, &[3], "[true,0,1]", &[1, 0, 1]);
+        check(DType::I64, &[1], "[-9223372036854775808]", &i64::MIN.to_le_bytes());
+        check(DType::U64, &[1], "[18446744073709551615]", &u64::MAX.to_le_bytes());
+        check(DType::U8, &[2], "[255, 3.0]", &[255, 3]);
+        check(DType::U8, &[], "[7]", &[7]);
+    }
+
+    #[test]
+    fn nothing_has_a_nested_form_too() {
+        for (shape, json) in [(&[0][..], "[]"), (&[0, 3], "[]"), (&[2, 0], "[]"), (&[2, 0], "[[],[]]")] {
+            check(DType::F32, shape, json, &[]);
+        }
+        refuse(DType::F32, &[0, 3], "[[]]", "0 elements along axis 1");
+        refuse(DType::F32, &[2, 0], "[[]]", "1 elements along axis 0");
+    }
+
+    #[test]
+    fn nested_data_has_the_form_of_its_shape() {
+        let short = "data has 1 elements along axis 1, expected it nested as [2,2]";
+        for (shape, json, says) in [
+            (&[2, 2][..], "[[1],[2,3,4]]", short),
+            (&[2, 2], "[[1,2,3],[4]]", "3 elements along axis 1"),
+            (&[2, 2], "[[1,2]]", "1 elements along axis 0"),
+            (&[2, 2], "[[1,2],[3,4],[]]", "0 elements along axis 1"),
+            (&[2, 2], "[[1,2],3,4]", "expected an array for axis 1 of the shape [2,2]"),
+            (&[2, 2], "[1,2,[3,4]]", "data has an array beside values, expected it flat or nested as [2,2]"),
+            (&[2, 2], "[[1,[2]],[3,4]]", "an array beside values"),
+            (&[2, 2], "[[[1,2],[3,4]]]", "an array beside values"),
+            (&[2, 2], "[[1,2],[3,4],[5,6]]", "more than the 4 elements"),
+            (&[1, 2, 2], "[[1,2,3,4]]", "expected an array for axis 2"),
+            (&[4], "[[1,2,3,4]]", "nested deeper than the shape [4]"),
+            (&[], "[[1]]", "nested deeper than the shape []"),
+        ] {
+            refuse(DType::F32, shape, json, says);
+        }
+    }
+
+    #[test]
+    fn floats_keep_their_range() {
+        let largest = f64::from(f32::MAX);
+        check(
+            DType::F32,
+            &[2],
+            &format!("[{largest:e},-{largest:e}]"),
+            &[f32::MAX, f32::MIN].map(f32::to_le_bytes).concat(),
+        );
+        check(DType::F32, &[1], "[1e-60]", &0f32.to_le_bytes());
+        check(DType::F32, &[1], "[\"-Infinity\"]", &f32::NEG_INFINITY.to_le_bytes());
+        check(DType::F64, &[1], "[1e39]", &1e39f64.to_le_bytes());
+        refuse(DType::F32, &[1], "[1e39]", "FP32 cannot hold 1e39, it is out of range");
+        refuse(DType::F32, &[1], "[-3.5e38]", "FP32 cannot hold -3.5e38");
+        refuse(DType::F64, &[1], "[1e999]", "out of range");
     }
 
     #[test]
     fn wrong_values_are_named() {
-        refuse(DType::U8, 1, "[256]", "UINT8 cannot hold 256");
-        refuse(DType::I8, 1, "[-129]", "INT8 cannot hold -129");
-        refuse(DType::I32, 1, "[1.5]", "INT32 cannot hold 1.5");
-        refuse(DType::Bool, 1, "[2]", "BOOL cannot hold 2");
-        refuse(DType::F32, 1, "[\"x\"]", "FP32 cannot hold a string");
-        refuse(DType::Bytes, 1, "[1]", "BYTES cannot hold 1");
-        refuse(DType::F16, 1, "[1]", "send it as binary_data");
-        refuse(DType::F32, 1, "[null]", "null");
-        refuse(DType::F32, 1, "[{}]", "an array of numbers for FP32");
-        refuse(DType::F32, 1, "3", "an array of numbers");
-        refuse(DType::F32, 2, "[1]", "data has 1 elements, the shape needs 2");
-        refuse(DType::F32, 1, "[1,2]", "more than the 1 elements");
-        refuse(DType::F32, 1, "[[[[[[[[[1]]]]]]]]]", "nested deeper");
+        refuse(DType::U8, &[1], "[256]", "UINT8 cannot hold 256");
+        refuse(DType::I8, &[1], "[-129]", "INT8 cannot hold -129");
+        refuse(DType::I32, &[1], "[1.5]", "INT32 cannot hold 1.5");
+        refuse(DType::Bool, &[1], "[2]", "BOOL cannot hold 2");
+        refuse(DType::F32, &[1], "[\"x\"]", "FP32 cannot hold a string");
+        refuse(DType::Bytes, &[1], "[1]", "BYTES cannot hold 1");
+        refuse(DType::F16, &[1], "[1]", "send it as binary_data");
+        refuse(DType::F32, &[1], "[null]", "null");
+        refuse(DType::F32, &[1], "[{}]", "an array of numbers for FP32");
+        refuse(DType::F32, &[1], "3", "an array of numbers");
+        refuse(DType::F32, &[2], "[1]", "data has 1 elements, the shape needs 2");
+        refuse(DType::F32, &[1], "[1,2]", "more than the 1 elements");
+        refuse(DType::F32, &[1; 9], "[[[[[[[[[1]]]]]]]]]", "nested deeper than the limit");
+        check(DType::F32, &[1; 8], "[[[[[[[[1]]]]]]]]", &1f32.to_le_bytes());
     }
 
     #[test]
     fn a_huge_shape_takes_no_memory() {
-        refuse(DType::F64, usize::MAX / 8, "[1]", "the shape needs");
+        refuse(DType::F64, &[usize::MAX / 8], "[1]", "the shape needs");
     }
 }

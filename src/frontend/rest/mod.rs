@@ -1,10 +1,11 @@
 //! The REST form of the Open Inference Protocol v2 with Triton's extensions.
 //!
 //! `infer` is the hot path: `body` and `decode` before the pipeline, `encode` after it. `models` tells about models,
-//! `control` changes what is loaded and logged. Every body, also of an error, is JSON with an `error` string.
+//! `control` changes what is loaded and logged, `control_body` reads what it is told. Every body, also of an error, is JSON with an `error` string.
 
 mod body;
 mod control;
+mod control_body;
 mod decode;
 mod encode;
 mod infer;
@@ -15,9 +16,9 @@ mod nonfinite;
 mod respond;
 
 use axum::Router;
-use axum::routing::{any, get, post};
+use axum::routing::{self, any};
 
-pub use respond::{error, json, with_type};
+pub use respond::{error, get, json, post, with_type};
 
 use super::Frontend;
 use super::listener::Routes;
@@ -65,6 +66,8 @@ fn models() -> Router<Frontend> {
 }
 
 fn control() -> Router<Frontend> {
+    let logging = routing::get(control::log_settings).post(control::set_log_settings);
+    let logging = logging.fallback(respond::neither_get_nor_post);
     Router::new()
         .route("/v2/repository/index", post(control::index))
         .route("/v2/repository/models/{model}/load", post(control::load))
@@ -72,12 +75,16 @@ fn control() -> Router<Frontend> {
         .route("/v2/repository/{repository}/index", post(control::index))
         .route("/v2/repository/{repository}/models/{model}/load", post(control::load_from))
         .route("/v2/repository/{repository}/models/{model}/unload", post(control::unload_from))
-        .route("/v2/logging", get(control::log_settings).post(control::set_log_settings))
+        .route("/v2/logging", logging)
 }
 
 /// Calls of extensions that are not served, so that a client learns which one it is.
 fn unserved() -> Router<Frontend> {
     Router::new()
+        .route("/v2/models/{model}/generate", any(respond::no_generate))
+        .route("/v2/models/{model}/generate_stream", any(respond::no_generate))
+        .route("/v2/models/{model}/versions/{version}/generate", any(respond::no_generate))
+        .route("/v2/models/{model}/versions/{version}/generate_stream", any(respond::no_generate))
         .route("/v2/trace/setting", any(respond::no_trace))
         .route("/v2/models/{model}/trace/setting", any(respond::no_trace))
         .route("/v2/systemsharedmemory/{*rest}", any(respond::no_system_memory))

@@ -64,6 +64,10 @@ pub(super) fn resolve(
         description: declared.description.clone().unwrap_or_default(),
         license: declared.license.clone().unwrap_or_default(),
         version_policy: declared.version_policy.clone().unwrap_or_default(),
+        rows_alone_max: match axis {
+            Some(BatchAxis::UpTo(rows)) => Some(rows),
+            _ => None,
+        },
         instances_max: declared.instances_max.unwrap_or(defaults.cores),
         cores_max: declared.cores_max.unwrap_or(defaults.cores).min(defaults.cores),
         labels: labels(&declared.labels, &signature, folder)?,

@@ -161,6 +161,15 @@ fn shapes_of_a_manifest_are_whole_without_a_batch_size() {
 }
 
 #[test]
+fn a_written_batch_size_bounds_requests_that_run_alone() {
+    let rows = |resolved: Result<Resolved, String>| resolved.unwrap().settings.rows_alone_max;
+    assert_eq!(rows(with_pbtxt("alone n,2", "max_batch_size: 8")), Some(8));
+    assert_eq!(rows(with_pbtxt("alone n,2", "backend: 'onnxruntime'")), None);
+    // A manifest's limit is one of batches, and says nothing of what axis 0 is.
+    assert_eq!(rows(with_manifest("alone n,2", "[batching]\nbatch_size_max = 1")), None);
+}
+
+#[test]
 fn batching_in_vain_is_explained() {
     let expected = ["requests are run one at a time: ReduceMean mean: it mixes rows"];
     assert_eq!(with_pbtxt("alone n,2", "max_batch_size: 8").unwrap().notes, expected);

@@ -1,0 +1,186 @@
+//! The binary as a person at a terminal meets it: exit codes, and what stands on standard output.
+#![allow(clippy::unwrap_used, reason = "a step that fails fails the test")]
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+#[test]
+fn exit_codes_tell_who_is_at_fault() {
+    let empty = tempfile::tempdir().unwrap();
+    let empty = empty.path().to_str().unwrap();
+    for (line, code, says) in [
+        ("--help", 0, ""),
+        ("--version", 0, ""),
+        ("completions bash", 0, ""),
+        ("inspect Cargo.toml", 1, "Cargo.toml"),
+        ("healthcheck --address 127.0.0.1:1 --timeout 500", 1, "no answer from 127.0.0.1:1"),
+        ("inspect nowhere", 2, "nowhere"),
+        ("bench nowhere", 2, "nowhere"),
+        (&format!("inspect {empty}"), 2, "holds no model.onnx"),
+        ("serve --repository nowhere", 2, "nowhere"),
+        ("serve --check --repository nowhere", 2, "nowhere"),
+        ("serve --check --repository README.md", 2, "README"),
+        ("serve --config nowhere.toml", 2, "nowhere.toml"),
+        ("serve --check --repository models --model-name x", 2, "got a folder of models"),
+        ("", 64, "Usage"),
+        ("sreve", 64, "serve"),
+        ("serve --frobnicate", 64, "--frobnicate"),
+        ("serve --http notanaddr", 64, "expected an address with a port"),
+        ("serve --admin localhost", 64, "expected an address with a port"),
+        ("healthcheck --address 8002", 64, "expected an address with a port"),
+        ("bench models/digits --batch 0", 64, "--batch"),
+        ("bench models/digits --batch 1,0", 64, "--batch"),
+        ("bench models/digits --engine steam", 64, "steam"),
+        ("completions tcsh", 64, "tcsh"),
+    ] {
+        let output = run(line, &[]);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{line}: {errors}");
+        assert!(errors.contains(says), "{line}: {errors}");
+        assert_eq!(errors.is_empty(), code == 0, "{line}: {errors}");
+    }
+}
+
+#[test]
+fn the_environment_is_checked_as_the_file_is() {
+    for (name, value) in [("KINGLET__LIMITS__RANK", "8"), ("KINGLET__HTTP__LISTEN", "notanaddr")] {
+        let output = run("serve --check --repository models", &[(name, value)]);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{errors}");
+        assert!(errors.contains(name), "{errors}");
+    }
+}
+
+#[test]
+fn a_check_loads_every_model() {
+    let said = text(&run("serve --check --repository models", &[]));
+    assert!(said.starts_with("configuration and repository are valid\n"), "{said}");
+    for model in ["digits", "vowels", "wine"] {
+        assert!(said.lines().any(|line| line.contains(model) && line.contains("READY")), "{said}");
+    }
+    assert!(!said.contains("no model is served"), "{said}");
+}
+
+#[test]
+fn one_model_takes_the_name_it_is_given() {
+    let said = text(&run("serve --check --repository models/digits --model-name numbers", &[]));
+    assert!(said.contains("numbers") && !said.contains("digits "), "{said}");
+}
+
+#[test]
+fn inspect_says_what_a_model_is() {
+    let said = text(&run("inspect models/digits", &[]));
+    for word in ["inputs", "outputs", "FP32", "batching", "engine", "parameters", "MACs/row", "operators"] {
+        assert!(said.contains(word), "{word}: {said}");
+    }
+}
+
+#[test]
+fn bench_prints_an_object_for_every_configuration() {
+    let said = text(&run("bench models/wine --json --batch 1,3 --threads 1 --time 20", &[]));
+    let lines: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.iter().map(|line| line["batch"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 3]);
+    for line in &lines {
+        assert_eq!(line["threads"], 1);
+        assert!(line["engine"].as_str().is_some_and(|engine| !engine.is_empty()), "{line}");
+        let [median, min, cpu, throughput] =
+            ["median_ms", "min_ms", "cpu_ms", "throughput"].map(|key| line[key].as_f64().unwrap());
+        assert!(0.0 < min && min <= median && cpu >= 0.0, "{line}");
+        let rows = line["batch"].as_f64().unwrap();
+        assert!((throughput - rows * 1e3 / median).abs() < throughput * 1e-6, "{line}");
+    }
+}
+
+#[test]
+fn completions_know_the_commands() {
+    for shell in ["bash", "zsh", "fish"] {
+        let said = text(&run(&format!("completions {shell}"), &[]));
+        for word in ["serve", "inspect", "healthcheck"] {
+            assert!(said.contains(word), "{shell} {word}");
+        }
+    }
+}
+
+#[test]
+fn a_server_without_models_says_so_last() {
+    let empty = tempfile::tempdir().unwrap();
+    let path = empty.path().to_str().unwrap();
+    let mut server = Server::start(path);
+    let said = server.said_until("no model is served");
+    let last = said.lines().last().unwrap();
+    let wanted =
+        format!("no model is served: expected <model>/<version>/model.onnx or .onnx files in {path}, got none");
+    assert_eq!(last, wanted);
+    assert_eq!(server.terminate(), Some(0));
+}
+
+#[test]
+fn healthcheck_asks_where_the_environment_says() {
+    let mut server = Server::start("models/wine");
+    let said = server.said_until("metrics, admin");
+    let admin = said.lines().last().unwrap().rsplit_once("http://").unwrap().1.to_owned();
+    let asked = |line: &str| run(line, &[("KINGLET__ADMIN__LISTEN", &admin)]).status.code();
+    assert_eq!(asked("healthcheck"), Some(0), "{admin}");
+    assert_eq!(asked("healthcheck --live"), Some(0), "{admin}");
+    assert_eq!(asked("healthcheck --address 127.0.0.1:1 --timeout 500"), Some(1), "a flag wins");
+    assert_eq!(server.terminate(), Some(0));
+    assert_eq!(asked("healthcheck --timeout 500"), Some(1), "the server has ended");
+}
+
+/// `kinglet serve` on ports that the system chooses.
+struct Server {
+    process: Child,
+    said: BufReader<std::process::ChildStdout>,
+}
+
+impl Server {
+    fn start(repository: &str) -> Self {
+        let line = format!("serve --repository {repository} --http localhost:0 --grpc localhost:0 --admin 127.0.0.1:0");
+        let mut process = command(&line).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let said = BufReader::new(process.stdout.take().unwrap());
+        Self { process, said }
+    }
+
+    /// What stands on standard output up to the first line with a word.
+    fn said_until(&mut self, word: &str) -> String {
+        let mut said = String::new();
+        while !said.lines().last().is_some_and(|line| line.contains(word)) {
+            let length = self.said.read_line(&mut said).unwrap();
+            assert!(length > 0, "expected {word:?}, the server ended with:\n{said}");
+        }
+        said
+    }
+
+    fn terminate(&mut self) -> Option<i32> {
+        kill_process(Pid::from_child(&self.process), Signal::TERM).unwrap();
+        self.process.wait().unwrap().code()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Only where a test failed before it ended the server.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn run(line: &str, variables: &[(&str, &str)]) -> Output {
+    command(line).envs(variables.iter().copied()).output().unwrap()
+}
+
+fn command(line: &str) -> Command {
+    let mut command = Command::new(Path::new(env!("CARGO_BIN_EXE_kinglet")));
+    command.args(line.split_whitespace()).env_clear().stdin(Stdio::null());
+    command
+}
+
+/// Standard output of a command that succeeded.
+fn text(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
