@@ -11,10 +11,10 @@ use crate::infer::{InferRequest, Schedule, VersionId};
 use crate::metering::Statistics;
 use crate::pipeline::InferError;
 use crate::repository::ModelSettings;
-use crate::repository::variant::Attachment;
+use crate::repository::variant::{Attachment, Presence};
 use crate::telemetry::Metrics;
 use crate::tensor::{NamedTensor, Shape};
-use crate::units::{ByteSize, Span};
+use crate::units::ByteSize;
 
 /// Has a signature and is never run.
 #[derive(Debug)]
@@ -66,6 +66,7 @@ fn variant(merging: Merging, rows_alone_max: Option<usize>) -> Arc<Variant> {
         metrics: Metrics::new().model("m", "1"),
         statistics: Arc::new(Statistics::default()),
         attachment: Attachment::default(),
+        presence: Presence::default(),
     })
 }
 
@@ -88,11 +89,8 @@ fn ids(rows: usize) -> NamedTensor {
 }
 
 fn bind(variant: &Arc<Variant>, inputs: Vec<NamedTensor>, outputs: &[&str]) -> Result<Routed, RouteError> {
-    let config = AdmissionConfig {
-        requests_max: 1,
-        bytes_max: ByteSize(1 << 20),
-        retry_after: Span(std::time::Duration::from_secs(1)),
-    };
+    let config =
+        AdmissionConfig { requests_max: 1, bytes_max: ByteSize(1 << 20), ..crate::config::Config::default().admission };
     let request = InferRequest {
         model: "m".parse().unwrap(),
         version: None,
@@ -163,11 +161,8 @@ fn requests_that_are_never_merged_have_the_bound_that_is_written_down() {
 
 #[test]
 fn a_model_that_is_not_there_is_not_found() {
-    let config = AdmissionConfig {
-        requests_max: 1,
-        bytes_max: ByteSize(1),
-        retry_after: Span(std::time::Duration::from_secs(1)),
-    };
+    let config =
+        AdmissionConfig { requests_max: 1, bytes_max: ByteSize(1), ..crate::config::Config::default().admission };
     let request = InferRequest {
         model: "nope".parse().unwrap(),
         version: None,

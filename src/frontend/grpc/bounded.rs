@@ -211,7 +211,6 @@ const YIELD_BYTES: usize = 32 << 10;
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
 
     use http_body_util::Full;
     use proptest::prelude::*;
@@ -223,6 +222,7 @@ mod tests {
     use crate::config::Config;
     use crate::frontend::grpc::convert::tests::{limits, request};
     use crate::frontend::grpc::incoming::Arriving;
+    use crate::frontend::pace::Pace;
     use crate::proto::inference::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
     use crate::proto::inference::{InferParameter, InferTensorContents, ModelInferResponse};
     use crate::units::ByteSize;
@@ -315,7 +315,7 @@ mod tests {
         let message = message.encode_to_vec();
         let length = u32::try_from(message.len()).unwrap().to_be_bytes();
         let body = Full::<Bytes>::from([&[0], &length[..], &message].concat());
-        let body = Arriving::new(Body::new(body), Arc::clone(&incoming), Duration::MAX);
+        let body = Arriving::new(Body::new(body), Arc::clone(&incoming), Pace::new(&limits.load()));
         let decoder = Bounded::<ModelInferResponse>::new(&limits, incoming).decoder();
         let mut messages = Streaming::new_request(decoder, body, None, Some(message.len()));
         let began = Instant::now();

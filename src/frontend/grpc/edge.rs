@@ -148,12 +148,13 @@ impl Service<Request<Body>> for Edge {
 }
 
 impl Shortcut for Edge {
-    fn take(&self, request: Request<axum::body::Body>) -> Result<Direct, Request<axum::body::Body>> {
-        if request.uri().path() != INFER || !strangers::is_grpc(request.headers()) {
-            return Err(request);
-        }
+    fn knows(&self, request: &Request<axum::body::Body>) -> bool {
+        request.uri().path() == INFER && strangers::is_grpc(request.headers())
+    }
+
+    fn answer(&self, request: Request<axum::body::Body>) -> Direct {
         let answer = self.infer(request.map(Body::new));
-        Ok(Box::pin(async move { answer.await.map(axum::body::Body::new) }))
+        Box::pin(async move { answer.await.map(axum::body::Body::new) })
     }
 }
 
@@ -210,8 +211,6 @@ const OUT_OF_RANGE: &str = "11";
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
-    use crate::units::ByteSize;
 
     fn check(headers: &[(&'static str, &'static str)], accepted: Option<&str>) {
         let mut map = HeaderMap::new();

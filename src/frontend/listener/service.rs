@@ -42,9 +42,10 @@ struct Answers {
 /// Knows its requests at a glance and answers them as the router would: finding a route and running its extractors
 /// costs a small request more than all the rest of its decoding.
 pub trait Shortcut: Debug + Send + Sync {
-    /// # Errors
-    /// Gives back a request that is for the router.
-    fn take(&self, request: Request<Body>) -> Result<Direct, Request<Body>>;
+    fn knows(&self, request: &Request<Body>) -> bool;
+
+    /// To be called with requests that it knows.
+    fn answer(&self, request: Request<Body>) -> Direct;
 }
 
 pub type Direct = BoxFuture<'static, Response<Body>>;
@@ -101,11 +102,8 @@ impl Routes {
         };
         let request = request.map(Body::new);
         match &answers.shortcut {
-            None => Reply::Routed(answers.router.clone().call(request)),
-            Some(shortcut) => match shortcut.take(request) {
-                Ok(direct) => Reply::Direct(direct),
-                Err(request) => Reply::Routed(answers.router.clone().call(request)),
-            },
+            Some(shortcut) if shortcut.knows(&request) => Reply::Direct(shortcut.answer(request)),
+            _ => Reply::Routed(answers.router.clone().call(request)),
         }
     }
 }

@@ -34,16 +34,17 @@ pub(super) async fn version(
 pub(super) struct Inference(pub Frontend);
 
 impl Shortcut for Inference {
-    fn take(&self, request: Request) -> Result<Direct, Request> {
-        if request.method() != Method::POST || plain_path(request.uri().path()).is_none() {
-            return Err(request);
-        }
+    fn knows(&self, request: &Request) -> bool {
+        request.method() == Method::POST && plain_path(request.uri().path()).is_some()
+    }
+
+    fn answer(&self, request: Request) -> Direct {
         let frontend = self.0.clone();
-        Ok(Box::pin(async move {
+        Box::pin(async move {
             let (parts, body) = request.into_parts();
-            let (model, version) = plain_path(parts.uri.path()).expect("looked at when the request was taken");
+            let (model, version) = plain_path(parts.uri.path()).expect("only requests that are known come here");
             respond_to(&frontend, model, version, &parts.headers, body).await
-        }))
+        })
     }
 }
 
