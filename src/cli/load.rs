@@ -35,8 +35,10 @@ pub(super) fn on_core<T: Send + 'static>(pool: &Pool, job: impl FnOnce(&Cores) -
     let core = pool.try_acquire().context("the pool has no free core")?;
     let (send, receive) = std::sync::mpsc::sync_channel(1);
     pool.spawn(core, pool.size(), move |cores| {
-        // The receiver waits below.
-        let _ = send.send(job(&cores));
+        let result = job(&cores);
+        // Whoever waits below may want the core for the next job at once.
+        drop(cores);
+        let _ = send.send(result);
     });
     receive.recv().context("the run ended in a panic")
 }
