@@ -144,6 +144,9 @@ impl Count<'_> {
     }
 
     fn failed(&self, code: ErrorCode) {
+        if code == ErrorCode::Overloaded {
+            self.metrics.refusal_duration.observe(self.received_at.elapsed().as_secs_f64());
+        }
         match &self.variant {
             None => self.metrics.count_unrouted(code),
             Some(variant) => {

@@ -76,12 +76,6 @@ class Kinglet:
         status = Path(f"/proc/{self.session.process.pid}/status").read_text()
         return {name: int(re.search(rf"{field}:\s+(\d+) kB", status)[1]) / 1024 for name, field in (("rss", "VmRSS"), ("own", "RssAnon"))}
 
-    def failures(self, model: str) -> tuple[int, int]:
-        """Requests the model refused or failed, and the nanoseconds they were inside the server, together."""
-        stats = json.loads(self.must("GET", f"/v2/models/{model}/stats"))
-        fail = stats["model_stats"][0]["inference_stats"]["fail"]
-        return int(fail["count"]), int(fail["ns"])
-
     def metric(self, name: str, **labels: str) -> float:
         """Sum of the samples of that name which carry the labels."""
         total = 0.0

@@ -89,6 +89,12 @@ pub const ADMISSION_REFUSED: Metric = counter(
     &["reason"],
     "Requests refused at the door: requests (too many in flight), bytes (too many bytes in flight), receiving (too many bytes arriving).",
 );
+pub const REFUSAL_DURATION: Metric = histogram(
+    "kinglet_refusal_duration_seconds",
+    &[],
+    "Time from the end of a request's body to its refusal for overload, at the door or by a full queue.",
+    SECONDS,
+);
 pub const CONNECTIONS: Metric = gauge("kinglet_connections", &["listener"], "Open connections: http, grpc, admin.");
 pub const CONNECTIONS_REFUSED: Metric = counter(
     "kinglet_connections_refused_total",
@@ -127,6 +133,7 @@ pub const ALL: &[&Metric] = &[
     &IN_FLIGHT_BYTES,
     &RECEIVING_BYTES,
     &ADMISSION_REFUSED,
+    &REFUSAL_DURATION,
     &CONNECTIONS,
     &CONNECTIONS_REFUSED,
     &CORES,

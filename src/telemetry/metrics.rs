@@ -32,6 +32,7 @@ pub struct Metrics {
     plan_builds: IntCounterVec,
     plan_build_seconds: CounterVec,
     admission_refused: IntCounterVec,
+    pub refusal_duration: Histogram,
     connections: IntGaugeVec,
     connections_refused: IntCounterVec,
     pub in_flight_requests: IntGauge,
@@ -115,6 +116,7 @@ impl Metrics {
             plan_builds: register(&registry, &catalogue::PLAN_BUILDS, IntCounterVec::new),
             plan_build_seconds: register(&registry, &catalogue::PLAN_BUILD_SECONDS, CounterVec::new),
             admission_refused: register(&registry, &catalogue::ADMISSION_REFUSED, IntCounterVec::new),
+            refusal_duration: register_histogram(&registry, &catalogue::REFUSAL_DURATION).with_label_values(NO_LABELS),
             connections: register(&registry, &catalogue::CONNECTIONS, IntGaugeVec::new),
             connections_refused: register(&registry, &catalogue::CONNECTIONS_REFUSED, IntCounterVec::new),
             in_flight_requests: register(&registry, &catalogue::IN_FLIGHT_REQUESTS, |opts, _| {
@@ -351,6 +353,7 @@ fn register_histogram(registry: &Registry, metric: &Metric) -> HistogramVec {
 /// Value of the `model` label where a request named no loaded model.
 const UNKNOWN: &str = "_unknown";
 const OK: &str = "ok";
+const NO_LABELS: &[&str] = &[];
 
 #[cfg(test)]
 mod tests {
