@@ -115,9 +115,10 @@ impl Config {
 
 impl RuntimeConfig {
     /// Threads to start on a machine of `cores`. Every thread more is one that an arriving message may have to wake;
-    /// what takes long, models and large messages, runs on the compute pool.
+    /// what takes long, models and large messages, runs on the compute pool. One thread alone costs the least a request,
+    /// but is full before two cores are.
     pub fn io_threads(&self, cores: usize) -> usize {
-        if self.io_threads > 0 { self.io_threads } else { (cores / 2).max(1) }
+        if self.io_threads > 0 { self.io_threads } else { (cores / 2).max(2).min(cores.max(1)) }
     }
 }
 
@@ -142,6 +143,13 @@ mod tests {
         let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), Some((*value).to_owned())));
         Config::from_layers(Some(("config.toml".to_owned(), file)), variables.collect(), flags)
             .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn threads_that_are_not_counted_follow_the_cores() {
+        let threads = |io_threads, cores| RuntimeConfig { io_threads }.io_threads(cores);
+        assert_eq!([1, 2, 3, 4, 16].map(|cores| threads(0, cores)), [1, 2, 2, 2, 8]);
+        assert_eq!(threads(5, 2), 5);
     }
 
     #[test]
