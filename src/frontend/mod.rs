@@ -24,6 +24,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 pub use config::{INFLATE_FREE, LimitsConfig, ListenConfig};
 pub use health::Health;
+use http::{HeaderMap, header};
 pub use refusal::Refusal;
 
 use crate::engine::Pool;
@@ -87,6 +88,11 @@ impl Deref for Frontend {
     fn deref(&self) -> &Parts {
         &self.0
     }
+}
+
+/// Whether a request is a gRPC call, by its content type.
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// The name and extensions that server metadata tells. Only what works stands here.

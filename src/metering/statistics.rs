@@ -1,7 +1,7 @@
 //! Cumulative counts and times of one version, as the statistics extension reports them.
 //!
-//! `inference_count` counts rows, `execution_count` runs of the model on at least one; their quotient is the mean batch. Times are
-//! summed per request, so that `ns / count` of any two samples' difference is a mean.
+//! `inference_count` counts rows, `execution_count` runs of the model on at least one; their quotient is the mean batch.
+//! Times are summed per request, so that `ns / count` of any two samples' difference is a mean.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

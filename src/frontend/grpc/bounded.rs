@@ -184,7 +184,7 @@ impl Counter {
 
 /// The numbers of a message's fields, with their content where they have a length. Ends where the message is malformed,
 /// which the decoder finds too.
-struct Fields<'a>(&'a [u8]);
+pub(super) struct Fields<'a>(pub(super) &'a [u8]);
 
 impl<'a> Iterator for Fields<'a> {
     type Item = (u32, &'a [u8]);

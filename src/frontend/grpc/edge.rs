@@ -24,9 +24,9 @@ use super::strangers;
 use super::stream::Answers;
 use crate::admission::Held;
 use crate::error::ErrorCode;
-use crate::frontend::LimitsConfig;
 use crate::frontend::listener::{Direct, Shortcut};
 use crate::frontend::pace::Pace;
+use crate::frontend::{LimitsConfig, is_grpc};
 use crate::proto::inference::grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer};
 use crate::proto::inference::{ModelInferResponse, RepositoryModelLoadRequest, RepositoryModelLoadResponse};
 
@@ -53,7 +53,6 @@ impl Edge {
 async fn infer(calls: Arc<Calls>, incoming: Arc<Incoming>, request: Request<Body>) -> Response<Body> {
     let limits = &calls.frontend.limits;
     let mut grpc = with_limits(Bounded::new(limits, Arc::clone(&incoming)), limits);
-    let calls = Arc::clone(&calls);
     let service = service_fn(move |request| {
         // The codec lives until the answer is written; the request needs it no more.
         incoming.handed_over();
@@ -65,7 +64,6 @@ async fn infer(calls: Arc<Calls>, incoming: Arc<Incoming>, request: Request<Body
 async fn stream_infer(calls: Arc<Calls>, incoming: Arc<Incoming>, request: Request<Body>) -> Response<Body> {
     let limits = &calls.frontend.limits;
     let mut grpc = with_limits(Bounded::new(limits, incoming), limits);
-    let calls = Arc::clone(&calls);
     grpc.streaming(service_fn(move |request| open_stream(Arc::clone(&calls), request)), request).await
 }
 
@@ -119,7 +117,7 @@ impl Service<Request<Body>> for Edge {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        if !strangers::is_grpc(request.headers()) {
+        if !is_grpc(request.headers()) {
             return Box::pin(async { Ok(strangers::refusal().map(Body::new)) });
         }
         match request.uri().path() {
@@ -149,7 +147,7 @@ impl Service<Request<Body>> for Edge {
 
 impl Shortcut for Edge {
     fn knows(&self, request: &Request<axum::body::Body>) -> bool {
-        request.uri().path() == INFER && strangers::is_grpc(request.headers())
+        request.uri().path() == INFER && is_grpc(request.headers())
     }
 
     fn answer(&self, request: Request<axum::body::Body>) -> Direct {

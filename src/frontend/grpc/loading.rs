@@ -7,11 +7,11 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use bytes::Buf;
 use prost::Message;
-use prost::encoding::{DecodeContext, decode_key, skip_field};
 use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder};
 use tonic_prost::ProstEncoder;
 
+use super::bounded::Fields;
 use crate::frontend::{LimitsConfig, Refusal};
 use crate::proto::inference::{RepositoryModelLoadRequest, RepositoryModelLoadResponse};
 
@@ -58,17 +58,8 @@ impl Decoder for Loading {
     }
 }
 
-/// Counts until the message is malformed, which the decoder finds too.
-fn parameters(mut message: &[u8]) -> usize {
-    let mut count = 0;
-    while message.has_remaining() {
-        let Ok((number, kind)) = decode_key(&mut message) else { break };
-        if skip_field(kind, number, &mut message, DecodeContext::default()).is_err() {
-            break;
-        }
-        count += usize::from(number == PARAMETERS);
-    }
-    count
+fn parameters(message: &[u8]) -> usize {
+    Fields(message).filter(|(number, _)| *number == PARAMETERS).count()
 }
 
 /// The number of the field.

@@ -2,10 +2,10 @@
 
 use axum::extract::Request;
 use axum::response::Response;
-use http::{HeaderMap, StatusCode, header};
+use http::StatusCode;
 use tonic::Status;
 
-use crate::frontend::rest;
+use crate::frontend::{is_grpc, rest};
 
 pub(super) async fn unknown_call(request: Request) -> Response {
     if !is_grpc(request.headers()) {
@@ -19,16 +19,13 @@ pub(super) fn refusal() -> Response {
     rest::error(StatusCode::UNSUPPORTED_MEDIA_TYPE, REST_ON_GRPC)
 }
 
-pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
-}
-
 const REST_ON_GRPC: &str = "this port expects gRPC (content-type application/grpc), REST and HTTP probes are served on \
     the port of http.listen (8000 by default)";
 
 #[cfg(test)]
 mod tests {
     use axum::body::Body;
+    use http::header;
 
     use super::*;
 

@@ -14,13 +14,14 @@ use axum::body::Body;
 use axum::routing::future::RouteFuture;
 use bytes::{Buf, Bytes};
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use super::activity::{Activity, Leaving, Open};
+use crate::frontend::is_grpc;
 
 /// Who answers the requests of a listener.
 #[derive(Clone, Debug)]
@@ -112,10 +113,6 @@ impl From<Router> for Routes {
     fn from(router: Router) -> Self {
         Self::until(CancellationToken::new(), router)
     }
-}
-
-fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
 impl hyper::service::Service<Request<Incoming>> for Requests {

@@ -29,6 +29,16 @@ pub(super) struct Wishes {
     pub report: bool,
 }
 
+impl Wishes {
+    fn of(&self, output: &str) -> Option<&OutputWish> {
+        self.outputs.iter().find(|wish| wish.name == output)
+    }
+
+    fn is_binary(&self, output: &str) -> bool {
+        self.of(output).and_then(|wish| wish.binary).unwrap_or(self.binary_default)
+    }
+}
+
 /// # Errors
 /// When an output cannot be written the way it was asked for.
 pub(super) fn answer(answer: &Answer, wishes: &Wishes) -> Result<Encoded, Refusal> {
@@ -45,14 +55,10 @@ pub(super) fn answer(answer: &Answer, wishes: &Wishes) -> Result<Encoded, Refusa
 
 /// Bytes of text to print, or of anything to compress: what makes encoding slow.
 pub(super) fn bytes_to_code(answer: &Answer, wishes: &Wishes, coding: Option<Coding>) -> usize {
-    let bytes = |named: &NamedTensor| {
-        let wish = wishes.outputs.iter().find(|wish| wish.name == named.name);
-        let binary = wish.and_then(|wish| wish.binary).unwrap_or(wishes.binary_default);
-        match (binary, coding) {
-            (true, None) => 0,
-            (true, Some(_)) => named.tensor.bytes().len(),
-            (false, _) => named.tensor.element_count() * NUMBER_LENGTH,
-        }
+    let bytes = |named: &NamedTensor| match (wishes.is_binary(&named.name), coding) {
+        (true, None) => 0,
+        (true, Some(_)) => named.tensor.bytes().len(),
+        (false, _) => named.tensor.element_count() * NUMBER_LENGTH,
     };
     answer.response.outputs.iter().map(bytes).sum()
 }
@@ -81,8 +87,7 @@ struct Output {
 
 impl Output {
     fn prepare(named: &NamedTensor, answer: &Answer, wishes: &Wishes) -> Result<Self, Refusal> {
-        let wish = wishes.outputs.iter().find(|wish| wish.name == named.name);
-        let tensor = match wish.and_then(|wish| wish.classes) {
+        let tensor = match wishes.of(&named.name).and_then(|wish| wish.classes) {
             None => named.tensor.clone(),
             Some(classes) => {
                 let labels = answer.variant.settings.labels.get(&named.name).map_or(&[][..], |labels| &labels.names);
@@ -90,7 +95,7 @@ impl Output {
                 classification::classify(&named.tensor, classes, batched, labels)?
             }
         };
-        let binary = wish.and_then(|wish| wish.binary).unwrap_or(wishes.binary_default);
+        let binary = wishes.is_binary(&named.name);
         if !binary {
             refuse_what_json_cannot_hold(&named.name, &tensor)?;
         }

@@ -1,7 +1,8 @@
 //! The REST form of the Open Inference Protocol v2 with Triton's extensions.
 //!
 //! `infer` is the hot path: `body` and `decode` before the pipeline, `encode` after it. `models` tells about models,
-//! `control` changes what is loaded and logged, `control_body` reads what it is told. Every body, also of an error, is JSON with an `error` string.
+//! `control` changes what is loaded and logged, `control_body` reads what it is told. Every body, also of an error, is
+//! JSON with an `error` string.
 
 mod body;
 mod control;

@@ -5,11 +5,11 @@ use axum::extract::Request;
 use axum::handler::Handler;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{self, MethodRouter};
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 
-use crate::frontend::Refusal;
 use crate::frontend::refusal::shortened;
+use crate::frontend::{Refusal, is_grpc};
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
@@ -80,10 +80,6 @@ fn not_allowed(request: &Request, expected: &str) -> Response {
     }
     let message = format!("expected {expected} for {}, got {}", request.uri().path(), request.method());
     error(StatusCode::METHOD_NOT_ALLOWED, &message)
-}
-
-fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
 pub(super) async fn empty() -> StatusCode {
