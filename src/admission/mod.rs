@@ -74,17 +74,16 @@ impl Admission {
     pub fn admit(&self, request: InferRequest) -> Result<Admitted, Overloaded> {
         let config = self.config.load();
         let bytes: u64 = request.inputs.iter().map(|input| input.tensor.bytes().len() as u64).sum();
-        let permit = Permit::take(&self.in_flight, bytes);
+        let (permit, requests, held) = Permit::take(&self.in_flight, bytes);
         let refuse = |what, limit| {
             self.in_flight.metrics.count_refused(what);
             Err(Overloaded { what, limit, retry_after: config.retry_after.0 })
         };
         let requests_max = config.requests_max as u64;
-        // The counters already hold this request, so that two at the limit cannot both pass.
-        if self.in_flight.requests.load(Ordering::Acquire) > requests_max {
+        if requests > requests_max {
             return refuse("requests", requests_max);
         }
-        if self.in_flight.bytes.load(Ordering::Acquire) > config.bytes_max.0 {
+        if held > config.bytes_max.0 {
             return refuse("bytes", config.bytes_max.0);
         }
         Ok(Admitted { request, _permit: permit })
@@ -107,12 +106,14 @@ impl Admission {
 }
 
 impl Permit {
-    fn take(in_flight: &Arc<InFlight>, bytes: u64) -> Self {
-        in_flight.requests.fetch_add(1, Ordering::AcqRel);
-        in_flight.bytes.fetch_add(bytes, Ordering::AcqRel);
+    /// The permit, with the requests and bytes in flight now, its own included: of two that come for the last place, the
+    /// first has it.
+    fn take(in_flight: &Arc<InFlight>, bytes: u64) -> (Self, u64, u64) {
+        let requests = in_flight.requests.fetch_add(1, Ordering::AcqRel) + 1;
+        let held = in_flight.bytes.fetch_add(bytes, Ordering::AcqRel) + bytes;
         in_flight.metrics.in_flight_requests.inc();
         in_flight.metrics.in_flight_bytes.add(signed(bytes));
-        Self { in_flight: Arc::clone(in_flight), bytes }
+        (Self { in_flight: Arc::clone(in_flight), bytes }, requests, held)
     }
 }
 

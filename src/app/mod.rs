@@ -103,7 +103,7 @@ async fn build(config: &Config, logs: Logs) -> Result<Frontend> {
     let pipeline = Pipeline::new(
         Admission::new(config.admission.clone(), Arc::clone(&metrics)),
         Router::new(repository.published()),
-        Batcher::new(pool.clone()),
+        Batcher::new(pool.clone(), config.engine.inline_time_max.0),
         Arc::clone(&metrics),
     );
     Ok(Frontend::new(Parts {

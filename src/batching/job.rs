@@ -29,11 +29,13 @@ pub(super) struct Job {
 /// Tells the worker that a batch has ended, in whatever way, and brings it the answers.
 ///
 /// The worker passes them on: one wake-up crosses from the compute thread to the runtime, not one per request.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Done {
     pub rows: usize,
     /// `None` where nothing ran or the run failed, so that nothing was learned.
     pub elapsed: Option<Duration>,
+    /// What the run took of the thread it ran on: unlike `elapsed`, nobody else's doing.
+    pub cpu: Duration,
     pub answers: Vec<(Reply, Result<Executed, BatchError>)>,
     worker: Option<mpsc::Sender<Self>>,
 }
@@ -47,13 +49,12 @@ impl Job {
         let (expired, live): (Vec<_>, Vec<_>) =
             self.entries.drain(..).partition(|entry| entry.reply.is_closed() || entry.is_expired(now));
         expired.into_iter().for_each(Entry::give_up);
-        if live.is_empty() {
-            return;
+        if !live.is_empty() {
+            self.execute(live, cores);
         }
-        self.execute(live, cores);
     }
 
-    fn execute(mut self, mut entries: Vec<Entry>, cores: Cores) {
+    fn execute(&mut self, mut entries: Vec<Entry>, cores: Cores) {
         let inputs: Vec<Vec<Tensor>> =
             entries.iter_mut().map(|entry| std::mem::take(&mut entry.routed.inputs)).collect();
         let rows: Vec<usize> = entries.iter().map(|entry| entry.routed.rows).collect();
@@ -63,7 +64,8 @@ impl Job {
         let started = Instant::now();
         let cpu_before = thread_cpu_time();
         let outcome = self.plan.run(&batch, &cores).and_then(|executed| self.verified(executed, &batch.rows));
-        let cpu = thread_cpu_time().saturating_sub(cpu_before) + cores.helper_cpu();
+        self.done.cpu = thread_cpu_time().saturating_sub(cpu_before);
+        let cpu = self.done.cpu + cores.helper_cpu();
         drop(cores);
         self.metrics.cpu.inc_by(cpu.as_secs_f64());
         match outcome {
@@ -90,7 +92,7 @@ impl Job {
     }
 
     fn hand_out(
-        mut self,
+        &mut self,
         entries: Vec<Entry>,
         executed: engine::Executed,
         rows_total: usize,
@@ -99,6 +101,9 @@ impl Job {
     ) {
         self.metrics.count_batch(self.reason, rows_total);
         let now = Instant::now();
+        // Whoever has gone while the batch ran is counted where that was noticed.
+        let (entries, shares): (Vec<_>, Vec<_>) =
+            entries.into_iter().zip(executed.shares).filter(|(entry, _)| !entry.reply.is_closed()).unzip();
         let times: Vec<RequestTimes> = entries
             .iter()
             .map(|entry| RequestTimes {
@@ -117,7 +122,7 @@ impl Job {
             };
             (entry.reply, Ok(Executed { routed: entry.routed, share, usage }))
         };
-        self.done.answers = entries.into_iter().zip(executed.shares).zip(times).map(answer).collect();
+        self.done.answers = entries.into_iter().zip(shares).zip(times).map(answer).collect();
     }
 }
 
@@ -130,7 +135,7 @@ fn share_of(cpu: Duration, rows: usize, total: usize) -> Duration {
 
 impl Done {
     pub(super) fn new(worker: mpsc::Sender<Self>) -> Self {
-        Self { rows: 0, elapsed: None, answers: Vec::new(), worker: Some(worker) }
+        Self { rows: 0, elapsed: None, cpu: Duration::ZERO, answers: Vec::new(), worker: Some(worker) }
     }
 }
 
@@ -138,8 +143,7 @@ impl Drop for Done {
     fn drop(&mut self) {
         if let Some(worker) = self.worker.take() {
             // There is one slot per batch in flight; a worker that has ended needs no word.
-            let answers = std::mem::take(&mut self.answers);
-            let _ = worker.try_send(Self { rows: self.rows, elapsed: self.elapsed, answers, worker: None });
+            let _ = worker.try_send(std::mem::take(self));
         }
     }
 }

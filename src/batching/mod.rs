@@ -1,10 +1,11 @@
 //! Room 4: many requests in, one batch out, each answer back to who asked.
 //!
 //! Every variant has a lane: a bounded queue and one task that owns it (`worker`), cuts batches by a pure rule (`rule`)
-//! over measured costs (`costs`) and hands them to the compute pool (`job`). The lane hangs on the variant and ends
-//! with it.
+//! over measured costs (`costs`) and hands them to the compute pool (`job`), but for those that are over before a thread
+//! of the pool would begin (`here`). The lane hangs on the variant and ends with it.
 
 mod costs;
+mod here;
 mod job;
 mod queue;
 mod rule;
@@ -30,6 +31,8 @@ use crate::telemetry::ModelMetrics;
 #[derive(Clone, Debug)]
 pub struct Batcher {
     pool: Pool,
+    /// A batch that takes no longer runs on the thread that formed it.
+    inline_time_max: Duration,
 }
 
 /// A request with its answer.
@@ -84,8 +87,8 @@ struct Waiter<'a> {
 }
 
 impl Batcher {
-    pub fn new(pool: Pool) -> Self {
-        Self { pool }
+    pub fn new(pool: Pool, inline_time_max: Duration) -> Self {
+        Self { pool, inline_time_max }
     }
 
     /// Queues a request, waits for its batch and returns its share of the answer.
@@ -94,7 +97,7 @@ impl Batcher {
     /// When the queue is full, the deadline passes first, or the run fails.
     pub async fn submit(&self, routed: Routed) -> Result<Executed, BatchError> {
         let variant = Arc::clone(&routed.variant);
-        let lane = variant.attachment.get_or_attach(|| Lane::open(&variant, self.pool.clone()));
+        let lane = variant.attachment.get_or_attach(|| Lane::open(&variant, self));
         let deadline = routed.admitted.request.schedule.deadline;
         let arrived = Instant::now();
         let answer = lane.enqueue(routed, arrived)?;
@@ -112,7 +115,7 @@ impl Batcher {
 }
 
 impl Lane {
-    fn open(variant: &Variant, pool: Pool) -> Self {
+    fn open(variant: &Variant, house: &Batcher) -> Self {
         let settings = variant.settings.batching.clone();
         let level_count = usize::try_from(settings.priority_levels).unwrap_or(LEVELS_MAX).min(LEVELS_MAX);
         let empty = || Occupancy {
@@ -126,7 +129,7 @@ impl Lane {
             .fold(0usize, usize::saturating_add);
         let (entries, receiver) = mpsc::channel(capacity.clamp(1, CHANNEL_MAX));
         let abandoned = Arc::new(Notify::new());
-        worker::start(variant, pool, receiver, Arc::clone(&abandoned));
+        worker::start(variant, house, receiver, Arc::clone(&abandoned));
         Self { entries, settings, levels, abandoned }
     }
 
@@ -166,12 +169,11 @@ impl Lane {
 
     fn place(&self, level: u64, bytes: u64, policy: &QueuePolicy) -> Result<Place, BatchError> {
         let index = usize::try_from(level).unwrap_or(0).min(self.levels.len() - 1);
-        let place = Place::take(&self.levels[index], bytes);
-        // The counters already hold this request, so that two at the limit cannot both pass.
-        if place.level.requests.load(Ordering::Acquire) > policy.requests_max {
+        let (place, requests, held) = Place::take(&self.levels[index], bytes);
+        if requests > policy.requests_max {
             return Err(BatchError::QueueFull { what: "requests", limit: policy.requests_max as u64 });
         }
-        if place.level.bytes.load(Ordering::Acquire) > policy.bytes_max {
+        if held > policy.bytes_max {
             return Err(BatchError::QueueFull { what: "bytes", limit: policy.bytes_max });
         }
         Ok(place)
@@ -179,12 +181,14 @@ impl Lane {
 }
 
 impl Place {
-    fn take(level: &Arc<Occupancy>, bytes: u64) -> Self {
-        level.requests.fetch_add(1, Ordering::AcqRel);
-        level.bytes.fetch_add(bytes, Ordering::AcqRel);
+    /// The place, with the requests and bytes that the level holds now, itself included: of two that come for the last
+    /// place, the first has it.
+    fn take(level: &Arc<Occupancy>, bytes: u64) -> (Self, usize, u64) {
+        let requests = level.requests.fetch_add(1, Ordering::AcqRel) + 1;
+        let held = level.bytes.fetch_add(bytes, Ordering::AcqRel) + bytes;
         level.metrics.queue_requests.inc();
         level.metrics.queue_bytes.add(i64::try_from(bytes).unwrap_or(i64::MAX));
-        Self { level: Arc::clone(level), bytes }
+        (Self { level: Arc::clone(level), bytes }, requests, held)
     }
 }
 

@@ -29,8 +29,10 @@ pub(super) struct Entry {
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     levels: BTreeMap<u64, Level>,
-    /// Entries with a deadline or timeout; zero spares the search for the next one.
-    timed: usize,
+    /// Whether nobody may pass an entry of the same level, even one that fits the batch better.
+    ordered: bool,
+    /// No entry expires or is delayed before this. May be too early after entries have left, never too late.
+    next_expiry: Option<Instant>,
     arrivals: Arrivals,
 }
 
@@ -49,10 +51,18 @@ struct Arrivals {
 }
 
 impl Queue {
+    pub(super) fn new(ordered: bool) -> Self {
+        Self { ordered, ..Self::default() }
+    }
+
     pub(super) fn push(&mut self, entry: Entry) {
         self.arrivals.note(entry.arrived);
-        self.timed += usize::from(entry.is_timed());
+        self.next_expiry = [self.next_expiry, entry.changes_at()].into_iter().flatten().min();
         self.levels.entry(entry.level).or_default().in_time.push_back(entry);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries().next().is_none()
     }
 
     /// What could leave together now, up to `rows_max` rows; `None` when nothing waits.
@@ -60,7 +70,15 @@ impl Queue {
         let head = self.entries().next()?;
         let mut waiting =
             Waiting { rows: 0, is_full: false, oldest: head.arrived, deadline: None, arrival_gap: self.arrivals.gap };
-        for entry in self.entries().filter(|entry| entry.fits_beside(head)) {
+        for entry in self.entries() {
+            if !entry.fits_beside(head) {
+                if self.ordered {
+                    // Waiting would bring nobody in before this one.
+                    waiting.is_full = true;
+                    break;
+                }
+                continue;
+            }
             if waiting.rows > 0 && waiting.rows + entry.routed.rows > rows_max {
                 waiting.is_full = true;
                 break;
@@ -85,6 +103,10 @@ impl Queue {
             while let Some(entry) = line.pop_front() {
                 if !taken.first().is_none_or(|head| entry.fits_beside(head)) {
                     passed_over.push(entry);
+                    if self.ordered {
+                        full = true;
+                        break;
+                    }
                 } else if !taken.is_empty() && rows + entry.routed.rows > rows_max {
                     line.push_front(entry);
                     full = true;
@@ -101,16 +123,15 @@ impl Queue {
                 break;
             }
         }
-        self.timed -= taken.iter().filter(|entry| entry.is_timed()).count();
         for entry in &mut taken {
             entry.place = None;
         }
         taken
     }
 
-    /// Drops abandoned entries, answers expired ones, and moves those whose timeout only delays them.
+    /// Answers expired entries, and moves those whose timeout only delays them.
     pub(super) fn expire(&mut self, now: Instant) {
-        if self.timed == 0 {
+        if self.next_expiry.is_none_or(|next| now < next) {
             return;
         }
         self.remove(|entry| entry.is_expired(now));
@@ -119,12 +140,9 @@ impl Queue {
                 .into_iter()
                 .partition::<VecDeque<_>, _>(|entry| entry.timeout_at.is_some_and(|at| now >= at));
             level.in_time = in_time;
-            for mut entry in late {
-                entry.timeout_at = None;
-                self.timed -= usize::from(!entry.is_timed());
-                level.delayed.push_back(entry);
-            }
+            level.delayed.extend(late.into_iter().map(|entry| Entry { timeout_at: None, ..entry }));
         }
+        self.next_expiry = self.entries().filter_map(Entry::changes_at).min();
     }
 
     /// Drops entries whose caller has gone, so that they hold no place.
@@ -132,29 +150,17 @@ impl Queue {
         self.remove(|entry| entry.reply.is_closed());
     }
 
-    /// The next instant at which `expire` will have something to do.
+    /// The next instant at which `expire` may have something to do.
     pub(super) fn next_expiry(&self) -> Option<Instant> {
-        if self.timed == 0 {
-            return None;
-        }
-        self.entries().flat_map(|entry| [entry.deadline(), entry.timeout_at]).flatten().min()
+        self.next_expiry
     }
 
     fn remove(&mut self, gone: impl Fn(&Entry) -> bool) {
-        let mut timed = 0;
         for line in self.levels.values_mut().flat_map(|level| [&mut level.in_time, &mut level.delayed]) {
-            let mut index = 0;
-            while index < line.len() {
-                if gone(&line[index]) {
-                    let entry = line.remove(index).expect("the index is below the length");
-                    timed += usize::from(entry.is_timed());
-                    entry.give_up();
-                } else {
-                    index += 1;
-                }
-            }
+            let (out, kept) = std::mem::take(line).into_iter().partition::<VecDeque<_>, _>(&gone);
+            *line = kept;
+            out.into_iter().for_each(Entry::give_up);
         }
-        self.timed -= timed;
     }
 
     fn entries(&self) -> impl Iterator<Item = &Entry> {
@@ -189,8 +195,9 @@ impl Entry {
         self.expires_at().is_some_and(|at| now >= at)
     }
 
-    fn is_timed(&self) -> bool {
-        self.deadline().is_some() || self.timeout_at.is_some()
+    /// When time will do something to this entry, if ever.
+    fn changes_at(&self) -> Option<Instant> {
+        [self.deadline(), self.timeout_at].into_iter().flatten().min()
     }
 
     /// Answers an expired request; to an abandoned one nobody listens.

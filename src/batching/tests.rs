@@ -2,6 +2,7 @@
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
+use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -25,6 +26,9 @@ struct Gated {
     merging: Merging,
     go: Mutex<Receiver<()>>,
     runs: Mutex<Vec<Vec<u8>>>,
+    threads: Mutex<Vec<ThreadId>>,
+    /// What it says a row takes, if it says anything.
+    row_time: Option<Duration>,
 }
 
 impl std::fmt::Debug for Gated {
@@ -50,8 +54,13 @@ impl Plan for Gated {
         0
     }
 
+    fn time_of(&self, rows: usize) -> Option<Duration> {
+        Some(self.row_time? * u32::try_from(rows).unwrap())
+    }
+
     fn run(&self, batch: &Batch, _: &Cores) -> Result<engine::Executed, EngineError> {
         self.go.lock().unwrap().recv().unwrap();
+        self.threads.lock().unwrap().push(thread::current().id());
         let input = batch.inputs[0].to_tensor();
         self.runs.lock().unwrap().push(input.bytes().to_vec());
         match input.bytes().first() {
@@ -69,6 +78,9 @@ impl Plan for Gated {
         Ok(())
     }
 }
+
+/// The longest batch that runs where it was formed.
+const INLINE: Duration = Duration::from_micros(50);
 
 /// Inputs whose run goes wrong.
 const PANICS: u8 = 200;
@@ -93,10 +105,20 @@ impl House {
     }
 
     fn of(merging: Merging, change: impl FnOnce(&mut BatchSettings)) -> Self {
+        Self::timed(merging, None, change)
+    }
+
+    fn timed(merging: Merging, row_time: Option<Duration>, change: impl FnOnce(&mut BatchSettings)) -> Self {
         let (gate, go) = sync_channel(100);
         let signature = Signature { inputs: vec![spec("x")], outputs: vec![spec("y")] };
-        let plan =
-            Arc::new(Gated { signature: signature.clone(), merging, go: Mutex::new(go), runs: Mutex::default() });
+        let plan = Arc::new(Gated {
+            signature: signature.clone(),
+            merging,
+            go: Mutex::new(go),
+            runs: Mutex::default(),
+            threads: Mutex::default(),
+            row_time,
+        });
         let mut batching = crate::config::Config::default().batching.settings();
         batching.batch_size_max = 4;
         change(&mut batching);
@@ -119,7 +141,7 @@ impl House {
             retry_after: Span(MS),
         };
         let admission = Admission::new(limits, metrics);
-        Self { batcher: Batcher::new(Pool::start(Some(1))), admission, variant, plan, gate }
+        Self { batcher: Batcher::new(Pool::start(Some(1)), INLINE), admission, variant, plan, gate }
     }
 
     /// Sends a request of these rows, each row `width` bytes of the row's value.
@@ -378,4 +400,62 @@ async fn the_worker_ends_with_its_variant() {
     while plan.upgrade().is_some() {
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test]
+async fn what_is_quick_runs_where_it_was_formed() {
+    for (micros, rows, is_here) in [(20, 1, true), (20, 2, true), (20, 3, false), (60, 1, false)] {
+        let house = House::timed(Merging::Rows, Some(Duration::from_micros(micros)), |_| {});
+        house.open();
+        let answer = house.ask(&vec![7; rows]).await.unwrap().unwrap();
+        assert_eq!(answer.usage.batch_size, rows);
+        let ran_here = *house.plan.threads.lock().unwrap() == [thread::current().id()];
+        assert_eq!(ran_here, is_here, "{rows} rows of {micros} us");
+        assert_eq!(house.batcher.pool.idle(), 1, "the core was given back");
+    }
+}
+
+#[tokio::test]
+async fn a_quick_batch_waits_for_a_core_and_a_panic_ends_it_only() {
+    let house = House::timed(Merging::Rows, Some(Duration::from_micros(1)), |_| {});
+    let core = house.batcher.pool.try_acquire().unwrap();
+    let together = [house.ask(&[1]), house.ask(&[2])];
+    settle().await;
+    assert_eq!((house.runs().len(), house.queued()), (0, 2));
+    house.open();
+    drop(core);
+    for answer in together {
+        assert_eq!(answer.await.unwrap().unwrap().usage.batch_size, 2);
+    }
+    assert!(matches!(house.ask(&[PANICS]).await.unwrap(), Err(BatchError::Panicked)));
+    assert_eq!(output(&house.ask(&[7]).await.unwrap().unwrap()), [7]);
+}
+
+#[tokio::test]
+async fn nobody_overtakes_where_order_is_kept() {
+    let house = House::new(|batching| batching.preserve_ordering = true);
+    let first = house.occupy().await;
+    let asked: Vec<_> = [(1, 1), (2, 2), (3, 1)]
+        .map(|(value, width)| house.ask_wide(&[value], width, Schedule::default()))
+        .into_iter()
+        .collect();
+    settle().await;
+    house.open();
+    first.await.unwrap().unwrap();
+    for answer in asked {
+        answer.await.unwrap().unwrap();
+    }
+    assert_eq!(house.runs(), [vec![0], vec![1], vec![2, 2], vec![3]]);
+}
+
+#[tokio::test]
+async fn who_leaves_during_the_run_is_no_success() {
+    let house = House::new(|_| {});
+    let first = house.occupy().await;
+    first.abort();
+    assert!(first.await.unwrap_err().is_cancelled());
+    house.open();
+    house.ask(&[1]).await.unwrap().unwrap();
+    let all = house.variant.statistics.snapshot();
+    assert_eq!((all.execution_count, all.success.count), (2, 1));
 }

@@ -1,12 +1,16 @@
-//! The task that owns one variant's queue: it lets time pass over it, asks the rule, and sends batches to the pool.
+//! The task that owns one variant's queue: it lets time pass over it, asks the rule, and sends batches to the pool, or
+//! runs those itself that are over sooner than a thread of the pool could be woken (docs/adr/006).
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until};
 
+use super::Batcher;
 use super::costs::Costs;
+use super::here::Here;
 use super::job::{Done, Job};
 use super::queue::{Entry, Queue};
 use super::rule::{BatchPolicy, Decision};
@@ -24,6 +28,7 @@ struct Worker {
     /// Batches that may run at the same time.
     instances_max: usize,
     cores_max: usize,
+    here: Here,
     pool: Pool,
     entries: mpsc::Receiver<Entry>,
     abandoned: Arc<Notify>,
@@ -41,34 +46,46 @@ struct Worker {
 enum Next {
     /// A batch could leave, but no core is idle.
     Core,
+    /// More can leave, but a batch has just run here: connections come first.
+    Turn,
     /// Nothing can leave before this instant (`None`: before something happens).
     Until(Option<Instant>),
 }
 
+/// Where a batch was sent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Where {
+    Pool,
+    /// It has run already.
+    Here,
+}
+
 /// Starts the task of a variant. It ends when the variant is gone, which is after its last request.
-pub(super) fn start(variant: &Variant, pool: Pool, entries: mpsc::Receiver<Entry>, abandoned: Arc<Notify>) {
+pub(super) fn start(variant: &Variant, house: &Batcher, entries: mpsc::Receiver<Entry>, abandoned: Arc<Notify>) {
     let batching = &variant.settings.batching;
     let mut preferred = batching.preferred.clone();
     preferred.sort_unstable();
     let policy = BatchPolicy {
         batch_size_max: if variant.merges() { batching.batch_size_max } else { 1 },
-        queue_delay_max: if variant.merges() { batching.queue_delay_max } else { std::time::Duration::ZERO },
+        queue_delay_max: if variant.merges() { batching.queue_delay_max } else { Duration::ZERO },
         preferred,
     };
-    // One batch at a time cannot overtake another.
-    let instances_max = if batching.preserve_ordering { 1 } else { variant.settings.instances_max };
+    // One batch at a time cannot overtake another; more of them than there are cores cannot run.
+    let instances_max =
+        if batching.preserve_ordering { 1 } else { variant.settings.instances_max.clamp(1, house.pool.size()) };
     let worker = Worker {
         plan: Arc::clone(&variant.plan),
         policy,
         instances_max,
         cores_max: variant.settings.cores_max,
-        pool,
+        here: Here::new(house.inline_time_max),
+        pool: house.pool.clone(),
         entries,
         abandoned,
-        queue: Queue::default(),
+        queue: Queue::new(batching.preserve_ordering),
         costs: Costs::default(),
         running: 0,
-        done: mpsc::channel(instances_max.max(1)),
+        done: mpsc::channel(instances_max),
         core: None,
         metrics: Arc::clone(&variant.metrics),
         statistics: Arc::clone(&variant.statistics),
@@ -82,9 +99,7 @@ impl Worker {
             while let Ok(entry) = self.entries.try_recv() {
                 self.queue.push(entry);
             }
-            while let Ok(done) = self.done.1.try_recv() {
-                self.finish(done);
-            }
+            self.finish_what_ended();
             let next = self.send_what_can_leave();
             if !self.wait(next).await {
                 return;
@@ -103,15 +118,18 @@ impl Worker {
                 }
                 Decision::Send { rows_max, reason } => {
                     let Some(core) = self.pool.try_acquire() else { return Next::Core };
-                    self.send(core, rows_max, reason);
+                    if self.send(core, rows_max, reason) == Where::Here && !self.queue.is_empty() {
+                        return Next::Turn;
+                    }
                 }
             }
         }
         Next::Until(self.queue.next_expiry())
     }
 
-    fn send(&mut self, core: Core, rows_max: usize, reason: BatchReason) {
+    fn send(&mut self, core: Core, rows_max: usize, reason: BatchReason) -> Where {
         let entries = self.queue.take(rows_max);
+        let rows = entries.iter().map(|entry| entry.routed.rows).sum();
         self.running += 1;
         let job = Job {
             entries,
@@ -121,12 +139,25 @@ impl Worker {
             statistics: Arc::clone(&self.statistics),
             done: Done::new(self.done.0.clone()),
         };
+        if self.here.takes(self.plan.time_of(rows)) {
+            self.pool.run_here(core, move |cores| job.run(cores));
+            self.finish_what_ended();
+            return Where::Here;
+        }
         self.pool.spawn(core, self.cores_max, move |cores| job.run(cores));
+        Where::Pool
+    }
+
+    fn finish_what_ended(&mut self) {
+        while let Ok(done) = self.done.1.try_recv() {
+            self.finish(done);
+        }
     }
 
     fn finish(&mut self, mut done: Done) {
         self.running -= 1;
         if let Some(elapsed) = done.elapsed {
+            self.here.took(done.cpu);
             self.costs.learn(done.rows, elapsed);
         }
         for (reply, answer) in done.answers.drain(..) {
@@ -139,6 +170,10 @@ impl Worker {
     async fn wait(&mut self, next: Next) -> bool {
         let (want_core, until) = match next {
             Next::Core => (true, self.queue.next_expiry()),
+            Next::Turn => {
+                tokio::task::yield_now().await;
+                return true;
+            }
             Next::Until(until) => (false, until),
         };
         if want_core && self.core.is_none() {

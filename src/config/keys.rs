@@ -107,6 +107,7 @@ pub(super) const ALL: &[Key] = keys! {
     batching.queue_requests_max: NextLoad,
     batching.queue_bytes_max: NextLoad,
     engine.cores: Restart,
+    engine.inline_time_max: Restart,
     engine.model_bytes_max: NextLoad,
     engine.shape_plans_max: NextLoad,
     engine.warm_up_time_max: NextLoad,

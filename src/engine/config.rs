@@ -9,6 +9,7 @@ use crate::units::{ByteSize, Span};
 pub struct EngineConfig {
     /// 0 takes what the system allows this process.
     pub cores: usize,
+    pub inline_time_max: Span,
     pub model_bytes_max: ByteSize,
     pub shape_plans_max: usize,
     pub warm_up_time_max: Span,

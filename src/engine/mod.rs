@@ -58,6 +58,12 @@ pub trait Plan: Debug + Send + Sync {
     /// Bytes this plan holds for weights and prepared copies, as far as the engine can tell.
     fn memory_bytes(&self) -> u64;
 
+    /// How long a batch of so many rows takes on one core, where the plan has measured that and needs to prepare nothing
+    /// first.
+    fn time_of(&self, _rows: usize) -> Option<Duration> {
+        None
+    }
+
     /// Runs one batch. Its answer for an entry is bit for bit the same in any company.
     ///
     /// # Errors

@@ -108,8 +108,19 @@ impl Pool {
     /// most cores it may use, its own included. A panic ends the job and gives the core back; what the job owned is
     /// dropped, which is how its waiters learn of it.
     pub fn spawn(&self, core: Core, limit: usize, job: impl FnOnce(Cores) + Send + 'static) {
-        let cores = Cores { shared: Arc::clone(&self.shared), limit, helper_cpu_nanos: Arc::default(), _core: core };
+        let cores = self.cores(core, limit);
         self.shared.push(Box::new(move || job(cores)));
+    }
+
+    /// Runs a job on the calling thread, which stands in for the core it holds: for work that is over sooner than a
+    /// thread of the pool could be woken. Otherwise as `spawn`, and nothing is borrowed.
+    pub fn run_here(&self, core: Core, job: impl FnOnce(Cores)) {
+        let cores = self.cores(core, 1);
+        self.shared.guarded(move || job(cores));
+    }
+
+    fn cores(&self, core: Core, limit: usize) -> Cores {
+        Cores { shared: Arc::clone(&self.shared), limit, helper_cpu_nanos: Arc::default(), _core: core }
     }
 }
 
@@ -210,9 +221,13 @@ impl Shared {
 
     fn work(&self) {
         while let Some(job) = self.next() {
-            if catch_unwind(AssertUnwindSafe(job)).is_err() {
-                self.panics.fetch_add(1, Ordering::Relaxed);
-            }
+            self.guarded(job);
+        }
+    }
+
+    fn guarded(&self, job: impl FnOnce()) {
+        if catch_unwind(AssertUnwindSafe(job)).is_err() {
+            self.panics.fetch_add(1, Ordering::Relaxed);
         }
     }
 

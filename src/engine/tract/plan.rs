@@ -50,6 +50,10 @@ impl Plan for TractPlan {
         self.model.shapes.copies() * self.bytes
     }
 
+    fn time_of(&self, rows: usize) -> Option<Duration> {
+        self.forms.get()?.time(rows)
+    }
+
     fn run(&self, batch: &Batch, cores: &Cores) -> Result<Executed, EngineError> {
         self.model.check(batch)?;
         let helped = cores.helper_cpu();
