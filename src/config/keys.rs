@@ -120,6 +120,7 @@ pub(super) const ALL: &[Key] = keys! {
     repository.start_with_failures: Restart,
     drain.delay: AtOnce,
     drain.grace: AtOnce,
+    drain.linger: AtOnce,
     telemetry.log_level: AtOnce,
     telemetry.log_format: Restart,
 };
