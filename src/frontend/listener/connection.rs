@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::activity::{Activity, Leaving, Patience, Verdict};
 use super::drain::Drain;
+use super::seldom::Seldom;
 use super::service::{HeadLimits, Requests, Routes};
 use crate::frontend::LimitsConfig;
 
@@ -33,17 +34,17 @@ where
     let builder = builder(&limits);
     let io = TokioIo::new(Watched { stream, activity: Arc::clone(&activity), blocked: None });
     let mut connection = pin!(builder.serve_connection(io, requests));
-    let mut clock = pin!(sleep_until(Instant::now() + patience.shortest()));
-    let mut closed = pin!(drain.closed());
+    let (clock, closed) = (pin!(sleep_until(Instant::now() + patience.shortest())), pin!(drain.closed()));
+    let (mut clock, mut closed) = (Seldom::new(clock), Seldom::new(closed));
     loop {
         let linger = select! {
             biased;
             // Errors here are the client's, or its network's: it went away or sent what is no HTTP.
             _ = connection.as_mut() => return,
-            () = closed.as_mut(), if !activity.is_ending() => Some(drain.linger()),
-            () = clock.as_mut() => match activity.verdict(Instant::now(), patience) {
+            () = &mut closed, if !activity.is_ending() => Some(drain.linger()),
+            () = &mut clock => match activity.verdict(Instant::now(), patience) {
                 Verdict::Fine(until) => {
-                    clock.as_mut().reset(until);
+                    clock.reset(until);
                     None
                 }
                 Verdict::Idle if !activity.is_ending() => Some(IDLE_LINGER),
@@ -54,7 +55,7 @@ where
         if let Some(linger) = linger {
             activity.end();
             patience.idle = linger;
-            clock.as_mut().reset(Instant::now() + linger);
+            clock.reset(Instant::now() + linger);
         }
         // HTTP/2 is told by a frame, as soon as it is known to be HTTP/2; told twice, it hears it once. HTTP/1.1 hears it
         // from its next answer, and the library, if told, would close without giving a request the time to arrive.

@@ -6,6 +6,7 @@
 mod activity;
 mod connection;
 mod drain;
+mod seldom;
 mod service;
 
 use std::io;
