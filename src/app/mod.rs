@@ -44,6 +44,9 @@ pub struct Running {
 struct Settings {
     current: Mutex<Config>,
     reread: Reread,
+    /// Held by the reload that is under way: a signal and a call may come together, and what one read must not undo what
+    /// the other took.
+    reloading: tokio::sync::Mutex<()>,
     frontend: Frontend,
 }
 
@@ -59,7 +62,8 @@ pub async fn start(config: Config, logs: Logs, reread: Reread) -> Result<Running
     let drain = Drain::default();
     let doors = listen(&config, &frontend, reloads, &drain)?;
     let repository = Arc::clone(&frontend.repository);
-    let settings = Arc::new(Settings { current: Mutex::new(config), reread, frontend: frontend.clone() });
+    let (current, reloading) = (Mutex::new(config), tokio::sync::Mutex::new(()));
+    let settings = Arc::new(Settings { current, reread, reloading, frontend: frontend.clone() });
     tokio::spawn(Arc::clone(&settings).answer(requests));
     repository.wait_loaded().await?;
     let unserved = summary::unserved(&repository.catalog(), &settings.current().repository);
@@ -200,6 +204,7 @@ impl Settings {
     }
 
     async fn reload(&self) -> Result<ReloadReport, String> {
+        let _alone = self.reloading.lock().await;
         let new = (self.reread)().map_err(|error| {
             tracing::warn!(%error, "configuration not reloaded");
             error.to_string()

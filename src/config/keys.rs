@@ -75,8 +75,7 @@ pub(super) const ALL: &[Key] = keys! {
     http.listen: Restart,
     grpc.listen: Restart,
     admin.listen: Restart,
-    // gRPC takes its limit when the listener starts, and both wires keep the same.
-    limits.body_bytes_max: Restart,
+    limits.body_bytes_max: AtOnce,
     limits.control_bytes_max: AtOnce,
     limits.inflate_ratio_max: AtOnce,
     limits.tensors_max: AtOnce,

@@ -45,6 +45,7 @@ fn numbers(config: &Config) -> impl Iterator<Item = Broken> {
         ("admission.requests_max", config.admission.requests_max, any.clone()),
         ("batching.batch_size_max", batching.batch_size_max, any.clone()),
         ("batching.queue_requests_max", batching.queue_requests_max, any.clone()),
+        ("runtime.io_threads", config.runtime.io_threads, 0..=CORES_MAX),
         ("engine.cores", config.engine.cores, 0..=CORES_MAX),
         ("engine.shape_plans_max", config.engine.shape_plans_max, any.clone()),
         ("repository.loads_max", config.repository.loads_max, any),
@@ -245,6 +246,7 @@ mod tests {
         check(|config| config.batching.batch_size_max = 0, &["batching.batch_size_max"], "at least 1");
         check(|config| config.batching.queue_requests_max = 0, &["batching.queue_requests_max"], "at least 1");
         check(|config| config.drain.linger = Span::default(), &["drain.linger"], "above zero");
+        check(|config| config.runtime.io_threads = 1_000_000, &["runtime.io_threads"], "0 to 4096");
         check(|config| config.engine.cores = 1_000_000, &["engine.cores"], "0 to 4096");
         check(|config| config.repository.paths = vec!["".into()], &["repository.paths"], "a path");
     }
