@@ -168,6 +168,11 @@ impl Running {
         self.doors.iter().find(|door| door.name == name).map(|door| door.address)
     }
 
+    /// Bytes of all bodies that are still arriving.
+    pub fn receiving_bytes(&self) -> u64 {
+        self.frontend.pipeline.admission().receiving_bytes()
+    }
+
     /// Reads the configuration again and takes what can change; the log says what was done.
     pub async fn reload(&self) {
         // Told in the log; a signal has nobody to answer to.
