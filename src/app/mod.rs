@@ -1,7 +1,7 @@
 //! The composition root: a configuration becomes a running server, and ends in order.
 //!
-//! Start: pool, repository, pipeline, listeners; ready when the first models have loaded. End: unready at once and clients
-//! asked to leave, the drain delay, listeners closed, requests in flight finished, repository stopped.
+//! Start: pool, repository, pipeline, listeners; ready when the first models have loaded. End: unready at once and
+//! clients asked to leave, the drain delay, listeners closed, requests in flight finished, repository stopped.
 
 mod summary;
 
@@ -44,8 +44,8 @@ pub struct Running {
 struct Settings {
     current: Mutex<Config>,
     reread: Reread,
-    /// Held by the reload that is under way: a signal and a call may come together, and what one read must not undo what
-    /// the other took.
+    /// Held by the reload that is under way: a signal and a call may come together, and what one read must not undo
+    /// what the other took.
     reloading: tokio::sync::Mutex<()>,
     frontend: Frontend,
 }

@@ -57,8 +57,8 @@ where
             patience.idle = linger;
             clock.reset(Instant::now() + linger);
         }
-        // HTTP/2 is told by a frame, as soon as it is known to be HTTP/2; told twice, it hears it once. HTTP/1.1 hears it
-        // from its next answer, and the library, if told, would close without giving a request the time to arrive.
+        // HTTP/2 is told by a frame, as soon as it is known to be HTTP/2; told twice, it hears it once. HTTP/1.1 hears
+        // it from its next answer, and the library, if told, would close without giving a request the time to arrive.
         if activity.is_ending() && activity.is_http2() {
             connection.as_mut().graceful_shutdown();
         }
