@@ -1,4 +1,4 @@
-"""Resident memory over time: sampled every second, its slope, and the curve as CSV and SVG."""
+"""Resident memory over time: sampled every second, in its parts; its slope, and the curve as CSV and SVG."""
 
 from __future__ import annotations
 
@@ -6,23 +6,24 @@ import threading
 import time
 from pathlib import Path
 
-from process import Session
+from server import Kinglet
 
 Points = list[tuple[float, float]]  # seconds, MiB
 PERIOD_S = 1.0
 
 
 class Curve:
-    """Samples from a thread of its own while the context is open."""
+    """Samples from a thread of its own while the context is open, or the server lives."""
 
-    def __init__(self, session: Session) -> None:
-        self.session = session
-        self.points: Points = []
+    def __init__(self, server: Kinglet) -> None:
+        self.server = server
+        self.samples: list[tuple[float, dict[str, float]]] = []
         self.ended = threading.Event()
-        self.thread = threading.Thread(target=self.sample, daemon=True)
+        self.thread = threading.Thread(target=self.keep_sampling, daemon=True)
 
     def __enter__(self) -> Curve:
         self.start = time.monotonic()
+        self.samples.append(self.sample())
         self.thread.start()
         return self
 
@@ -30,22 +31,35 @@ class Curve:
         self.ended.set()
         self.thread.join()
 
-    def sample(self) -> None:
-        while True:
-            self.points.append((time.monotonic() - self.start, self.session.rss_mib()))
-            if self.ended.wait(PERIOD_S):
-                return
+    def sample(self) -> tuple[float, dict[str, float]]:
+        return time.monotonic() - self.start, self.server.memory()
 
-    def last(self, seconds: float) -> Points:
-        end = self.points[-1][0]
-        return [point for point in self.points if point[0] >= end - seconds]
+    def keep_sampling(self) -> None:
+        while not self.ended.wait(PERIOD_S) and self.server.session.alive():
+            self.samples.append(self.sample())
+
+    @property
+    def points(self) -> Points:
+        return series(self.samples)
+
+    def last(self, seconds: float, part: str = "rss") -> Points:
+        return last(series(self.samples, part), seconds)
 
     def highest(self) -> float:
         return max(mib for _, mib in self.points)
 
     def save(self, folder: Path, name: str) -> None:
-        (folder / f"{name}.csv").write_text("seconds,rss_mib\n" + "".join(f"{at:.1f},{mib:.2f}\n" for at, mib in self.points))
+        lines = [f"{at:.1f},{sizes['rss']:.2f},{sizes['own']:.2f},{sizes['file']:.2f}\n" for at, sizes in self.samples]
+        (folder / f"{name}.csv").write_text("seconds,rss_mib,own_mib,file_mib\n" + "".join(lines))
         (folder / f"{name}.svg").write_text(svg(self.points))
+
+
+def series(samples: list[tuple[float, dict[str, float]]], part: str = "rss") -> Points:
+    return [(at, sizes[part]) for at, sizes in samples]
+
+
+def last(points: Points, seconds: float) -> Points:
+    return [point for point in points if point[0] >= points[-1][0] - seconds]
 
 
 def slope_mib_per_minute(points: Points) -> float:

@@ -17,6 +17,7 @@ import reload
 import soak
 import unload
 import verdicts
+from clients import WIRES
 from verdicts import Report
 
 MODES = {"overload": overload.run, "soak": soak.run, "unload": unload.run, "reload": reload.run, "drain": drain.run}
@@ -52,7 +53,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--binary", type=Path, default=ROOT / "target" / "release" / "kinglet")
     parser.add_argument("--out", type=Path, help="folder of the results; target/endurance/results/<time> where none is named")
     load = parser.add_argument_group("overload")
-    load.add_argument("--wires", type=lambda text: text.split(","), default="binary,grpc")
+    load.add_argument("--wires", type=lambda text: text.split(","), default="binary,grpc", help=f"of {', '.join(WIRES)}; also of reload and drain")
+    load.add_argument("--request-ms", type=float, default=20, help="least CPU time of a request; also of drain")
     numbers = lambda text: [int(part) for part in text.split(",")]  # noqa: E731
     load.add_argument("--queues", type=numbers, default="64,512", help="queue_requests_max of each pass; 512 is the server's default")
     load.add_argument("--seconds", type=float, default=60)
@@ -69,9 +71,9 @@ def parse() -> argparse.Namespace:
     other.add_argument("--reload-seconds", type=float, default=20, help="of load with reloads, and of load without")
     other.add_argument("--drains", type=int, default=5, help="of each kind")
     args = parser.parse_args()
-    unknown = set(args.modes) - set(MODES)
-    if unknown:
-        parser.error(f"expected some of {', '.join(MODES)}, got {', '.join(sorted(unknown))}")
+    for got, known in ((args.modes, MODES), (args.wires, WIRES)):
+        if unknown := set(got) - set(known):
+            parser.error(f"expected some of {', '.join(known)}, got {', '.join(sorted(unknown))}")
     args.modes = args.modes or list(MODES)
     args.binary = args.binary.resolve()
     if not args.binary.exists():

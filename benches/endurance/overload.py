@@ -21,7 +21,6 @@ from verdicts import Report
 
 MODEL = "conv"
 IMAGE_SIDE, CHANNELS = 32, 32
-REQUEST_MS_MIN = 5.0
 PEAK_CONCURRENCY = (4, 16, 64)
 GOODPUT_SHARE_MIN = 0.9
 REFUSED_CLIENT_MS_MAX, REFUSED_SERVER_MS_MAX = 20.0, 5.0
@@ -53,7 +52,7 @@ def overload(args, server: Kinglet, body: Body, queue: int, report: Report, out:
     server.session.settle()
 
     refused_before, cpu, busy, start = refusals(server), server.session.cpu_s(), machine_busy_s(), time.monotonic()
-    with Curve(server.session) as curve:
+    with Curve(server) as curve:
         load = OpenLoop(args.open_loop, body, address, path, rate, args.seconds, args.connections, answer_bytes)
         rows = load.rows()
     wall, refused_after = time.monotonic() - start, refusals(server)
@@ -70,7 +69,7 @@ def overload(args, server: Kinglet, body: Body, queue: int, report: Report, out:
     generator = load.cpu_s / wall
 
     one_ms = alone_ms(server, body, answer_bytes)
-    report.judge("one request alone, CPU ms", f">= {REQUEST_MS_MIN:g}", f"{one_ms:.1f}", one_ms >= REQUEST_MS_MIN)
+    report.judge("one request alone, CPU ms", f">= {args.request_ms:g}", f"{one_ms:.1f}", one_ms >= args.request_ms)
     report.judge("closed-loop failures", "0", str(failures), failures == 0)
     report.judge("offered of the peak", f">= {0.98 * args.factor:g}", f"{len(rows) / args.seconds / peak:.2f}", len(rows) / args.seconds >= 0.98 * rate)
     got = f"{goodput / peak:.3f} ({goodput:.0f} of {peak:.0f}/s)"
@@ -154,17 +153,17 @@ def alone_ms(server: Kinglet, body: Body, answer_bytes: int) -> float:
 
 
 def heavy_enough(args, target: Path, out: Path) -> Path:
-    """A repository with one model that this machine needs more than `REQUEST_MS_MIN` for, small in bytes and in rows."""
+    """A repository with one model that this machine needs more than `--request-ms` for, small in bytes and in rows."""
     repository, depth = target / "overload-models", 6
-    for _ in range(4):
+    for _ in range(5):
         models.save(convolutions(depth), repository, MODEL)
         body = make_bodies(repository, target / "bodies", [MODEL], ["binary"])[0]
         with Kinglet(args.binary, [repository], out / "calibration") as server:
             answer_bytes = check(*at(server, body), body, echoes=False)
             took = alone_ms(server, body, answer_bytes)
-        if took >= 1.15 * REQUEST_MS_MIN:
+        if took >= 1.15 * args.request_ms:
             break
-        depth = math.ceil(depth * 1.3 * REQUEST_MS_MIN / took)
+        depth = math.ceil(depth * 1.3 * args.request_ms / took)
     return repository
 
 

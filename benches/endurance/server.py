@@ -11,6 +11,7 @@ from pathlib import Path
 from process import Session, free_ports
 
 READY_LIMIT_S = 120
+RESIDENT = {"rss": "VmRSS", "own": "RssAnon", "file": "RssFile"}
 
 
 class Kinglet:
@@ -72,9 +73,10 @@ class Kinglet:
         return json.loads(self.must("POST", "/v2/repository/index", {"ready": ready}))
 
     def memory(self) -> dict[str, float]:
-        """Resident MiB: all of it, and what of it is no file (code, above all) but the process's own."""
+        """Resident MiB: all of it, what of it is the process's own, and what is backed by files (code, above all)."""
         status = Path(f"/proc/{self.session.process.pid}/status").read_text()
-        return {name: int(re.search(rf"{field}:\s+(\d+) kB", status)[1]) / 1024 for name, field in (("rss", "VmRSS"), ("own", "RssAnon"))}
+        sizes = {name: re.search(rf"{field}:\s+(\d+) kB", status) for name, field in RESIDENT.items()}
+        return {name: int(size[1]) / 1024 if size else 0.0 for name, size in sizes.items()}  # none where it has just ended
 
     def metric(self, name: str, **labels: str) -> float:
         """Sum of the samples of that name which carry the labels."""

@@ -15,7 +15,8 @@ SETTLE_S = 10
 
 def run(args, out: Path, target: Path) -> list[Report]:
     """The baseline is the server in explicit mode before any load: the strict one, for what a first load leaves for good
-    (pages of code, caches of libraries) counts against the bar. Later cycles against the first show leaks apart from that."""
+    (pages of code, caches of libraries) counts against the bar. Later cycles against the first show leaks apart from that,
+    those of the process's own memory apart from code that was touched later."""
     report = Report("unload")
     with Kinglet(args.binary, repositories(target), out / "unload", control="explicit") as server:
         time.sleep(1)
@@ -25,6 +26,7 @@ def run(args, out: Path, target: Path) -> list[Report]:
     first, last = cycles[0]["after"], cycles[-1]["after"]
     judge(report, "memory after the last cycle, of before any load", last["rss"], baseline["rss"])
     judge(report, "memory after the last cycle, of after the first", last["rss"], first["rss"])
+    judge(report, "the process's own memory after the last cycle, of after the first", last["own"], first["own"])
     report.judge("bytes of models by the server's own count", "0", f"{counted:g}", counted == 0)
     errors = sum(found["errors"] for found in cycles)
     report.judge("unexpected errors", "0", str(errors), errors == 0)

@@ -1,7 +1,7 @@
 //! The composition root: a configuration becomes a running server, and ends in order.
 //!
-//! Start: pool, repository, pipeline, listeners; ready when the first models have loaded. End: unready at once, the
-//! drain delay, listeners closed, requests in flight finished, repository stopped.
+//! Start: pool, repository, pipeline, listeners; ready when the first models have loaded. End: unready at once and
+//! clients asked to leave, the drain delay, listeners closed, requests in flight finished, repository stopped.
 
 mod summary;
 
@@ -12,7 +12,6 @@ use anyhow::{Context, Result};
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
 
 use crate::admission::Admission;
 use crate::batching::Batcher;
@@ -20,7 +19,7 @@ use crate::config::{Config, ConfigError};
 use crate::engine::{Automatic, Pool};
 use crate::frontend::admin::{self, ReloadReport, ReloadRequest};
 use crate::frontend::health::Phase;
-use crate::frontend::listener::{Listener, Routes, Serving};
+use crate::frontend::listener::{Drain, Listener, Routes, Serving};
 use crate::frontend::{Frontend, Health, Parts, grpc, rest};
 use crate::pipeline::Pipeline;
 use crate::repository::{Loading, Repository};
@@ -36,7 +35,7 @@ pub type Reread = Box<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
 pub struct Running {
     frontend: Frontend,
     doors: Vec<Door>,
-    stop: CancellationToken,
+    drain: Drain,
     settings: Arc<Settings>,
     started: std::time::Instant,
 }
@@ -45,6 +44,9 @@ pub struct Running {
 struct Settings {
     current: Mutex<Config>,
     reread: Reread,
+    /// Held by the reload that is under way: a signal and a call may come together, and what one read must not undo
+    /// what the other took.
+    reloading: tokio::sync::Mutex<()>,
     frontend: Frontend,
 }
 
@@ -57,10 +59,11 @@ pub async fn start(config: Config, logs: Logs, reread: Reread) -> Result<Running
     let started = std::time::Instant::now();
     let frontend = build(&config, logs).await?;
     let (reloads, requests) = mpsc::channel(1);
-    let stop = CancellationToken::new();
-    let doors = listen(&config, &frontend, reloads, &stop)?;
+    let drain = Drain::default();
+    let doors = listen(&config, &frontend, reloads, &drain)?;
     let repository = Arc::clone(&frontend.repository);
-    let settings = Arc::new(Settings { current: Mutex::new(config), reread, frontend: frontend.clone() });
+    let (current, reloading) = (Mutex::new(config), tokio::sync::Mutex::new(()));
+    let settings = Arc::new(Settings { current, reread, reloading, frontend: frontend.clone() });
     tokio::spawn(Arc::clone(&settings).answer(requests));
     repository.wait_loaded().await?;
     let unserved = summary::unserved(&repository.catalog(), &settings.current().repository);
@@ -68,7 +71,7 @@ pub async fn start(config: Config, logs: Logs, reread: Reread) -> Result<Running
         tracing::warn!(reason, "no model is served");
     }
     frontend.health.advance(Phase::Ready);
-    Ok(Running { frontend, doors, stop, settings, started })
+    Ok(Running { frontend, doors, drain, settings, started })
 }
 
 /// Loads every model once, as `serve` would, and says what was found.
@@ -130,13 +133,13 @@ fn listen(
     config: &Config,
     frontend: &Frontend,
     reloads: mpsc::Sender<ReloadRequest>,
-    stop: &CancellationToken,
+    drain: &Drain,
 ) -> Result<Vec<Door>> {
     let open = |name: &'static str, address: SocketAddr, routes| {
         let listener = Listener::bind(address).with_context(|| format!("cannot listen on {address} for {name}"))?;
         let address = listener.local_addr()?;
         let (limits, metrics) = (Arc::clone(&frontend.limits), frontend.metrics.listener(name));
-        Ok::<_, anyhow::Error>(Door { name, address, serving: listener.serve(routes, limits, metrics, stop.clone()) })
+        Ok::<_, anyhow::Error>(Door { name, address, serving: listener.serve(routes, limits, metrics, drain.clone()) })
     };
     let calls = grpc::routes(frontend.clone());
     let rest = rest::routes(frontend.clone());
@@ -165,6 +168,11 @@ impl Running {
         self.doors.iter().find(|door| door.name == name).map(|door| door.address)
     }
 
+    /// Bytes of all bodies that are still arriving.
+    pub fn receiving_bytes(&self) -> u64 {
+        self.frontend.pipeline.admission().receiving_bytes()
+    }
+
     /// Reads the configuration again and takes what can change; the log says what was done.
     pub async fn reload(&self) {
         // Told in the log; a signal has nobody to answer to.
@@ -173,12 +181,13 @@ impl Running {
 
     /// Ends the server; false when the grace passed with requests in flight.
     pub async fn drain(self) -> bool {
-        let drain = self.settings.current().drain;
+        let times = self.settings.current().drain;
         self.frontend.health.advance(Phase::Draining);
-        tracing::info!(delay = %drain.delay, grace = %drain.grace, "draining");
-        sleep(drain.delay.0).await;
-        let deadline = tokio::time::Instant::now() + drain.grace.0;
-        self.stop.cancel();
+        self.drain.begin();
+        tracing::info!(delay = %times.delay, grace = %times.grace, linger = %times.linger, "draining");
+        sleep(times.delay.0).await;
+        let deadline = tokio::time::Instant::now() + times.grace.0;
+        self.drain.close(times.linger.0);
         let mut finished = true;
         for door in self.doors {
             let left = deadline.saturating_duration_since(tokio::time::Instant::now());
@@ -200,6 +209,7 @@ impl Settings {
     }
 
     async fn reload(&self) -> Result<ReloadReport, String> {
+        let _alone = self.reloading.lock().await;
         let new = (self.reread)().map_err(|error| {
             tracing::warn!(%error, "configuration not reloaded");
             error.to_string()

@@ -1,9 +1,11 @@
 //! Start and end of a server without models, under paused time.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
 
 use super::*;
@@ -28,11 +30,35 @@ async fn server() -> Running {
 
 /// A request whose body lacks its last byte.
 async fn under_way(server: &Running) -> TcpStream {
-    let mut client = TcpStream::connect(server.address("http").unwrap()).await.unwrap();
     let head = b"POST /v2/repository/index HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{";
-    client.write_all(head).await.unwrap();
-    sleep(Duration::from_millis(100)).await;
-    client
+    at_once(async {
+        let mut client = TcpStream::connect(server.address("http").unwrap()).await.unwrap();
+        client.write_all(head).await.unwrap();
+        while server.receiving_bytes() == 0 {
+            yield_now().await;
+        }
+        client
+    })
+    .await
+}
+
+/// Lets the paused clock stand still until a socket has done its part: it takes real time, and a runtime that has
+/// nothing to do but wait would skip to its next timer.
+async fn at_once<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    loop {
+        tokio::select! {
+            biased;
+            output = future.as_mut() => return output,
+            () = yield_now() => {}
+        }
+    }
+}
+
+async fn read_to_end(client: &mut TcpStream) -> String {
+    let mut answer = String::new();
+    at_once(client.read_to_string(&mut answer)).await.unwrap();
+    answer
 }
 
 #[tokio::test(start_paused = true)]
@@ -54,16 +80,13 @@ async fn new_requests_are_answered_through_the_delay() {
     let address = server.address("http").unwrap();
     let drain = tokio::spawn(server.drain());
     sleep(DELAY - Duration::from_millis(10)).await;
-    let mut client = TcpStream::connect(address).await.unwrap();
-    client.write_all(b"GET /v2/health/ready HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
-    let mut answer = String::new();
-    client.read_to_string(&mut answer).await.unwrap();
-    assert!(
-        answer.starts_with("HTTP/1.1 503") && answer.ends_with(r#"{"ready":false,"state":"draining"}"#),
-        "{answer}"
-    );
+    let mut client = at_once(TcpStream::connect(address)).await.unwrap();
+    client.write_all(b"GET /v2/health/ready HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let answer = read_to_end(&mut client).await;
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("connection: close"), "{answer}");
+    assert!(answer.ends_with(r#"{"ready":false,"state":"draining"}"#), "{answer}");
     assert!(drain.await.unwrap());
-    assert!(TcpStream::connect(address).await.is_err(), "the listener is closed");
+    assert!(at_once(TcpStream::connect(address)).await.is_err(), "the listener is closed");
 }
 
 #[tokio::test(start_paused = true)]
@@ -74,8 +97,7 @@ async fn a_request_under_way_is_finished_within_the_grace() {
     sleep(DELAY + GRACE / 2).await;
     assert!(!drain.is_finished(), "it is waited for");
     client.write_all(b"}").await.unwrap();
-    let mut answer = String::new();
-    client.read_to_string(&mut answer).await.unwrap();
+    let answer = read_to_end(&mut client).await;
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("[]"), "{answer}");
     assert!(drain.await.unwrap());
 }
@@ -99,6 +121,28 @@ async fn a_reload_takes_what_can_change_and_names_the_rest() {
         (&["limits.rank_max".to_owned()][..], &["engine.cores".to_owned()][..])
     );
     assert_eq!(server.frontend.limits.load().rank_max, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn reloads_come_one_after_the_other() {
+    let server = server().await;
+    let under_way = server.settings.reloading.lock().await;
+    let mut second = pin!(server.settings.reload());
+    assert!(futures_util::poll!(second.as_mut()).is_pending());
+    assert_ne!(server.frontend.limits.load().rank_max, 3, "nothing is taken while another is under way");
+    drop(under_way);
+    assert!(second.await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kept_connection_is_asked_to_leave_and_then_lingers() {
+    let server = server().await;
+    let linger = server.settings.current().drain.linger.0;
+    let mut silent = at_once(TcpStream::connect(server.address("http").unwrap())).await.unwrap();
+    let begun = Instant::now();
+    assert!(server.drain().await);
+    assert!(begun.elapsed() >= DELAY + linger, "{:?}", begun.elapsed());
+    assert_eq!(read_to_end(&mut silent).await, "");
 }
 
 const DELAY: Duration = Duration::from_secs(5);

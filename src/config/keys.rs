@@ -75,8 +75,7 @@ pub(super) const ALL: &[Key] = keys! {
     http.listen: Restart,
     grpc.listen: Restart,
     admin.listen: Restart,
-    // gRPC takes its limit when the listener starts, and both wires keep the same.
-    limits.body_bytes_max: Restart,
+    limits.body_bytes_max: AtOnce,
     limits.control_bytes_max: AtOnce,
     limits.inflate_ratio_max: AtOnce,
     limits.tensors_max: AtOnce,
@@ -121,6 +120,7 @@ pub(super) const ALL: &[Key] = keys! {
     repository.start_with_failures: Restart,
     drain.delay: AtOnce,
     drain.grace: AtOnce,
+    drain.linger: AtOnce,
     telemetry.log_level: AtOnce,
     telemetry.log_format: Restart,
 };

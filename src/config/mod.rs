@@ -60,6 +60,8 @@ pub struct RuntimeConfig {
 pub struct DrainConfig {
     pub delay: Span,
     pub grace: Span,
+    /// Within the grace.
+    pub linger: Span,
 }
 
 impl Config {

@@ -21,6 +21,7 @@ pub(super) fn broken(config: &Config) -> Vec<Broken> {
     broken.extend(sizes(config));
     broken.extend(times(config));
     broken.extend(capacities(config));
+    broken.extend(linger(config));
     broken.extend(listeners(config));
     broken.extend(repository(config));
     broken
@@ -44,6 +45,7 @@ fn numbers(config: &Config) -> impl Iterator<Item = Broken> {
         ("admission.requests_max", config.admission.requests_max, any.clone()),
         ("batching.batch_size_max", batching.batch_size_max, any.clone()),
         ("batching.queue_requests_max", batching.queue_requests_max, any.clone()),
+        ("runtime.io_threads", config.runtime.io_threads, 0..=CORES_MAX),
         ("engine.cores", config.engine.cores, 0..=CORES_MAX),
         ("engine.shape_plans_max", config.engine.shape_plans_max, any.clone()),
         ("repository.loads_max", config.repository.loads_max, any),
@@ -84,6 +86,7 @@ fn times(config: &Config) -> impl Iterator<Item = Broken> {
         ("limits.idle_timeout", config.limits.idle_timeout),
         ("limits.write_timeout", config.limits.write_timeout),
         ("repository.poll_interval", config.repository.poll_interval),
+        ("drain.linger", config.drain.linger),
     ]
     .into_iter()
     .filter(|(_, got)| *got == Span::default())
@@ -103,6 +106,15 @@ fn capacities(config: &Config) -> impl Iterator<Item = Broken> {
     .map(|((inner_key, inner), (outer_key, outer))| Broken {
         keys: vec![inner_key, outer_key],
         cause: impossible(format!("{inner_key} ({inner}) to be at most {outer_key} ({outer})")),
+    })
+}
+
+/// Otherwise every drain with a silent client would be cut off.
+fn linger(config: &Config) -> Option<Broken> {
+    let (linger, grace) = (config.drain.linger, config.drain.grace);
+    (linger > grace).then(|| Broken {
+        keys: vec!["drain.linger", "drain.grace"],
+        cause: impossible(format!("drain.linger ({linger}) to be at most drain.grace ({grace})")),
     })
 }
 
@@ -195,6 +207,8 @@ const CORES_MAX: usize = 4096;
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn check(change: impl FnOnce(&mut Config), keys: &[&str], says: &str) {
@@ -231,6 +245,8 @@ mod tests {
         check(|config| config.admission.requests_max = 0, &["admission.requests_max"], "at least 1");
         check(|config| config.batching.batch_size_max = 0, &["batching.batch_size_max"], "at least 1");
         check(|config| config.batching.queue_requests_max = 0, &["batching.queue_requests_max"], "at least 1");
+        check(|config| config.drain.linger = Span::default(), &["drain.linger"], "above zero");
+        check(|config| config.runtime.io_threads = 1_000_000, &["runtime.io_threads"], "0 to 4096");
         check(|config| config.engine.cores = 1_000_000, &["engine.cores"], "0 to 4096");
         check(|config| config.repository.paths = vec!["".into()], &["repository.paths"], "a path");
     }
@@ -256,6 +272,8 @@ mod tests {
         check(|config| config.admission.receiving_bytes_max.0 = 1 << 20, &bytes, "(64MiB) to be at most");
         let bytes = ["limits.body_bytes_max", "batching.queue_bytes_max"];
         check(|config| config.batching.queue_bytes_max.0 = 1 << 20, &bytes, "(64MiB) to be at most");
+        let times = ["drain.linger", "drain.grace"];
+        check(|config| config.drain.grace.0 = Duration::from_millis(999), &times, "(1s) to be at most drain.grace");
         let paths = ["repository.paths", "repository.control"];
         check(|config| config.repository.paths.clear(), &paths, "at least one path");
         let start = ["repository.load_at_start", "repository.control"];

@@ -3,7 +3,7 @@
 //! Shared by the connection's reader, its requests and its clock. Knows bytes and counts, no message.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -12,6 +12,8 @@ use tokio::time::Instant;
 pub(super) struct Activity {
     accepted: Instant,
     protocol: AtomicU8,
+    /// Whether no further request is wanted.
+    ending: AtomicBool,
     /// Requests whose answers are not complete yet.
     open: AtomicUsize,
     /// Pieces of answers that the client has not taken yet, and one more while the socket takes nothing.
@@ -22,7 +24,7 @@ pub(super) struct Activity {
     /// When the head that is being read began, in milliseconds after `accepted`; `NEVER` where none is on its way. The
     /// first head begins with the connection.
     head_since: AtomicU64,
-    /// When the last answer was complete, in milliseconds after `accepted`.
+    /// When the last answer was complete, or the end began, in milliseconds after `accepted`.
     idle_since: AtomicU64,
 }
 
@@ -66,6 +68,7 @@ impl Activity {
         Arc::new(Self {
             accepted: Instant::now(),
             protocol: AtomicU8::new(UNKNOWN),
+            ending: AtomicBool::new(false),
             open: AtomicUsize::new(0),
             leaving: AtomicUsize::new(0),
             taken_at: AtomicU64::new(0),
@@ -79,17 +82,20 @@ impl Activity {
         match self.protocol.load(Ordering::Relaxed) {
             // Frames arrive while nothing is asked: pings, settings, windows. Only the idle time counts there.
             HTTP2 => {}
-            HTTP1 => {
-                if !self.is_open() && self.head_since.load(Ordering::Relaxed) == NEVER {
-                    self.head_since.store(self.now(), Ordering::Relaxed);
-                }
-            }
+            HTTP1 => self.head_arrives(),
             matched => self.recognise(matched, bytes),
+        }
+    }
+
+    fn head_arrives(&self) {
+        if !self.is_open() && self.head_since.load(Ordering::Relaxed) == NEVER {
+            self.head_since.store(self.now(), Ordering::Relaxed);
         }
     }
 
     /// Tells the protocols apart by their first bytes, however they are cut.
     fn recognise(&self, matched: u8, bytes: &[u8]) {
+        self.head_arrives();
         let expected = PREFACE.get(usize::from(matched)..).unwrap_or_default();
         let compared = expected.len().min(bytes.len());
         if expected[..compared] != bytes[..compared] {
@@ -129,9 +135,23 @@ impl Activity {
         self.leaving.load(Ordering::Acquire) > 0
     }
 
-    /// Whether closing at once could cut off a request that is on its way: HTTP/1.1 has no way to say "no more".
-    pub(super) fn is_waiting_http1(&self) -> bool {
-        self.protocol.load(Ordering::Relaxed) != HTTP2 && !self.is_open()
+    /// Whether the client has said so with its first bytes.
+    pub(super) fn is_http2(&self) -> bool {
+        self.protocol.load(Ordering::Relaxed) == HTTP2
+    }
+
+    /// Takes note that the connection is to end: how long it has been idle counts from now, and a first head of which
+    /// nothing has arrived is awaited no longer than any other.
+    pub(super) fn end(&self) {
+        self.ending.store(true, Ordering::Relaxed);
+        self.idle_since.store(self.now(), Ordering::Relaxed);
+        if self.protocol.load(Ordering::Relaxed) == UNKNOWN {
+            self.head_since.store(NEVER, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Relaxed)
     }
 
     pub(super) fn verdict(&self, now: Instant, patience: Patience) -> Verdict {
@@ -169,6 +189,11 @@ impl Open {
     pub(super) fn offer(&self) -> Leaving {
         self.0.offer()
     }
+
+    /// Whether its connection takes no further request.
+    pub(super) fn is_last(&self) -> bool {
+        self.0.is_ending()
+    }
 }
 
 impl Drop for Open {
@@ -193,8 +218,8 @@ impl Drop for Leaving {
     }
 }
 
-/// How HTTP/2 connections begin; no method of HTTP/1.1 does.
-const PREFACE: &[u8] = b"PRI";
+/// How HTTP/2 connections begin. All of it: the library, too, knows the protocol only then.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const NEVER: u64 = u64::MAX;
 /// Not known yet: the number of bytes that have matched the preface.
 const UNKNOWN: u8 = 0;
@@ -252,8 +277,28 @@ mod tests {
         assert!(matches!(verdict_after(&activity, 30).await, Verdict::Fine(_)));
         activity.received(b"\0\0\x08\x06");
         assert!(matches!(verdict_after(&activity, 29).await, Verdict::Fine(_)));
-        assert!(!activity.is_waiting_http1());
+        assert!(activity.is_http2());
         assert_eq!(verdict_after(&activity, 1).await, Verdict::Idle);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn at_the_end_idleness_counts_anew_and_a_begun_head_is_awaited() {
+        let [silent, beginning, paused] = [Activity::new(), Activity::new(), Activity::new()];
+        beginning.received(b"PR");
+        paused.received(b"GET / HTTP/1.1\r\n\r\n");
+        drop(paused.begin());
+        assert!(matches!(verdict_after(&paused, 9).await, Verdict::Fine(_)));
+        for activity in [&silent, &beginning, &paused] {
+            activity.end();
+        }
+        for (activity, wanted) in [(&silent, Verdict::Idle), (&beginning, Verdict::Slow), (&paused, Verdict::Idle)] {
+            let patience = Patience { idle: Duration::from_secs(1), ..PATIENCE };
+            assert_eq!(activity.verdict(Instant::now(), patience), Verdict::Fine(Instant::now() + patience.idle));
+            assert_eq!(activity.verdict(Instant::now() + patience.idle, patience), wanted);
+        }
+        silent.received(b"G");
+        assert_eq!(verdict_after(&silent, 9).await, Verdict::Fine(Instant::now() + Duration::from_secs(1)));
+        assert_eq!(verdict_after(&silent, 1).await, Verdict::Slow, "its first head is awaited like any other");
     }
 
     #[tokio::test(start_paused = true)]
@@ -265,7 +310,7 @@ mod tests {
         drop(open);
         for _ in 0..9 {
             assert!(matches!(verdict_after(&activity, 29).await, Verdict::Fine(_)));
-            assert!(activity.is_open() && !activity.is_waiting_http1());
+            assert!(activity.is_open());
             leaving.moved();
         }
         drop(leaving);

@@ -1,92 +1,68 @@
 //! One accepted connection from its first byte to its last.
 //!
-//! The HTTP library reads and writes; the clock here ends what takes too long, and a stop lets the requests that have
-//! arrived be answered before the connection goes.
+//! The HTTP library reads and writes; the clock here ends what takes too long. A connection that shall end answers the
+//! requests that have arrived or are on their way, and goes once it has been silent for a while.
 
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::select;
 use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::CancellationToken;
 
 use super::activity::{Activity, Leaving, Patience, Verdict};
+use super::drain::Drain;
+use super::seldom::Seldom;
 use super::service::{HeadLimits, Requests, Routes};
 use crate::frontend::LimitsConfig;
 
-/// Drives a connection until its client leaves, it takes too long, or `stop` has come and its requests are answered.
-pub(super) async fn drive(stream: TcpStream, routes: Routes, limits: Arc<LimitsConfig>, stop: CancellationToken) {
+/// Drives a connection until its client leaves, it takes too long, or the server ends and its requests are answered.
+pub(super) async fn drive<S>(stream: S, routes: Routes, limits: Arc<LimitsConfig>, drain: Drain)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let activity = Activity::new();
-    let is_closing = Arc::new(AtomicBool::new(false));
-    let patience =
+    let mut patience =
         Patience { head: limits.header_timeout.0, idle: limits.idle_timeout.0, write: limits.write_timeout.0 };
     let heads = HeadLimits { bytes_max: limits.header_bytes_max.as_len(), headers_max: limits.headers_max };
-    let requests =
-        Requests { routes, limits: heads, activity: Arc::clone(&activity), is_closing: Arc::clone(&is_closing) };
+    let requests = Requests { routes, limits: heads, activity: Arc::clone(&activity), drain: drain.clone() };
     let builder = builder(&limits);
     let io = TokioIo::new(Watched { stream, activity: Arc::clone(&activity), blocked: None });
     let mut connection = pin!(builder.serve_connection(io, requests));
-    let mut clock = pin!(sleep_until(Instant::now() + patience.shortest()));
-    let mut stop = pin!(stop.cancelled());
-    let mut ending = Ending::No;
+    let (clock, closed) = (pin!(sleep_until(Instant::now() + patience.shortest())), pin!(drain.closed()));
+    let (mut clock, mut closed) = (Seldom::new(clock), Seldom::new(closed));
     loop {
-        select! {
+        let linger = select! {
             biased;
             // Errors here are the client's, or its network's: it went away or sent what is no HTTP.
             _ = connection.as_mut() => return,
-            () = stop.as_mut(), if ending == Ending::No => {
-                is_closing.store(true, Ordering::Relaxed);
-                if activity.is_waiting_http1() {
-                    ending = Ending::Lingers;
-                    clock.as_mut().reset(Instant::now() + LINGER);
-                } else {
-                    ending = Ending::Finishes;
-                    connection.as_mut().graceful_shutdown();
+            () = &mut closed, if !activity.is_ending() => Some(drain.linger()),
+            () = &mut clock => match activity.verdict(Instant::now(), patience) {
+                Verdict::Fine(until) => {
+                    clock.reset(until);
+                    None
                 }
-            }
-            () = clock.as_mut() => match ending {
-                Ending::No => match activity.verdict(Instant::now(), patience) {
-                    Verdict::Fine(until) => clock.as_mut().reset(until),
-                    Verdict::Slow | Verdict::Stalled => return,
-                    Verdict::Idle => {
-                        ending = Ending::Lingers;
-                        connection.as_mut().graceful_shutdown();
-                        clock.as_mut().reset(Instant::now() + LINGER);
-                    }
-                },
-                Ending::Lingers if activity.is_open() => {
-                    ending = Ending::Finishes;
-                    connection.as_mut().graceful_shutdown();
-                    clock.as_mut().reset(Instant::now());
-                }
-                Ending::Lingers => return,
-                // An answer may take as long as its client goes on taking it; the grace of the whole server bounds that.
-                Ending::Finishes => match activity.verdict(Instant::now(), patience) {
-                    Verdict::Stalled => return,
-                    Verdict::Fine(until) => clock.as_mut().reset(until),
-                    Verdict::Slow | Verdict::Idle => clock.as_mut().reset(Instant::now() + patience.write),
-                },
+                Verdict::Idle if !activity.is_ending() => Some(IDLE_LINGER),
+                // An answer may take as long as its client goes on taking it; the grace of the server bounds that.
+                Verdict::Idle | Verdict::Slow | Verdict::Stalled => return,
             },
+        };
+        if let Some(linger) = linger {
+            activity.end();
+            patience.idle = linger;
+            clock.reset(Instant::now() + linger);
+        }
+        // HTTP/2 is told by a frame, as soon as it is known to be HTTP/2; told twice, it hears it once. HTTP/1.1 hears
+        // it from its next answer, and the library, if told, would close without giving a request the time to arrive.
+        if activity.is_ending() && activity.is_http2() {
+            connection.as_mut().graceful_shutdown();
         }
     }
-}
-
-/// How a connection that shall end goes about it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Ending {
-    No,
-    /// It has no request, but one may be on its way and is still answered.
-    Lingers,
-    /// Its requests are answered, then it ends by itself.
-    Finishes,
 }
 
 fn builder(limits: &LimitsConfig) -> Builder<TokioExecutor> {
@@ -115,14 +91,14 @@ fn builder(limits: &LimitsConfig) -> Builder<TokioExecutor> {
 }
 
 /// A stream that tells when bytes arrive, and when none leave.
-struct Watched {
-    stream: TcpStream,
+struct Watched<S> {
+    stream: S,
     activity: Arc<Activity>,
     /// Present while the socket takes nothing, whether the library holds a body for it or only a head.
     blocked: Option<Leaving>,
 }
 
-impl Watched {
+impl<S> Watched<S> {
     fn wrote(&mut self, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if outcome.is_ready() {
             self.blocked = None;
@@ -133,7 +109,7 @@ impl Watched {
     }
 }
 
-impl AsyncRead for Watched {
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
@@ -145,7 +121,7 @@ impl AsyncRead for Watched {
     }
 }
 
-impl AsyncWrite for Watched {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.wrote(outcome)
@@ -173,8 +149,8 @@ impl AsyncWrite for Watched {
     }
 }
 
-/// How long a silent connection may still bring the request that its client sent before it heard of the end.
-const LINGER: Duration = Duration::from_millis(200);
+/// How long a connection that was idle for too long may still bring the request that its client had just sent.
+const IDLE_LINGER: Duration = Duration::from_millis(200);
 /// Bodies of a few hundred kilobytes arrive in few reads.
 const READ_BYTES_MIN: usize = 64 << 10;
 /// The library parses this many headers without an allocation; fewer are checked after parsing.

@@ -5,6 +5,8 @@
 
 mod activity;
 mod connection;
+mod drain;
+mod seldom;
 mod service;
 
 use std::io;
@@ -13,13 +15,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use futures_util::FutureExt;
+pub use drain::Drain;
 pub use service::{Direct, Routes, Shortcut};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::select;
 use tokio::task::{JoinHandle, JoinSet};
-use tokio_util::sync::CancellationToken;
 
 use super::LimitsConfig;
 use crate::telemetry::metrics::ListenerMetrics;
@@ -58,22 +59,22 @@ impl Listener {
         self.socket.local_addr()
     }
 
-    /// Accepts connections until `stop`, and then ends those that are open once their requests are answered. Changed
-    /// limits hold for connections accepted from then on.
+    /// Accepts connections until `drain` closes, and then ends those that are open once their requests are answered.
+    /// Changed limits hold for connections accepted from then on.
     pub fn serve(
         self,
         routes: Routes,
         limits: Arc<ArcSwap<LimitsConfig>>,
         metrics: ListenerMetrics,
-        stop: CancellationToken,
+        drain: Drain,
     ) -> Serving {
-        let accepting = Accepting { routes, limits, metrics, stop, connections: JoinSet::new() };
+        let accepting = Accepting { routes, limits, metrics, drain, connections: JoinSet::new() };
         Serving { task: tokio::spawn(accepting.run(self.socket)) }
     }
 }
 
 impl Serving {
-    /// Waits until every connection has ended after the stop, and cuts off those that have not within `grace`. Tells
+    /// Waits until every connection has ended after the close, and cuts off those that have not within `grace`. Tells
     /// whether all ended by themselves.
     pub async fn finished(mut self, grace: Duration) -> bool {
         tokio::time::timeout(grace, &mut self.task).await.is_ok()
@@ -91,7 +92,7 @@ struct Accepting {
     routes: Routes,
     limits: Arc<ArcSwap<LimitsConfig>>,
     metrics: ListenerMetrics,
-    stop: CancellationToken,
+    drain: Drain,
     connections: JoinSet<()>,
 }
 
@@ -101,7 +102,7 @@ impl Accepting {
         loop {
             select! {
                 biased;
-                () = self.stop.cancelled() => break,
+                () = self.drain.closed() => break,
                 Some(_) = self.connections.join_next() => {}
                 accepted = socket.accept() => match accepted {
                     Ok((stream, _)) => {
@@ -122,12 +123,27 @@ impl Accepting {
             }
         }
         self.routes.close();
-        // Who has connected already may have sent a request: closing the socket would reset it.
-        while let Some(Ok((stream, _))) = socket.accept().now_or_never() {
-            self.take(stream);
-        }
-        drop(socket);
+        self.take_connected(socket);
         while self.connections.join_next().await.is_some() {}
+    }
+
+    /// Takes the connections that the kernel has made already: their clients may have sent requests, which closing the
+    /// socket would reset. The socket itself is asked, since the runtime says "later" also to a task that has had its
+    /// turn.
+    fn take_connected(&mut self, socket: TcpListener) {
+        let Ok(socket) = socket.into_std() else { return };
+        // At most as many as can have waited: whoever comes faster than that would be taken for ever.
+        for _ in 0..=BACKLOG {
+            match socket.accept() {
+                Ok((stream, _)) => {
+                    if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
+                        self.take(stream);
+                    }
+                }
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(_) => return,
+            }
+        }
     }
 
     fn take(&mut self, stream: TcpStream) {
@@ -141,7 +157,7 @@ impl Accepting {
             return;
         }
         let counted = Connected::count(&self.metrics);
-        let driven = connection::drive(stream, self.routes.clone(), limits, self.stop.clone());
+        let driven = connection::drive(stream, self.routes.clone(), limits, self.drain.clone());
         self.connections.spawn(async move {
             driven.await;
             drop(counted);

@@ -6,7 +6,6 @@ use std::convert::Infallible;
 use std::fmt::Debug;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use axum::Router;
@@ -21,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use super::activity::{Activity, Leaving, Open};
+use super::drain::Drain;
 use crate::frontend::is_grpc;
 
 /// Who answers the requests of a listener.
@@ -63,8 +63,7 @@ pub(super) struct Requests {
     pub(super) routes: Routes,
     pub(super) limits: HeadLimits,
     pub(super) activity: Arc<Activity>,
-    /// Whether this connection takes no further requests.
-    pub(super) is_closing: Arc<AtomicBool>,
+    pub(super) drain: Drain,
 }
 
 impl Routes {
@@ -123,12 +122,12 @@ impl hyper::service::Service<Request<Incoming>> for Requests {
     fn call(&self, request: Request<Incoming>) -> Answer {
         let open = Activity::begin(&self.activity);
         // HTTP/2 says with a frame of its own that no further requests are taken.
-        let says_close = request.version() < Version::HTTP_2;
+        let drain = (request.version() < Version::HTTP_2).then(|| self.drain.clone());
         let reply = match self.limits.check(&request) {
             Ok(()) => self.routes.call(request),
             Err(refused) => Reply::Refused(Some(refused)),
         };
-        Answer { reply, open: Some(open), is_closing: says_close.then(|| Arc::clone(&self.is_closing)) }
+        Answer { reply, open: Some(open), drain }
     }
 }
 
@@ -171,7 +170,7 @@ pub(super) struct Answer {
     reply: Reply,
     open: Option<Open>,
     /// Present where the response itself must say that the connection ends.
-    is_closing: Option<Arc<AtomicBool>>,
+    drain: Option<Drain>,
 }
 
 enum Reply {
@@ -192,10 +191,10 @@ impl Future for Answer {
             Reply::Direct(future) => ready!(future.as_mut().poll(cx)),
             Reply::Refused(response) => response.take().expect("a future is not polled after it was ready"),
         };
-        if self.is_closing.as_ref().is_some_and(|closing| closing.load(Ordering::Relaxed)) {
+        let open = self.open.take().expect("a future is not polled after it was ready");
+        if self.drain.as_ref().is_some_and(|drain| drain.has_begun() || open.is_last()) {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        let open = self.open.take().expect("a future is not polled after it was ready");
         Poll::Ready(Ok(response.map(|body| Counted { body, open })))
     }
 }
