@@ -1,7 +1,7 @@
 //! POST: what is loaded (repository extension) and what is logged (logging extension).
 
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -10,6 +10,7 @@ use http::{HeaderMap, StatusCode};
 use serde_json::{Map, Value, json};
 
 use super::control_body::{self, Field, Fields};
+use super::in_path::InPath;
 use super::{body, respond};
 use crate::frontend::{Frontend, Refusal};
 use crate::repository::{LoadOverride, RepositoryError};
@@ -41,7 +42,7 @@ pub(super) async fn index(
 
 pub(super) async fn load(
     State(frontend): State<Frontend>,
-    Path(model): Path<String>,
+    InPath(model): InPath<String>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<StatusCode, Refusal> {
@@ -58,16 +59,16 @@ pub(super) async fn load(
 /// There is one repository, whatever it is called.
 pub(super) async fn load_from(
     frontend: State<Frontend>,
-    Path((_, model)): Path<(String, String)>,
+    InPath((_, model)): InPath<(String, String)>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<StatusCode, Refusal> {
-    load(frontend, Path(model), headers, body).await
+    load(frontend, InPath(model), headers, body).await
 }
 
 pub(super) async fn unload(
     State(frontend): State<Frontend>,
-    Path(model): Path<String>,
+    InPath(model): InPath<String>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<StatusCode, Refusal> {
@@ -79,11 +80,11 @@ pub(super) async fn unload(
 
 pub(super) async fn unload_from(
     frontend: State<Frontend>,
-    Path((_, model)): Path<(String, String)>,
+    InPath((_, model)): InPath<(String, String)>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<StatusCode, Refusal> {
-    unload(frontend, Path(model), headers, body).await
+    unload(frontend, InPath(model), headers, body).await
 }
 
 pub(super) async fn log_settings(State(frontend): State<Frontend>) -> Response {

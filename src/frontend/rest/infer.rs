@@ -1,7 +1,7 @@
 //! POST .../infer: read, decode, walk the pipeline, encode.
 
 use axum::body::Body;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use tokio::time::Instant;
@@ -10,19 +10,24 @@ use tracing::Instrument;
 use super::body::{self, Coding, Pieces, Received};
 use super::decode::{self, Head};
 use super::encode::{self, Encoded, Wishes};
+use super::in_path::InPath;
 use super::respond;
 use crate::frontend::listener::{Direct, Shortcut};
 use crate::frontend::{Call, Frontend, Refusal, large, trace};
 use crate::pipeline::Answer;
 
-pub(super) async fn newest(State(frontend): State<Frontend>, Path(model): Path<String>, request: Request) -> Response {
+pub(super) async fn newest(
+    State(frontend): State<Frontend>,
+    InPath(model): InPath<String>,
+    request: Request,
+) -> Response {
     let (parts, body) = request.into_parts();
     respond_to(&frontend, &model, None, &parts.headers, body).await
 }
 
 pub(super) async fn version(
     State(frontend): State<Frontend>,
-    Path((model, version)): Path<(String, String)>,
+    InPath((model, version)): InPath<(String, String)>,
     request: Request,
 ) -> Response {
     let (parts, body) = request.into_parts();
