@@ -49,7 +49,7 @@ pub(super) async fn load(
     // A body that carries files is large; where it would be refused it is not read.
     frontend.repository.check_explicit()?;
     let limits = frontend.limits.load_full();
-    let body = body::read(&headers, body, &limits, frontend.pipeline.admission().receive()).await?;
+    let body = body::read(&frontend, &headers, body, &limits).await?;
     let wanted = load_override(control_body::parameters(&body.bytes, &limits)?)?;
     drop(body);
     frontend.repository.load(model.parse()?, wanted).await?;
@@ -131,8 +131,8 @@ fn load_override(Fields(parameters): Fields<'_>) -> Result<LoadOverride, Refusal
 
 /// The body of a call that says little. It stands outside admission, so that its bound is one of its own.
 async fn read_small(frontend: &Frontend, headers: &HeaderMap, body: Body) -> Result<Bytes, Refusal> {
-    let held = frontend.pipeline.admission().receive();
-    Ok(body::read(headers, body, &frontend.limits.load().of_control(), held).await?.bytes)
+    let limits = frontend.limits.load().of_control();
+    Ok(body::read(frontend, headers, body, &limits).await?.bytes)
 }
 
 /// A field that is false where it is missing.

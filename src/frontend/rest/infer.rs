@@ -94,7 +94,7 @@ async fn infer(
 ) -> Result<Response, Refusal> {
     let limits = frontend.limits.load_full();
     let mut head = head(model, version, headers)?;
-    let Received { bytes, held } = body::read(headers, body, &limits, frontend.pipeline.admission().receive()).await?;
+    let Received { bytes, held } = body::read(frontend, headers, body, &limits).await?;
     // Waiting for the client's bytes is no time of ours.
     head.received_at = Instant::now();
     let Call { request, wishes, binary_default, report } = if head.json_length == Some(0) {
