@@ -29,7 +29,7 @@ pub use refusal::Refusal;
 
 use crate::engine::Pool;
 use crate::infer::InferRequest;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{InferError, Pipeline};
 use crate::repository::Repository;
 use crate::telemetry::Metrics;
 use crate::telemetry::logs::Logs;
@@ -79,6 +79,11 @@ impl Frontend {
     /// The wait that refusals without one of their own suggest.
     pub fn retry_after(&self) -> Duration {
         self.pipeline.admission().retry_after()
+    }
+
+    /// What a client is told of an error of the pipeline.
+    fn refusal(&self, error: &InferError) -> Refusal {
+        Refusal::infer(error, self.retry_after())
     }
 }
 

@@ -42,6 +42,15 @@ impl Refusal {
     }
 }
 
+impl Refusal {
+    /// To be called where it becomes an answer, within the span of its request: errors of ours are told in the log.
+    pub(super) fn log(&self) {
+        if self.code == ErrorCode::Internal {
+            tracing::error!(error = self.message, "request failed");
+        }
+    }
+}
+
 impl From<Overloaded> for Refusal {
     fn from(error: Overloaded) -> Self {
         Self { code: ErrorCode::Overloaded, message: error.to_string(), retry_after: Some(error.retry_after) }

@@ -15,7 +15,6 @@ use kinglet::proto::inference::InferTensorContents;
 use kinglet::proto::inference::model_infer_request::InferInputTensor;
 use kinglet::units::ByteSize;
 use prost::Message;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -80,10 +79,7 @@ async fn half_sent(server: &Server, call: &str, bytes: usize) -> (Answering, mps
 }
 
 async fn receiving(server: &Server) -> u64 {
-    let mut stream = TcpStream::connect(server.running.address("admin").unwrap()).await.unwrap();
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: kinglet\r\nconnection: close\r\n\r\n").await.unwrap();
-    let mut page = String::new();
-    stream.read_to_string(&mut page).await.unwrap();
+    let page = server.metrics().await;
     page.lines().find_map(|line| line.strip_prefix("kinglet_receiving_bytes ")).unwrap().parse().unwrap()
 }
 

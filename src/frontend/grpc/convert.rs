@@ -14,7 +14,7 @@ use crate::proto::inference::model_infer_request::{InferInputTensor, InferReques
 use crate::proto::inference::{InferParameter, ModelInferRequest};
 use crate::tensor::{DType, NamedTensor, Shape, Tensor};
 
-/// When a request came, and until when its client waits.
+/// When a request was whole, and until when its client waits.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Arrival {
     pub(super) at: Instant,

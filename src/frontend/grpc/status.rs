@@ -1,5 +1,7 @@
 //! A refusal as a gRPC status. The code comes from the table of codes and from nowhere else.
 
+use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tonic::metadata::MetadataValue;
@@ -11,16 +13,28 @@ use crate::frontend::refusal::shortened;
 
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
-        if refusal.code == ErrorCode::Internal {
-            tracing::error!(error = refusal.message, "request failed");
-        }
+        refusal.log();
         let code = Code::from_i32(refusal.code.grpc_status());
         let mut status = Self::new(code, shortened(&refusal.message));
         if let Some(wait) = refusal.retry_after {
             status.metadata_mut().insert(RETRY_AFTER, MetadataValue::from(seconds(wait)));
         }
+        // Several codes share a status; whoever counts this one asks for its code.
+        status.set_source(Arc::new(refusal));
         status
     }
+}
+
+/// The code behind a status. The library's own have the first of the table that clients see alike.
+pub(super) fn code(status: &Status) -> ErrorCode {
+    if let Some(refusal) = status.source().and_then(|source| source.downcast_ref::<Refusal>()) {
+        return refusal.code;
+    }
+    if status.code() == Code::OutOfRange {
+        return ErrorCode::PayloadTooLarge;
+    }
+    let number = i32::from(status.code());
+    ErrorCode::all().find(|code| code.grpc_status() == number).unwrap_or(ErrorCode::Internal)
 }
 
 /// The status that the table has for what the gRPC library refuses by a code of its own.
@@ -50,6 +64,7 @@ mod tests {
             assert_eq!(i32::from(status.code()), code.grpc_status());
             assert_eq!(status.message(), "why");
             assert!(status.metadata().get(RETRY_AFTER).is_none());
+            assert_eq!(super::code(&status), code);
         }
     }
 
@@ -75,5 +90,7 @@ mod tests {
     fn a_message_too_large_is_resource_exhausted() {
         assert_eq!(in_our_codes(Status::out_of_range("found 9 bytes")).code(), Code::ResourceExhausted);
         assert_eq!(in_our_codes(Status::internal("x")).code(), Code::Internal);
+        assert_eq!(code(&Status::out_of_range("found 9 bytes")), ErrorCode::PayloadTooLarge);
+        assert_eq!(code(&Status::unknown("x")), ErrorCode::Internal);
     }
 }

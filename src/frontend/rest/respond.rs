@@ -13,6 +13,7 @@ use crate::frontend::{Refusal, is_grpc};
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
+        self.log();
         let status = StatusCode::from_u16(self.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = error(status, &self.message);
         if let Some(wait) = self.retry_after {
