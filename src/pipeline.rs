@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::admission::{Admission, Admitted, Overloaded};
+use crate::admission::{Admission, Admitted, Overloaded, Reserved};
 use crate::batching::{BatchError, Batcher, Executed};
 use crate::engine::EngineError;
 use crate::error::ErrorCode;
-use crate::infer::{InferRequest, InferResponse};
+use crate::infer::{InferRequest, InferResponse, ModelName, VersionId};
 use crate::repository::Variant;
 use crate::repository::catalog::LookupError;
 use crate::routing::{RouteError, Router};
@@ -31,6 +31,15 @@ pub struct Answer {
     pub variant: Arc<Variant>,
     admitted: Admitted,
     answered_at: Instant,
+}
+
+/// What is known of a request before its body is decoded.
+#[derive(Debug)]
+pub struct Undecoded<'a> {
+    pub model: &'a ModelName,
+    pub version: Option<VersionId>,
+    /// Of the body.
+    pub bytes: u64,
 }
 
 /// An inference call on its way to its outcome, which is counted exactly once: as it is settled, or as cancelled where the
@@ -67,13 +76,33 @@ impl Pipeline {
         Outcome { metrics, began: Instant::now(), received_at: None, variant: None, answered: false, settled: false }
     }
 
+    /// A place for a request that takes long to decode, so that what load or a name refuses is not decoded first.
+    ///
+    /// # Errors
+    /// As `infer`.
+    pub fn reserve(&self, request: &Undecoded<'_>, outcome: &mut Outcome) -> Result<Reserved, InferError> {
+        let reserved = self.admission.reserve(request.bytes)?;
+        let variant = self.router.named(request.model, request.version)?;
+        outcome.found(&variant);
+        self.batcher.check_room(&variant)?;
+        Ok(reserved)
+    }
+
     /// One request from decoded tensors to the answer's tensors.
     ///
     /// # Errors
     /// When a room refuses it or the run fails; `InferError::code` says how clients see that.
-    pub async fn infer(&self, request: InferRequest, outcome: &mut Outcome) -> Result<Answer, InferError> {
+    pub async fn infer(
+        &self,
+        request: InferRequest,
+        reserved: Option<Reserved>,
+        outcome: &mut Outcome,
+    ) -> Result<Answer, InferError> {
         outcome.received(request.received_at);
-        let admitted = self.admission.admit(request)?;
+        let admitted = match reserved {
+            None => self.admission.admit(request)?,
+            Some(reserved) => self.admission.admit_reserved(reserved, request)?,
+        };
         let variant = self.router.find(&admitted)?;
         outcome.found(&variant);
         let routed = self.router.bind(admitted, variant)?;

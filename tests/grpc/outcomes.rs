@@ -96,6 +96,34 @@ async fn calls_over_grpc_are_counted_by_their_outcome() {
     check(&server, &expected).await;
 }
 
+/// Large enough to be decoded on the pool, and no JSON: who decodes it finds that out.
+async fn post_large(server: &Server, model: &str) -> String {
+    server.post(&format!("/v2/models/{model}/infer"), &[], &"x".repeat(100_000)).await
+}
+
+#[tokio::test]
+async fn what_load_refuses_is_not_decoded_first() {
+    let server = Server::with(|config| config.admission.requests_max = 0).await;
+    let answer = post_large(&server, "identity_fp32").await;
+    assert!(answer.starts_with("HTTP/1.1 429") && answer.contains("retry-after: 1"), "{answer}");
+    check(&server, &[("_unknown", "overloaded", 1)]).await;
+    assert!(server.metrics().await.contains("kinglet_admission_refused_total{reason=\"requests\"} 1"));
+
+    let server = Server::with(|config| config.batching.queue_requests_max = 0).await;
+    let answer = post_large(&server, "identity_fp32").await;
+    assert!(answer.starts_with("HTTP/1.1 429") && answer.contains("queue of the model is full"), "{answer}");
+    check(&server, &[("identity_fp32", "overloaded", 1)]).await;
+    assert!(server.metrics().await.contains("kinglet_refusal_duration_seconds_count 1"));
+    assert!(post_large(&server, "nope").await.starts_with("HTTP/1.1 404"));
+
+    let server = Server::start().await;
+    assert!(post_large(&server, "identity_fp32").await.starts_with("HTTP/1.1 400"), "with room for it, it is decoded");
+    let large = json("1,2").replace("[1,2]", &format!("{}[1,2]", " ".repeat(100_000)));
+    let answer = server.post(FP32, &[], &large).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(server.metrics().await.contains("kinglet_in_flight_bytes 0"));
+}
+
 #[tokio::test]
 async fn each_message_of_a_stream_is_counted() {
     let server = Server::start().await;

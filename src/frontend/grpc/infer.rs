@@ -43,7 +43,7 @@ pub(super) async fn respond(
     // The guard of the limits must not be held while waiting.
     let call = convert::call(message, arrival, &frontend.limits.load())?;
     let Call { request, wishes, report, .. } = call;
-    let mut answer = frontend.pipeline.infer(request, outcome).await.map_err(|error| frontend.refusal(&error))?;
+    let mut answer = frontend.pipeline.infer(request, None, outcome).await.map_err(|error| frontend.refusal(&error))?;
     let response = encode::response(&mut answer, &wishes, report)?;
     answer.encoded();
     Ok(response)

@@ -14,7 +14,7 @@ use super::respond;
 use crate::error::ErrorCode;
 use crate::frontend::listener::{Direct, Shortcut};
 use crate::frontend::{Call, Frontend, Refusal, large, trace};
-use crate::pipeline::{Answer, Outcome};
+use crate::pipeline::{Answer, Outcome, Undecoded};
 
 /// The model and version that a path names.
 type Named<'a> = (&'a str, Option<&'a str>);
@@ -101,19 +101,23 @@ async fn infer(
     // Waiting for the client's bytes is no time of ours.
     head.received_at = Instant::now();
     outcome.received(head.received_at);
+    let mut reserved = None;
     let Call { request, wishes, binary_default, report } = if head.json_length == Some(0) {
         let catalog = frontend.repository.catalog();
         let variant = catalog.find(&head.model, head.version)?;
         outcome.found(variant);
         decode::raw_call(head, bytes, variant)?
     } else if large::is_large(head.json_length.unwrap_or(bytes.len())) {
+        let undecoded = Undecoded { model: &head.model, version: head.version, bytes: bytes.len() as u64 };
+        let place = frontend.pipeline.reserve(&undecoded, outcome).map_err(|error| frontend.refusal(&error))?;
+        reserved = Some(place);
         Box::pin(frontend.on_pool(move || decode::call(head, bytes, &limits))).await??
     } else {
         decode::call(head, bytes, &limits)?
     };
     // From here on admission counts.
     drop(held);
-    let answer = frontend.pipeline.infer(request, outcome).await.map_err(|error| frontend.refusal(&error))?;
+    let answer = frontend.pipeline.infer(request, reserved, outcome).await.map_err(|error| frontend.refusal(&error))?;
     let wishes = Wishes { outputs: wishes, binary_default, report };
     let coding = body::response_coding(headers);
     if large::is_large(encode::bytes_to_code(&answer, &wishes, coding)) {
