@@ -6,8 +6,8 @@ use tonic::{Request, Response, Status};
 use super::bounded::Decoded;
 use super::convert::Arrival;
 use super::{arrival, convert, encode};
-use crate::frontend::{Call, Frontend, Refusal};
-use crate::pipeline::Outcome;
+use crate::frontend::{Call, Frontend, OutputWish, Refusal, large};
+use crate::pipeline::{Answer, Outcome};
 use crate::proto::inference::{ModelInferRequest, ModelInferResponse};
 
 /// Dropping the future takes the request out of its queue, so that a client that leaves costs no more.
@@ -43,8 +43,16 @@ pub(super) async fn respond(
     // The guard of the limits must not be held while waiting.
     let call = convert::call(message, arrival, &frontend.limits.load())?;
     let Call { request, wishes, report, .. } = call;
-    let mut answer = frontend.pipeline.infer(request, None, outcome).await.map_err(|error| frontend.refusal(&error))?;
-    let response = encode::response(&mut answer, &wishes, report)?;
+    let answer = frontend.pipeline.infer(request, None, outcome).await.map_err(|error| frontend.refusal(&error))?;
+    if large::is_large(encode::bytes_to_code(&answer, &wishes)) {
+        Box::pin(frontend.on_pool(move || response(answer, &wishes, report))).await?
+    } else {
+        response(answer, &wishes, report)
+    }
+}
+
+fn response(mut answer: Answer, wishes: &[OutputWish], report: bool) -> Result<ModelInferResponse, Refusal> {
+    let response = encode::response(&mut answer, wishes, report)?;
     answer.encoded();
     Ok(response)
 }
