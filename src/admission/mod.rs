@@ -109,6 +109,7 @@ impl Admission {
         let requests_max = self.config.load().requests_max as u64;
         // The counters already hold this request, so that two at the limit cannot both pass.
         if self.in_flight.requests.load(Ordering::Acquire) > requests_max {
+            self.in_flight.metrics.refused.requests.inc();
             return Err(self.refusal("requests", requests_max));
         }
         self.check_bytes()?;
@@ -118,13 +119,13 @@ impl Admission {
     fn check_bytes(&self) -> Result<(), Overloaded> {
         let bytes_max = self.config.load().bytes_max.0;
         if self.in_flight.bytes.load(Ordering::Acquire) > bytes_max {
+            self.in_flight.metrics.refused.bytes.inc();
             return Err(self.refusal("bytes", bytes_max));
         }
         Ok(())
     }
 
     fn refusal(&self, what: &'static str, limit: u64) -> Overloaded {
-        self.in_flight.metrics.count_refused(what);
         Overloaded { what, limit, retry_after: self.retry_after() }
     }
 

@@ -117,7 +117,7 @@ fn wish(output: InferRequestedOutputTensor, limits: &LimitsConfig) -> Result<Out
 
 fn refuse_shared_memory(kind: &str, name: &str, parameters: &HashMap<String, InferParameter>) -> Result<(), Refusal> {
     if parameters.contains_key("shared_memory_region") {
-        return Err(Refusal::unsupported(format!("{kind} {name:?}: the shared memory extensions are not served")));
+        return Err(Refusal::shared_memory(kind, name));
     }
     Ok(())
 }

@@ -52,7 +52,7 @@ pub(super) async fn load(
     let body = body::read(&frontend, &headers, body, &limits).await?;
     let wanted = load_override(control_body::parameters(&body.bytes, &limits)?)?;
     drop(body);
-    frontend.repository.load(model.parse()?, wanted).await?;
+    frontend.repository.load(model.parse()?, wanted).await.map_err(|error| frontend.told_to_wait(error))?;
     Ok(StatusCode::OK)
 }
 
@@ -74,7 +74,7 @@ pub(super) async fn unload(
 ) -> Result<StatusCode, Refusal> {
     let body = read_small(&frontend, &headers, body).await?;
     let dependents = flag(&control_body::parameters(&body, &frontend.limits.load())?, "unload_dependents")?;
-    frontend.repository.unload(model.parse()?, dependents).await?;
+    frontend.repository.unload(model.parse()?, dependents).await.map_err(|error| frontend.told_to_wait(error))?;
     Ok(StatusCode::OK)
 }
 

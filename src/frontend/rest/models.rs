@@ -12,7 +12,7 @@ use super::in_path::InPath;
 use super::respond;
 use crate::engine::TensorSpec;
 use crate::frontend::{EXTENSIONS, Frontend, Refusal, SERVER_NAME, SERVER_VERSION};
-use crate::infer::{ModelName, VersionId};
+use crate::infer::ModelName;
 use crate::metering::statistics::{BatchTotals, Total};
 use crate::repository::{Variant, triton};
 
@@ -114,9 +114,7 @@ pub(super) struct Selector {
 }
 
 fn find(frontend: &Frontend, selector: &Selector) -> Result<Arc<Variant>, Refusal> {
-    let model: ModelName = selector.model.parse()?;
-    let version: Option<VersionId> = selector.version.as_deref().map(str::parse).transpose()?;
-    Ok(Arc::clone(frontend.repository.catalog().find(&model, version)?))
+    frontend.find(&selector.model, selector.version.as_deref())
 }
 
 #[derive(Serialize)]
