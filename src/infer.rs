@@ -45,6 +45,13 @@ pub struct InferRequest {
     pub decode: Duration,
 }
 
+impl InferRequest {
+    /// Bytes of the input tensors.
+    pub fn input_bytes(&self) -> u64 {
+        self.inputs.iter().map(|input| input.tensor.bytes().len() as u64).sum()
+    }
+}
+
 /// How a request wants to be queued.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Schedule {

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::admission::{Admission, Admitted, Overloaded};
+use crate::admission::{Admission, Admitted, Overloaded, Reserved};
 use crate::batching::{BatchError, Batcher, Executed};
 use crate::engine::EngineError;
 use crate::error::ErrorCode;
-use crate::infer::{InferRequest, InferResponse};
+use crate::infer::{InferRequest, InferResponse, ModelName, VersionId};
 use crate::repository::Variant;
 use crate::repository::catalog::LookupError;
 use crate::routing::{RouteError, Router};
@@ -33,6 +33,28 @@ pub struct Answer {
     answered_at: Instant,
 }
 
+/// What is known of a request before its body is decoded.
+#[derive(Debug)]
+pub struct Undecoded<'a> {
+    pub model: &'a ModelName,
+    pub version: Option<VersionId>,
+    /// Of the body.
+    pub bytes: u64,
+}
+
+/// An inference call on its way to its outcome, which is counted exactly once: as it is settled, or as cancelled where the
+/// caller went away before.
+#[derive(Debug)]
+pub struct Outcome {
+    metrics: Arc<Metrics>,
+    began: Instant,
+    received_at: Option<Instant>,
+    variant: Option<Arc<Variant>>,
+    /// Whether its batch has run, which the statistics have noted then.
+    answered: bool,
+    settled: bool,
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum InferError {
     #[error(transparent)]
@@ -48,24 +70,44 @@ impl Pipeline {
         Self { admission, router, batcher, metrics }
     }
 
+    /// To be called when the head of an inference call has come: whatever becomes of it is counted.
+    pub fn begin(&self) -> Outcome {
+        let metrics = Arc::clone(&self.metrics);
+        Outcome { metrics, began: Instant::now(), received_at: None, variant: None, answered: false, settled: false }
+    }
+
+    /// A place for a request that takes long to decode, so that what load or a name refuses is not decoded first.
+    ///
+    /// # Errors
+    /// As `infer`.
+    pub fn reserve(&self, request: &Undecoded<'_>, outcome: &mut Outcome) -> Result<Reserved, InferError> {
+        let reserved = self.admission.reserve(request.bytes)?;
+        let variant = self.router.named(request.model, request.version)?;
+        outcome.found(&variant);
+        self.batcher.check_room(&variant)?;
+        Ok(reserved)
+    }
+
     /// One request from decoded tensors to the answer's tensors.
     ///
     /// # Errors
     /// When a room refuses it or the run fails; `InferError::code` says how clients see that.
-    pub async fn infer(&self, request: InferRequest) -> Result<Answer, InferError> {
-        let mut count =
-            Count { metrics: &self.metrics, variant: None, received_at: request.received_at, counted: false };
-        let outcome = self.walk(request, &mut count).await;
-        count.outcome(&outcome);
-        outcome
-    }
-
-    async fn walk(&self, request: InferRequest, count: &mut Count<'_>) -> Result<Answer, InferError> {
-        let admitted = self.admission.admit(request)?;
+    pub async fn infer(
+        &self,
+        request: InferRequest,
+        reserved: Option<Reserved>,
+        outcome: &mut Outcome,
+    ) -> Result<Answer, InferError> {
+        outcome.received(request.received_at);
+        let admitted = match reserved {
+            None => self.admission.admit(request)?,
+            Some(reserved) => self.admission.admit_reserved(reserved, request)?,
+        };
         let variant = self.router.find(&admitted)?;
-        count.variant = Some(Arc::clone(&variant));
+        outcome.found(&variant);
         let routed = self.router.bind(admitted, variant)?;
         let executed = self.batcher.submit(routed).await?;
+        outcome.answered = true;
         Ok(Answer::settle(executed))
     }
 
@@ -126,40 +168,51 @@ fn outputs(variant: &Variant, wanted: &[String], share: crate::engine::Share) ->
     wanted.iter().filter_map(|name| named[specs.iter().position(|spec| spec.name == *name)?].take()).collect()
 }
 
-/// Counts every request exactly once, also one whose caller went away.
-struct Count<'a> {
-    metrics: &'a Metrics,
-    variant: Option<Arc<Variant>>,
-    received_at: Instant,
-    counted: bool,
-}
+impl Outcome {
+    /// When the call's head came.
+    pub fn began(&self) -> Instant {
+        self.began
+    }
 
-impl Count<'_> {
-    fn outcome(&mut self, outcome: &Result<Answer, InferError>) {
-        match outcome {
-            Ok(answer) => answer.variant.metrics.count_ok(),
-            Err(error) => self.failed(error.code()),
+    /// To be called when the body is whole: what it takes from here on is time of ours.
+    pub fn received(&mut self, at: Instant) {
+        self.received_at = Some(at);
+    }
+
+    /// From here on the call counts for this build.
+    pub fn found(&mut self, variant: &Arc<Variant>) {
+        self.variant = Some(Arc::clone(variant));
+    }
+
+    /// To be called with what the client is told: the code of the failure, or nothing where it gets its answer.
+    pub fn settle(mut self, failed: Option<ErrorCode>) {
+        self.settled = true;
+        match (failed, &self.variant) {
+            (None, Some(variant)) => variant.metrics.count_ok(),
+            (None, None) => debug_assert!(false, "an answer comes from a variant"),
+            (Some(code), _) => self.failed(code),
         }
-        self.counted = true;
     }
 
     fn failed(&self, code: ErrorCode) {
-        if code == ErrorCode::Overloaded {
-            self.metrics.refusal_duration.observe(self.received_at.elapsed().as_secs_f64());
+        let taken = self.received_at.map(|at| at.elapsed());
+        if code == ErrorCode::Overloaded
+            && let Some(taken) = taken
+        {
+            self.metrics.refusal_duration.observe(taken.as_secs_f64());
         }
-        match &self.variant {
-            None => self.metrics.count_unrouted(code),
-            Some(variant) => {
-                variant.metrics.count_error(code);
-                variant.statistics.record_failure(self.received_at.elapsed());
-            }
+        let Some(variant) = &self.variant else { return self.metrics.count_unrouted(code) };
+        variant.metrics.count_error(code);
+        // The statistics know a request that was answered as a success, whatever its encoder made of it.
+        if !self.answered {
+            variant.statistics.record_failure(taken.unwrap_or_default());
         }
     }
 }
 
-impl Drop for Count<'_> {
+impl Drop for Outcome {
     fn drop(&mut self) {
-        if !self.counted {
+        if !self.settled {
             self.failed(ErrorCode::Cancelled);
         }
     }

@@ -1,4 +1,4 @@
-//! gRPC end to end: a generated client against a server in this process.
+//! gRPC end to end, and what it shares with REST: a generated client against a server in this process.
 #![allow(clippy::unwrap_used, reason = "a step that fails fails the test")]
 
 #[path = "grpc/calls.rs"]
@@ -11,6 +11,8 @@ mod fixture;
 mod inference_client;
 #[path = "grpc/limits.rs"]
 mod limits;
+#[path = "grpc/outcomes.rs"]
+mod outcomes;
 #[path = "grpc/stream.rs"]
 mod stream;
 #[path = "grpc/surroundings.rs"]

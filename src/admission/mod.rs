@@ -23,6 +23,10 @@ pub struct Admission {
     receiving: Arc<Receiving>,
 }
 
+/// A place without its request, which has yet to be decoded. Dropping it gives it back.
+#[derive(Debug)]
+pub struct Reserved(Permit);
+
 /// A request that holds its place. Dropping it gives the place back, so an abandoned request leaks nothing.
 #[derive(Debug)]
 pub struct Admitted {
@@ -72,21 +76,56 @@ impl Admission {
     /// # Errors
     /// When the request would pass a limit; it is dropped and costs nothing more.
     pub fn admit(&self, request: InferRequest) -> Result<Admitted, Overloaded> {
-        let config = self.config.load();
-        let bytes: u64 = request.inputs.iter().map(|input| input.tensor.bytes().len() as u64).sum();
-        let (permit, requests, held) = Permit::take(&self.in_flight, bytes);
-        let refuse = |what, limit| {
-            self.in_flight.metrics.count_refused(what);
-            Err(Overloaded { what, limit, retry_after: config.retry_after.0 })
-        };
-        let requests_max = config.requests_max as u64;
-        if requests > requests_max {
-            return refuse("requests", requests_max);
-        }
-        if held > config.bytes_max.0 {
-            return refuse("bytes", config.bytes_max.0);
+        let permit = self.take(request.input_bytes())?;
+        Ok(Admitted { request, _permit: permit })
+    }
+
+    /// A place for a request of which only the length of its text is known: where decoding takes long, a refusal is due
+    /// before it.
+    ///
+    /// # Errors
+    /// As `admit`.
+    pub fn reserve(&self, text_bytes: u64) -> Result<Reserved, Overloaded> {
+        // Text can be longer than what it says: by itself it is always let in.
+        self.take(text_bytes.min(self.config.load().bytes_max.0)).map(Reserved)
+    }
+
+    /// Gives a place to its request, which then counts by the bytes of its inputs.
+    ///
+    /// # Errors
+    /// When those are more than its text had, and pass the limit.
+    pub fn admit_reserved(&self, reserved: Reserved, request: InferRequest) -> Result<Admitted, Overloaded> {
+        let Reserved(mut permit) = reserved;
+        let (foreseen, bytes) = (permit.bytes, request.input_bytes());
+        let held = permit.resize(bytes);
+        if bytes > foreseen {
+            self.check_bytes(held)?;
         }
         Ok(Admitted { request, _permit: permit })
+    }
+
+    fn take(&self, bytes: u64) -> Result<Permit, Overloaded> {
+        let (permit, requests, held) = Permit::take(&self.in_flight, bytes);
+        let requests_max = self.config.load().requests_max as u64;
+        if requests > requests_max {
+            self.in_flight.metrics.refused.requests.inc();
+            return Err(self.refusal("requests", requests_max));
+        }
+        self.check_bytes(held)?;
+        Ok(permit)
+    }
+
+    fn check_bytes(&self, held: u64) -> Result<(), Overloaded> {
+        let bytes_max = self.config.load().bytes_max.0;
+        if held > bytes_max {
+            self.in_flight.metrics.refused.bytes.inc();
+            return Err(self.refusal("bytes", bytes_max));
+        }
+        Ok(())
+    }
+
+    fn refusal(&self, what: &'static str, limit: u64) -> Overloaded {
+        Overloaded { what, limit, retry_after: self.retry_after() }
     }
 
     /// Requests admitted and not yet answered.
@@ -114,6 +153,15 @@ impl Permit {
         in_flight.metrics.in_flight_requests.inc();
         in_flight.metrics.in_flight_bytes.add(signed(bytes));
         (Self { in_flight: Arc::clone(in_flight), bytes }, requests, held)
+    }
+
+    /// The bytes in flight now.
+    fn resize(&mut self, bytes: u64) -> u64 {
+        let held = self.in_flight.bytes.fetch_add(bytes, Ordering::AcqRel) + bytes - self.bytes;
+        self.in_flight.bytes.fetch_sub(self.bytes, Ordering::AcqRel);
+        self.in_flight.metrics.in_flight_bytes.add(signed(bytes) - signed(self.bytes));
+        self.bytes = bytes;
+        held
     }
 }
 
@@ -176,6 +224,23 @@ mod tests {
         assert!(admission.admit(request(4)).is_ok());
         drop(second);
         assert_eq!(admission.in_flight(), 0);
+    }
+
+    #[test]
+    fn a_reserved_place_counts_by_its_text_and_then_by_its_inputs() {
+        let admission = admission(2, 10);
+        let bytes = || admission.in_flight.bytes.load(Ordering::Acquire);
+        let reserved = admission.reserve(8).unwrap();
+        assert!(admission.reserve(3).is_err(), "bytes");
+        let admitted = admission.admit_reserved(reserved, request(4)).unwrap();
+        assert_eq!((admission.in_flight(), bytes()), (1, 4));
+        let grows = admission.reserve(1).unwrap();
+        assert!(admission.reserve(0).is_err(), "requests");
+        assert!(admission.admit_reserved(grows, request(7)).is_err());
+        assert_eq!((admission.in_flight(), bytes()), (1, 4));
+        drop(admitted);
+        drop(admission.reserve(1000).unwrap());
+        assert_eq!((admission.in_flight(), bytes()), (0, 0));
     }
 
     #[test]

@@ -80,7 +80,7 @@ impl Receiving {
         // Counted before it is compared, so that two at the limit cannot both pass.
         if self.bytes.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) > limit {
             self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-            self.metrics.count_refused("receiving");
+            self.metrics.refused.receiving.inc();
             return Err(Overloaded { what: "bytes being received", limit, retry_after: config.retry_after.0 });
         }
         Ok(())

@@ -20,7 +20,7 @@ use crate::engine::{Automatic, Pool};
 use crate::frontend::admin::{self, ReloadReport, ReloadRequest};
 use crate::frontend::health::Phase;
 use crate::frontend::listener::{Drain, Listener, Routes, Serving};
-use crate::frontend::{Frontend, Health, Parts, grpc, rest};
+use crate::frontend::{Frontend, Health, Parts, Refusal, grpc, rest};
 use crate::pipeline::Pipeline;
 use crate::repository::{Loading, Repository};
 use crate::routing::Router;
@@ -208,11 +208,11 @@ impl Settings {
         }
     }
 
-    async fn reload(&self) -> Result<ReloadReport, String> {
+    async fn reload(&self) -> Result<ReloadReport, Refusal> {
         let _alone = self.reloading.lock().await;
         let new = (self.reread)().map_err(|error| {
             tracing::warn!(%error, "configuration not reloaded");
-            error.to_string()
+            Refusal::invalid(error.to_string())
         })?;
         let report = self.adopt(&new);
         let config = self.current();

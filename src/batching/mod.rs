@@ -114,6 +114,17 @@ impl Batcher {
     }
 }
 
+impl Batcher {
+    /// For a request that has yet to be decoded, whose priority nobody knows: whether any queue of the variant takes one
+    /// more.
+    ///
+    /// # Errors
+    /// When all are full.
+    pub fn check_room(&self, variant: &Arc<Variant>) -> Result<(), BatchError> {
+        variant.attachment.get_or_attach(|| Lane::open(variant, self.pool.clone())).check_room()
+    }
+}
+
 impl Lane {
     fn open(variant: &Variant, house: &Batcher) -> Self {
         let settings = variant.settings.batching.clone();
@@ -153,6 +164,19 @@ impl Lane {
         let limit = policy.requests_max as u64;
         self.entries.try_send(entry).map_err(|_| BatchError::QueueFull { what: "requests", limit })?;
         Ok(answer)
+    }
+
+    fn check_room(&self) -> Result<(), BatchError> {
+        // With priorities, level 0 is nobody's.
+        let first = usize::from(self.settings.priority_levels > 0);
+        let mut limit = 0;
+        for (level, held) in self.levels.iter().enumerate().skip(first) {
+            limit = self.settings.queue_policy(level as u64).requests_max;
+            if held.requests.load(Ordering::Acquire) < limit {
+                return Ok(());
+            }
+        }
+        Err(BatchError::QueueFull { what: "requests", limit: limit as u64 })
     }
 
     /// The level a request's priority asks for: 0 and unknown levels mean the default, as Triton has it.

@@ -207,6 +207,22 @@ fn output(executed: &Executed) -> Vec<u8> {
     executed.share[0].bytes().to_vec()
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_full_queue_is_told_before_the_request_is_there() {
+    let house = House::new(|settings| settings.queue.requests_max = 1);
+    let first = house.occupy().await;
+    assert!(house.batcher.check_room(&house.variant).is_ok());
+    let second = house.ask(&[1]);
+    while house.queued() == 0 {
+        tokio::task::yield_now().await;
+    }
+    let full = house.batcher.check_room(&house.variant).unwrap_err();
+    assert!(matches!(full, BatchError::QueueFull { what: "requests", limit: 1 }), "{full}");
+    house.open();
+    assert!(first.await.unwrap().is_ok() && second.await.unwrap().is_ok());
+    assert!(house.batcher.check_room(&house.variant).is_ok());
+}
+
 #[tokio::test]
 async fn what_queues_together_runs_together_and_everyone_gets_their_own() {
     let house = House::new(|_| {});

@@ -5,7 +5,24 @@ use std::cmp::Ordering;
 use half::{bf16, f16};
 
 use super::Refusal;
+use crate::repository::Variant;
 use crate::tensor::{DType, Shape, Tensor};
+
+/// The classes of a variant's output, with its labels.
+///
+/// # Errors
+/// As `classify`.
+pub(super) fn of_output(name: &str, output: &Tensor, classes: usize, variant: &Variant) -> Result<Tensor, Refusal> {
+    let labels = variant.settings.labels.get(name).map_or(&[][..], |labels| &labels.names);
+    classify(output, classes, variant.signature.is_batched(), labels)
+}
+
+/// What makes it slow: the bytes that are looked at, and those that are printed.
+pub(super) fn bytes_to_code(output: &Tensor, classes: usize, batched: bool) -> usize {
+    let rows = if batched { output.shape().rows() } else { 1 };
+    let row_length = output.element_count().checked_div(rows).unwrap_or(0);
+    output.bytes().len() + rows * classes.min(row_length) * CLASS_LENGTH
+}
 
 /// The `classes` highest values of each row, in the output's own datatype, as a `BYTES` tensor: `[classes]`, or
 /// `[rows, classes]` where axis 0 is the batch.
@@ -97,6 +114,9 @@ impl Number {
     }
 }
 
+/// A value, an index and a short label.
+const CLASS_LENGTH: usize = 32;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,6 +148,14 @@ mod tests {
             &["2.000000:1", "1.000000:2", "0.500000:0", "-1.000000:0", "-1.000000:2", "-2.000000:1"],
         );
         check(&floats(&[0, 3], &[]), 2, true, &[], &[0, 0], &[]);
+    }
+
+    #[test]
+    fn what_is_looked_at_and_printed_counts() {
+        let output = floats(&[2, 100], &[0.5; 200]);
+        assert_eq!(bytes_to_code(&output, 5, true), 800 + 10 * CLASS_LENGTH);
+        assert_eq!(bytes_to_code(&output, 1000, false), 800 + 200 * CLASS_LENGTH);
+        assert_eq!(bytes_to_code(&floats(&[0, 3], &[]), 2, true), 0);
     }
 
     #[test]

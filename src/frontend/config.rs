@@ -40,15 +40,17 @@ pub struct LimitsConfig {
     pub stream_in_flight_max: usize,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected an address with a port, such as \"127.0.0.1:8000\" or \"localhost:8000\", got {0:?}")]
+pub struct AddressError(String);
+
 /// An address with a port; `localhost` is the one that needs no resolver.
 ///
 /// # Errors
 /// When it is anything else.
-pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
+pub fn listen_address(text: &str) -> Result<SocketAddr, AddressError> {
     let numeric = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
-    let wrong =
-        |_| format!("expected an address with a port, such as \"127.0.0.1:8000\" or \"localhost:8000\", got {text:?}");
-    numeric.as_deref().unwrap_or(text).parse().map_err(wrong)
+    numeric.as_deref().unwrap_or(text).parse().map_err(|_| AddressError(text.to_owned()))
 }
 
 fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {

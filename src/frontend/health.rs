@@ -1,44 +1,36 @@
 //! Starting, ready, draining: what probes on every listener are told.
 
-use std::sync::atomic::{AtomicU8, Ordering};
-
 use tokio::sync::watch;
 
 /// Where the process stands between start and end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// The first models are loading.
-    Starting = 0,
-    Ready = 1,
+    Starting,
+    Ready,
     /// Asked to end: still serving, but no longer ready.
-    Draining = 2,
+    Draining,
 }
 
 #[derive(Debug)]
-pub struct Health {
-    phase: AtomicU8,
-    changes: watch::Sender<Phase>,
-}
+pub struct Health(watch::Sender<Phase>);
 
 impl Health {
     pub fn new() -> Self {
-        Self { phase: AtomicU8::new(Phase::Starting as u8), changes: watch::Sender::new(Phase::Starting) }
+        Self(watch::Sender::new(Phase::Starting))
     }
 
     /// Phases only move forward: what drains never becomes ready again.
     pub fn advance(&self, phase: Phase) {
-        if self.phase.fetch_max(phase as u8, Ordering::AcqRel) < phase as u8 {
-            self.changes.send_replace(phase);
-        }
+        self.0.send_if_modified(|now| {
+            let moves = *now < phase;
+            *now = phase.max(*now);
+            moves
+        });
     }
 
     pub fn phase(&self) -> Phase {
-        match self.phase.load(Ordering::Acquire) {
-            0 => Phase::Starting,
-            1 => Phase::Ready,
-            _ => Phase::Draining,
-        }
+        *self.0.borrow()
     }
 
     /// Whether the first models have loaded; also true of a server that ends.
@@ -53,7 +45,7 @@ impl Health {
 
     /// Changes of the phase, for watchers.
     pub fn watch(&self) -> watch::Receiver<Phase> {
-        self.changes.subscribe()
+        self.0.subscribe()
     }
 }
 
@@ -85,7 +77,9 @@ mod tests {
         assert!(health.is_ready() && health.is_started());
         health.advance(Phase::Draining);
         assert!(!health.is_ready() && health.is_started());
+        let changes = health.watch();
         health.advance(Phase::Ready);
         assert_eq!(health.phase(), Phase::Draining);
+        assert!(!changes.has_changed().unwrap(), "nobody is told of no change");
     }
 }

@@ -28,9 +28,9 @@ use http::{HeaderMap, header};
 pub use refusal::Refusal;
 
 use crate::engine::Pool;
-use crate::infer::InferRequest;
-use crate::pipeline::Pipeline;
-use crate::repository::Repository;
+use crate::infer::{InferRequest, ModelName, VersionId};
+use crate::pipeline::{InferError, Pipeline};
+use crate::repository::{Repository, Variant};
 use crate::telemetry::Metrics;
 use crate::telemetry::logs::Logs;
 
@@ -79,6 +79,25 @@ impl Frontend {
     /// The wait that refusals without one of their own suggest.
     pub fn retry_after(&self) -> Duration {
         self.pipeline.admission().retry_after()
+    }
+
+    /// What a client is told of an error of the pipeline.
+    fn refusal(&self, error: &InferError) -> Refusal {
+        Refusal::infer(error, self.retry_after())
+    }
+
+    /// A refusal that says when to come back, where that helps.
+    fn told_to_wait(&self, refusal: impl Into<Refusal>) -> Refusal {
+        refusal.into().or_wait(self.retry_after())
+    }
+
+    /// The build that answers for a model, or for one version of it.
+    ///
+    /// # Errors
+    /// When the name cannot be a model's, or nothing of it answers.
+    fn find(&self, model: &str, version: Option<&str>) -> Result<Arc<Variant>, Refusal> {
+        let (model, version): (ModelName, _) = (model.parse()?, version.map(str::parse::<VersionId>).transpose()?);
+        Ok(Arc::clone(self.repository.catalog().find(&model, version)?))
     }
 }
 

@@ -42,6 +42,32 @@ impl Refusal {
     }
 }
 
+impl Refusal {
+    /// The same with a wait, where waiting helps and nothing says how long.
+    pub(super) fn or_wait(self, default: Duration) -> Self {
+        let wait = self.retry_after.or_else(|| self.code.is_transient().then_some(default));
+        Self { retry_after: wait, ..self }
+    }
+
+    /// Whole seconds, rounded up: 0 would ask for an immediate retry.
+    pub(super) fn retry_after_seconds(&self) -> Option<u64> {
+        let wait = self.retry_after?;
+        Some((wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1))
+    }
+
+    /// A tensor that is said to lie in shared memory.
+    pub(super) fn shared_memory(kind: &str, name: &str) -> Self {
+        Self::unsupported(format!("{kind} {name:?}: the shared memory extensions are not served"))
+    }
+
+    /// To be called where it becomes an answer, within the span of its request: errors of ours are told in the log.
+    pub(super) fn log(&self) {
+        if self.code == ErrorCode::Internal {
+            tracing::error!(error = self.message, "request failed");
+        }
+    }
+}
+
 impl From<Overloaded> for Refusal {
     fn from(error: Overloaded) -> Self {
         Self { code: ErrorCode::Overloaded, message: error.to_string(), retry_after: Some(error.retry_after) }
@@ -87,3 +113,30 @@ impl From<UnknownDType> for Refusal {
 /// gRPC sends a message in a header: percent-encoding can triple it, and together with the other headers it stays below
 /// the 8 KiB that clients take.
 const MESSAGE_BYTES_MAX: usize = 2048;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_are_whole_seconds() {
+        for (wait, seconds) in [(0, 1), (900, 1), (1000, 1), (1001, 2)] {
+            let refusal = Refusal {
+                retry_after: Some(Duration::from_millis(wait)),
+                ..Refusal::new(ErrorCode::Overloaded, "too much")
+            };
+            assert_eq!(refusal.retry_after_seconds(), Some(seconds));
+        }
+        assert_eq!(Refusal::invalid("x").retry_after_seconds(), None);
+    }
+
+    #[test]
+    fn a_wait_is_told_where_waiting_helps() {
+        let minute = Duration::from_secs(60);
+        for (code, wait) in [(ErrorCode::Overloaded, Some(minute)), (ErrorCode::NotFound, None)] {
+            assert_eq!(Refusal::new(code, "why").or_wait(minute).retry_after, wait);
+        }
+        let own = Refusal { retry_after: Some(minute), ..Refusal::new(ErrorCode::Overloaded, "why") };
+        assert_eq!(own.or_wait(Duration::ZERO).retry_after, Some(minute));
+    }
+}

@@ -2,8 +2,8 @@
 //!
 //! Requests without one pay a header look-up and nothing more.
 
-use http::{HeaderMap, HeaderValue};
-use tracing::Span;
+use http::{HeaderMap, HeaderValue, Response};
+use tracing::{Instrument, Span};
 
 use crate::telemetry::trace::TraceContext;
 
@@ -16,8 +16,15 @@ pub fn span(headers: &HeaderMap) -> Option<(TraceContext, Span)> {
     Some((context, span))
 }
 
-/// Tells the client which span of its trace answered.
-pub fn tell(context: &TraceContext, headers: &mut HeaderMap) {
+/// Answers within the span of a request, where it has one, and tells the client which it was, whatever the answer is.
+pub async fn around<B>(trace: Option<(TraceContext, Span)>, answer: impl Future<Output = Response<B>>) -> Response<B> {
+    let Some((context, span)) = trace else { return answer.await };
+    let mut response = answer.instrument(span).await;
+    tell(&context, response.headers_mut());
+    response
+}
+
+fn tell(context: &TraceContext, headers: &mut HeaderMap) {
     if let Ok(value) = HeaderValue::try_from(context.to_string()) {
         headers.insert(TRACEPARENT, value);
     }
@@ -31,7 +38,49 @@ const TRACESTATE: &str = "tracestate";
 
 #[cfg(test)]
 mod tests {
+    use std::io::{self, Write};
+    use std::sync::{Arc, Mutex};
+
+    use axum::response::IntoResponse;
+
     use super::*;
+    use crate::error::ErrorCode;
+    use crate::frontend::Refusal;
+
+    #[derive(Clone, Default)]
+    struct Page(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Page {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn an_error_is_logged_once_and_within_its_trace() {
+        let page = Page::default();
+        let written = page.clone();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || written.clone()).finish();
+        let _default = tracing::subscriber::set_default(subscriber);
+        let trace = "0af7651916cd43dd8448eb211c80319c";
+        let parent = format!("00-{trace}-b7ad6b7169203331-01");
+        let headers = HeaderMap::from_iter([("traceparent".parse().unwrap(), parent.parse().unwrap())]);
+        let rest = async { Refusal::new(ErrorCode::Internal, "over rest").into_response() };
+        around(span(&headers), rest).await;
+        let grpc = async { tonic::Status::from(Refusal::new(ErrorCode::Internal, "over grpc")).into_http::<String>() };
+        let told = around(span(&headers), grpc).await;
+        assert!(told.headers()[TRACEPARENT].to_str().unwrap().contains(trace));
+        around(None, async { Refusal::invalid("the client's own").into_response() }).await;
+        let logged = String::from_utf8(page.0.lock().unwrap().clone()).unwrap();
+        let lines: Vec<&str> = logged.lines().collect();
+        assert_eq!(lines.len(), 2, "{logged}");
+        assert!(lines[0].contains("over rest") && lines[1].contains("over grpc"), "{logged}");
+        assert!(lines.iter().all(|line| line.contains("ERROR") && line.contains(trace)), "{logged}");
+    }
 
     #[test]
     fn a_trace_goes_on_where_the_client_began_one() {

@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 
 use crate::admission::Admitted;
 use crate::engine::signature::ShapeMismatch;
+use crate::infer::{ModelName, VersionId};
 use crate::repository::catalog::LookupError;
 use crate::repository::{Catalog, Variant};
 use crate::tensor::{DType, Tensor};
@@ -62,8 +63,15 @@ impl Router {
     /// # Errors
     /// When there is none.
     pub fn find(&self, admitted: &Admitted) -> Result<Arc<Variant>, RouteError> {
-        let request = &admitted.request;
-        Ok(Arc::clone(self.catalog.load().find(&request.model, request.version)?))
+        self.named(&admitted.request.model, admitted.request.version)
+    }
+
+    /// As `find`, for a request that has yet to be decoded.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn named(&self, model: &ModelName, version: Option<VersionId>) -> Result<Arc<Variant>, RouteError> {
+        Ok(Arc::clone(self.catalog.load().find(model, version)?))
     }
 
     /// Checks a request against the build's signature and brings its inputs into the plan's form.

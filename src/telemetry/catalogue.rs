@@ -22,7 +22,8 @@ pub enum Kind {
 pub const REQUESTS: Metric = counter(
     "kinglet_requests_total",
     &["model", "version", "code"],
-    "Inference requests by outcome; code is ok or an error code. Requests that named no loaded model count under _unknown.",
+    "Inference requests by what their client was told: code is ok or an error code, cancelled where the client had left. \
+     Those refused before a loaded model was found for them, for their body or for load, count under _unknown.",
 );
 pub const REQUEST_DURATION: Metric = histogram(
     "kinglet_request_duration_seconds",
@@ -92,7 +93,8 @@ pub const ADMISSION_REFUSED: Metric = counter(
 pub const REFUSAL_DURATION: Metric = histogram(
     "kinglet_refusal_duration_seconds",
     &[],
-    "Time from the end of a request's body to its refusal for overload, at the door or by a full queue.",
+    "Time from the end of a request's body to its refusal for overload, at the door or by a full queue. What is refused \
+     while it arrives has none.",
     SECONDS,
 );
 pub const CONNECTIONS: Metric = gauge("kinglet_connections", &["listener"], "Open connections: http, grpc, admin.");

@@ -31,7 +31,7 @@ pub struct Metrics {
     model_loads: IntCounterVec,
     plan_builds: IntCounterVec,
     plan_build_seconds: CounterVec,
-    admission_refused: IntCounterVec,
+    pub refused: AdmissionRefused,
     pub refusal_duration: Histogram,
     connections: IntGaugeVec,
     connections_refused: IntCounterVec,
@@ -63,6 +63,17 @@ pub struct ModelMetrics {
     pub ready: IntGauge,
     pub memory: IntGauge,
     pub load_duration: Gauge,
+}
+
+/// Refusals at the door, by reason.
+#[derive(Clone, Debug)]
+pub struct AdmissionRefused {
+    /// Too many requests in flight.
+    pub requests: IntCounter,
+    /// Too many bytes in flight.
+    pub bytes: IntCounter,
+    /// Too many bytes arriving.
+    pub receiving: IntCounter,
 }
 
 /// The stages of a request, one histogram each.
@@ -115,7 +126,7 @@ impl Metrics {
             model_loads: register(&registry, &catalogue::MODEL_LOADS, IntCounterVec::new),
             plan_builds: register(&registry, &catalogue::PLAN_BUILDS, IntCounterVec::new),
             plan_build_seconds: register(&registry, &catalogue::PLAN_BUILD_SECONDS, CounterVec::new),
-            admission_refused: register(&registry, &catalogue::ADMISSION_REFUSED, IntCounterVec::new),
+            refused: AdmissionRefused::of(&register(&registry, &catalogue::ADMISSION_REFUSED, IntCounterVec::new)),
             refusal_duration: register_histogram(&registry, &catalogue::REFUSAL_DURATION).with_label_values(NO_LABELS),
             connections: register(&registry, &catalogue::CONNECTIONS, IntGaugeVec::new),
             connections_refused: register(&registry, &catalogue::CONNECTIONS_REFUSED, IntCounterVec::new),
@@ -189,11 +200,6 @@ impl Metrics {
         self.model_loads.with_label_values(&[model, if ok { OK } else { "failed" }]).inc();
     }
 
-    /// Counts a refusal at the door.
-    pub fn count_refused(&self, reason: &'static str) {
-        self.admission_refused.with_label_values(&[reason]).inc();
-    }
-
     /// Counts a request that failed before a model was found for it.
     pub fn count_unrouted(&self, code: ErrorCode) {
         self.unknown[code as usize].inc();
@@ -254,6 +260,13 @@ impl ModelMetrics {
         self.batches[reason as usize].inc();
         #[expect(clippy::cast_precision_loss, reason = "rows of a batch are far below 2^52")]
         self.batch_rows.observe(rows as f64);
+    }
+}
+
+impl AdmissionRefused {
+    fn of(family: &IntCounterVec) -> Self {
+        let reason = |name| family.with_label_values(&[name]);
+        Self { requests: reason("requests"), bytes: reason("bytes"), receiving: reason("receiving") }
     }
 }
 
@@ -365,7 +378,6 @@ mod tests {
         metrics.model("m", "1").count_batch(BatchReason::Idle, 1);
         metrics.count_load("m", true);
         metrics.plans("m", "1").count_build(Duration::from_secs(2));
-        metrics.count_refused("requests");
         let _ = metrics.listener("http");
         let text = String::from_utf8(metrics.render()).unwrap();
         for metric in catalogue::ALL {

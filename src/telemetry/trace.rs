@@ -25,12 +25,15 @@ impl TraceContext {
         parent.map_or_else(Self::root, |parent| parent.child())
     }
 
-    /// Reads version 00, whose form is fixed to the byte. An invalid `tracestate` is dropped, as the standard asks,
-    /// and does not spoil the rest.
+    /// Reads version 00, whose form is fixed to the byte, and of later versions the fields they share with it. An
+    /// invalid `tracestate` is dropped, as the standard asks, and does not spoil the rest.
     pub fn parse(traceparent: &str, tracestate: Option<&str>) -> Option<Self> {
-        let text: &[u8; TRACEPARENT_BYTES] = traceparent.as_bytes().try_into().ok()?;
+        let (text, more) = traceparent.as_bytes().split_first_chunk::<TRACEPARENT_BYTES>()?;
+        let version = hex(&text[..2])?;
         let dashes = [text[2], text[35], text[52]] == *b"---";
-        if !dashes || text[..2] != *b"00" {
+        // Version ff is forbidden; what a later one adds stands behind a dash.
+        let ends = more.is_empty() || version > 0 && more[0] == b'-';
+        if !dashes || !ends || version == 0xff {
             return None;
         }
         let trace_id = hex(&text[3..35])?;
@@ -185,6 +188,17 @@ mod tests {
     }
 
     #[test]
+    fn later_versions_are_read_as_far_as_they_are_known() {
+        for version in ["01", "cc", "fe"] {
+            for more in ["", "-", "-what the future brings"] {
+                let text = format!("{version}{}{more}", &PARENT[2..]);
+                let context = TraceContext::parse(&text, None).unwrap();
+                assert_eq!(context.to_string(), PARENT, "{text}: what is sent on is ours");
+            }
+        }
+    }
+
+    #[test]
     fn invalid_headers_are_not() {
         for text in [
             "",
@@ -192,7 +206,8 @@ mod tests {
             "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-1",
             "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-",
             " 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-            "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01.more",
+            "0g-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
             "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
             "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
             "00-4bf92f3577b34da6a3ce929d0e0e473g-00f067aa0ba902b7-01",

@@ -108,6 +108,19 @@ def test_content_types_that_clients_send(server, content_type):
     assert status == 200 and json.loads(answer)["outputs"][0]["data"] == [5.0]
 
 
+def test_a_rest_answer_names_its_trace(server):
+    row = json.dumps({"inputs": [{"name": "x", "shape": [1, 1], "datatype": "FP32", "data": [5]}]})
+    trace = "00-0af7651916cd43dd8448eb211c80319c"
+    sent = {"traceparent": f"{trace}-b7ad6b7169203331-01", "tracestate": "vendor=1"}
+    for body, status in ((row, 200), (b"{", 400)):
+        answered, headers, _ = post(server, "/v2/models/identity_fp32/infer", body, sent)
+        assert answered == status
+        assert headers["traceparent"].startswith(trace) and headers["traceparent"] != sent["traceparent"]
+        assert headers["tracestate"] == "vendor=1"
+    _, headers, _ = post(server, "/v2/models/identity_fp32/infer", row, {})
+    assert "traceparent" not in headers
+
+
 def test_raw_binary_request(server):
     """Header length 0: the body is the only input, the variable axis follows from its size."""
     sent = np.arange(5, dtype=np.float32)

@@ -14,6 +14,8 @@ use kinglet::telemetry::config::LogLevel;
 use kinglet::telemetry::logs::Logs;
 use prost::Message;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint};
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
@@ -54,6 +56,30 @@ impl Server {
 
     pub(crate) fn client(&self) -> Client {
         Client::new(self.channel.clone())
+    }
+
+    /// The page of metrics.
+    pub(crate) async fn metrics(&self) -> String {
+        self.ask("admin", "GET /metrics", &[], "").await
+    }
+
+    /// The whole answer of REST: status line, headers, body.
+    pub(crate) async fn post(&self, path: &str, headers: &[(&str, &str)], body: &str) -> String {
+        self.ask("http", &format!("POST {path}"), headers, body).await
+    }
+
+    async fn ask(&self, listener: &str, what: &str, headers: &[(&str, &str)], body: &str) -> String {
+        let mut head = format!("{what} HTTP/1.1\r\nhost: kinglet\r\nconnection: close\r\n");
+        for (name, value) in headers {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        let mut stream = TcpStream::connect(self.running.address(listener).unwrap()).await.unwrap();
+        let length = body.len();
+        // A server that refuses by the head may close before it has read all.
+        let _ = stream.write_all(format!("{head}content-length: {length}\r\n\r\n{body}").as_bytes()).await;
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        String::from_utf8(answer).unwrap()
     }
 }
 

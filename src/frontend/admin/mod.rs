@@ -2,15 +2,15 @@
 
 use axum::Router;
 use axum::extract::State;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use tokio::sync::mpsc;
 
-use super::Frontend;
 use super::rest::{admin_router, fallbacks, get, post};
+use super::{Frontend, Refusal};
 
 /// What the reload route asks for; the answer goes back over the channel in it.
-pub type ReloadRequest = tokio::sync::oneshot::Sender<Result<ReloadReport, String>>;
+pub type ReloadRequest = tokio::sync::oneshot::Sender<Result<ReloadReport, Refusal>>;
 
 /// Which keys a reload changed, and which need a restart.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -40,7 +40,7 @@ async fn reload(State(reloads): State<mpsc::Sender<ReloadRequest>>) -> Response 
     }
     match outcome.await {
         Ok(Ok(report)) => super::rest::json(&report),
-        Ok(Err(message)) => super::rest::error(StatusCode::BAD_REQUEST, &message),
+        Ok(Err(refusal)) => refusal.into_response(),
         Err(_) => super::rest::error(StatusCode::SERVICE_UNAVAILABLE, "the server is ending"),
     }
 }

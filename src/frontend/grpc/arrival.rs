@@ -5,17 +5,15 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tonic::metadata::MetadataMap;
 
-use super::convert::Arrival;
 use crate::frontend::Refusal;
 
+/// Until when the client of a call that began at `began` waits; `None` where it does not say.
+///
 /// # Errors
 /// When the metadata has a deadline that cannot be read.
-pub(super) fn arrival(metadata: &MetadataMap, at: Instant) -> Result<Arrival, Refusal> {
-    let timeout = match metadata.get(TIMEOUT) {
-        None => None,
-        Some(value) => Some(timeout(value.as_encoded_bytes())?),
-    };
-    Ok(Arrival { at, deadline: timeout.and_then(|timeout| at.checked_add(timeout)) })
+pub(super) fn deadline(metadata: &MetadataMap, began: Instant) -> Result<Option<Instant>, Refusal> {
+    let Some(value) = metadata.get(TIMEOUT) else { return Ok(None) };
+    Ok(began.checked_add(timeout(value.as_encoded_bytes())?))
 }
 
 /// One to eight digits and a unit, as the gRPC protocol has it.
@@ -51,7 +49,8 @@ mod tests {
     fn check(text: &'static str, expected: Option<Duration>) {
         let mut metadata = MetadataMap::new();
         metadata.insert(TIMEOUT, text.parse().unwrap());
-        let got = arrival(&metadata, Instant::now()).map(|arrival| arrival.deadline.unwrap() - arrival.at);
+        let began = Instant::now();
+        let got = deadline(&metadata, began).map(|deadline| deadline.unwrap() - began);
         assert_eq!(got.ok(), expected, "{text}");
     }
 
@@ -66,6 +65,6 @@ mod tests {
         for wrong in ["", "S", "5", "5s", "-5S", "123456789S", "1.5S", "+5S"] {
             check(wrong, None);
         }
-        assert_eq!(arrival(&MetadataMap::new(), Instant::now()).unwrap().deadline, None);
+        assert_eq!(deadline(&MetadataMap::new(), Instant::now()).unwrap(), None);
     }
 }

@@ -14,7 +14,7 @@ use crate::proto::inference::model_infer_request::{InferInputTensor, InferReques
 use crate::proto::inference::{InferParameter, ModelInferRequest};
 use crate::tensor::{DType, NamedTensor, Shape, Tensor};
 
-/// When a request came, and until when its client waits.
+/// When a request was whole, and until when its client waits.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Arrival {
     pub(super) at: Instant,
@@ -117,7 +117,7 @@ fn wish(output: InferRequestedOutputTensor, limits: &LimitsConfig) -> Result<Out
 
 fn refuse_shared_memory(kind: &str, name: &str, parameters: &HashMap<String, InferParameter>) -> Result<(), Refusal> {
     if parameters.contains_key("shared_memory_region") {
-        return Err(Refusal::unsupported(format!("{kind} {name:?}: the shared memory extensions are not served")));
+        return Err(Refusal::shared_memory(kind, name));
     }
     Ok(())
 }

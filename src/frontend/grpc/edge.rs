@@ -20,13 +20,14 @@ use super::bounded::{Bounded, Decoded};
 use super::incoming::{Arriving, Incoming};
 use super::loading::Loading;
 use super::service::Calls;
-use super::strangers;
 use super::stream::Answers;
+use super::{status, strangers};
 use crate::admission::Held;
 use crate::error::ErrorCode;
 use crate::frontend::listener::{Direct, Shortcut};
 use crate::frontend::pace::Pace;
-use crate::frontend::{LimitsConfig, is_grpc};
+use crate::frontend::{LimitsConfig, is_grpc, trace};
+use crate::pipeline::Outcome;
 use crate::proto::inference::grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer};
 use crate::proto::inference::{ModelInferResponse, RepositoryModelLoadRequest, RepositoryModelLoadResponse};
 
@@ -53,12 +54,19 @@ impl Edge {
 async fn infer(calls: Arc<Calls>, incoming: Arc<Incoming>, request: Request<Body>) -> Response<Body> {
     let limits = &calls.frontend.limits;
     let mut grpc = with_limits(Bounded::new(limits, Arc::clone(&incoming)), limits);
-    let service = service_fn(move |request| {
+    let mut outcome = Some(calls.frontend.pipeline.begin());
+    let service = service_fn(|request| {
         // The codec lives until the answer is written; the request needs it no more.
         incoming.handed_over();
-        infer_once(Arc::clone(&calls), request)
+        infer_once(Arc::clone(&calls), outcome.take(), request)
     });
-    grpc.unary(service, request).await
+    let response = grpc.unary(service, request).await;
+    // What could not be decoded was never handed over.
+    if let Some(outcome) = outcome {
+        let refused = response.extensions().get().map_or(ErrorCode::Internal, status::code);
+        outcome.settle(Some(refused));
+    }
+    response
 }
 
 async fn stream_infer(calls: Arc<Calls>, incoming: Arc<Incoming>, request: Request<Body>) -> Response<Body> {
@@ -84,9 +92,11 @@ fn with_limits<C: Codec>(codec: C, limits: &ArcSwap<LimitsConfig>) -> Grpc<C> {
 
 async fn infer_once(
     calls: Arc<Calls>,
+    outcome: Option<Outcome>,
     request: tonic::Request<Decoded>,
 ) -> Result<tonic::Response<ModelInferResponse>, Status> {
-    calls.answer_once(request).await
+    let outcome = outcome.unwrap_or_else(|| calls.frontend.pipeline.begin());
+    calls.answer_once(request, outcome).await
 }
 
 async fn open_stream(
@@ -127,8 +137,10 @@ impl Service<Request<Body>> for Edge {
             }
             STREAM => {
                 let calls = Arc::clone(&self.calls);
+                let traced = trace::span(request.headers());
                 let (incoming, request) = self.arriving(request, Incoming::stream);
-                Box::pin(async move { Ok(recoded(stream_infer(calls, incoming, request).await)) })
+                let answers = async move { recoded(stream_infer(calls, incoming, request).await) };
+                Box::pin(async move { Ok(trace::around(traced, answers).await) })
             }
             LOAD => {
                 let calls = Arc::clone(&self.calls);
@@ -158,9 +170,10 @@ impl Shortcut for Edge {
 
 impl Edge {
     fn infer(&self, request: Request<Body>) -> impl Future<Output = Response<Body>> + Send + use<> {
+        let traced = trace::span(request.headers());
         let (incoming, request) = self.arriving(request, Incoming::unary);
         let calls = Arc::clone(&self.calls);
-        async move { recoded(infer(calls, incoming, request).await) }
+        trace::around(traced, async move { recoded(infer(calls, incoming, request).await) })
     }
 
     /// The request as it will be read and answered.

@@ -40,6 +40,15 @@ pub(super) fn response(
     })
 }
 
+/// Bytes to look at and to print: what makes encoding slow. Raw outputs go out as they are.
+pub(super) fn bytes_to_code(answer: &Answer, wishes: &[OutputWish]) -> usize {
+    let batched = answer.variant.signature.is_batched();
+    let bytes = |named: &NamedTensor| {
+        classes(&named.name, wishes).map_or(0, |classes| classification::bytes_to_code(&named.tensor, classes, batched))
+    };
+    answer.response.outputs.iter().map(bytes).sum()
+}
+
 pub(super) fn parameter(value: Value) -> InferParameter {
     let choice = match value {
         Value::Bool(value) => ParameterChoice::BoolParam(value),
@@ -51,12 +60,13 @@ pub(super) fn parameter(value: Value) -> InferParameter {
     InferParameter { parameter_choice: Some(choice) }
 }
 
+fn classes(output: &str, wishes: &[OutputWish]) -> Option<usize> {
+    wishes.iter().find(|wish| wish.name == output)?.classes
+}
+
 fn as_wished(name: &str, tensor: Tensor, answer: &Answer, wishes: &[OutputWish]) -> Result<Tensor, Refusal> {
-    let Some(classes) = wishes.iter().find(|wish| wish.name == name).and_then(|wish| wish.classes) else {
-        return Ok(tensor);
-    };
-    let labels = answer.variant.settings.labels.get(name).map_or(&[][..], |labels| &labels.names);
-    classification::classify(&tensor, classes, answer.variant.signature.is_batched(), labels)
+    let Some(classes) = classes(name, wishes) else { return Ok(tensor) };
+    classification::of_output(name, &tensor, classes, &answer.variant)
 }
 
 fn costs(answer: &Answer) -> HashMap<String, InferParameter> {

@@ -11,7 +11,6 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server::Health;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
-use super::models;
 use crate::error::ErrorCode;
 use crate::frontend::health::Phase;
 use crate::frontend::{Frontend, Refusal};
@@ -94,7 +93,7 @@ fn status(frontend: &Frontend, service: &str) -> ServingStatus {
         return ServingStatus::ServiceUnknown;
     }
     // One model may be ready while others are still loading; none is when the server ends.
-    serving(frontend.health.phase() != Phase::Draining && models::find(frontend, service, "").is_ok())
+    serving(frontend.health.phase() != Phase::Draining && frontend.find(service, None).is_ok())
 }
 
 fn is_server(service: &str) -> bool {

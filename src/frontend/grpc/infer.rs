@@ -2,49 +2,57 @@
 
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
-use tracing::Instrument;
 
 use super::bounded::Decoded;
 use super::convert::Arrival;
 use super::{arrival, convert, encode};
-use crate::frontend::{Call, Frontend, Refusal, trace};
+use crate::frontend::{Call, Frontend, OutputWish, Refusal, large};
+use crate::pipeline::{Answer, Outcome};
 use crate::proto::inference::{ModelInferRequest, ModelInferResponse};
 
 /// Dropping the future takes the request out of its queue, so that a client that leaves costs no more.
 pub(super) async fn unary(
     frontend: &Frontend,
     request: Request<Decoded>,
+    mut outcome: Outcome,
 ) -> Result<Response<ModelInferResponse>, Status> {
     let (metadata, _, decoded) = request.into_parts();
-    match trace::span(metadata.as_ref()) {
-        None => Ok(Response::new(answered(frontend, &metadata, decoded).await?)),
-        Some((context, span)) => {
-            let mut response = Response::new(answered(frontend, &metadata, decoded).instrument(span).await?);
-            trace::tell(&context, response.metadata_mut().as_mut());
-            Ok(response)
-        }
-    }
+    let answer = answered(frontend, &metadata, decoded, &mut outcome).await;
+    outcome.settle(answer.as_ref().err().map(|refusal| refusal.code));
+    Ok(Response::new(answer?))
 }
 
 async fn answered(
     frontend: &Frontend,
     metadata: &MetadataMap,
     decoded: Decoded,
+    outcome: &mut Outcome,
 ) -> Result<ModelInferResponse, Refusal> {
-    respond(frontend, arrival::arrival(metadata, decoded.at)?, decoded.message).await
+    // The client's time runs from its call's head on, as over REST.
+    let deadline = arrival::deadline(metadata, outcome.began())?;
+    respond(frontend, Arrival { at: decoded.at, deadline }, decoded.message, outcome).await
 }
 
 pub(super) async fn respond(
     frontend: &Frontend,
     arrival: Arrival,
     message: ModelInferRequest,
+    outcome: &mut Outcome,
 ) -> Result<ModelInferResponse, Refusal> {
+    outcome.received(arrival.at);
     // The guard of the limits must not be held while waiting.
     let call = convert::call(message, arrival, &frontend.limits.load())?;
     let Call { request, wishes, report, .. } = call;
-    let mut answer =
-        frontend.pipeline.infer(request).await.map_err(|error| Refusal::infer(&error, frontend.retry_after()))?;
-    let response = encode::response(&mut answer, &wishes, report)?;
+    let answer = frontend.pipeline.infer(request, None, outcome).await.map_err(|error| frontend.refusal(&error))?;
+    if large::is_large(encode::bytes_to_code(&answer, &wishes)) {
+        Box::pin(frontend.on_pool(move || response(answer, &wishes, report))).await?
+    } else {
+        response(answer, &wishes, report)
+    }
+}
+
+fn response(mut answer: Answer, wishes: &[OutputWish], report: bool) -> Result<ModelInferResponse, Refusal> {
+    let response = encode::response(&mut answer, wishes, report)?;
     answer.encoded();
     Ok(response)
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::engine::TensorSpec;
 use crate::frontend::{Frontend, Refusal};
-use crate::infer::{ModelName, VersionId};
+use crate::infer::ModelName;
 use crate::metering::statistics::{BatchTotals, Total};
 use crate::proto::inference::model_metadata_response::TensorMetadata;
 use crate::proto::inference::{
@@ -54,12 +54,9 @@ pub(super) fn statistics(
     Ok(ModelStatisticsResponse { model_stats: variants.iter().map(|variant| counts(variant)).collect() })
 }
 
-/// # Errors
-/// When the name cannot be a model's, or nothing of it answers.
-pub(super) fn find(frontend: &Frontend, name: &str, version: &str) -> Result<Arc<Variant>, Refusal> {
-    let name: ModelName = name.parse()?;
-    let version: Option<VersionId> = if version.is_empty() { None } else { Some(version.parse()?) };
-    Ok(Arc::clone(frontend.repository.catalog().find(&name, version)?))
+/// No version is an empty one here.
+fn find(frontend: &Frontend, name: &str, version: &str) -> Result<Arc<Variant>, Refusal> {
+    frontend.find(name, Some(version).filter(|version| !version.is_empty()))
 }
 
 fn all_ready(frontend: &Frontend, name: &ModelName) -> Vec<Arc<Variant>> {

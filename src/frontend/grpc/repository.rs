@@ -38,7 +38,7 @@ pub(super) async fn load(frontend: &Frontend, request: RepositoryModelLoadReques
             }
         }
     }
-    Ok(frontend.repository.load(name, wanted).await?)
+    frontend.repository.load(name, wanted).await.map_err(|error| frontend.told_to_wait(error))
 }
 
 pub(super) async fn unload(frontend: &Frontend, mut request: RepositoryModelUnloadRequest) -> Result<(), Refusal> {
@@ -47,7 +47,7 @@ pub(super) async fn unload(frontend: &Frontend, mut request: RepositoryModelUnlo
         None => false,
         Some(value) => value.as_bool(DEPENDENTS)?,
     };
-    Ok(frontend.repository.unload(name, dependents).await?)
+    frontend.repository.unload(name, dependents).await.map_err(|error| frontend.told_to_wait(error))
 }
 
 /// Clients of KServe's protocol have the model's name in the field that here is the repository's.

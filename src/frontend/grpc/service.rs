@@ -11,6 +11,7 @@ use super::bounded::Decoded;
 use super::stream::{Answers, Requests};
 use super::{arrival, infer, logging, models, repository};
 use crate::frontend::{EXTENSIONS, Frontend, Refusal, SERVER_NAME, SERVER_VERSION};
+use crate::pipeline::Outcome;
 use crate::proto::inference::grpc_inference_service_server::GrpcInferenceService;
 use crate::proto::inference::{
     CudaSharedMemoryRegisterRequest, CudaSharedMemoryRegisterResponse, CudaSharedMemoryStatusRequest,
@@ -35,13 +36,13 @@ pub(super) struct Calls {
 
 /// The calls that carry tensors, for whoever decodes them.
 impl Calls {
-    pub(super) async fn answer_once(&self, request: Request<Decoded>) -> Reply<ModelInferResponse> {
-        infer::unary(&self.frontend, request).await
+    pub(super) async fn answer_once(&self, request: Request<Decoded>, outcome: Outcome) -> Reply<ModelInferResponse> {
+        infer::unary(&self.frontend, request, outcome).await
     }
 
     pub(super) fn open_stream(&self, request: Request<Requests>) -> Reply<Answers> {
         let (metadata, _, requests) = request.into_parts();
-        let deadline = arrival::arrival(&metadata, Instant::now())?.deadline;
+        let deadline = arrival::deadline(&metadata, Instant::now())?;
         let frontend = Arc::clone(&self.frontend);
         Ok(Response::new(Answers::new(frontend, &metadata, deadline, requests, self.closing.clone())))
     }
@@ -52,7 +53,7 @@ impl GrpcInferenceService for Calls {
     type ModelStreamInferStream = Answers;
 
     async fn model_infer(&self, request: Request<ModelInferRequest>) -> Reply<ModelInferResponse> {
-        self.answer_once(request.map(Decoded::from)).await
+        self.answer_once(request.map(Decoded::from), self.frontend.pipeline.begin()).await
     }
 
     async fn model_stream_infer(&self, request: Request<Streaming<ModelInferRequest>>) -> Reply<Answers> {

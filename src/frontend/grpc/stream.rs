@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::Status;
 use tonic::metadata::MetadataMap;
+use tracing::Span;
 
 use super::bounded::Decoded;
 use super::convert::Arrival;
@@ -31,7 +32,7 @@ pub(super) type Requests = BoxStream<'static, Result<Decoded, Status>>;
 pub(super) struct Answers {
     frontend: Arc<Frontend>,
     requests: Requests,
-    in_flight: FuturesUnordered<BoxFuture<'static, Outcome>>,
+    in_flight: FuturesUnordered<BoxFuture<'static, Answered>>,
     in_flight_max: usize,
     /// When the whole stream has to be over.
     deadline: Option<Instant>,
@@ -39,6 +40,8 @@ pub(super) struct Answers {
     fails_whole: bool,
     closing: Pin<Box<WaitForCancellationFutureOwned>>,
     reading: Reading,
+    /// Of the client's trace: messages are read and answered within it.
+    span: Span,
 }
 
 /// What happens to further requests.
@@ -52,7 +55,7 @@ enum Reading {
 }
 
 /// One request's answer, and the id that its failure is told by.
-struct Outcome {
+struct Answered {
     id: String,
     result: Result<ModelInferResponse, Refusal>,
 }
@@ -69,7 +72,8 @@ impl Answers {
         let fails_whole = metadata.get(FAILS_WHOLE).is_some_and(|value| value.as_encoded_bytes() == b"true");
         let closing = Box::pin(closing.cancelled_owned());
         let in_flight = FuturesUnordered::new();
-        Self { frontend, requests, in_flight, in_flight_max, deadline, fails_whole, closing, reading: Reading::Goes }
+        let (reading, span) = (Reading::Goes, Span::current());
+        Self { frontend, requests, in_flight, in_flight_max, deadline, fails_whole, closing, reading, span }
     }
 
     /// Reads requests until there are enough, or none for now.
@@ -81,7 +85,7 @@ impl Answers {
             match self.requests.poll_next_unpin(cx) {
                 Poll::Pending => return,
                 Poll::Ready(None) => self.reading = Reading::Over,
-                Poll::Ready(Some(Err(error))) => self.reading = Reading::Ends(status::in_our_codes(error)),
+                Poll::Ready(Some(Err(error))) => self.refuse(error),
                 Poll::Ready(Some(Ok(decoded))) => self.begin(decoded),
             }
         }
@@ -91,16 +95,28 @@ impl Answers {
         let frontend = Arc::clone(&self.frontend);
         let Decoded { message, at } = decoded;
         let arrival = Arrival { at, deadline: self.deadline };
+        let mut outcome = frontend.pipeline.begin();
         let answered = async move {
             let id = message.id.clone();
-            let result = infer::respond(&frontend, arrival, message).await;
-            Outcome { id, result }
+            let result = infer::respond(&frontend, arrival, message, &mut outcome).await;
+            outcome.settle(result.as_ref().err().map(|refusal| refusal.code));
+            Answered { id, result }
         };
         self.in_flight.push(answered.boxed());
     }
 
-    fn message(&mut self, outcome: Outcome) -> Result<ModelStreamInferResponse, Status> {
-        match outcome.result {
+    /// A message that could not be taken counts as a request, and ends the stream.
+    fn refuse(&mut self, error: Status) {
+        let code = status::code(&error);
+        // A client that leaves has sent no message.
+        if code != ErrorCode::Cancelled {
+            self.frontend.pipeline.begin().settle(Some(code));
+        }
+        self.reading = Reading::Ends(status::in_our_codes(error));
+    }
+
+    fn message(&mut self, answered: Answered) -> Result<ModelStreamInferResponse, Status> {
+        match answered.result {
             Ok(mut response) => {
                 // Every request has one answer here, which is therefore its last.
                 response.parameters.insert(FINAL.to_owned(), encode::parameter(Value::Bool(true)));
@@ -111,7 +127,7 @@ impl Answers {
                 self.in_flight.clear();
                 Err(refusal.into())
             }
-            Err(refusal) => Ok(failure(outcome.id, refusal)),
+            Err(refusal) => Ok(failure(answered.id, refusal)),
         }
     }
 }
@@ -130,9 +146,11 @@ impl Stream for Answers {
     type Item = Result<ModelStreamInferResponse, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let span = self.span.clone();
+        let _entered = span.enter();
         self.read(cx);
         match self.in_flight.poll_next_unpin(cx) {
-            Poll::Ready(Some(outcome)) => return Poll::Ready(Some(self.message(outcome))),
+            Poll::Ready(Some(answered)) => return Poll::Ready(Some(self.message(answered))),
             Poll::Pending => return Poll::Pending,
             Poll::Ready(None) => {}
         }

@@ -19,7 +19,7 @@ use crate::admission::Held;
 use crate::error::ErrorCode;
 use crate::frontend::config::LimitsConfig;
 use crate::frontend::pace::Pace;
-use crate::frontend::{INFLATE_FREE, Refusal};
+use crate::frontend::{Frontend, INFLATE_FREE, Refusal, large};
 
 /// A content coding that both sides speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,11 +43,12 @@ pub(super) struct Received {
 /// When it is larger than allowed, would pass what may be received at a time, inflates beyond reason, is no valid
 /// stream, or comes too slowly.
 pub(super) async fn read(
+    frontend: &Frontend,
     headers: &HeaderMap,
     body: Body,
     limits: &LimitsConfig,
-    held: Held,
 ) -> Result<Received, Refusal> {
+    let held = frontend.pipeline.admission().receive();
     let coding = request_coding(headers)?;
     let max = limits.body_bytes_max.as_len();
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
@@ -59,8 +60,31 @@ pub(super) async fn read(
     let received = collect(body, Pace::new(limits), announced, max, held).await?;
     match coding {
         None => Ok(received),
-        Some(coding) => Ok(Received { bytes: inflate(coding, &received.bytes, limits)?, ..received }),
+        Some(coding) => Box::pin(inflated(frontend, coding, received, limits)).await,
     }
+}
+
+/// Counts what a body inflates to as it counted what came.
+async fn inflated(
+    frontend: &Frontend,
+    coding: Coding,
+    Received { bytes, held }: Received,
+    limits: &LimitsConfig,
+) -> Result<Received, Refusal> {
+    let bytes = if large::is_large(may_inflate_to(bytes.len(), limits)) {
+        let limits = limits.clone();
+        frontend.on_pool(move || inflate(coding, &bytes, &limits)).await??
+    } else {
+        inflate(coding, &bytes, limits)?
+    };
+    held.grow_to(bytes.len() as u64)?;
+    Ok(Received { bytes, held })
+}
+
+/// The bytes to reckon with. Beyond the ratio a body may inflate to no more than `INFLATE_FREE`, which is little.
+fn may_inflate_to(bytes: usize, limits: &LimitsConfig) -> usize {
+    let ratio = usize::try_from(limits.inflate_ratio_max).unwrap_or(usize::MAX);
+    bytes.saturating_mul(ratio).min(limits.body_bytes_max.as_len())
 }
 
 /// The coding an answer should have by the request's `Accept-Encoding`; none where it does not ask.
@@ -158,7 +182,7 @@ fn poll_frame(body: &mut Body, pace: &mut Pace, cx: &mut Context<'_>) -> Poll<Op
 /// When it is none that is spoken here.
 pub(super) fn request_coding(headers: &HeaderMap) -> Result<Option<Coding>, Refusal> {
     let Some(value) = headers.get(header::CONTENT_ENCODING) else { return Ok(None) };
-    match value.to_str().unwrap_or_default().trim() {
+    match value.to_str().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
         "" | "identity" => Ok(None),
         "gzip" | "x-gzip" => Ok(Some(Coding::Gzip)),
         "deflate" => Ok(Some(Coding::Deflate)),
@@ -241,6 +265,25 @@ mod tests {
         let refusal = inflate(Coding::Gzip, &bomb, &small).unwrap_err();
         assert!(refusal.message.ends_with("more than the 1000 bytes allowed"), "{refusal}");
         assert_eq!(inflate(Coding::Gzip, b"no gzip", &limits).unwrap_err().code, ErrorCode::InvalidArgument);
+    }
+
+    #[test]
+    fn codings_are_told_in_any_case() {
+        let coding =
+            |value: &str| request_coding(&HeaderMap::from_iter([(header::CONTENT_ENCODING, value.parse().unwrap())]));
+        assert_eq!(coding("GZIP").unwrap(), Some(Coding::Gzip));
+        assert_eq!(coding(" X-Gzip").unwrap(), Some(Coding::Gzip));
+        assert_eq!(coding("Deflate").unwrap(), Some(Coding::Deflate));
+        assert_eq!(coding("Identity").unwrap(), None);
+        assert!(coding("br").is_err());
+    }
+
+    #[test]
+    fn large_is_what_may_become_large() {
+        let limits = crate::config::Config::default().limits;
+        assert!(!large::is_large(may_inflate_to(1000, &limits)));
+        assert!(large::is_large(may_inflate_to(2000, &limits)));
+        assert_eq!(may_inflate_to(usize::MAX, &limits), limits.body_bytes_max.as_len());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! POST: what is loaded (repository extension) and what is logged (logging extension).
 
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -10,6 +10,7 @@ use http::{HeaderMap, StatusCode};
 use serde_json::{Map, Value, json};
 
 use super::control_body::{self, Field, Fields};
+use super::in_path::InPath;
 use super::{body, respond};
 use crate::frontend::{Frontend, Refusal};
 use crate::repository::{LoadOverride, RepositoryError};
@@ -41,49 +42,49 @@ pub(super) async fn index(
 
 pub(super) async fn load(
     State(frontend): State<Frontend>,
-    Path(model): Path<String>,
+    InPath(model): InPath<String>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<StatusCode, Refusal> {
     // A body that carries files is large; where it would be refused it is not read.
     frontend.repository.check_explicit()?;
     let limits = frontend.limits.load_full();
-    let body = body::read(&headers, body, &limits, frontend.pipeline.admission().receive()).await?;
+    let body = body::read(&frontend, &headers, body, &limits).await?;
     let wanted = load_override(control_body::parameters(&body.bytes, &limits)?)?;
     drop(body);
-    frontend.repository.load(model.parse()?, wanted).await?;
+    frontend.repository.load(model.parse()?, wanted).await.map_err(|error| frontend.told_to_wait(error))?;
     Ok(StatusCode::OK)
 }
 
 /// There is one repository, whatever it is called.
 pub(super) async fn load_from(
     frontend: State<Frontend>,
-    Path((_, model)): Path<(String, String)>,
+    InPath((_, model)): InPath<(String, String)>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<StatusCode, Refusal> {
-    load(frontend, Path(model), headers, body).await
+    load(frontend, InPath(model), headers, body).await
 }
 
 pub(super) async fn unload(
     State(frontend): State<Frontend>,
-    Path(model): Path<String>,
+    InPath(model): InPath<String>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<StatusCode, Refusal> {
     let body = read_small(&frontend, &headers, body).await?;
     let dependents = flag(&control_body::parameters(&body, &frontend.limits.load())?, "unload_dependents")?;
-    frontend.repository.unload(model.parse()?, dependents).await?;
+    frontend.repository.unload(model.parse()?, dependents).await.map_err(|error| frontend.told_to_wait(error))?;
     Ok(StatusCode::OK)
 }
 
 pub(super) async fn unload_from(
     frontend: State<Frontend>,
-    Path((_, model)): Path<(String, String)>,
+    InPath((_, model)): InPath<(String, String)>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<StatusCode, Refusal> {
-    unload(frontend, Path(model), headers, body).await
+    unload(frontend, InPath(model), headers, body).await
 }
 
 pub(super) async fn log_settings(State(frontend): State<Frontend>) -> Response {
@@ -130,8 +131,8 @@ fn load_override(Fields(parameters): Fields<'_>) -> Result<LoadOverride, Refusal
 
 /// The body of a call that says little. It stands outside admission, so that its bound is one of its own.
 async fn read_small(frontend: &Frontend, headers: &HeaderMap, body: Body) -> Result<Bytes, Refusal> {
-    let held = frontend.pipeline.admission().receive();
-    Ok(body::read(headers, body, &frontend.limits.load().of_control(), held).await?.bytes)
+    let limits = frontend.limits.load().of_control();
+    Ok(body::read(frontend, headers, body, &limits).await?.bytes)
 }
 
 /// A field that is false where it is missing.

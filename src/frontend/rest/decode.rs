@@ -143,10 +143,7 @@ fn binary_size(input: &str, parameters: &[(String, Value)]) -> Result<Option<usi
     for (key, value) in parameters {
         match key.as_str() {
             "binary_data_size" => size = Some(value.as_len(key)?),
-            "shared_memory_region" => {
-                let message = format!("input {input:?}: the shared memory extensions are not served");
-                return Err(Refusal::unsupported(message));
-            }
+            "shared_memory_region" => return Err(Refusal::shared_memory("input", input)),
             _ => {}
         }
     }
@@ -159,10 +156,7 @@ fn wish(output: JsonOutput) -> Result<OutputWish, Refusal> {
         match key.as_str() {
             "binary_data" => wish.binary = Some(value.as_bool(key)?),
             "classification" => wish.classes = Some(value.as_len(key)?).filter(|classes| *classes > 0),
-            "shared_memory_region" => {
-                let message = format!("output {:?}: the shared memory extensions are not served", wish.name);
-                return Err(Refusal::unsupported(message));
-            }
+            "shared_memory_region" => return Err(Refusal::shared_memory("output", &wish.name)),
             _ => {}
         }
     }

@@ -55,12 +55,26 @@ pub(super) fn answer(answer: &Answer, wishes: &Wishes) -> Result<Encoded, Refusa
 
 /// Bytes of text to print, or of anything to compress: what makes encoding slow.
 pub(super) fn bytes_to_code(answer: &Answer, wishes: &Wishes, coding: Option<Coding>) -> usize {
-    let bytes = |named: &NamedTensor| match (wishes.is_binary(&named.name), coding) {
-        (true, None) => 0,
-        (true, Some(_)) => named.tensor.bytes().len(),
-        (false, _) => named.tensor.element_count() * NUMBER_LENGTH,
+    let bytes = |named: &NamedTensor| {
+        if let Some(classes) = wishes.of(&named.name).and_then(|wish| wish.classes) {
+            return classification::bytes_to_code(&named.tensor, classes, answer.variant.signature.is_batched());
+        }
+        match (wishes.is_binary(&named.name), coding) {
+            (true, None) => 0,
+            (true, Some(_)) => named.tensor.bytes().len(),
+            (false, _) => text_length(&named.tensor),
+        }
     };
     answer.response.outputs.iter().map(bytes).sum()
+}
+
+/// About how long a tensor's elements are in JSON.
+fn text_length(tensor: &Tensor) -> usize {
+    match tensor.dtype() {
+        // Each has four bytes for its length, about as many as its quotes and comma.
+        DType::Bytes => tensor.bytes().len(),
+        _ => tensor.element_count() * NUMBER_LENGTH,
+    }
 }
 
 /// Small bodies go out in one write; large tensors stay where they are.
@@ -89,11 +103,7 @@ impl Output {
     fn prepare(named: &NamedTensor, answer: &Answer, wishes: &Wishes) -> Result<Self, Refusal> {
         let tensor = match wishes.of(&named.name).and_then(|wish| wish.classes) {
             None => named.tensor.clone(),
-            Some(classes) => {
-                let labels = answer.variant.settings.labels.get(&named.name).map_or(&[][..], |labels| &labels.names);
-                let batched = answer.variant.signature.is_batched();
-                classification::classify(&named.tensor, classes, batched, labels)?
-            }
+            Some(classes) => classification::of_output(&named.name, &named.tensor, classes, &answer.variant)?,
         };
         let binary = wishes.is_binary(&named.name);
         if !binary {
@@ -103,7 +113,7 @@ impl Output {
     }
 
     fn json_estimate(&self) -> usize {
-        if self.binary { 0 } else { self.tensor.element_count() * NUMBER_LENGTH }
+        if self.binary { 0 } else { text_length(&self.tensor) }
     }
 }
 

@@ -1,32 +1,42 @@
 //! POST .../infer: read, decode, walk the pipeline, encode.
 
 use axum::body::Body;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use tokio::time::Instant;
-use tracing::Instrument;
 
 use super::body::{self, Coding, Pieces, Received};
 use super::decode::{self, Head};
 use super::encode::{self, Encoded, Wishes};
+use super::in_path::InPath;
 use super::respond;
+use crate::error::ErrorCode;
 use crate::frontend::listener::{Direct, Shortcut};
 use crate::frontend::{Call, Frontend, Refusal, large, trace};
-use crate::pipeline::Answer;
+use crate::pipeline::{Answer, Outcome, Undecoded};
 
-pub(super) async fn newest(State(frontend): State<Frontend>, Path(model): Path<String>, request: Request) -> Response {
+/// The model and version that a path names.
+type Named<'a> = (&'a str, Option<&'a str>);
+
+pub(super) async fn newest(
+    State(frontend): State<Frontend>,
+    path: Result<InPath<String>, Refusal>,
+    request: Request,
+) -> Response {
     let (parts, body) = request.into_parts();
-    respond_to(&frontend, &model, None, &parts.headers, body).await
+    let named = path.as_ref().map(|InPath(model)| (model.as_str(), None));
+    respond_to(&frontend, named.map_err(Refusal::clone), &parts.headers, body).await
 }
 
 pub(super) async fn version(
     State(frontend): State<Frontend>,
-    Path((model, version)): Path<(String, String)>,
+    path: Result<InPath<(String, String)>, Refusal>,
     request: Request,
 ) -> Response {
     let (parts, body) = request.into_parts();
-    respond_to(&frontend, &model, Some(&version), &parts.headers, body).await
+    let named = path.as_ref().map(|InPath((model, version))| (model.as_str(), Some(version.as_str())));
+    respond_to(&frontend, named.map_err(Refusal::clone), &parts.headers, body).await
 }
 
 /// The calls of both routes above, where their paths are spelt plainly.
@@ -42,14 +52,14 @@ impl Shortcut for Inference {
         let frontend = self.0.clone();
         Box::pin(async move {
             let (parts, body) = request.into_parts();
-            let (model, version) = plain_path(parts.uri.path()).expect("only requests that are known come here");
-            respond_to(&frontend, model, version, &parts.headers, body).await
+            let named = plain_path(parts.uri.path()).expect("only requests that are known come here");
+            respond_to(&frontend, Ok(named), &parts.headers, body).await
         })
     }
 }
 
 /// Model and version of an inference call's path that needs no decoding.
-fn plain_path(path: &str) -> Option<(&str, Option<&str>)> {
+fn plain_path(path: &str) -> Option<Named<'_>> {
     let named = path.strip_prefix("/v2/models/")?.strip_suffix("/infer")?;
     let (model, version) = match named.split_once('/') {
         None => (named, None),
@@ -61,50 +71,53 @@ fn plain_path(path: &str) -> Option<(&str, Option<&str>)> {
 
 async fn respond_to(
     frontend: &Frontend,
-    model: &str,
-    version: Option<&str>,
+    named: Result<Named<'_>, Refusal>,
     headers: &HeaderMap,
     body: Body,
 ) -> Response {
-    if let Some(unsupported) = unsupported_media(headers) {
-        return respond::error(StatusCode::UNSUPPORTED_MEDIA_TYPE, &unsupported);
-    }
-    let answer = infer(frontend, model, version, headers, body);
-    match trace::span(headers) {
-        None => answer.await.unwrap_or_else(Refusal::into_response),
-        Some((context, span)) => {
-            let mut response = answer.instrument(span).await.unwrap_or_else(Refusal::into_response);
-            trace::tell(&context, response.headers_mut());
-            response
+    let mut outcome = frontend.pipeline.begin();
+    let answer = async {
+        if let Some(unsupported) = unsupported_media(headers) {
+            outcome.settle(Some(ErrorCode::InvalidArgument));
+            return respond::error(StatusCode::UNSUPPORTED_MEDIA_TYPE, &unsupported);
         }
-    }
+        let answer = infer(frontend, named, headers, body, &mut outcome).await;
+        outcome.settle(answer.as_ref().err().map(|refusal| refusal.code));
+        answer.unwrap_or_else(Refusal::into_response)
+    };
+    trace::around(trace::span(headers), answer).await
 }
 
 async fn infer(
     frontend: &Frontend,
-    model: &str,
-    version: Option<&str>,
+    named: Result<Named<'_>, Refusal>,
     headers: &HeaderMap,
     body: Body,
+    outcome: &mut Outcome,
 ) -> Result<Response, Refusal> {
     let limits = frontend.limits.load_full();
-    let mut head = head(model, version, headers)?;
-    let Received { bytes, held } = body::read(headers, body, &limits, frontend.pipeline.admission().receive()).await?;
+    let mut head = head(named?, headers, outcome.began())?;
+    let Received { bytes, held } = body::read(frontend, headers, body, &limits).await?;
     // Waiting for the client's bytes is no time of ours.
     head.received_at = Instant::now();
+    outcome.received(head.received_at);
+    let mut reserved = None;
     let Call { request, wishes, binary_default, report } = if head.json_length == Some(0) {
         let catalog = frontend.repository.catalog();
         let variant = catalog.find(&head.model, head.version)?;
+        outcome.found(variant);
         decode::raw_call(head, bytes, variant)?
     } else if large::is_large(head.json_length.unwrap_or(bytes.len())) {
+        let undecoded = Undecoded { model: &head.model, version: head.version, bytes: bytes.len() as u64 };
+        let place = frontend.pipeline.reserve(&undecoded, outcome).map_err(|error| frontend.refusal(&error))?;
+        reserved = Some(place);
         Box::pin(frontend.on_pool(move || decode::call(head, bytes, &limits))).await??
     } else {
         decode::call(head, bytes, &limits)?
     };
     // From here on admission counts.
     drop(held);
-    let answer =
-        frontend.pipeline.infer(request).await.map_err(|error| Refusal::infer(&error, frontend.retry_after()))?;
+    let answer = frontend.pipeline.infer(request, reserved, outcome).await.map_err(|error| frontend.refusal(&error))?;
     let wishes = Wishes { outputs: wishes, binary_default, report };
     let coding = body::response_coding(headers);
     if large::is_large(encode::bytes_to_code(&answer, &wishes, coding)) {
@@ -114,15 +127,14 @@ async fn infer(
     }
 }
 
-fn head(model: &str, version: Option<&str>, headers: &HeaderMap) -> Result<Head, Refusal> {
-    let received_at = Instant::now();
+fn head((model, version): Named<'_>, headers: &HeaderMap, began: Instant) -> Result<Head, Refusal> {
     let timeout = text(headers, TIMEOUT)?.map(decode::timeout_header).transpose()?;
     Ok(Head {
         model: model.parse()?,
         version: version.map(str::parse).transpose()?,
         json_length: text(headers, JSON_LENGTH)?.map(json_length).transpose()?,
-        deadline: timeout.and_then(|timeout| received_at.checked_add(timeout)),
-        received_at,
+        deadline: timeout.and_then(|timeout| began.checked_add(timeout)),
+        received_at: began,
     })
 }
 

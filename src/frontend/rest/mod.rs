@@ -9,6 +9,7 @@ mod control;
 mod control_body;
 mod decode;
 mod encode;
+mod in_path;
 mod infer;
 pub mod json_request;
 mod json_values;

@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::in_path::InPath;
 use super::respond;
 use crate::engine::TensorSpec;
 use crate::frontend::{EXTENSIONS, Frontend, Refusal, SERVER_NAME, SERVER_VERSION};
-use crate::infer::{ModelName, VersionId};
+use crate::infer::ModelName;
 use crate::metering::statistics::{BatchTotals, Total};
 use crate::repository::{Variant, triton};
 
@@ -47,7 +48,7 @@ pub(super) async fn list(State(frontend): State<Frontend>) -> Response {
     respond::json(&json!({ "models": names }))
 }
 
-pub(super) async fn model_ready(State(frontend): State<Frontend>, Path(selector): Path<Selector>) -> Response {
+pub(super) async fn model_ready(State(frontend): State<Frontend>, InPath(selector): InPath<Selector>) -> Response {
     match find(&frontend, &selector) {
         Ok(variant) => respond::json(&json!({ "name": variant.model.as_str(), "ready": true })),
         Err(refusal) => refusal.into_response(),
@@ -56,7 +57,7 @@ pub(super) async fn model_ready(State(frontend): State<Frontend>, Path(selector)
 
 pub(super) async fn metadata(
     State(frontend): State<Frontend>,
-    Path(selector): Path<Selector>,
+    InPath(selector): InPath<Selector>,
 ) -> Result<Response, Refusal> {
     let variant = find(&frontend, &selector)?;
     let catalog = frontend.repository.catalog();
@@ -76,7 +77,7 @@ pub(super) async fn metadata(
 
 pub(super) async fn config(
     State(frontend): State<Frontend>,
-    Path(selector): Path<Selector>,
+    InPath(selector): InPath<Selector>,
 ) -> Result<Response, Refusal> {
     let variant = find(&frontend, &selector)?;
     Ok(respond::json(&triton::to_json(&triton::model_config(&variant))))
@@ -84,14 +85,18 @@ pub(super) async fn config(
 
 pub(super) async fn statistics(
     State(frontend): State<Frontend>,
-    Path(selector): Path<Selector>,
+    InPath(selector): InPath<Selector>,
 ) -> Result<Response, Refusal> {
     let newest = find(&frontend, &selector)?;
     if selector.version.is_some() {
         return Ok(statistics_of([newest].iter()));
     }
+    // The model may have gone since: then its newest build tells the last.
     let catalog = frontend.repository.catalog();
-    Ok(statistics_of(catalog.models[&newest.model].ready()))
+    Ok(catalog
+        .models
+        .get(&newest.model)
+        .map_or_else(|| statistics_of([&newest].into_iter()), |model| statistics_of(model.ready())))
 }
 
 pub(super) async fn all_statistics(State(frontend): State<Frontend>) -> Response {
@@ -109,9 +114,7 @@ pub(super) struct Selector {
 }
 
 fn find(frontend: &Frontend, selector: &Selector) -> Result<Arc<Variant>, Refusal> {
-    let model: ModelName = selector.model.parse()?;
-    let version: Option<VersionId> = selector.version.as_deref().map(str::parse).transpose()?;
-    Ok(Arc::clone(frontend.repository.catalog().find(&model, version)?))
+    frontend.find(&selector.model, selector.version.as_deref())
 }
 
 #[derive(Serialize)]

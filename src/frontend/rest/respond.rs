@@ -13,12 +13,11 @@ use crate::frontend::{Refusal, is_grpc};
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
+        self.log();
         let status = StatusCode::from_u16(self.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = error(status, &self.message);
-        if let Some(wait) = self.retry_after {
-            // Whole seconds, rounded up: "0" would ask for an immediate retry.
-            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+        if let Some(seconds) = self.retry_after_seconds() {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }
