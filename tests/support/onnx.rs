@@ -12,7 +12,7 @@ use tract_onnx::pb::{
 };
 
 /// Writes a model of one operator from `input` to `y`, both floats of these extents: a number, or a free axis' name.
-pub fn write(path: &Path, operator: &str, input: &str, dims: &[&str]) {
+pub(crate) fn write(path: &Path, operator: &str, input: &str, dims: &[&str]) {
     let node = NodeProto {
         name: format!("the {operator}"),
         op_type: operator.into(),

@@ -140,9 +140,8 @@ impl Value {
 
 /// What a graph's input declares; a free axis has one element at least, or nothing is made of it.
 fn declared(input: &ValueInfoProto) -> Value {
-    let tensor = match input.r#type.as_ref().and_then(|kind| kind.value.as_ref()) {
-        Some(TypeValue::TensorType(tensor)) => tensor,
-        _ => return Value::default(),
+    let Some(TypeValue::TensorType(tensor)) = input.r#type.as_ref().and_then(|kind| kind.value.as_ref()) else {
+        return Value::default();
     };
     let extent = |value: &Option<DimValue>| match value {
         Some(DimValue::DimValue(extent)) => float(*extent).max(0.0),

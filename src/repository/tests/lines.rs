@@ -191,7 +191,6 @@ async fn an_actor_gives_memory_back_once_at_a_time() {
     puppet.actor.giving_back.ask(Instant::now() - SECOND);
     puppet.load();
     puppet.engine.begun(1).await;
-    let engine = puppet.engine.clone();
     let (commands, received) = mpsc::channel(1);
     // The first waits for the loader's only thread; a second one must not queue behind it.
     let tasks = {
@@ -201,7 +200,7 @@ async fn an_actor_gives_memory_back_once_at_a_time() {
     };
     assert_eq!((puppet.actor.giving_back.due(), tasks), (None, 2));
     let run = tokio::spawn(puppet.actor.run(received));
-    engine.gate.open(1);
+    puppet.engine.gate.open(1);
     drop(commands);
     run.await.unwrap();
 }

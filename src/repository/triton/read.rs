@@ -36,7 +36,7 @@ pub(super) fn declare(model: &ModelName, config: ModelConfig) -> Result<Declared
         }
         _ => DeclaredBatching::default(),
     };
-    warnings.extend(config.parameters.keys().filter(|name| is_runtimes(name)).map(unhonoured));
+    warnings.extend(config.parameters.keys().filter(|name| is_runtimes(name)).map(|name| unhonoured(name)));
     warnings.sort();
     let labels = config.output.iter().filter(|output| !output.label_filename.is_empty());
     let labels = labels.map(|output| (output.name.clone(), Labels::File(output.label_filename.clone()))).collect();
@@ -68,7 +68,7 @@ fn is_runtimes(name: &str) -> bool {
     RUNTIME_PARAMETERS.contains(&name) || RUNTIME_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
-fn unhonoured(name: &String) -> String {
+fn unhonoured(name: &str) -> String {
     format!("parameters.{name} is not honoured: it is a setting of ONNX Runtime")
 }
 
