@@ -1,7 +1,11 @@
 //! The binary as a person at a terminal meets it: exit codes, and what stands on standard output.
 #![allow(clippy::unwrap_used, reason = "a step that fails fails the test")]
 
-use std::io::{BufRead, BufReader};
+#[path = "support/onnx.rs"]
+mod onnx;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -32,6 +36,7 @@ fn exit_codes_tell_who_is_at_fault() {
         ("serve --http notanaddr", 64, "expected an address with a port"),
         ("serve --admin localhost", 64, "expected an address with a port"),
         ("healthcheck --address 8002", 64, "expected an address with a port"),
+        ("inspect models", 2, "got a folder of models"),
         ("bench models/digits --batch 0", 64, "--batch"),
         ("bench models/digits --batch 1,0", 64, "--batch"),
         ("bench models/digits --engine steam", 64, "steam"),
@@ -66,6 +71,18 @@ fn a_check_loads_every_model() {
 }
 
 #[test]
+fn a_check_loads_every_model_also_where_requests_would() {
+    let explicit = ("KINGLET__REPOSITORY__CONTROL", "explicit");
+    let said = text(&run("serve --check --repository models", &[explicit]));
+    assert!(said.lines().any(|line| line.contains("wine") && line.contains("READY")), "{said}");
+    let root = tempfile::tempdir().unwrap();
+    onnx::write(&root.path().join("broken.onnx"), "Loop", "x", &["n"]);
+    let output = run(&format!("serve --check --repository {}", root.path().display()), &[explicit]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("operator Loop"));
+}
+
+#[test]
 fn one_model_takes_the_name_it_is_given() {
     let said = text(&run("serve --check --repository models/digits --model-name numbers", &[]));
     assert!(said.contains("numbers") && !said.contains("digits "), "{said}");
@@ -77,6 +94,36 @@ fn inspect_says_what_a_model_is() {
     for word in ["inputs", "outputs", "FP32", "batching", "engine", "parameters", "MACs/row", "operators"] {
         assert!(said.contains(word), "{word}: {said}");
     }
+}
+
+#[test]
+fn inspect_names_the_operator_that_is_in_the_way() {
+    let said = text(&run("inspect tests/fixtures/lenet_mnist_int8_dyn.onnx", &[]));
+    let batching = said.lines().find(|line| line.starts_with("batching")).unwrap();
+    assert!(batching.starts_with("batching  one request at a time: DynamicQuantizeLinear "), "{said}");
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("net.onnx");
+    onnx::write(&path, "Loop", "x", &["n"]);
+    let output = run(&format!("inspect {}", path.display()), &[]);
+    assert_eq!(output.status.code(), Some(1));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.contains("operator Loop the Loop is not served"), "{errors}");
+}
+
+#[test]
+fn inspect_and_bench_find_a_model_as_serve_does() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("m");
+    onnx::write(&folder.join("1/other.onnx"), "Relu", "x", &["n", "2"]);
+    onnx::write(&folder.join("1/net.onnx"), "Relu", "named", &["n", "2"]);
+    std::fs::write(folder.join("config.pbtxt"), "name: 'm'\ndefault_model_filename: 'net.onnx'").unwrap();
+    let path = folder.display();
+    let said = text(&run(&format!("inspect {path}"), &[]));
+    assert!(said.contains("named FP32 [n,2]"), "{said}");
+    text(&run(&format!("bench {path} --json --batch 1 --threads 1 --time 1"), &[]));
+    std::fs::remove_file(folder.join("1/other.onnx")).unwrap();
+    let said = text(&run(&format!("inspect {path}/1"), &[]));
+    assert!(said.contains("named FP32 [n,2]"), "{said}");
 }
 
 #[test]
@@ -103,6 +150,55 @@ fn completions_know_the_commands() {
             assert!(said.contains(word), "{shell} {word}");
         }
     }
+}
+
+#[test]
+fn completions_may_be_cut_off() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = command("completions bash").stdout(writer).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn the_request_that_the_start_prints_is_answered() {
+    let root = tempfile::tempdir().unwrap();
+    // Smaller than the others, but its extents would be a guess; and one whose size fits no memory.
+    onnx::write(&root.path().join("free.onnx"), "Identity", "x", &["n", "w"]);
+    onnx::write(&root.path().join("huge.onnx"), "Identity", "x", &["1099511627776", "1099511627776"]);
+    let answer = answer_to_the_printed_line(root.path());
+    assert!(answer.contains("\"name\":\"free\""), "metadata: {answer}");
+    onnx::write(&root.path().join("quote.onnx"), "Relu", "it's $HOME", &["n", "3"]);
+    let answer = answer_to_the_printed_line(root.path());
+    assert!(answer.contains("\"shape\":[1,3]"), "{answer}");
+    let answer = answer_to_the_printed_line(Path::new("models"));
+    assert!(answer.contains("\"outputs\""), "{answer}");
+}
+
+/// Starts a server, sends what its summary suggests, and gives back the answer, which must be 200.
+fn answer_to_the_printed_line(repository: &Path) -> String {
+    let mut server = Server::start(repository.to_str().unwrap());
+    let said = server.said_until("curl ");
+    let line = said.lines().last().unwrap().trim();
+    // The shell takes the line apart; curl itself may not be there.
+    let shell = format!("curl() {{ printf '%s\\n' \"$@\"; }}; {line}");
+    let words = text(&Command::new("sh").args(["-c", &shell]).output().unwrap());
+    let words: Vec<&str> = words.lines().collect();
+    let (host, path) = words[0].strip_prefix("http://").unwrap().split_once('/').unwrap();
+    let (method, body) = match words[1..] {
+        [] => ("GET", ""),
+        ["-d", body] => ("POST", body),
+        _ => panic!("{words:?}"),
+    };
+    let mut connection = TcpStream::connect(host).unwrap();
+    let length = body.len();
+    let head = format!("{method} /{path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\ncontent-length: {length}");
+    write!(connection, "{head}\r\n\r\n{body}").unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{line}: {answer}");
+    assert_eq!(server.terminate(), Some(0));
+    answer
 }
 
 #[test]

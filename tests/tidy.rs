@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 
 const FILE_LINES_MAX: usize = 500;
 
+/// Where this repository's own code stands.
+const FOLDERS: &[&str] = &["src", "crates", "tests", "benches"];
+
 /// The rooms in the order of `lib.rs`; a room names only rooms above it. What a request meets first stands first.
 const ROOMS: &[&str] = &[
     "error",
@@ -120,7 +123,7 @@ fn every_room_of_the_table_exists() {
 
 #[test]
 fn no_file_outgrows_its_room() {
-    for (name, text) in ["src", "tests", "benches"].into_iter().flat_map(written_by_hand) {
+    for (name, text) in FOLDERS.iter().flat_map(|folder| written_by_hand(folder)) {
         let lines = text.lines().count();
         assert!(lines <= FILE_LINES_MAX, "{name} has {lines} lines, at most {FILE_LINES_MAX} are allowed");
     }
@@ -128,7 +131,7 @@ fn no_file_outgrows_its_room() {
 
 #[test]
 fn every_file_says_what_it_is_for() {
-    for (name, text) in ["src", "tests"].into_iter().flat_map(written_by_hand) {
+    for (name, text) in FOLDERS.iter().flat_map(|folder| written_by_hand(folder)) {
         assert!(text.starts_with("//!"), "{name} does not begin with a `//!` line");
     }
 }
@@ -145,14 +148,14 @@ fn there_is_no_unsafe_code() {
 fn only_config_reads_the_environment() {
     for (name, text) in written_by_hand("src") {
         // Built in two halves, so that this file does not find itself.
-        let reads = text.contains(concat!("env::", "var"));
+        let reads = [concat!("env::", "var"), concat!("temp", "_dir")].iter().any(|call| text.contains(call));
         assert!(!reads || name == ENVIRONMENT_READER, "{name} reads the environment");
     }
 }
 
 #[test]
 fn names_say_what_a_thing_is() {
-    for (name, _) in ["src", "tests", "benches"].into_iter().flat_map(written_by_hand) {
+    for (name, _) in FOLDERS.iter().flat_map(|folder| written_by_hand(folder)) {
         for part in Path::new(&name).with_extension("").iter() {
             let part = part.to_str().unwrap();
             let refused = part.split('_').find(|word| NAMES_REFUSED.contains(word));

@@ -22,7 +22,7 @@ use crate::frontend::health::Phase;
 use crate::frontend::listener::{Drain, Listener, Routes, Serving};
 use crate::frontend::{Frontend, Health, Parts, Refusal, grpc, rest};
 use crate::pipeline::Pipeline;
-use crate::repository::{Loading, Repository};
+use crate::repository::{Control, Loading, Repository};
 use crate::routing::Router;
 use crate::telemetry::Metrics;
 use crate::telemetry::logs::Logs;
@@ -81,11 +81,16 @@ pub async fn start(config: Config, logs: Logs, reread: Reread) -> Result<Running
 pub async fn check(config: &Config, logs: Logs) -> Result<String> {
     let mut strict = config.clone();
     strict.repository.start_with_failures = false;
+    if strict.repository.control == Control::Explicit {
+        // Those that are named at the start must be there too.
+        strict.repository.load_at_start.push("*".into());
+    }
     let frontend = build(&strict, logs).await?;
     frontend.repository.wait_loaded().await?;
     let catalog = frontend.repository.catalog();
     let mut summary = summary::models(&catalog);
-    if let Some(reason) = summary::unserved(&catalog, &config.repository) {
+    strict.repository.control = Control::None;
+    if let Some(reason) = summary::unserved(&catalog, &strict.repository) {
         summary.push_str(&format!("no model is served: {reason}\n"));
     }
     frontend.repository.stop().await;

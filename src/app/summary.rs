@@ -9,7 +9,7 @@ use super::Door;
 use crate::engine::{Dim, Merging, TensorSpec};
 use crate::repository::config::{Control, RepositoryConfig};
 use crate::repository::{Catalog, State, Variant};
-use crate::tensor::DType;
+use crate::tensor::{DType, Shape};
 
 /// The summary of a server that has just become ready.
 pub(super) fn start(
@@ -79,49 +79,79 @@ fn shape(variant: &Variant) -> String {
     let list = |specs: &[TensorSpec]| {
         let shown: Vec<String> =
             specs.iter().map(|spec| format!("{} {}{}", spec.name, spec.dtype, spec.shown_dims())).collect();
-        shown.join(", ")
+        visible(&shown.join(", "))
     };
     let batching = match variant.plan.merging() {
         Merging::Rows => format!("batches up to {}", variant.batch_size_max()),
-        Merging::Alone { operator, .. } => format!("one request at a time ({operator})"),
+        Merging::Alone { operator, reason } if operator.is_empty() => format!("one request at a time: {reason}"),
+        Merging::Alone { operator, .. } => format!("one request at a time: {}", visible(operator)),
     };
     format!("{} -> {} ({batching})", list(&variant.signature.inputs), list(&variant.signature.outputs))
 }
 
-/// A request to the model with the smallest input; its metadata where every input is too long for a line.
+/// A request to the model with the smallest input, or a model's metadata where no request would surely be answered.
 fn try_it(catalog: &Catalog, doors: &[Door]) -> Option<String> {
     let address = doors.iter().find(|door| door.name == "http")?.address;
-    let variant = catalog.ready().min_by_key(|variant| (elements(variant), &variant.model))?;
-    let url = format!("http://{address}/v2/models/{}", variant.model);
-    if elements(variant) > ELEMENTS_SHOWN_MAX || variant.signature.inputs.iter().any(|spec| !has_json(spec.dtype)) {
-        return Some(format!("curl {url}"));
+    let url = |variant: &Variant| format!("http://{address}/v2/models/{}", variant.model);
+    let smallest = catalog
+        .ready()
+        .filter_map(|variant| Some((elements(variant)?, &variant.model, variant)))
+        .min_by_key(|(elements, name, _)| (*elements, *name));
+    if let Some((_, _, variant)) = smallest {
+        let inputs: Vec<Value> = variant.signature.inputs.iter().filter_map(zeros).collect();
+        let body = visible(&json!({ "inputs": inputs }).to_string());
+        return Some(format!("curl {}/infer -d {}", url(variant), quoted(&body)));
     }
-    let inputs: Vec<Value> = variant.signature.inputs.iter().map(zeros).collect();
-    Some(format!("curl {url}/infer -d '{}'", json!({ "inputs": inputs })))
+    let variant = catalog.ready().min_by_key(|variant| &variant.model)?;
+    Some(format!("curl {}", url(variant)))
 }
 
-fn elements(variant: &Variant) -> usize {
-    variant.signature.inputs.iter().map(|spec| sample_shape(spec).iter().product::<usize>()).sum()
+/// Elements of a request of one row that fits a line. None where the model leaves more open than the number of rows: it
+/// may not take the extents that one would guess.
+fn elements(variant: &Variant) -> Option<usize> {
+    let counts = variant.signature.inputs.iter().map(|spec| {
+        let count = sample_shape(spec)?.element_count()?;
+        has_json(spec.dtype).then_some(count)
+    });
+    counts.sum::<Option<usize>>().filter(|elements| *elements <= ELEMENTS_SHOWN_MAX)
 }
 
-/// One row, and 1 for whatever else is free.
-fn sample_shape(spec: &TensorSpec) -> Vec<usize> {
-    let extent = |dim: &Dim| match dim {
-        Dim::Fixed(extent) => *extent,
-        Dim::Free(_) => 1,
+/// One row, where nothing else is free.
+fn sample_shape(spec: &TensorSpec) -> Option<Shape> {
+    let extent = |(axis, dim): (usize, &Dim)| match dim {
+        // A sum of such extents is no overflow either.
+        Dim::Fixed(extent) => u32::try_from(*extent).is_ok().then_some(*extent),
+        Dim::Free(_) => (axis == 0).then_some(1),
     };
-    spec.dims.iter().map(extent).collect()
+    spec.dims.iter().enumerate().map(extent).collect()
 }
 
-fn zeros(spec: &TensorSpec) -> Value {
-    let shape = sample_shape(spec);
+fn zeros(spec: &TensorSpec) -> Option<Value> {
+    let shape = sample_shape(spec)?;
     let zero = match spec.dtype {
         DType::Bool => json!(false),
         DType::Bytes => json!(""),
         _ => json!(0),
     };
-    let count = shape.iter().product();
-    json!({ "name": spec.name, "shape": shape, "datatype": spec.dtype.name(), "data": vec![zero; count] })
+    let data = vec![zero; shape.element_count()?];
+    Some(json!({ "name": spec.name, "shape": shape.to_vec(), "datatype": spec.dtype.name(), "data": data }))
+}
+
+/// Text as one word of a shell.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+/// Text that tells a terminal nothing: the names of tensors are the model's. JSON reads the escapes back.
+fn visible(text: &str) -> String {
+    let mut visible = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character.is_control() {
+            true => visible.push_str(&format!("\\u{:04x}", u32::from(character))),
+            false => visible.push(character),
+        }
+    }
+    visible
 }
 
 fn has_json(dtype: DType) -> bool {
@@ -130,3 +160,23 @@ fn has_json(dtype: DType) -> bool {
 
 /// Longer inputs make no line that one would paste.
 const ELEMENTS_SHOWN_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_one_word_and_plain_text() {
+        assert_eq!(quoted("it's; rm -r x"), r"'it'\''s; rm -r x'");
+        assert_eq!(visible("a\u{9b}31mé"), "a\\u009b31mé");
+    }
+
+    #[test]
+    fn only_the_number_of_rows_may_be_open() {
+        let shape =
+            |dims: &[Dim]| sample_shape(&TensorSpec { name: "x".into(), dtype: DType::F32, dims: dims.to_vec() });
+        assert_eq!(shape(&[Dim::Free(None), Dim::Fixed(3)]), Some(Shape::new(&[1, 3])));
+        assert_eq!(shape(&[Dim::Fixed(3), Dim::Free(None)]), None);
+        assert_eq!(shape(&[Dim::Fixed(1 << 40)]), None);
+    }
+}

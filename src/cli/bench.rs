@@ -4,7 +4,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::builder::RangedU64ValueParser;
 use indicatif::ProgressBar;
 use serde::Serialize;
@@ -91,7 +91,7 @@ impl Args {
 }
 
 fn measure(loaded: &Loaded, pool: &Pool, batch: usize, args: &Args) -> Result<Line> {
-    let inputs = Batch::merge(&[inputs(&*loaded.plan, batch, args.extent)], vec![batch]);
+    let inputs = Batch::merge(&[inputs(&*loaded.plan, batch, args.extent)?], vec![batch]);
     let (plan, time) = (Arc::clone(&loaded.plan), Duration::from_millis(args.time));
     let mut runs = load::on_core(pool, move |cores| time_runs(&*plan, &inputs, cores, time))??;
     runs.sort_unstable();
@@ -126,7 +126,7 @@ fn from_one() -> RangedU64ValueParser<usize> {
 }
 
 /// Inputs with small made-up values.
-fn inputs(plan: &dyn Plan, batch: usize, extent: usize) -> Vec<Tensor> {
+fn inputs(plan: &dyn Plan, batch: usize, extent: usize) -> Result<Vec<Tensor>> {
     let batched = plan.signature().is_batched();
     let tensor = |spec: &crate::engine::TensorSpec| {
         let extents = spec.dims.iter().enumerate().map(|(axis, dim)| match dim {
@@ -139,7 +139,12 @@ fn inputs(plan: &dyn Plan, batch: usize, extent: usize) -> Vec<Tensor> {
     plan.signature().inputs.iter().map(tensor).collect()
 }
 
-fn made_up(dtype: DType, shape: Shape) -> Tensor {
+fn made_up(dtype: DType, shape: Shape) -> Result<Tensor> {
+    // An empty string has four bytes: its length.
+    let bytes = shape.element_count().and_then(|count| count.checked_mul(dtype.size().unwrap_or(4)));
+    if bytes.is_none_or(|bytes| bytes > INPUT_BYTES_MAX) {
+        bail!("an input of shape {shape} has more than {INPUT_BYTES_MAX} bytes");
+    }
     let count = shape.element_count().unwrap_or(0);
     // A small odd step through 0..1: neither constant, nor large, nor denormal.
     let value = |index: usize| f32::from(u8::try_from(index * 37 % 101).unwrap_or(0)) / 101.0;
@@ -149,7 +154,7 @@ fn made_up(dtype: DType, shape: Shape) -> Tensor {
         DType::Bytes => vec![0; count * 4],
         _ => vec![0; count * dtype.size().unwrap_or(0)],
     };
-    Tensor::new(dtype, shape, made.into()).expect("the bytes were made for the shape")
+    Ok(Tensor::new(dtype, shape, made.into()).expect("the bytes were made for the shape"))
 }
 
 fn engines(plan: &dyn Plan) -> String {
@@ -179,6 +184,8 @@ fn print(lines: &[Line], json: bool) -> Result<()> {
 }
 
 const COUNT_MAX: u64 = 1 << 20;
+/// A made-up input beyond this is a mistake of the flags, or of the model.
+const INPUT_BYTES_MAX: usize = 16 << 30;
 /// Fewer runs have no median; more tell nothing new.
 const RUNS_MIN: usize = 5;
 const RUNS_MAX: usize = 100_000;

@@ -1,9 +1,8 @@
 //! `kinglet inspect`: what a model is, and who runs it.
 
 use std::fmt::Write;
-use std::io::Write as _;
 
-use super::{Failure, ModelArgs, load};
+use super::{Failure, ModelArgs, load, print};
 use crate::config::Config;
 use crate::engine::{Merging, Part, Plan, TensorSpec};
 
@@ -17,8 +16,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let config = Config::load(None, &[]).map_err(|error| Failure::Config(error.into()))?;
     let loaded = load::plan(&args.model.model, None, &config)?;
     let text = describe(&loaded.name, &*loaded.plan);
-    std::io::stdout().write_all(text.as_bytes())?;
-    Ok(())
+    print(text.as_bytes())
 }
 
 fn describe(name: &str, plan: &dyn Plan) -> String {

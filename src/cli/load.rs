@@ -7,7 +7,9 @@ use anyhow::{Context, Result, anyhow};
 
 use super::Failure;
 use crate::config::Config;
-use crate::engine::{self, Cores, ModelFile, Plan, Pool};
+use crate::engine::{self, Cores, Plan, Pool};
+use crate::repository;
+use crate::repository::settings::MODEL_FILE;
 
 /// A loaded model with the name it would have in a repository.
 #[derive(Debug)]
@@ -16,12 +18,15 @@ pub(super) struct Loaded {
     pub(super) plan: Arc<dyn Plan>,
 }
 
-/// Loads the model at a path: a file, a version's folder, or a model's folder with its newest version.
+/// Loads the model at a path: a file, a version's folder, or a model's folder with the newest version that its settings
+/// choose.
 ///
 /// # Errors
 /// When there is none, which is a wrong repository, or when it cannot be served.
 pub(super) fn plan(path: &Path, engine: Option<&str>, config: &Config) -> Result<Loaded, Failure> {
-    let file = find(path).map_err(Failure::Config)?;
+    let file = repository::newest(path).map_err(|error| Failure::Config(error.into()))?;
+    let none = || anyhow!("{} holds no {MODEL_FILE} and no version of a model", path.display());
+    let file = file.ok_or_else(none).map_err(Failure::Config)?;
     let name = engine.unwrap_or("auto");
     let engine =
         engine::by_name(name).ok_or_else(|| anyhow!("unknown engine {name:?}, expected auto, tract or identity"))?;
@@ -42,23 +47,3 @@ pub(super) fn on_core<T: Send + 'static>(pool: &Pool, job: impl FnOnce(&Cores) -
     });
     receive.recv().context("the run ended in a panic")
 }
-
-fn find(path: &Path) -> Result<ModelFile> {
-    if path.is_file() {
-        let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let file = path.file_name().and_then(|name| name.to_str()).context("the file's name is no text")?;
-        return Ok(ModelFile { folder: folder.to_owned(), file: file.to_owned() });
-    }
-    if path.join(MODEL_FILE).is_file() {
-        return Ok(ModelFile { folder: path.to_owned(), file: MODEL_FILE.into() });
-    }
-    let entries = std::fs::read_dir(path).with_context(|| format!("{} is no model", path.display()))?;
-    let newest = entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u64>().ok())
-        .filter(|version| path.join(version.to_string()).join(MODEL_FILE).is_file())
-        .max()
-        .with_context(|| format!("{} holds no {MODEL_FILE} and no version of a model", path.display()))?;
-    Ok(ModelFile { folder: path.join(newest.to_string()), file: MODEL_FILE.into() })
-}
-
-const MODEL_FILE: &str = "model.onnx";

@@ -79,7 +79,12 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
 
 async fn serve(running: Running, mut signals: Signals) {
     while signals.hangup().await {
-        running.reload().await;
+        // A look at the disk may take long; what is left of it ends with the server.
+        tokio::select! {
+            biased;
+            () = signals.end() => break,
+            () = running.reload() => {}
+        }
     }
     tokio::select! {
         finished = running.drain() => {

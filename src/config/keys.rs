@@ -116,6 +116,8 @@ pub(super) const ALL: &[Key] = keys! {
     repository.settle_time: AtOnce,
     repository.load_at_start: Restart,
     repository.loads_max: Restart,
+    repository.loads_waiting_max: AtOnce,
+    repository.temporary_path: AtOnce,
     repository.model_name: Restart,
     repository.start_with_failures: Restart,
     drain.delay: AtOnce,

@@ -48,7 +48,8 @@ fn numbers(config: &Config) -> impl Iterator<Item = Broken> {
         ("runtime.io_threads", config.runtime.io_threads, 0..=CORES_MAX),
         ("engine.cores", config.engine.cores, 0..=CORES_MAX),
         ("engine.shape_plans_max", config.engine.shape_plans_max, any.clone()),
-        ("repository.loads_max", config.repository.loads_max, any),
+        ("repository.loads_max", config.repository.loads_max, any.clone()),
+        ("repository.loads_waiting_max", config.repository.loads_waiting_max, any),
     ]
     .into_iter()
     .filter(|(_, got, allowed)| !allowed.contains(got))
@@ -153,6 +154,9 @@ fn repository(config: &Config) -> impl Iterator<Item = Broken> {
             .iter()
             .any(|path| path.as_os_str().is_empty())
             .then(|| wrong("repository.paths", "a path", "an empty one")),
+        (!repository.temporary_path.is_absolute()).then(|| {
+            wrong("repository.temporary_path", "an absolute path", &repository.temporary_path.display().to_string())
+        }),
         (!repository.load_at_start.is_empty() && !explicit).then(|| Broken {
             keys: vec!["repository.load_at_start", "repository.control"],
             cause: impossible(
@@ -249,6 +253,9 @@ mod tests {
         check(|config| config.runtime.io_threads = 1_000_000, &["runtime.io_threads"], "0 to 4096");
         check(|config| config.engine.cores = 1_000_000, &["engine.cores"], "0 to 4096");
         check(|config| config.repository.paths = vec!["".into()], &["repository.paths"], "a path");
+        check(|config| config.repository.loads_waiting_max = 0, &["repository.loads_waiting_max"], "at least 1");
+        let temporary = ["repository.temporary_path"];
+        check(|config| config.repository.temporary_path = "x".into(), &temporary, "an absolute path");
     }
 
     #[test]

@@ -135,7 +135,7 @@ pub struct Part {
     pub reason: String,
 }
 
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum EngineError {
     /// The file cannot be read or is no valid model.
     #[error("invalid model: {0}")]

@@ -66,7 +66,7 @@ pub(super) struct Leaving {
 pub(super) struct Applied {
     /// Versions that no longer serve, or never did.
     pub(super) gone: BTreeSet<VersionId>,
-    /// Those of them that served until now.
+    /// Builds that served until now: of those versions, and of versions that have a newer build.
     pub(super) leaving: Vec<Leaving>,
     /// One line per failure.
     pub(super) failures: Vec<String>,
@@ -138,6 +138,17 @@ impl Entry {
         None
     }
 
+    /// Whether a request would do no more than join one that waits.
+    pub(super) fn joins(&self, request: &Request) -> bool {
+        let is_plain = |request: &Request| request.over.is_empty();
+        is_plain(request) && self.is_loading() && self.waiting.back().is_some_and(is_plain)
+    }
+
+    /// Loads behind the one that runs.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
     pub(super) fn next_waiting(&mut self) -> Option<Request> {
         self.waiting.pop_front()
     }
@@ -180,11 +191,18 @@ impl Entry {
         self.attempted = outcome.stamp;
         self.state = None;
         self.reason.clear();
+        let generation = self.generation;
         let chosen: BTreeSet<VersionId> = outcome.versions.keys().copied().collect();
         for (id, result) in outcome.versions {
             let record = self.records.entry(id).or_insert_with(Record::absent);
             match result {
-                Ok(serving) => *record = Record { serving: Some(serving), state: State::Ready, ..Record::absent() },
+                Ok(serving) => {
+                    let before = record.serving.take();
+                    let before = before.filter(|before| !Arc::ptr_eq(&before.variant, &serving.variant));
+                    let leaving = |before: Serving| Leaving { version: id, generation, variant: before.variant };
+                    applied.leaving.extend(before.map(leaving));
+                    *record = Record { serving: Some(serving), state: State::Ready, ..Record::absent() };
+                }
                 Err(failure) => {
                     replaced &= failure.is_absent;
                     applied.failures.push(format!("version {id}: {}", failure.reason));
@@ -194,7 +212,6 @@ impl Entry {
             }
         }
         if replaced {
-            let generation = self.generation;
             self.records.retain(|id, record| {
                 if chosen.contains(id) {
                     return true;

@@ -27,6 +27,8 @@ pub enum RepositoryError {
     Load { model: ModelName, reason: String },
     #[error("model {model:?} has {waiting} loads waiting already")]
     Busy { model: ModelName, waiting: usize },
+    #[error("{limit} loads run or wait already, repository.loads_waiting_max allows no more")]
+    TooManyLoads { limit: usize },
     #[error("model {0:?} was unloaded before its load had finished")]
     Overtaken(ModelName),
     #[error("the repository is stopping")]
@@ -103,7 +105,7 @@ impl RepositoryError {
                 ErrorCode::Internal
             }
             Self::Name(_) | Self::Config { .. } | Self::Inline(_) | Self::Load { .. } => ErrorCode::InvalidArgument,
-            Self::Busy { .. } => ErrorCode::Overloaded,
+            Self::Busy { .. } | Self::TooManyLoads { .. } => ErrorCode::Overloaded,
             Self::Overtaken(_) | Self::Stopped => ErrorCode::Unavailable,
         }
     }

@@ -1,12 +1,13 @@
-//! An engine for tests whose model files are a line of text, such as `rows n,2 sleep=20`.
+//! An engine for tests whose model files are a line of text, such as `rows n,2 gated`.
 //!
 //! The first word says whether requests may be merged, the second gives the shape of input `x` and output `y`; words
 //! after that make the load or the run misbehave. The plan answers with its input.
 
 use std::fs;
-use std::sync::{Arc, Mutex};
-use std::thread;
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
+
+use tokio::sync::watch;
 
 use crate::engine::batch::scatter;
 use crate::engine::{
@@ -20,7 +21,13 @@ use crate::tensor::{DType, Shape, Tensor};
 pub(super) struct FakeEngine {
     /// What was done, in order: `load <file>`, `run <rows>`.
     pub(super) log: Arc<Mutex<Vec<String>>>,
+    pub(super) gate: Gate,
+    begun: Arc<watch::Sender<usize>>,
 }
+
+/// Where loads of files with the word `gated` wait until a test lets them through.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Gate(Arc<(Mutex<usize>, Condvar)>);
 
 #[derive(Debug)]
 pub(super) struct FakePlan {
@@ -40,6 +47,11 @@ impl FakeEngine {
         self.log().iter().filter(|line| line.starts_with("load")).count()
     }
 
+    /// Waits until so many loads have begun.
+    pub(super) async fn begun(&self, loads: usize) {
+        self.begun.subscribe().wait_for(|&begun| begun >= loads).await.unwrap();
+    }
+
     pub(super) fn plan(&self, text: &str) -> FakePlan {
         let mut words = text.split_whitespace().map(str::to_owned);
         let merging = match words.next().as_deref() {
@@ -55,6 +67,20 @@ impl FakeEngine {
     }
 }
 
+impl Gate {
+    /// Lets this many more loads through.
+    pub(super) fn open(&self, loads: usize) {
+        *self.0.0.lock().unwrap() += loads;
+        self.0.1.notify_all();
+    }
+
+    fn pass(&self) {
+        let closed = self.0.0.lock().unwrap();
+        let mut open = self.0.1.wait_while(closed, |loads| *loads == 0).unwrap();
+        *open -= 1;
+    }
+}
+
 impl Engine for FakeEngine {
     fn name(&self) -> &'static str {
         "fake"
@@ -67,8 +93,9 @@ impl Engine for FakeEngine {
         let last = model.folder.file_name().unwrap().to_string_lossy().into_owned();
         self.log.lock().unwrap().push(format!("load {last}/{}", model.file));
         let plan = self.plan(&text);
-        if let Some(millis) = plan.word("sleep=") {
-            thread::sleep(Duration::from_millis(millis.parse().unwrap()));
+        self.begun.send_modify(|begun| *begun += 1);
+        if plan.word("gated").is_some() {
+            self.gate.pass();
         }
         assert!(plan.word("panic").is_none(), "on purpose");
         match plan.word("broken") {

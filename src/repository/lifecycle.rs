@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use kinglet_sys::allocator;
@@ -19,6 +18,7 @@ use super::catalog::Catalog;
 use super::config::{Control, RepositoryConfig};
 use super::entry::{Entry, Leaving, Reply, Request, WAITING_MAX};
 use super::error::{LoadError, RepositoryError};
+use super::giving_back::GivingBack;
 use super::inline::LoadOverride;
 use super::loader::{Job, Loader, Loading, Origin, Outcome};
 use super::scan::{Scan, scan};
@@ -44,8 +44,9 @@ pub(super) struct Actor {
     pub(super) tasks: JoinSet<Event>,
     pub(super) scanning: Scanning,
     pub(super) start: Start,
-    /// When memory of builds that have ended goes back to the system.
-    pub(super) give_back_at: Option<Instant>,
+    pub(super) giving_back: GivingBack,
+    /// Every load that runs holds one, also those that were overtaken.
+    pub(super) loads: Arc<()>,
 }
 
 /// The end of a task.
@@ -72,8 +73,8 @@ pub(super) struct Scanning {
     pub(super) running: Option<Vec<Reply>>,
     pub(super) asked: Vec<Reply>,
     pub(super) next: Option<Instant>,
-    /// What was skipped and said so, once.
-    pub(super) skipped: BTreeSet<String>,
+    /// What the last looks have found wrong; it is said once, until it is right again.
+    pub(super) told: BTreeSet<String>,
 }
 
 /// The loads of the start, until all have ended.
@@ -107,7 +108,8 @@ impl Actor {
             tasks: JoinSet::new(),
             scanning: Scanning::default(),
             start,
-            give_back_at: None,
+            giving_back: GivingBack::default(),
+            loads: Arc::default(),
         };
         let seat = actor.scanner.seat().await;
         let (paths, name) = (actor.config.paths.clone(), actor.config.model_name.clone());
@@ -118,17 +120,14 @@ impl Actor {
 
     pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         loop {
-            let (next_scan, give_back_at) = (self.scanning.next, self.give_back_at);
+            let (next_scan, give_back_at) = (self.scanning.next, self.giving_back.due());
             tokio::select! {
                 command = commands.recv() => match command {
                     Some(Command::Stop) | None => break,
                     Some(command) => self.obey(command),
                 },
                 Some(ended) = self.tasks.join_next() => match ended {
-                    Ok(Event::Loaded { name, generation, result }) => self.loaded(&name, generation, result),
-                    Ok(Event::Scanned(result)) => self.scanned(result),
-                    Ok(Event::GaveBack) => {}
-                    Ok(Event::Left { name, version, generation }) => self.left(&name, version, generation),
+                    Ok(event) => self.ended(event),
                     Err(error) => tracing::error!(%error, "a task of the repository has ended without a result"),
                 },
                 () = sleep_until(next_scan.unwrap_or_else(Instant::now)), if next_scan.is_some() => {
@@ -136,23 +135,36 @@ impl Actor {
                     self.begin_scan();
                 }
                 () = sleep_until(give_back_at.unwrap_or_else(Instant::now)), if give_back_at.is_some() => {
-                    self.give_back_at = None;
-                    let workers = self.loader.workers.clone();
-                    self.tasks.spawn(async move {
-                        // What it frees shows in the process's memory, and nowhere else.
-                        let _ = workers.seat().await.run(allocator::give_back).await;
-                        Event::GaveBack
-                    });
+                    self.give_back();
                 }
             }
         }
         self.tasks.abort_all();
     }
 
-    fn obey(&mut self, command: Command) {
+    pub(super) fn ended(&mut self, event: Event) {
+        match event {
+            Event::Loaded { name, generation, result } => self.loaded(&name, generation, result),
+            Event::Scanned(result) => self.scanned(result),
+            Event::Left { name, version, generation } => self.left(&name, version, generation),
+            Event::GaveBack => self.giving_back.end(),
+        }
+    }
+
+    pub(super) fn give_back(&mut self) {
+        self.giving_back.begin();
+        let workers = self.loader.workers.clone();
+        self.tasks.spawn(async move {
+            // What it frees shows in the process's memory, and nowhere else.
+            let _ = workers.seat().await.run(allocator::give_back).await;
+            Event::GaveBack
+        });
+    }
+
+    pub(super) fn obey(&mut self, command: Command) {
         match command {
             Command::Load { name, over, reply } => {
-                self.load(&name, Request { over, keep_unchanged: false, replies: vec![reply] });
+                self.accept(&name, Request { over, keep_unchanged: false, replies: vec![reply] });
             }
             Command::Unload { name, reply } => self.unload(&name, reply),
             Command::Rescan { reply } => {
@@ -177,10 +189,9 @@ impl Actor {
         if self.config.control == Control::Explicit {
             self.names_changed(first);
             let all = self.config.load_at_start.iter().any(|name| name == "*");
-            let listed: Vec<ModelName> = match all {
-                true => self.models.keys().cloned().collect(),
-                false => self.config.load_at_start.iter().filter_map(|name| self.checked_name(name)).collect(),
-            };
+            let named = self.config.load_at_start.iter().filter(|name| *name != "*");
+            let named = named.filter_map(|name| self.checked_name(name));
+            let listed: BTreeSet<ModelName> = named.chain(self.models.keys().filter(|_| all).cloned()).collect();
             for name in listed {
                 self.start.pending.insert(name.clone());
                 self.load(&name, Request::default());
@@ -196,6 +207,18 @@ impl Actor {
 
     fn checked_name(&self, name: &str) -> Option<ModelName> {
         name.parse().inspect_err(|error| tracing::warn!(%error, "repository.load_at_start: skipped")).ok()
+    }
+
+    /// Loads a model by request, unless too many loads are in line.
+    fn accept(&mut self, name: &ModelName, request: Request) {
+        let running = Arc::strong_count(&self.loads) - 1;
+        let in_line = running + self.models.values().map(Entry::waiting).sum::<usize>();
+        let joins = self.models.get(name).is_some_and(|entry| entry.joins(&request));
+        let limit = self.config.loads_waiting_max;
+        match joins || in_line < limit {
+            true => self.load(name, request),
+            false => answer(request.replies, &Err(RepositoryError::TooManyLoads { limit })),
+        }
     }
 
     /// Loads a model now, or after the load that runs.
@@ -218,22 +241,30 @@ impl Actor {
             over: request.over,
             serving: entry.serving(),
             keep_unchanged: request.keep_unchanged,
+            temporary: self.config.temporary_path.clone(),
         };
         let (loader, name, generation) = (Arc::clone(&self.loader), name.clone(), entry.generation);
-        self.tasks.spawn(async move { Event::Loaded { name, generation, result: loader.load(job).await } });
+        let one_of = Arc::clone(&self.loads);
+        self.tasks.spawn(async move {
+            let result = loader.load(job).await;
+            drop(one_of);
+            Event::Loaded { name, generation, result }
+        });
         self.publish();
     }
 
     fn loaded(&mut self, name: &ModelName, generation: u64, result: Result<Outcome, LoadError>) {
         let Some(entry) = self.models.get_mut(name).filter(|entry| entry.generation == generation) else {
-            // Unloaded meanwhile: who waited has been told, and the build is dropped here.
-            return;
+            return self.overtaken(name, result);
         };
         let replies = entry.end();
         let (applied, error) = match result {
             Ok(outcome) => (entry.apply(outcome), None),
             Err(error) => (entry.fail(&error.to_string()), Some(error)),
         };
+        if !applied.failures.is_empty() {
+            self.giving_back.ask(Instant::now());
+        }
         for serving in entry.serving().values() {
             serving.variant.metrics.ready.set(1);
         }
@@ -250,6 +281,17 @@ impl Actor {
         self.start.ended(name, applied.failures);
         if let Some(request) = next {
             self.load(name, request);
+        }
+    }
+
+    /// The end of a load whose model was unloaded meanwhile. Who waited has been told; the build is dropped here.
+    fn overtaken(&mut self, name: &ModelName, result: Result<Outcome, LoadError>) {
+        self.giving_back.ask(Instant::now());
+        let Some(entry) = self.models.get(name) else { return self.loader.with.metrics.forget_model(name.as_str()) };
+        // A load that came after it says itself which versions there are.
+        if !entry.is_wanted() {
+            let built = result.map(|outcome| outcome.versions.into_keys().collect()).unwrap_or_default();
+            self.forget(name, &built);
         }
     }
 
@@ -282,7 +324,11 @@ impl Actor {
     /// was.
     fn forget_unless_held(&mut self, name: &ModelName) -> bool {
         let is_held = |entry: &Entry| entry.is_wanted() || entry.is_leaving();
-        !self.models.get(name).is_some_and(is_held) && self.models.remove(name).is_some()
+        let is_forgotten = !self.models.get(name).is_some_and(is_held) && self.models.remove(name).is_some();
+        if is_forgotten {
+            self.loader.with.metrics.forget_model(name.as_str());
+        }
+        is_forgotten
     }
 
     /// Publishes, and waits for the last requests of builds that no longer serve.
@@ -305,8 +351,7 @@ impl Actor {
     }
 
     fn left(&mut self, name: &ModelName, version: VersionId, generation: u64) {
-        // Builds that end together are one matter, and the last threads let go of them only now.
-        self.give_back_at = Some(Instant::now() + GIVE_BACK_DELAY);
+        self.giving_back.ask(Instant::now());
         let Some(entry) = self.models.get_mut(name) else { return };
         let mut is_news = entry.left(version, generation);
         if entry.place.is_none() {
@@ -366,7 +411,5 @@ pub(super) fn answer(replies: Vec<Reply>, result: &Result<(), RepositoryError>) 
 
 /// Steps below the process's own priority at which models load.
 const LOAD_NICE: i32 = 10;
-/// Unloads that follow each other closely give their memory back together.
-const GIVE_BACK_DELAY: Duration = Duration::from_secs(1);
 /// Settle times that the start waits for files which keep changing.
 const SETTLE_PATIENCE: u32 = 5;

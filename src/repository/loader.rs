@@ -26,7 +26,7 @@ use super::workers::{Seat, Workers};
 use super::{manifest, triton};
 use crate::engine::{Engine, LoadOptions, ModelFile, Pool};
 use crate::infer::{ModelName, VersionId};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, PlanMetrics};
 
 /// What loads need of the rest of the server.
 #[derive(Clone, Debug)]
@@ -55,6 +55,8 @@ pub(super) struct Job {
     pub(super) serving: BTreeMap<VersionId, Serving>,
     /// Whether versions whose files have not changed are kept as they are.
     pub(super) keep_unchanged: bool,
+    /// The folder for folders of files that came with the request.
+    pub(super) temporary: PathBuf,
 }
 
 /// Where the files are to be found.
@@ -98,7 +100,7 @@ struct Survey {
     declared: Declared,
     chosen: BTreeMap<VersionId, Step>,
     /// Kept until the load has ended, because the files lie there.
-    _inline: Option<InlineFolder>,
+    inline: Option<InlineFolder>,
 }
 
 enum Step {
@@ -140,7 +142,12 @@ impl Loader {
             versions.insert(id, result);
         }
         survey.refuse_changed(&seat, &mut versions).await;
-        Ok(Outcome { place: survey.place, stamp: survey.stamp, versions })
+        let Survey { place, stamp, inline, .. } = survey;
+        if let Some(inline) = inline {
+            // Removing files blocks, as writing them does; what cannot be removed is told in the log.
+            let _ = seat.run(move || drop(inline)).await;
+        }
+        Ok(Outcome { place, stamp, versions })
     }
 
     async fn load_version(
@@ -152,9 +159,10 @@ impl Loader {
         before: Option<&Arc<Variant>>,
     ) -> Result<Arc<Variant>, LoadError> {
         let started = Instant::now();
+        let plans = PlanMetrics::default();
         let prepared = {
             let (mut with, file, declared) = (self.with.clone(), file.clone(), survey.declared.clone());
-            with.options.plans = with.metrics.plans(name.as_str(), &id.to_string());
+            with.options.plans = plans.clone();
             let folder = survey.place.as_ref().and_then(Place::folder).map(Path::to_owned);
             let prepare = move || Prepared::new(&with, &file, declared, folder.as_deref());
             seat.run(prepare).await.map_err(|_| LoadError::Panicked("reading the model"))??
@@ -163,7 +171,9 @@ impl Loader {
         for note in &resolved.notes {
             tracing::warn!(model = %name, version = %id, "{note}");
         }
+        // Only now: a name that never serves must leave no series.
         let metrics = self.with.metrics.model(name.as_str(), &id.to_string());
+        self.with.metrics.export_plans(&plans, name.as_str(), &id.to_string());
         let took = started.elapsed();
         metrics.load_duration.set(took.as_secs_f64());
         metrics.memory.set(i64::try_from(resolved.plan.memory_bytes()).unwrap_or(i64::MAX));
@@ -213,7 +223,7 @@ impl Survey {
         job.over.check(bytes_max)?;
         let inline = match job.over.files.is_empty() {
             true => None,
-            false => Some(InlineFolder::write(&std::env::temp_dir(), &job.over.files)?),
+            false => Some(InlineFolder::write(&job.temporary, &job.over.files)?),
         };
         if place.is_none() && inline.is_none() {
             return Err(LoadError::NotFound);
@@ -227,7 +237,7 @@ impl Survey {
             (None, None) => Versions::default(),
         };
         let chosen = choose(job, &declared, versions, stamp.as_ref())?;
-        Ok(Self { place, stamp, declared, chosen, _inline: inline })
+        Ok(Self { place, stamp, declared, chosen, inline })
     }
 
     /// A build with the state of the files it was made of.
@@ -275,7 +285,7 @@ fn find(paths: &[PathBuf], one: &str, wanted: &ModelName) -> Result<Option<Place
 
 /// What the model's files say. A request's configuration takes the place of `config.pbtxt` and stands above the
 /// manifest, which otherwise stands above `config.pbtxt`.
-fn declared(name: &ModelName, place: Option<&Place>, over: &LoadOverride) -> Result<Declared, LoadError> {
+pub(super) fn declared(name: &ModelName, place: Option<&Place>, over: &LoadOverride) -> Result<Declared, LoadError> {
     let text = |file| match place.and_then(Place::folder) {
         Some(folder) => files::read_text(folder, file, TEXT_BYTES_MAX),
         None => Ok(None),

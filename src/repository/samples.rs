@@ -33,10 +33,26 @@ pub(super) fn prepare(resolved: &Resolved, folder: Option<&Path>, bytes_max: u64
         let problem = format!("expected at most {RUNS_MAX} runs of all requests together, got {runs}");
         return Err(ConfigError::field("", "warm-up", problem).into());
     }
+    let mut budget = Budget { left: bytes_max, max: bytes_max };
     let mut samples: Vec<Sample> =
-        configured.map(|warm_up| sample(warm_up, resolved, folder, bytes_max)).collect::<Result<_, _>>()?;
-    samples.extend(zeros(resolved.plan.as_ref(), bytes_max));
+        configured.map(|warm_up| sample(warm_up, resolved, folder, &mut budget)).collect::<Result<_, _>>()?;
+    samples.extend(zeros(resolved.plan.as_ref(), &mut budget));
     Ok(samples)
+}
+
+/// Bytes that the samples of a build may have together: all of them are held until the last has run.
+struct Budget {
+    left: u64,
+    max: u64,
+}
+
+impl Budget {
+    /// Takes the bytes of a tensor of zeros and says how many those are, unless there are not so many.
+    fn take(&mut self, dtype: DType, shape: &Shape) -> Option<usize> {
+        let length = byte_length(dtype, shape, self.left)?;
+        self.left -= length as u64;
+        Some(length)
+    }
 }
 
 /// Lets the plan learn, then runs every sample and checks what comes out.
@@ -86,7 +102,7 @@ fn verify(plan: &dyn Plan, executed: &Executed, rows: usize) -> Result<(), LoadE
 }
 
 /// One row of zeros, where nothing but the batch is free: other extents would be a guess.
-fn zeros(plan: &dyn Plan, bytes_max: u64) -> Option<Sample> {
+fn zeros(plan: &dyn Plan, budget: &mut Budget) -> Option<Sample> {
     let merges = *plan.merging() == Merging::Rows;
     let extent = |(axis, dim): (usize, &Dim)| match dim {
         Dim::Fixed(extent) => Some(*extent),
@@ -94,14 +110,19 @@ fn zeros(plan: &dyn Plan, bytes_max: u64) -> Option<Sample> {
     };
     let tensor = |spec: &TensorSpec| {
         let shape: Shape = spec.dims.iter().enumerate().map(extent).collect::<Option<_>>()?;
-        let length = byte_length(spec.dtype, &shape, bytes_max)?;
+        let length = budget.take(spec.dtype, &shape)?;
         Tensor::new(spec.dtype, shape, vec![0; length].into()).ok()
     };
     let inputs: Vec<Tensor> = plan.signature().inputs.iter().map(tensor).collect::<Option<_>>()?;
     Some(Sample { name: "zeros".into(), count: 1, batch: Batch::merge(&[inputs], vec![1]) })
 }
 
-fn sample(warm_up: &WarmUp, resolved: &Resolved, folder: Option<&Path>, bytes_max: u64) -> Result<Sample, LoadError> {
+fn sample(
+    warm_up: &WarmUp,
+    resolved: &Resolved,
+    folder: Option<&Path>,
+    budget: &mut Budget,
+) -> Result<Sample, LoadError> {
     let wrong = |problem: String| ConfigError::field("", format!("warm-up {:?}", warm_up.name), problem);
     check_names(warm_up, &resolved.signature).map_err(wrong)?;
     let rows_max = resolved.settings.batching.batch_size_max;
@@ -120,7 +141,7 @@ fn sample(warm_up: &WarmUp, resolved: &Resolved, folder: Option<&Path>, bytes_ma
         }
         let shape: Shape = resolved.rows_apart.then_some(warm_up.rows).into_iter().chain(input.dims.clone()).collect();
         spec.check(&shape, &mut bindings).map_err(|mismatch| wrong(mismatch.to_string()))?;
-        let tensor = fill(input, shape, warm_up.rows, folder, bytes_max)?;
+        let tensor = fill(input, shape, warm_up.rows, folder, budget)?;
         inputs.push(resolved.settings.to_model_shape(&spec.name, tensor, merges));
     }
     let rows = if resolved.rows_apart { warm_up.rows } else { 1 };
@@ -142,18 +163,23 @@ fn fill(
     shape: Shape,
     rows: usize,
     folder: Option<&Path>,
-    bytes_max: u64,
+    budget: &mut Budget,
 ) -> Result<Tensor, LoadError> {
-    let too_large = || ConfigError::field("", "warm-up", format!("shape {shape} needs more than {bytes_max} bytes"));
-    let length = byte_length(input.dtype, &shape, bytes_max).ok_or_else(too_large)?;
+    let max = budget.max;
+    let too_large = || format!("with shape {shape} all requests have more than {max} bytes together");
+    let too_large = || ConfigError::field("", "warm-up", too_large());
+    let length = budget.take(input.dtype, &shape).ok_or_else(too_large)?;
     let bytes: Bytes = match &input.content {
         WarmUpContent::Zeros => vec![0; length].into(),
         WarmUpContent::Random => random(input.dtype, length).into(),
         WarmUpContent::File(name) => {
             let file = format!("{FOLDER}/{name}");
-            let read = folder.map(|folder| files::read(folder, &file, bytes_max)).transpose()?.flatten();
+            let file_max = budget.left + length as u64;
+            let read = folder.map(|folder| files::read(folder, &file, file_max)).transpose()?.flatten();
             let missing = || LoadError::File { file: file.clone(), reason: "the warm-up file is missing".into() };
             let bytes = read.ok_or_else(missing)?;
+            // Strings are longer than the empty ones that were counted.
+            budget.left -= (bytes.len().saturating_sub(length)) as u64;
             // A file may hold one row or all of them.
             if bytes.len() * rows == length { bytes.repeat(rows).into() } else { bytes.into() }
         }
@@ -217,6 +243,16 @@ mod tests {
         assert!(
             random(DType::I64, 80).chunks(8).all(|eight| eight[0] <= 1 && eight[1..].iter().all(|&byte| byte == 0))
         );
+    }
+
+    #[test]
+    fn samples_share_one_budget() {
+        let mut budget = Budget { left: 40, max: 40 };
+        let shape = Shape::new(&[2, 3]);
+        assert_eq!(budget.take(DType::F32, &shape), Some(24));
+        assert_eq!(budget.take(DType::F32, &shape), None);
+        assert_eq!(budget.take(DType::U8, &shape), Some(6));
+        assert_eq!(budget.left, 10);
     }
 
     #[test]

@@ -63,9 +63,9 @@ pub struct BatchSettings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueuePolicy {
     pub timeout_action: TimeoutAction,
-    /// Applies to requests that bring no timeout of their own.
+    /// The longest any request of the queue may wait.
     pub default_timeout: Option<Duration>,
-    /// Whether a request's own, shorter or longer, timeout counts.
+    /// Whether a request's own timeout counts, where it is shorter.
     pub allow_timeout_override: bool,
     pub requests_max: usize,
     pub bytes_max: u64,
@@ -152,7 +152,8 @@ impl Reshape {
     /// Tensors whose element count does not fit keep their shape: what they are checked against next says why.
     fn apply(tensor: Tensor, dims: &[i64], batched: bool) -> Tensor {
         let lead: usize = if batched { tensor.shape().rows() } else { 1 };
-        let known: usize = dims.iter().filter_map(|&dim| usize::try_from(dim).ok()).product();
+        let known = dims.iter().filter_map(|&dim| usize::try_from(dim).ok());
+        let known = known.fold(1, usize::saturating_mul);
         let free = tensor.element_count().checked_div(lead.saturating_mul(known)).unwrap_or(0);
         let inner = dims.iter().map(|&dim| usize::try_from(dim).unwrap_or(free));
         let shape: Shape = batched.then_some(lead).into_iter().chain(inner).collect();

@@ -1,5 +1,6 @@
 //! The repository as a whole, on real folders, with an engine that reads lines of text.
 
+mod lines;
 mod unloading;
 
 use std::fs;
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tempfile::TempDir;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::fake::FakeEngine;
@@ -42,6 +44,8 @@ fn config(path: PathBuf, control: Control) -> RepositoryConfig {
         settle_time: Span(Duration::from_millis(100)),
         load_at_start: Vec::new(),
         loads_max: 1,
+        loads_waiting_max: 16,
+        temporary_path: "/tmp".into(),
         model_name: String::new(),
         start_with_failures: true,
     }
@@ -84,6 +88,25 @@ impl House {
 
     async fn load(&self, name: &str) -> Result<(), RepositoryError> {
         self.repository.load(model(name), LoadOverride::default()).await
+    }
+
+    /// Asks for a load without waiting for it.
+    fn ask(&self, name: &str, over: LoadOverride) -> JoinHandle<Result<(), RepositoryError>> {
+        let (repository, name) = (Arc::clone(&self.repository), model(name));
+        tokio::spawn(async move { repository.load(name, over).await })
+    }
+
+    /// Returns when all that was asked for before has reached the actor: it obeys in order.
+    async fn obeyed(&self) {
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        self.repository.rescan().await.unwrap();
+    }
+
+    fn series(&self, model: &str) -> usize {
+        let text = String::from_utf8(self.metrics.render()).unwrap();
+        text.lines().filter(|line| line.contains(&format!("model=\"{model}\""))).count()
     }
 
     fn served(&self, name: &str) -> Option<Arc<Variant>> {
@@ -252,58 +275,6 @@ async fn reloads_keep_the_counts() {
 }
 
 #[tokio::test]
-async fn loads_of_one_model_join_and_follow_each_other() {
-    let house = House::new(Control::Explicit, &[("a/1/model.onnx", "rows n,2 sleep=150")]).await;
-    let loads: Vec<_> = (0..20)
-        .map(|_| {
-            let repository = Arc::clone(&house.repository);
-            tokio::spawn(async move { repository.load(model("a"), LoadOverride::default()).await })
-        })
-        .collect();
-    for load in loads {
-        load.await.unwrap().unwrap();
-    }
-    assert_eq!(house.engine.loads(), 2, "the first, and one for all who asked while it ran");
-}
-
-#[tokio::test]
-async fn too_many_different_loads_are_refused() {
-    let house = House::new(Control::Explicit, &[("a/1/model.onnx", "rows n,2 sleep=100")]).await;
-    let over = LoadOverride { config_json: Some("{}".into()), ..LoadOverride::default() };
-    let loads: Vec<_> = (0..12)
-        .map(|_| {
-            let (repository, over) = (Arc::clone(&house.repository), over.clone());
-            tokio::spawn(async move { repository.load(model("a"), over).await })
-        })
-        .collect();
-    let mut refused = 0;
-    for load in loads {
-        match load.await.unwrap() {
-            Ok(()) => {}
-            Err(error) => {
-                assert_eq!(error.code(), ErrorCode::Overloaded, "{error}");
-                refused += 1;
-            }
-        }
-    }
-    assert_eq!(refused, 3, "one runs, eight wait");
-}
-
-#[tokio::test]
-async fn an_unload_overtakes_a_load() {
-    let house = House::new(Control::Explicit, &[("a/1/model.onnx", "rows n,2 sleep=200")]).await;
-    let repository = Arc::clone(&house.repository);
-    let load = tokio::spawn(async move { repository.load(model("a"), LoadOverride::default()).await });
-    house.until("loading", |house| house.index() == ["a/- LOADING"]).await;
-    house.repository.unload(model("a"), false).await.unwrap();
-    assert_eq!(load.await.unwrap(), Err(RepositoryError::Overtaken(model("a"))));
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    assert!(house.served("a").is_none(), "the load's late end changes nothing");
-    house.load("a").await.unwrap();
-    assert!(house.served("a").is_some());
-}
-
-#[tokio::test]
 async fn files_and_configuration_can_come_with_the_request() {
     let house = House::new(Control::Explicit, &[("a/1/model.onnx", "rows n,2")]).await;
     house.load("a").await.unwrap();
@@ -334,8 +305,13 @@ async fn files_and_configuration_can_come_with_the_request() {
     }
     load("new", over("{}", &[("1/model.onnx", "rows n,3")])).await.unwrap();
     assert!(house.index().contains(&"new/1 READY".to_owned()), "{:?}", house.index());
+    assert!(house.series("new") > 0);
     house.repository.unload(model("new"), false).await.unwrap();
     assert!(!house.index().iter().any(|line| line.starts_with("new/")), "nothing of it is left");
+    assert_eq!(house.series("new"), 0, "clients must not fill the metrics with names");
+    load("broken", over("{}", &[("1/model.onnx", "rows n,3 broken")])).await.unwrap_err();
+    house.repository.rescan().await.unwrap();
+    assert_eq!(house.series("broken"), 0);
     house.load("a").await.unwrap();
     assert_eq!(house.served("a").unwrap().version, VersionId(1), "a plain load returns to the disk");
 }
@@ -357,7 +333,9 @@ async fn polling_follows_the_disk() {
     house.until("failed reload", |house| house.index()[0].starts_with("a/2 READY reload failed")).await;
     assert_eq!(width(&house.served("a").unwrap()), "[n,2]");
     let loads = house.engine.loads();
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    for _ in 0..5 {
+        house.repository.rescan().await.unwrap();
+    }
     assert_eq!(house.engine.loads(), loads, "a failure is not tried again before the files change");
     fs::remove_dir_all(house.folder.path().join("a/2")).unwrap();
     house.until("the version before", |house| house.index()[0] == "a/1 READY").await;
@@ -390,7 +368,7 @@ async fn a_version_that_is_kept_is_not_loaded_again() {
 
 #[tokio::test]
 async fn a_file_being_written_is_not_loaded() {
-    // Far longer than the pauses below, so that a slow machine does not make one of them look like the end.
+    // Far longer than the looks below take, so that a slow machine does not make one of them look like the end.
     let settle = |config: &mut RepositoryConfig| config.settle_time = Span(Duration::from_millis(1500));
     let house = House::with(Control::Poll, &[("a/1/model.onnx", "rows n,1")], settle).await;
     let path = house.folder.path().join("a/2");
@@ -399,7 +377,7 @@ async fn a_file_being_written_is_not_loaded() {
     let whole = "rows n,2 and some words more that are written slowly";
     for end in 8..whole.len() {
         fs::write(path.join("model.onnx"), &whole[..end]).unwrap();
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        house.repository.rescan().await.unwrap();
         assert_eq!(house.engine.loads(), 1, "after {end} bytes");
     }
     house.until("the whole file", |house| house.index() == ["a/1 UNAVAILABLE unloaded", "a/2 READY"]).await;
@@ -428,24 +406,12 @@ async fn a_vanished_repository_unloads_nothing() {
 async fn a_rescan_loads_what_has_changed_in_any_mode_but_explicit() {
     let house = House::new(Control::None, &[("a/1/model.onnx", "rows n,1")]).await;
     house.write(&[("a/1/model.onnx", "rows n,22")]);
-    tokio::time::sleep(Duration::from_millis(250)).await;
-    assert_eq!(width(&house.served("a").unwrap()), "[n,1]", "nobody asked");
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(3600)).await;
+    tokio::time::resume();
+    assert_eq!((house.engine.loads(), width(&house.served("a").unwrap())), (1, "[n,1]".into()), "nobody asked");
     house.repository.rescan().await.unwrap();
     house.until("reloaded", |house| width(&house.served("a").unwrap()) == "[n,22]").await;
-}
-
-#[tokio::test]
-async fn files_that_change_under_a_load_are_refused() {
-    let house = House::new(Control::Explicit, &[("a/1/model.onnx", "rows n,1 sleep=200")]).await;
-    let repository = Arc::clone(&house.repository);
-    let load = tokio::spawn(async move { repository.load(model("a"), LoadOverride::default()).await });
-    while house.engine.loads() == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    house.write(&[("a/1/weights", "new")]);
-    let error = load.await.unwrap().unwrap_err().to_string();
-    assert_eq!(error, "failed to load model \"a\": version 1: files changed while they were loaded");
-    assert!(house.served("a").is_none());
 }
 
 #[tokio::test]

@@ -34,7 +34,7 @@ impl Actor {
             Control::None | Control::Poll => self.files_changed(scan, false),
         });
         if let Err(error) = &answered {
-            self.warn_once(&error.to_string());
+            self.tell_unreadable(error);
         }
         self.schedule_poll();
         answer(replies, &answered);
@@ -45,13 +45,17 @@ impl Actor {
 
     /// Brings the list of known models up to date without touching what serves.
     pub(super) fn names_changed(&mut self, scan: Scan) {
-        self.tell_skipped(&scan.found.skipped);
-        let before = self.models.len();
+        self.tell(scan.found.skipped);
         for (name, entry) in &mut self.models {
             entry.place = scan.found.models.get(name).cloned();
         }
-        self.models.retain(|_, entry| entry.place.is_some() || entry.is_wanted() || entry.is_leaving());
-        let mut changed = self.models.len() != before;
+        let is_held = |entry: &Entry| entry.place.is_some() || entry.is_wanted() || entry.is_leaving();
+        let gone: Vec<ModelName> =
+            self.models.extract_if(.., |_, entry| !is_held(entry)).map(|(name, _)| name).collect();
+        for name in &gone {
+            self.loader.with.metrics.forget_model(name.as_str());
+        }
+        let mut changed = !gone.is_empty();
         for (name, place) in scan.found.models {
             changed |= !self.models.contains_key(&name);
             self.models.entry(name).or_default().place = Some(place);
@@ -64,7 +68,7 @@ impl Actor {
     /// Loads what is new or has changed, once it has settled (`at_once`: without waiting for that), and unloads what is
     /// gone.
     pub(super) fn files_changed(&mut self, mut scan: Scan, at_once: bool) {
-        self.tell_skipped(&scan.found.skipped);
+        let mut wrong = std::mem::take(&mut scan.found.skipped);
         let is_gone = |(name, entry): &(&ModelName, &Entry)| {
             !scan.found.models.contains_key(*name) && (entry.place.is_some() || entry.is_wanted())
         };
@@ -80,7 +84,7 @@ impl Actor {
         for (name, place) in scan.found.models {
             let Some(stamp) = scan.stamps.remove(&name) else {
                 self.start.pending.remove(&name);
-                self.warn_once(&format!("the files of model {:?} cannot be looked at", name.as_str()));
+                wrong.insert(format!("the files of model {:?} cannot be looked at", name.as_str()));
                 continue;
             };
             let entry = self.models.entry(name.clone()).or_default();
@@ -97,6 +101,7 @@ impl Actor {
                 }
             }
         }
+        self.tell(wrong);
         if changed {
             self.publish();
         }
@@ -114,16 +119,18 @@ impl Actor {
         }
     }
 
-    fn tell_skipped(&mut self, skipped: &BTreeSet<String>) {
-        for reason in skipped.difference(&self.scanning.skipped) {
+    /// Says what a look has found wrong, unless the one before has found it too.
+    fn tell(&mut self, wrong: BTreeSet<String>) {
+        for reason in wrong.difference(&self.scanning.told) {
             tracing::warn!(%reason, "skipped in the repository");
         }
-        self.scanning.skipped.clone_from(skipped);
+        self.scanning.told = wrong;
     }
 
-    fn warn_once(&mut self, reason: &str) {
-        if self.scanning.skipped.insert(reason.to_owned()) {
-            tracing::warn!(%reason, "the repository cannot be read");
+    /// What the last whole look has found is still told of.
+    fn tell_unreadable(&mut self, error: &RepositoryError) {
+        if self.scanning.told.insert(error.to_string()) {
+            tracing::warn!(%error, "the repository cannot be read");
         }
     }
 }

@@ -93,8 +93,6 @@ impl fmt::Debug for Workers {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[tokio::test]
@@ -123,12 +121,17 @@ mod tests {
     async fn an_abandoned_seat_stays_taken_until_its_work_ends() {
         let workers = Workers::start("test-load", 1, 0);
         let (go, wait) = sync_channel::<()>(0);
+        let (tell, begun) = oneshot::channel();
         let seat = workers.seat().await;
-        let abandoned = tokio::spawn(async move { seat.run(move || wait.recv()).await });
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        let work = move || {
+            tell.send(()).unwrap();
+            wait.recv()
+        };
+        let abandoned = tokio::spawn(async move { seat.run(work).await });
+        begun.await.unwrap();
         abandoned.abort();
         assert!(abandoned.await.unwrap_err().is_cancelled());
-        assert!(tokio::time::timeout(Duration::from_millis(20), workers.seat()).await.is_err());
+        assert_eq!(workers.seats.available_permits(), 0);
         go.send(()).unwrap();
         workers.seat().await;
     }

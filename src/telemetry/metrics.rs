@@ -1,9 +1,11 @@
 //! Handles of the metrics in the catalogue. Labels are resolved once, when a model loads.
 
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::{
     Counter, CounterVec, Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
     IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
@@ -86,9 +88,15 @@ pub struct Stages {
     pub encode: Histogram,
 }
 
-/// What an engine tells of one version while it loads and serves. A default one is read by nobody.
+/// What an engine tells of one version while it loads and serves. Until it is exported it is read by nobody.
 #[derive(Clone)]
 pub struct PlanMetrics {
+    own: PlanCounters,
+    exported: Arc<OnceLock<PlanCounters>>,
+}
+
+#[derive(Clone)]
+struct PlanCounters {
     builds: IntCounter,
     seconds: Counter,
 }
@@ -176,16 +184,44 @@ impl Metrics {
         })
     }
 
-    /// The handles of one version's plans, which are built before the version has proved that it can serve.
-    pub fn plans(&self, model: &str, version: &str) -> PlanMetrics {
+    /// Exports what is counted of one version's plans, with what was counted before it had proved that it can serve.
+    pub fn export_plans(&self, plans: &PlanMetrics, model: &str, version: &str) {
         let labels = [model, version];
-        PlanMetrics {
+        let exported = PlanCounters {
             builds: self.plan_builds.with_label_values(&labels),
             seconds: self.plan_build_seconds.with_label_values(&labels),
-        }
+        };
+        exported.builds.inc_by(plans.own.builds.get());
+        exported.seconds.inc_by(plans.own.seconds.get());
+        // A second export would be a second life of the same plans.
+        let _ = plans.exported.set(exported);
     }
 
-    /// Takes the gauges of an unloaded version away; its counters stay, so that rates over the past stay true.
+    /// Takes every series of a model away that is no longer known, whichever versions it had: clients may choose the
+    /// names of models, and series that never end would be a leak.
+    pub fn forget_model(&self, model: &str) {
+        if model == UNKNOWN {
+            return;
+        }
+        forget_in(&self.requests, model);
+        forget_in(&self.request_duration, model);
+        forget_in(&self.stage_duration, model);
+        forget_in(&self.rows, model);
+        forget_in(&self.batches, model);
+        forget_in(&self.batch_rows, model);
+        forget_in(&self.queue_requests, model);
+        forget_in(&self.queue_bytes, model);
+        forget_in(&self.model_cpu, model);
+        forget_in(&self.model_ready, model);
+        forget_in(&self.model_memory, model);
+        forget_in(&self.model_load_duration, model);
+        forget_in(&self.model_loads, model);
+        forget_in(&self.plan_builds, model);
+        forget_in(&self.plan_build_seconds, model);
+    }
+
+    /// Takes the gauges of an unloaded version away; its counters stay as long as its model is known, so that rates
+    /// over the past stay true.
     pub fn forget(&self, model: &str, version: &str) {
         let labels = [model, version];
         for family in [&self.queue_requests, &self.queue_bytes, &self.model_ready, &self.model_memory] {
@@ -272,28 +308,34 @@ impl AdmissionRefused {
 
 impl PlanMetrics {
     pub fn count_build(&self, took: Duration) {
-        self.builds.inc();
-        self.seconds.inc_by(took.as_secs_f64());
+        let counters = self.counters();
+        counters.builds.inc();
+        counters.seconds.inc_by(took.as_secs_f64());
     }
 
     /// Builds so far.
     pub fn builds(&self) -> u64 {
-        self.builds.get()
+        self.counters().builds.get()
     }
 
     /// The time they took.
     pub fn seconds(&self) -> f64 {
-        self.seconds.get()
+        self.counters().seconds.get()
+    }
+
+    fn counters(&self) -> &PlanCounters {
+        self.exported.get().unwrap_or(&self.own)
     }
 }
 
 impl Default for PlanMetrics {
     fn default() -> Self {
         let counter = |metric: &Metric| Opts::new(metric.name, metric.help);
-        Self {
+        let own = PlanCounters {
             builds: IntCounter::with_opts(counter(&catalogue::PLAN_BUILDS)).expect("the catalogue's names are valid"),
             seconds: Counter::with_opts(counter(&catalogue::PLAN_BUILD_SECONDS)).expect("and so is this one"),
-        }
+        };
+        Self { own, exported: Arc::default() }
     }
 }
 
@@ -346,7 +388,21 @@ fn codes(requests: &IntCounterVec, model: &str, version: &str) -> Vec<IntCounter
     ErrorCode::all().map(|code| requests.with_label_values(&[model, version, code.as_str()])).collect()
 }
 
-fn register<T: prometheus::core::Collector + Clone + 'static>(
+/// Removes a family's series of one model.
+fn forget_in<T: MetricVecBuilder>(family: &MetricVec<T>, model: &str) {
+    for gathered in family.collect() {
+        for series in gathered.get_metric() {
+            let labels: HashMap<&str, &str> =
+                series.get_label().iter().map(|label| (label.name(), label.value())).collect();
+            if labels.get("model") == Some(&model) {
+                // Absent already is what was wanted.
+                let _ = family.remove(&labels);
+            }
+        }
+    }
+}
+
+fn register<T: Collector + Clone + 'static>(
     registry: &Registry,
     metric: &Metric,
     make: impl FnOnce(Opts, &[&str]) -> prometheus::Result<T>,
@@ -377,15 +433,38 @@ mod tests {
         let metrics = Metrics::new();
         metrics.model("m", "1").count_batch(BatchReason::Idle, 1);
         metrics.count_load("m", true);
-        metrics.plans("m", "1").count_build(Duration::from_secs(2));
+        let plans = PlanMetrics::default();
+        plans.count_build(Duration::from_millis(500));
+        metrics.export_plans(&plans, "m", "1");
+        plans.count_build(Duration::from_millis(1500));
         let _ = metrics.listener("http");
         let text = String::from_utf8(metrics.render()).unwrap();
         for metric in catalogue::ALL {
             let line = format!("# TYPE {} {}", metric.name, metric.kind.as_str());
             assert!(text.contains(&line), "{} is not exported", metric.name);
         }
-        assert!(text.contains(r#"kinglet_plan_builds_total{model="m",version="1"} 1"#));
+        assert!(text.contains(r#"kinglet_plan_builds_total{model="m",version="1"} 2"#));
         assert!(text.contains(r#"kinglet_plan_build_seconds_total{model="m",version="1"} 2"#));
+    }
+
+    #[test]
+    fn a_forgotten_model_leaves_no_series() {
+        let metrics = Metrics::new();
+        for (model, version) in [("m", "1"), ("m", "2"), ("other", "1")] {
+            metrics.model(model, version).count_batch(BatchReason::Idle, 1);
+            metrics.export_plans(&PlanMetrics::default(), model, version);
+            metrics.count_load(model, true);
+        }
+        let series = |model: &str| {
+            let text = String::from_utf8(metrics.render()).unwrap();
+            text.lines().filter(|line| line.contains(&format!("model=\"{model}\""))).count()
+        };
+        let (both, other) = (series("m"), series("other"));
+        assert_eq!(both + 1, 2 * other, "each version has its own series, loads are counted per model");
+        metrics.forget_model("m");
+        assert_eq!((series("m"), series("other")), (0, other));
+        metrics.forget_model(UNKNOWN);
+        assert!(series(UNKNOWN) > 0);
     }
 
     #[test]

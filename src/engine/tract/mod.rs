@@ -1,7 +1,9 @@
 //! The adapter to tract-onnx: loads what tract can run, refuses what it cannot or would answer wrongly, and keeps every
 //! answer independent of its company.
 
+mod bounds;
 mod convert;
+mod extents;
 mod forms;
 mod load;
 mod merging;

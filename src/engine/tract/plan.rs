@@ -258,30 +258,21 @@ fn run_shared(model: &Arc<Model>, pieces: Vec<Piece>, cores: &Cores) -> Result<V
     cores.for_each(count, Arc::new(move |position| shared.run(position)));
     let lost = || EngineError::Failed("a part of the batch was not run".into());
     // A core may still hold the work for a moment after its last piece; the outputs are taken out of it, not it.
-    (0..count)
-        .map(|position| {
-            work.outputs[position]
-                .get()
-                .cloned()
-                .unwrap_or_else(|| Err(lost().to_string()))
-                .map_err(EngineError::Failed)
-        })
-        .collect()
+    work.outputs.iter().map(|output| output.get().cloned().unwrap_or_else(|| Err(lost()))).collect()
 }
 
 struct Shared {
     model: Arc<Model>,
     pieces: Vec<Mutex<Option<Piece>>>,
-    outputs: Vec<OnceLock<Result<Vec<Tensor>, String>>>,
+    outputs: Vec<OnceLock<Result<Vec<Tensor>, EngineError>>>,
 }
 
 impl Shared {
     fn run(&self, position: usize) {
         let piece = self.pieces[position].lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(piece) = piece {
-            let outputs = piece.run(&self.model).map_err(|error| error.to_string());
             // Each position is run once.
-            let _ = self.outputs[position].set(outputs);
+            let _ = self.outputs[position].set(piece.run(&self.model));
         }
     }
 }

@@ -3,27 +3,34 @@
 use bytes::Bytes;
 use half::f16;
 
-use crate::engine::{BatchInput, Dim, Signature};
+use crate::engine::{BatchInput, Dim, Signature, TensorSpec};
 use crate::tensor::{DType, Shape};
 
-/// Inputs of so many rows; free axes besides the batch get one element.
+/// Inputs of so many rows, unless they would be beyond the limit together: their extents are the model file's word, and
+/// nothing is allocated before they are added up. Free axes besides the batch get one element.
 pub(super) fn inputs(
     signature: &Signature,
     rows: usize,
     fill: &mut dyn FnMut(DType, usize) -> Vec<u8>,
-) -> Vec<BatchInput> {
-    let input = |spec: &crate::engine::TensorSpec| {
+) -> Option<Vec<BatchInput>> {
+    let shape = |spec: &TensorSpec| -> Shape {
         let extent = |(axis, dim): (usize, &Dim)| match dim {
             Dim::Fixed(extent) => *extent,
             Dim::Free(_) if axis == 0 => rows,
             Dim::Free(_) => 1,
         };
-        let shape: Shape = spec.dims.iter().enumerate().map(extent).collect();
-        // A hostile signature asks for no memory here: sizes beyond the limit are given up by the callers.
-        let count = shape.element_count().filter(|count| *count <= PROBE_BYTES_MAX).unwrap_or(PROBE_BYTES_MAX);
-        BatchInput { dtype: spec.dtype, shape, pieces: vec![Bytes::from(fill(spec.dtype, count))] }
+        spec.dims.iter().enumerate().map(extent).collect()
     };
-    signature.inputs.iter().map(input).collect()
+    let mut left = PROBE_BYTES_MAX;
+    let mut counted = Vec::with_capacity(signature.inputs.len());
+    for spec in &signature.inputs {
+        let shape = shape(spec);
+        let count = shape.element_count()?;
+        left = left.checked_sub(count.checked_mul(spec.dtype.size()?)?)?;
+        counted.push((spec.dtype, shape, count));
+    }
+    let input = |(dtype, shape, count)| BatchInput { dtype, shape, pieces: vec![Bytes::from(fill(dtype, count))] };
+    Some(counted.into_iter().map(input).collect())
 }
 
 pub(super) fn zero(dtype: DType, count: usize) -> Vec<u8> {
@@ -79,5 +86,37 @@ impl Noise {
 /// Powers of two would leave the bits as they are.
 const SCALES: [f32; 4] = [1.0, 5.3, 0.17, 31.0];
 
-/// Made-up inputs are no larger than this.
+/// Made-up inputs of one run are no larger than this together.
 pub(super) const PROBE_BYTES_MAX: usize = 64 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_model_declares_is_added_up_before_it_is_made() {
+        let spec = |dtype, dims: &[usize]| TensorSpec {
+            name: "x".into(),
+            dtype,
+            dims: dims.iter().map(|&extent| Dim::Fixed(extent)).collect(),
+        };
+        let check = |specs: &[TensorSpec], bytes: Option<usize>| {
+            let signature = Signature { inputs: specs.to_vec(), outputs: Vec::new() };
+            let mut made = 0;
+            let mut fill = |dtype: DType, count: usize| {
+                made += count * dtype.size().unwrap();
+                Vec::new()
+            };
+            assert_eq!(inputs(&signature, 1, &mut fill).is_some(), bytes.is_some(), "{specs:?}");
+            assert_eq!(made, bytes.unwrap_or(0), "{specs:?}");
+        };
+        let half = PROBE_BYTES_MAX / 2;
+        check(&[spec(DType::I8, &[half]), spec(DType::U8, &[half])], Some(PROBE_BYTES_MAX));
+        check(&[spec(DType::I8, &[half]), spec(DType::U8, &[half + 1])], None);
+        check(&[spec(DType::F64, &[PROBE_BYTES_MAX / 8])], Some(PROBE_BYTES_MAX));
+        check(&[spec(DType::F64, &[PROBE_BYTES_MAX / 8 + 1])], None);
+        check(&[spec(DType::U8, &[1 << 40, 1 << 40])], None);
+        check(&[spec(DType::F64, &[1 << 62])], None);
+        check(&[spec(DType::F64, &[1 << 40, 1 << 40, 0])], Some(0));
+    }
+}

@@ -19,7 +19,9 @@ pub(super) fn forms(model: &Model, batch_size_max: usize, time_max: Duration) ->
     if model.merging != Merging::Rows || !symbolic || has_other_free_axes(&model.signature.inputs) {
         return Forms::default();
     }
-    let row_bytes: usize = inputs(&model.signature, 1, &mut zero).iter().map(|input| input.pieces[0].len()).sum();
+    let Some(one) = inputs(&model.signature, 1, &mut zero) else { return Forms::default() };
+    let row_bytes: usize = one.iter().map(|input| input.pieces[0].len()).sum();
+    drop(one);
     let rows_max = batch_size_max.min(PROBE_BYTES_MAX / row_bytes.max(1)).max(1);
     let trial = Trial { model, rows_max, deadline: Instant::now() + time_max };
     trial.families(time_max).map(|families| Forms::fastest(&families, rows_max)).unwrap_or_default()
@@ -34,10 +36,7 @@ pub(super) fn try_once(model: &Model, form: Form) -> Result<(), EngineError> {
         return Ok(());
     }
     let rows = if batched && form == Form::Whole { 2 } else { 1 };
-    let inputs = inputs(&model.signature, rows, &mut zero);
-    if inputs.iter().map(|input| input.pieces[0].len()).sum::<usize>() > PROBE_BYTES_MAX {
-        return Ok(());
-    }
+    let Some(inputs) = inputs(&model.signature, rows, &mut zero) else { return Ok(()) };
     let values =
         inputs.iter().map(|input| super::convert::gather(input, &input.shape, 0, 1)).collect::<Result<_, _>>()?;
     let shapes: Vec<Shape> = inputs.iter().map(|input| input.shape.clone()).collect();
@@ -68,7 +67,7 @@ struct Candidate {
 impl Trial<'_> {
     /// Sizes whose rows come out as they do alone, once for each way to run a single row.
     fn families(&self, time_max: Duration) -> Result<Vec<Family>, EngineError> {
-        let given = self.noise(0, self.rows_max);
+        let given = self.noise(0, self.rows_max)?;
         let mut known = self.rows_max;
         let mut times = Vec::new();
         for single in SINGLES {
@@ -110,7 +109,7 @@ impl Trial<'_> {
     /// One round on new rows: candidates that differ from single rows anywhere are out.
     fn compare(&self, round: u32, candidates: &mut Vec<Candidate>) -> Result<(), EngineError> {
         let rows = candidates.iter().map(|candidate| candidate.size).max().unwrap_or(0);
-        let given = self.noise(round, rows);
+        let given = self.noise(round, rows)?;
         let mut alone = Vec::new();
         for single in SINGLES {
             let wanted = candidates.iter().any(|candidate| candidate.single == single);
@@ -172,9 +171,10 @@ impl Trial<'_> {
         Ok(shortest)
     }
 
-    fn noise(&self, round: u32, rows: usize) -> Vec<BatchInput> {
+    fn noise(&self, round: u32, rows: usize) -> Result<Vec<BatchInput>, EngineError> {
         let mut noise = Noise::of_round(round);
-        inputs(&self.model.signature, rows, &mut |dtype, count| noise.elements(dtype, count))
+        let made = inputs(&self.model.signature, rows, &mut |dtype, count| noise.elements(dtype, count));
+        made.ok_or_else(|| EngineError::Failed(format!("{rows} made-up rows are larger than {PROBE_BYTES_MAX} bytes")))
     }
 }
 

@@ -182,7 +182,8 @@ fn raw_tensor(spec: &TensorSpec, body: Bytes, batched: bool) -> Result<Tensor, R
         let why = "a raw binary request needs a model with at most one variable-size dimension";
         return Err(Refusal::invalid(format!("{why}, input {:?} has shape {}", spec.name, spec.shown_dims())));
     }
-    let known: usize = dims.iter().flatten().product::<usize>().max(1) * size;
+    let product = dims.iter().flatten().try_fold(size, |product, &extent| product.checked_mul(extent.max(1)));
+    let known = product.unwrap_or(usize::MAX);
     let shape: Shape = dims.into_iter().map(|dim| dim.unwrap_or(body.len() / known)).collect();
     Ok(Tensor::new(spec.dtype, shape, body)?)
 }

@@ -36,6 +36,8 @@ pub(super) fn declare(model: &ModelName, config: ModelConfig) -> Result<Declared
         }
         _ => DeclaredBatching::default(),
     };
+    warnings.extend(config.parameters.keys().filter(|name| is_runtimes(name)).map(|name| unhonoured(name)));
+    warnings.sort();
     let labels = config.output.iter().filter(|output| !output.label_filename.is_empty());
     let labels = labels.map(|output| (output.name.clone(), Labels::File(output.label_filename.clone()))).collect();
     let inputs = config.input.into_iter().enumerate().map(|(index, input)| {
@@ -59,6 +61,15 @@ pub(super) fn declare(model: &ModelName, config: ModelConfig) -> Result<Declared
         warnings,
         ..Declared::default()
     })
+}
+
+/// Whether a parameter would change what ONNX Runtime does under Triton.
+fn is_runtimes(name: &str) -> bool {
+    RUNTIME_PARAMETERS.contains(&name) || RUNTIME_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+fn unhonoured(name: &str) -> String {
+    format!("parameters.{name} is not honoured: it is a setting of ONNX Runtime")
 }
 
 fn check_identity(model: &ModelName, config: &ModelConfig) -> Result<(), Refusal> {
@@ -223,6 +234,24 @@ fn warm_up_input(field: &str, input: model_warmup::Input) -> Result<WarmUpInput,
 fn wrong<T>(field: impl Into<String>, problem: impl Into<String>) -> Result<T, Refusal> {
     Err((field.into(), problem.into()))
 }
+
+/// Parameters that Triton's ONNX Runtime backend reads.
+const RUNTIME_PARAMETERS: &[&str] = &[
+    "arena_extend_strategy",
+    "cudnn_conv_algo_search",
+    "cudnn_conv_max_workspace",
+    "do_copy_in_default_stream",
+    "enable_cuda_graph",
+    "enable_mem_arena",
+    "enable_mem_pattern",
+    "execution_mode",
+    "gpu_mem_limit",
+    "inter_op_thread_count",
+    "intra_op_thread_count",
+    "level",
+];
+/// What its session and run options begin with.
+const RUNTIME_PREFIXES: &[&str] = &["ep.", "graph.", "memory.", "optimization.", "session."];
 
 /// What may stand in `platform` and `backend`; the second of each is the name errors suggest.
 const PLATFORMS: &[&str] = &["", "onnxruntime_onnx"];

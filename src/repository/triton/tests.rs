@@ -80,11 +80,12 @@ fn a_triton_configuration_is_read() {
     assert_eq!(declared.warm_up[0].inputs["data_0"].content, WarmUpContent::Random);
     assert_eq!(declared.model_file.as_deref(), Some("net.onnx"));
     let warned = |field: &str| declared.warnings.iter().any(|line| line.starts_with(&format!("config.pbtxt: {field}")));
-    for field in ["input.format", "instance_group.kind", "instance_group.gpus", "optimization", "response_cache.enable"]
-    {
+    let fields =
+        ["input.format", "instance_group.kind", "instance_group.gpus", "optimization", "response_cache.enable"];
+    for field in fields.into_iter().chain(["parameters.intra_op_thread_count is not honoured"]) {
         assert!(warned(field), "{field}: {:?}", declared.warnings);
     }
-    assert_eq!(declared.warnings.len(), 5, "{:?}", declared.warnings);
+    assert_eq!(declared.warnings.len(), 6, "{:?}", declared.warnings);
 }
 
 #[test]

@@ -57,7 +57,7 @@ fn consumers(graph: &GraphProto) -> HashMap<&str, Vec<usize>> {
 }
 
 /// Values that are constant: initializers and `Constant` nodes.
-fn constants(graph: &GraphProto) -> HashMap<&str, &TensorProto> {
+pub(super) fn constants(graph: &GraphProto) -> HashMap<&str, &TensorProto> {
     let nodes = graph.node.iter().filter(|node| node.op_type == "Constant").filter_map(|node| {
         let value = node.attribute.iter().find_map(|attribute| attribute.t.as_ref())?;
         Some((node.output.first()?.as_str(), value))

@@ -94,6 +94,17 @@ fn wrong_shapes_are_the_clients_fault() {
 }
 
 #[test]
+fn a_wrong_shape_stays_the_clients_fault_whatever_the_number_of_rows() {
+    let nodes = || vec![node("Reshape", &["x", "s"], &["y"], vec![])];
+    let load = || load(&["n", "w"], nodes(), vec![longs("s", &[3], &[0, 2, -1])], &["n", "2", "h"]);
+    for rows in 1..4 {
+        let entries = vec![vec![tensor(&[1, 5], &[0.; 5])]; rows];
+        let error = execute(load(), entries, false).1.unwrap_err();
+        assert!(matches!(&error, EngineError::InvalidShape(what) if what.starts_with("got x: [")), "{rows}: {error}");
+    }
+}
+
+#[test]
 fn failures_inside_tract_are_errors() {
     let nodes = vec![node("Gather", &["t", "x"], &["y"], vec![])];
     let (x, y) = (value_free("x", DataType::Int64, &["n"]), value_free("y", DataType::Float, &["n"]));
