@@ -112,16 +112,14 @@ impl Batcher {
         // A reply that was dropped unanswered went down with its job.
         reply.unwrap_or(Err(BatchError::Panicked))
     }
-}
 
-impl Batcher {
     /// For a request that has yet to be decoded, whose priority nobody knows: whether any queue of the variant takes one
     /// more.
     ///
     /// # Errors
     /// When all are full.
     pub fn check_room(&self, variant: &Arc<Variant>) -> Result<(), BatchError> {
-        variant.attachment.get_or_attach(|| Lane::open(variant, self.pool.clone())).check_room()
+        variant.attachment.get_or_attach(|| Lane::open(variant, self)).check_room()
     }
 }
 
