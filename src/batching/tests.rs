@@ -59,8 +59,8 @@ impl Plan for Gated {
     }
 
     fn run(&self, batch: &Batch, _: &Cores) -> Result<engine::Executed, EngineError> {
-        self.go.lock().unwrap().recv().unwrap();
         self.threads.lock().unwrap().push(thread::current().id());
+        self.go.lock().unwrap().recv().unwrap();
         let input = batch.inputs[0].to_tensor();
         self.runs.lock().unwrap().push(input.bytes().to_vec());
         match input.bytes().first() {
@@ -468,6 +468,9 @@ async fn nobody_overtakes_where_order_is_kept() {
 async fn who_leaves_during_the_run_is_no_success() {
     let house = House::new(|_| {});
     let first = house.occupy().await;
+    while house.plan.threads.lock().unwrap().is_empty() {
+        tokio::task::yield_now().await;
+    }
     first.abort();
     assert!(first.await.unwrap_err().is_cancelled());
     house.open();

@@ -11,7 +11,7 @@ use super::plan::{Form, Model, TractPlan};
 use super::runner::Runner;
 use super::shapes::{PerShape, Shapes};
 use super::typed::{Extents, Source, compiled, datum_type};
-use super::{convert, refuse, rewrite, warm_up};
+use super::{agreement, convert, refuse, rewrite, warm_up};
 use crate::engine::model_file::OnnxModel;
 use crate::engine::onnx_signature::{self, Declared};
 use crate::engine::{Dim, EngineError, LoadOptions, Merging, Plan, Signature, TensorSpec};
@@ -27,11 +27,12 @@ pub(in crate::engine) fn plan(model: OnnxModel, options: &LoadOptions) -> Result
     let original = names(graph);
     rewrite::apply(graph, options.model_bytes_max)?;
     refuse::check(graph, &tract_onnx::onnx(), options.model_bytes_max / 4)?;
-    let declared = onnx_signature::declared(graph, &kinds)?;
+    let mut declared = onnx_signature::declared(graph, &kinds)?;
     served_types(&declared)?;
     proto.functions.clear();
-    let source = Source { proto, inputs: declared.inputs.clone() };
-    let symbolic = source.typed(Extents::Symbolic);
+    let mut source = Source { proto, inputs: declared.inputs };
+    let symbolic = agreement::settled(&mut source);
+    declared.inputs = source.inputs.clone();
     let mut signature = signature(declared, &source, symbolic.as_ref().ok())?;
     let merging = merging(&source, &signature, &original);
     if merging == Merging::Rows {

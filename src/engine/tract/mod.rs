@@ -1,6 +1,7 @@
 //! The adapter to tract-onnx: loads what tract can run, refuses what it cannot or would answer wrongly, and keeps every
 //! answer independent of its company.
 
+mod agreement;
 mod bounds;
 mod convert;
 mod extents;

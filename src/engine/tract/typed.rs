@@ -43,6 +43,20 @@ impl Source {
         guarded(|| self.parse(extents))
     }
 
+    /// Sets every axis of that symbol; false where there is none.
+    pub(super) fn set_axes(&mut self, named: &str, dim: &Dim) -> bool {
+        let mut is_set = false;
+        for spec in &mut self.inputs {
+            for axis in 0..spec.dims.len() {
+                if matches!(&spec.dims[axis], Dim::Free(name) if symbol(spec, axis, name.as_ref()) == named) {
+                    spec.dims[axis] = dim.clone();
+                    is_set = true;
+                }
+            }
+        }
+        is_set
+    }
+
     fn parse(&self, extents: Extents<'_>) -> TractResult<TypedModel> {
         let onnx: Onnx = tract_onnx::onnx().with_ignore_value_info(true);
         let parsed = onnx.parse(&self.proto, None)?;
@@ -111,17 +125,18 @@ fn shortened(message: &str) -> String {
     }
 }
 
+/// The name of a free axis, of its own where none is declared.
+fn symbol(spec: &TensorSpec, axis: usize, declared: Option<&String>) -> String {
+    declared.cloned().unwrap_or_else(|| format!("axis {axis} of {}", spec.name))
+}
+
 fn shape(spec: &TensorSpec, input: usize, extents: Extents<'_>, symbols: &SymbolScope) -> Vec<TDim> {
-    let symbol = |name: &Option<String>, axis: usize| {
-        let name = name.clone().unwrap_or_else(|| format!("axis {axis} of {}", spec.name));
-        TDim::from(symbols.sym(&name))
-    };
     let extent = |(axis, dim): (usize, &Dim)| match (dim, extents) {
         (_, Extents::Concrete(shapes)) => shapes[input][axis].to_dim(),
         (Dim::Fixed(extent), _) => extent.to_dim(),
         (Dim::Free(_), Extents::Batch(batch) | Extents::BatchAndOthers(batch, _)) if axis == 0 => batch.to_dim(),
         (Dim::Free(_), Extents::BatchAndOthers(_, other)) => other.to_dim(),
-        (Dim::Free(name), _) => symbol(name, axis),
+        (Dim::Free(name), _) => TDim::from(symbols.sym(&symbol(spec, axis, name.as_ref()))),
     };
     spec.dims.iter().enumerate().map(extent).collect()
 }

@@ -158,6 +158,21 @@ fn models_without_a_plan_for_all_shapes_get_one_for_each() {
     }
 }
 
+/// tract would read past the end of the shorter one, or leave out the rest of the longer.
+#[test]
+fn extents_that_must_agree_are_looked_at_in_every_request() {
+    let product = || vec![node("MatMul", &["x", "w"], &["y"], vec![])];
+    let square = || vec![floats("w", &[2, 2], &[1., 0., 0., 1.])];
+    for width in [1usize, 3, 9] {
+        let plan = load(&["n", "k"], product(), square(), &["n", "2"]);
+        let error = answer(plan, vec![tensor(&[1, width], &vec![1.; width])]).unwrap_err();
+        assert!(matches!(error, EngineError::InvalidShape(_)), "{width}: {error}");
+    }
+    let plan = load(&["n", "k"], product(), square(), &["n", "2"]);
+    assert_eq!(plan.signature().inputs[0].shown_dims(), "[n,2]");
+    assert_eq!(values(&answer(plan, vec![tensor(&[1, 2], &[3., 4.])]).unwrap()[0]), [3., 4.]);
+}
+
 #[test]
 fn axes_of_one_element_are_answered() {
     let nodes =
