@@ -74,7 +74,11 @@ impl Pool {
             let shared = Arc::clone(&shared);
             thread::Builder::new()
                 .name(format!("kinglet-core-{index}"))
-                .spawn(move || shared.work())
+                .spawn(move || {
+                    // Where the system does not allow it, threads are as they were.
+                    let _ = rustix::process::nice(NICE);
+                    shared.work();
+                })
                 .expect("the system starts one thread per core");
         }
         Self { _closer: Arc::new(Closer(Arc::clone(&shared))), shared }
@@ -272,6 +276,10 @@ pub fn cores_available() -> usize {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// Steps below the priority of the threads that drive connections: where all cores compute, a refusal must not wait for
+/// its turn behind models, and a batch is late by microseconds.
+const NICE: i32 = 3;
 
 #[cfg(test)]
 mod tests {

@@ -78,7 +78,10 @@ impl Statistics {
             return;
         }
         all.execution_count += 1;
-        let batch = all.batches.entry(settled.rows).or_default();
+        // Clients choose the rows of models whose requests run alone.
+        let is_kept = all.batches.len() < BATCH_SIZES_MAX || all.batches.contains_key(&settled.rows);
+        let size = if is_kept { settled.rows } else { settled.rows.checked_next_power_of_two().unwrap_or(usize::MAX) };
+        let batch = all.batches.entry(size).or_default();
         batch.compute_input.add(1, settled.times.gather);
         batch.compute_infer.add(1, settled.times.infer);
         batch.compute_output.add(1, settled.times.scatter);
@@ -117,6 +120,9 @@ fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX))
 }
 
+/// Sizes told apart; others count as the next power of two.
+const BATCH_SIZES_MAX: usize = 256;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,6 +143,18 @@ mod tests {
         assert_eq!(all.compute_infer, Total { count: 3, time: ms(9) });
         assert_eq!(all.batches[&5].compute_infer, Total { count: 1, time: ms(3) });
         assert_eq!(all.batches.values().map(|b| b.compute_infer.count).sum::<u64>(), all.execution_count);
+    }
+
+    #[test]
+    fn batch_sizes_are_bounded() {
+        let statistics = Statistics::default();
+        for rows in 1..100_000 {
+            statistics.record_batch(&Settled { rows, times: ComputeTimes::default(), requests: &[] });
+        }
+        let all = statistics.snapshot();
+        assert!(all.batches.len() <= BATCH_SIZES_MAX + 64, "{}", all.batches.len());
+        assert_eq!(all.batches[&7].compute_infer.count, 1);
+        assert_eq!(all.batches.values().map(|batch| batch.compute_infer.count).sum::<u64>(), all.execution_count);
     }
 
     #[test]
