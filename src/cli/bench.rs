@@ -29,7 +29,7 @@ pub(super) struct Args {
     #[arg(long, value_delimiter = ',', value_name = "THREADS", value_parser = from_one())]
     threads: Vec<usize>,
     /// Which engine runs the model
-    #[arg(long, value_name = "NAME", value_parser = ["auto", "tract", "identity"])]
+    #[arg(long, value_name = "NAME", value_parser = ["auto", "native", "tract", "identity"])]
     engine: Option<String>,
     /// How long each configuration is measured, in milliseconds
     #[arg(long, default_value_t = 2000, value_name = "MS")]

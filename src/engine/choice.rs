@@ -2,8 +2,8 @@
 
 use super::identity;
 use super::model_file::{self, OnnxModel};
-use super::tract;
-use super::{Engine, EngineError, Identity, LoadOptions, ModelFile, Plan, Tract};
+use super::{Engine, EngineError, Identity, LoadOptions, ModelFile, Native, Plan, Tract};
+use super::{native, tract};
 
 /// Reads the model once and offers it to every engine in turn.
 #[derive(Clone, Copy, Debug)]
@@ -21,15 +21,19 @@ impl Engine for Automatic {
 
 /// The engine of a name that configuration or the command line gave.
 pub fn by_name(name: &str) -> Option<&'static dyn Engine> {
-    let engines: [&'static dyn Engine; 3] = [&Automatic, &Identity, &Tract];
+    let engines: [&'static dyn Engine; 4] = [&Automatic, &Identity, &Native, &Tract];
     engines.into_iter().find(|engine| engine.name() == name)
 }
 
 /// An engine that lacks an operator passes the model on; the last one's refusal is what the user reads.
 fn choose(model: OnnxModel, options: &LoadOptions) -> Result<Box<dyn Plan>, EngineError> {
     match identity::plan(&model) {
-        Err(EngineError::UnsupportedOperator { .. }) => tract::plan(model, options),
-        decided => decided,
+        Err(EngineError::UnsupportedOperator { .. }) => {}
+        decided => return decided,
+    }
+    match native::plan(&model, options) {
+        Ok(plan) => Ok(plan),
+        Err(_) => tract::plan(model, options),
     }
 }
 

@@ -10,9 +10,14 @@ pub mod signature;
 
 mod beneath;
 mod choice;
+mod graph;
 mod identity;
 mod model_file;
+mod native;
+mod onnx;
+mod onnx_parts;
 mod onnx_signature;
+mod passes;
 mod proto;
 #[cfg(test)]
 mod testing;
@@ -23,12 +28,15 @@ use std::fmt::Debug;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use kinglet_kernels::isa::Set;
+
 use crate::telemetry::PlanMetrics;
 
 pub use batch::{Batch, BatchInput, Executed, Share};
 pub use choice::{Automatic, by_name};
 pub use config::EngineConfig;
 pub use identity::Identity;
+pub use native::Native;
 pub use pool::{Cores, Pool};
 pub use signature::{Dim, Signature, TensorSpec};
 pub use tract::Tract;
@@ -98,6 +106,8 @@ pub struct LoadOptions {
     pub batch_size_max: usize,
     /// The longest a warm-up may probe batch sizes.
     pub warm_up_time_max: Duration,
+    /// The most that kernels of the native engine may use of this processor's instruction sets.
+    pub isa_max: Set,
     /// Where plans that are built for a shape are counted.
     pub plans: PlanMetrics,
 }
@@ -109,6 +119,7 @@ impl Default for LoadOptions {
             shape_plans_max: 16,
             batch_size_max: 64,
             warm_up_time_max: Duration::from_millis(200),
+            isa_max: Set::Avx512,
             plans: PlanMetrics::default(),
         }
     }

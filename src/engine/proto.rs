@@ -37,6 +37,16 @@ pub(super) fn int_or(node: &NodeProto, name: &str, default: i64) -> i64 {
     attribute(node, name).map_or(default, |attribute| attribute.i)
 }
 
+/// An operator with its domain, where that is not the standard one, and the node's name.
+pub(super) fn shown(node: &NodeProto) -> String {
+    let name =
+        if node.name.is_empty() { node.output.first().map(String::as_str).unwrap_or_default() } else { &node.name };
+    match node.domain.as_str() {
+        "" | "ai.onnx" => format!("{} {name}", node.op_type),
+        domain => format!("{domain}:{} {name}", node.op_type),
+    }
+}
+
 pub(super) fn floats(name: &str, dims: &[i64], values: &[f32]) -> TensorProto {
     let raw_data = values.iter().flat_map(|value| value.to_le_bytes()).collect();
     TensorProto {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 
+use super::{Batch, EngineError};
 use crate::tensor::{DType, Shape};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,6 +55,38 @@ impl Signature {
     pub fn is_batched(&self) -> bool {
         let mut specs = self.inputs.iter().chain(&self.outputs).peekable();
         specs.peek().is_some() && specs.all(|spec| matches!(spec.dims.first(), Some(Dim::Free(_))))
+    }
+
+    /// The batch must be what the signature says: a shape that lies would be read as other bytes.
+    ///
+    /// # Errors
+    /// `InvalidShape`, saying what was expected.
+    pub(super) fn check_batch(&self, batch: &Batch, merged: bool) -> Result<(), EngineError> {
+        let specs = &self.inputs;
+        if batch.inputs.len() != specs.len() {
+            let (expected, got) = (specs.len(), batch.inputs.len());
+            return Err(EngineError::InvalidShape(format!("expected {expected} inputs, got {got}")));
+        }
+        for (spec, input) in specs.iter().zip(&batch.inputs) {
+            let wrong = |what: String| Err(EngineError::InvalidShape(format!("input {:?}: {what}", spec.name)));
+            let fits = |(dim, extent): (&Dim, &usize)| !matches!(dim, Dim::Fixed(fixed) if fixed != extent);
+            if spec.dims.len() != input.shape.len() || !spec.dims.iter().zip(input.shape.iter()).all(fits) {
+                return wrong(format!("expected shape {}, got {}", spec.shown_dims(), input.shape));
+            }
+            if spec.dtype != input.dtype {
+                return wrong(format!("expected {}, got {}", spec.dtype, input.dtype));
+            }
+            let expected =
+                input.shape.element_count().zip(input.dtype.size()).and_then(|(n, size)| n.checked_mul(size));
+            let got = input.pieces.iter().map(bytes::Bytes::len).sum();
+            if expected != Some(got) {
+                return wrong(format!("shape {} of {} does not have {got} bytes", input.shape, input.dtype));
+            }
+            if merged && input.shape.rows() != batch.rows_total() {
+                return wrong(format!("expected {} rows, got {}", batch.rows_total(), input.shape.rows()));
+            }
+        }
+        Ok(())
     }
 }
 

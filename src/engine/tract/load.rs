@@ -6,7 +6,7 @@ use tract_onnx::pb::GraphProto;
 use tract_onnx::tract_hir::internal::{TDim, TypedModel};
 
 use super::merging::{self, BATCHES, Obstacle};
-use super::parts;
+use super::{NAME, parts};
 use super::plan::{Form, Model, TractPlan};
 use super::runner::Runner;
 use super::shapes::{PerShape, Shapes};
@@ -14,7 +14,7 @@ use super::typed::{Extents, Source, compiled, datum_type};
 use super::{agreement, convert, refuse, rewrite, warm_up};
 use crate::engine::model_file::OnnxModel;
 use crate::engine::onnx_signature::{self, Declared};
-use crate::engine::{Dim, EngineError, LoadOptions, Merging, Plan, Signature, TensorSpec};
+use crate::engine::{Dim, EngineError, LoadOptions, Merging, Plan, Signature, TensorSpec, onnx_parts, proto};
 use crate::tensor::DType;
 
 /// A plan for the model, or why there is none.
@@ -22,7 +22,7 @@ pub(in crate::engine) fn plan(model: OnnxModel, options: &LoadOptions) -> Result
     let OnnxModel { mut proto, kinds, bytes } = model;
     let no_graph = || EngineError::InvalidModel("the file has no graph".into());
     let graph = proto.graph.as_mut().ok_or_else(no_graph)?;
-    let counted = parts::count(graph);
+    let counted = onnx_parts::count(graph);
     // Rewrites keep their nodes' domains; those they make are of the standard one.
     let original = names(graph);
     rewrite::apply(graph, options.model_bytes_max)?;
@@ -42,7 +42,7 @@ pub(in crate::engine) fn plan(model: OnnxModel, options: &LoadOptions) -> Result
     let (model, reason) = prepared(source, symbolic, (signature, merging), &original, options)?;
     Ok(Box::new(TractPlan {
         model: Arc::new(model),
-        parts: [counted.into_part(macs, reason)],
+        parts: [counted.into_part(NAME, macs, reason)],
         bytes,
         forms: OnceLock::new(),
         warm_up_time_max: options.warm_up_time_max,
@@ -205,7 +205,7 @@ fn names(graph: &GraphProto) -> Vec<(String, String)> {
         .iter()
         .map(|node| {
             let name = if node.name.is_empty() { node.output.first() } else { Some(&node.name) };
-            (name.cloned().unwrap_or_default(), refuse::shown(node))
+            (name.cloned().unwrap_or_default(), proto::shown(node))
         })
         .filter(|(name, _)| !name.is_empty())
         .collect();

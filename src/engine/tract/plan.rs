@@ -55,7 +55,7 @@ impl Plan for TractPlan {
     }
 
     fn run(&self, batch: &Batch, cores: &Cores) -> Result<Executed, EngineError> {
-        self.model.check(batch)?;
+        self.model.signature.check_batch(batch, self.model.merging == Merging::Rows)?;
         let helped = cores.helper_cpu();
         let (shares, times) = match self.model.merging {
             Merging::Rows => self.run_rows(batch, cores)?,
@@ -195,35 +195,6 @@ impl Model {
         let given = self.signature.inputs.iter().zip(shapes);
         let given: Vec<String> = given.map(|(spec, shape)| format!("{}: {shape}", spec.name)).collect();
         EngineError::InvalidShape(format!("got {}: {error}", given.join(", ")))
-    }
-
-    /// The batch must be what the signature says: a shape that lies would be read as other bytes.
-    fn check(&self, batch: &Batch) -> Result<(), EngineError> {
-        let specs = &self.signature.inputs;
-        if batch.inputs.len() != specs.len() {
-            let (expected, got) = (specs.len(), batch.inputs.len());
-            return Err(EngineError::InvalidShape(format!("expected {expected} inputs, got {got}")));
-        }
-        for (spec, input) in specs.iter().zip(&batch.inputs) {
-            let wrong = |what: String| Err(EngineError::InvalidShape(format!("input {:?}: {what}", spec.name)));
-            let fits = |(dim, extent): (&Dim, &usize)| !matches!(dim, Dim::Fixed(fixed) if fixed != extent);
-            if spec.dims.len() != input.shape.len() || !spec.dims.iter().zip(input.shape.iter()).all(fits) {
-                return wrong(format!("expected shape {}, got {}", spec.shown_dims(), input.shape));
-            }
-            if spec.dtype != input.dtype {
-                return wrong(format!("expected {}, got {}", spec.dtype, input.dtype));
-            }
-            let expected =
-                input.shape.element_count().zip(input.dtype.size()).and_then(|(n, size)| n.checked_mul(size));
-            let got = input.pieces.iter().map(bytes::Bytes::len).sum();
-            if expected != Some(got) {
-                return wrong(format!("shape {} of {} does not have {got} bytes", input.shape, input.dtype));
-            }
-            if self.merging == Merging::Rows && input.shape.rows() != batch.rows_total() {
-                return wrong(format!("expected {} rows, got {}", batch.rows_total(), input.shape.rows()));
-            }
-        }
-        Ok(())
     }
 
     /// The answer to a request without rows, where the shapes of rows are known.

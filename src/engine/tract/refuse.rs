@@ -20,7 +20,7 @@ fn check_within(
 ) -> Result<(), EngineError> {
     let mut scope = Scope::new(graph, outer);
     for node in &graph.node {
-        let refused = |reason: String| EngineError::UnsupportedOperator { operator: shown(node), reason };
+        let refused = |reason: String| EngineError::UnsupportedOperator { operator: proto::shown(node), reason };
         known(node, onnx).map_err(refused)?;
         answered_right(node).map_err(refused)?;
         scope.follow(node, elements_max).map_err(refused)?;
@@ -29,16 +29,6 @@ fn check_within(
         }
     }
     Ok(())
-}
-
-/// An operator with its domain, where that is not the standard one, and the node's name.
-pub(super) fn shown(node: &NodeProto) -> String {
-    let name =
-        if node.name.is_empty() { node.output.first().map(String::as_str).unwrap_or_default() } else { &node.name };
-    match node.domain.as_str() {
-        "" | "ai.onnx" => format!("{} {name}", node.op_type),
-        domain => format!("{domain}:{} {name}", node.op_type),
-    }
 }
 
 /// tract looks operators up by name alone, whatever their domain.

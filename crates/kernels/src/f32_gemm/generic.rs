@@ -1,0 +1,175 @@
+//! The inner loop over one tile, for any vector: `M` rows by `N` vectors of columns stay in registers.
+
+use crate::activation::Activation;
+use crate::vector::{Vector, activate};
+
+/// What a tile kernel works on. All pointers are valid for the extents beside them.
+pub(super) struct Job {
+    pub(super) taps: usize,
+    /// Elements of every tap.
+    pub(super) depth: usize,
+    /// `[taps][M]`: where a row's elements of a tap begin.
+    pub(super) rows: *const *const f32,
+    /// `[taps * depth][N * LANES]`.
+    pub(super) weights: *const f32,
+    pub(super) out: *mut f32,
+    pub(super) out_pitch: usize,
+    /// Columns to write, more than `(N - 1) * LANES`.
+    pub(super) columns: usize,
+    /// Whether sums begin with what is in `out`.
+    pub(super) resume: bool,
+    /// What follows the last sum; without it the sums are written as they are.
+    pub(super) ends: Option<End>,
+}
+
+pub(super) struct End {
+    /// `[N * LANES]`.
+    pub(super) bias: *const f32,
+    /// The tile's first element and the distance of rows.
+    pub(super) residual: Option<(*const f32, usize)>,
+    pub(super) activation: Activation,
+}
+
+/// A kernel for a number of rows and of vectors.
+pub(super) type Kernel = unsafe fn(&Job);
+
+/// The kernels of an instruction set.
+#[derive(Debug)]
+pub(super) struct Table {
+    pub(super) name: &'static str,
+    pub(super) lanes: usize,
+    /// By vectors less one, then by rows less one.
+    pub(super) tiles: &'static [&'static [Kernel]],
+}
+
+/// The most rows of any tile.
+pub(super) const ROWS_MAX: usize = 12;
+
+impl Table {
+    /// The width, in vectors, that computes the fewest empty lanes and loads the least for so many columns.
+    pub(super) fn width_for(&self, columns: usize) -> usize {
+        let vectors = columns.div_ceil(self.lanes).max(1);
+        // Loads per multiply-add of a full tile, times the vectors computed.
+        let cost = |width: usize| -> f32 {
+            let loads = |width: usize| {
+                let rows = self.tiles[width - 1].len() as f32;
+                width as f32 * (1.0 + (rows + width as f32) / (rows * width as f32))
+            };
+            let (full, rest) = (vectors / width, vectors % width);
+            full as f32 * loads(width) + if rest > 0 { loads(rest) } else { 0.0 }
+        };
+        (1..=self.tiles.len()).min_by(|a, b| cost(*a).total_cmp(&cost(*b))).unwrap_or(1)
+    }
+}
+
+/// Runs a kernel of a table.
+pub(super) fn call(kernel: Kernel, job: &Job) {
+    // SAFETY: kernels are only found in the table of a level, which proves their instructions; `Gemm::run` has checked
+    // the extents that the job's pointers cover, and the job has as many rows as the kernel.
+    unsafe { kernel(job) }
+}
+
+/// # Safety
+/// The processor has the instructions of `V`, and the job's pointers are valid.
+#[inline(always)]
+pub(super) unsafe fn tile<V: Vector, const M: usize, const N: usize>(job: &Job) {
+    // SAFETY: the caller's promise is that of these reads, writes and calls.
+    unsafe {
+        let mut sums = [[V::splat(0.0); N]; M];
+        if job.resume {
+            for (m, sums) in sums.iter_mut().enumerate() {
+                for (n, sum) in sums.iter_mut().enumerate() {
+                    let (from, left) = (job.out.add(m * job.out_pitch + n * V::LANES), job.columns - n * V::LANES);
+                    *sum = if left < V::LANES { V::load_first(from, left) } else { V::load(from) };
+                }
+            }
+        }
+        let mut weights = job.weights;
+        for tap in 0..job.taps {
+            let mut rows = [std::ptr::null(); M];
+            for (m, row) in rows.iter_mut().enumerate() {
+                *row = *job.rows.add(tap * M + m);
+            }
+            for k in 0..job.depth {
+                let mut w = [V::splat(0.0); N];
+                for (n, w) in w.iter_mut().enumerate() {
+                    *w = V::load(weights.add(n * V::LANES));
+                }
+                for m in 0..M {
+                    let x = V::splat(*rows[m].add(k));
+                    for n in 0..N {
+                        sums[m][n] = x.mul_add(w[n], sums[m][n]);
+                    }
+                }
+                weights = weights.add(N * V::LANES);
+            }
+        }
+        match &job.ends {
+            None => write::<V, M, N>(job, &sums),
+            Some(end) => finish::<V, M, N>(job, end, &mut sums),
+        }
+    }
+}
+
+/// Bias, residual and bounds in registers; other activations over what was written, which is in the nearest cache.
+///
+/// # Safety
+/// As `tile`.
+#[inline(always)]
+unsafe fn finish<V: Vector, const M: usize, const N: usize>(job: &Job, end: &End, sums: &mut [[V; N]; M]) {
+    // SAFETY: the caller's promise is that of these reads, writes and calls.
+    unsafe {
+        for n in 0..N {
+            let bias = V::load(end.bias.add(n * V::LANES));
+            for sums in sums.iter_mut() {
+                sums[n] = sums[n].add(bias);
+            }
+        }
+        if let Some((residual, pitch)) = end.residual {
+            for (m, sums) in sums.iter_mut().enumerate() {
+                for (n, sum) in sums.iter_mut().enumerate() {
+                    let (from, left) = (residual.add(m * pitch + n * V::LANES), job.columns - n * V::LANES);
+                    *sum = sum.add(if left < V::LANES { V::load_first(from, left) } else { V::load(from) });
+                }
+            }
+        }
+        let (low, high) = match end.activation {
+            Activation::Clip { low, high } => (low, high),
+            _ => (f32::NEG_INFINITY, f32::INFINITY),
+        };
+        let (low, high) = (V::splat(low), V::splat(high));
+        for sums in sums.iter_mut() {
+            for sum in sums.iter_mut() {
+                *sum = high.min(low.max(*sum));
+            }
+        }
+        write::<V, M, N>(job, sums);
+        if !matches!(end.activation, Activation::None | Activation::Clip { .. }) {
+            for m in 0..M {
+                for n in 0..N {
+                    let (at, left) = (job.out.add(m * job.out_pitch + n * V::LANES), job.columns - n * V::LANES);
+                    if left < V::LANES {
+                        activate(V::load_first(at, left), end.activation).store_first(at, left);
+                    } else {
+                        activate(V::load(at), end.activation).store(at);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As `tile`.
+#[inline(always)]
+unsafe fn write<V: Vector, const M: usize, const N: usize>(job: &Job, sums: &[[V; N]; M]) {
+    // SAFETY: the caller's promise is that of these writes.
+    unsafe {
+        for (m, sums) in sums.iter().enumerate() {
+            for (n, sum) in sums.iter().enumerate() {
+                let (to, left) = (job.out.add(m * job.out_pitch + n * V::LANES), job.columns - n * V::LANES);
+                if left < V::LANES { sum.store_first(to, left) } else { sum.store(to) }
+            }
+        }
+    }
+}

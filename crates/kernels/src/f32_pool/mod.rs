@@ -1,0 +1,96 @@
+//! The greatest or the average element of a window, channel by channel; lanes are channels.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod generic;
+mod portable;
+
+use crate::grid::Grid;
+use crate::isa::{Level, Set};
+use crate::window::{Place, Window};
+use generic::{Job, Kernel};
+
+/// What becomes of the elements of a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pool {
+    /// NaN is passed over where another element follows or precedes it, as it happens.
+    Max,
+    /// Their sum over the number of taps in the image or, where zeros around it count, in the image and `pad_after`
+    /// lines and pixels behind it and the window's own before it.
+    Average {
+        pad_after: Option<[usize; 2]>,
+    },
+}
+
+impl Pool {
+    /// Computes tiles of an output of pixels by channels until none is left.
+    ///
+    /// # Panics
+    /// When the window reaches beyond `image`, or the output has not one row for each pixel.
+    pub fn run(self, level: Level, image: &[f32], window: &Window, grid: &Grid<'_>) {
+        let [pixels, channels] = grid.size();
+        assert!(window.reach(channels) <= image.len(), "the window lies within the image");
+        assert_eq!(pixels, window.pixels(), "the output has a row for each pixel");
+        let kernel = kernel(level);
+        while let Some(tile) = grid.take() {
+            for row in 0..tile.size[0] {
+                let place = window.place(tile.first[0] + row);
+                let [lines, columns] = window.inside(place);
+                let first = lines.start * window.kernel[1] + columns.start;
+                let start = window.tap(place, first).and_then(|tap| window.origin(place).checked_add_unsigned(tap));
+                let job = Job {
+                    image: start
+                        .and_then(|start| image.get(usize::try_from(start).ok()?..))
+                        .unwrap_or_default()
+                        .as_ptr(),
+                    taps: [lines.len(), columns.len()],
+                    pitch: [window.dilation[0] * window.pitch[1], window.dilation[1] * window.pitch[2]],
+                    first: tile.first[1],
+                    channels: tile.size[1],
+                    // Within the tile: `row` is less than its rows.
+                    out: tile.out.wrapping_add(row * tile.pitch),
+                    scale: self.scale(window, place, lines.len() * columns.len()),
+                };
+                generic::call(kernel, &job);
+            }
+        }
+    }
+
+    /// Cuts an output into tiles for `run`.
+    ///
+    /// # Panics
+    /// When `out` cannot hold the pixels.
+    pub fn grid(out: &mut [f32], pixels: usize, channels: usize) -> Grid<'_> {
+        let rows = (TILE_ELEMENTS / channels.max(1)).max(1);
+        Grid::new(out, channels, [pixels, channels], [rows, channels.max(1)])
+    }
+
+    /// What the sum of a window is multiplied with; nothing for the greatest element.
+    fn scale(self, window: &Window, place: Place, inside: usize) -> Option<f32> {
+        let Self::Average { pad_after } = self else { return None };
+        let counted = pad_after.map_or(inside, |after| {
+            let padded = Window {
+                size: [0, 1].map(|axis| window.pad[axis] + window.size[axis] + after[axis]),
+                pad: [0, 0],
+                ..*window
+            };
+            padded.inside(place).map(|taps| taps.len()).into_iter().product()
+        });
+        Some(1.0 / counted as f32)
+    }
+}
+
+fn kernel(level: Level) -> Kernel {
+    match level.set() {
+        #[cfg(target_arch = "x86_64")]
+        Set::Avx512 => avx512::pixel,
+        #[cfg(target_arch = "x86_64")]
+        Set::Avx2 => avx2::pixel,
+        _ => portable::pixel,
+    }
+}
+
+/// Elements of output in a tile: 16 KiB.
+const TILE_ELEMENTS: usize = 4 << 10;

@@ -1,0 +1,11 @@
+//! Pooling in plain code.
+
+use super::generic::{self, Job};
+use crate::vector::Plain;
+
+/// # Safety
+/// The job's pointers are valid.
+pub(super) unsafe fn pixel(job: &Job) {
+    // SAFETY: the caller's promise; no instruction set is needed.
+    unsafe { generic::pixel::<Plain>(job) }
+}

@@ -1,0 +1,62 @@
+//! What kernels need of a vector of `f32`, and its form in every instruction set. Kernels are written once over this
+//! trait; a method is inlined into a function that enables the instructions it uses.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod portable;
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx2::F32x8;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx512::F32x16;
+pub(crate) use portable::Plain;
+
+use crate::activation::{Activation, SIXTH};
+
+/// `LANES` elements in a register.
+///
+/// # Safety
+/// Every method may be called only where the processor has the instructions of the implementing type, which a
+/// [`Level`](crate::Level) proves. Loads and stores touch exactly `LANES` elements, those of the first `count` exactly
+/// `count`, and need no alignment.
+pub(crate) trait Vector: Copy {
+    const LANES: usize;
+
+    unsafe fn splat(value: f32) -> Self;
+    unsafe fn load(from: *const f32) -> Self;
+    /// The first `count` of `LANES` elements; zeros behind.
+    unsafe fn load_first(from: *const f32, count: usize) -> Self;
+    unsafe fn store(self, to: *mut f32);
+    unsafe fn store_first(self, to: *mut f32, count: usize);
+    unsafe fn add(self, other: Self) -> Self;
+    unsafe fn mul(self, other: Self) -> Self;
+    /// `self * by + plus`, rounded once where the instruction set can.
+    unsafe fn mul_add(self, by: Self, plus: Self) -> Self;
+    /// The second where either is NaN.
+    unsafe fn min(self, other: Self) -> Self;
+    /// The second where either is NaN.
+    unsafe fn max(self, other: Self) -> Self;
+    /// `negative` where `self` is less than zero, `other` elsewhere.
+    unsafe fn where_negative(self, negative: Self, other: Self) -> Self;
+}
+
+/// [`Activation::apply`] on every lane.
+///
+/// # Safety
+/// As the methods of [`Vector`].
+#[inline(always)]
+pub(crate) unsafe fn activate<V: Vector>(x: V, activation: Activation) -> V {
+    // SAFETY: the caller's promise is that of these calls.
+    unsafe {
+        let clip = |x: V, low: f32, high: f32| V::splat(high).min(V::splat(low).max(x));
+        match activation {
+            Activation::None => x,
+            Activation::Clip { low, high } => clip(x, low, high),
+            Activation::LeakyRelu { slope } => x.where_negative(x.mul(V::splat(slope)), x),
+            Activation::HardSigmoid { alpha, beta } => clip(x.mul(V::splat(alpha)).add(V::splat(beta)), 0.0, 1.0),
+            Activation::HardSwish => x.mul(clip(x.mul(V::splat(SIXTH)).add(V::splat(0.5)), 0.0, 1.0)),
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Eight lanes.
+
+use std::arch::x86_64::{
+    __m256, __m256i, _CMP_LT_OQ, _mm256_add_ps, _mm256_blendv_ps, _mm256_cmp_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
+    _mm256_loadu_si256, _mm256_maskload_ps, _mm256_maskstore_ps, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps,
+    _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps,
+};
+
+use super::Vector;
+
+#[derive(Clone, Copy)]
+pub(crate) struct F32x8(__m256);
+
+/// Eight lanes of which the first are chosen, for every count: read `8 - count` from the start.
+const FIRST: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
+
+/// The mask of the first `count` lanes.
+///
+/// # Safety
+/// AVX is there.
+#[inline(always)]
+unsafe fn first(count: usize) -> __m256i {
+    let from = &FIRST[8 - count.min(8)..][..8];
+    // SAFETY: `from` has eight lanes.
+    unsafe { _mm256_loadu_si256(from.as_ptr().cast()) }
+}
+
+// SAFETY (all methods): AVX2 and FMA are there, and memory is readable and writable as the trait asks; the caller
+// promised.
+impl Vector for F32x8 {
+    const LANES: usize = 8;
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        // SAFETY: as said above.
+        Self(unsafe { _mm256_set1_ps(value) })
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: as said above.
+        Self(unsafe { _mm256_loadu_ps(from) })
+    }
+
+    #[inline(always)]
+    unsafe fn load_first(from: *const f32, count: usize) -> Self {
+        // SAFETY: as said above; masked lanes are not touched.
+        Self(unsafe { _mm256_maskload_ps(from, first(count)) })
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: as said above.
+        unsafe { _mm256_storeu_ps(to, self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_first(self, to: *mut f32, count: usize) {
+        // SAFETY: as said above; masked lanes are not touched.
+        unsafe { _mm256_maskstore_ps(to, first(count), self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        // SAFETY: as said above.
+        Self(unsafe { _mm256_add_ps(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        // SAFETY: as said above.
+        Self(unsafe { _mm256_mul_ps(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn mul_add(self, by: Self, plus: Self) -> Self {
+        // SAFETY: as said above.
+        Self(unsafe { _mm256_fmadd_ps(self.0, by.0, plus.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn min(self, other: Self) -> Self {
+        // SAFETY: as said above.
+        Self(unsafe { _mm256_min_ps(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn max(self, other: Self) -> Self {
+        // SAFETY: as said above.
+        Self(unsafe { _mm256_max_ps(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn where_negative(self, negative: Self, other: Self) -> Self {
+        // SAFETY: as said above.
+        unsafe {
+            let negatives = _mm256_cmp_ps::<_CMP_LT_OQ>(self.0, _mm256_setzero_ps());
+            Self(_mm256_blendv_ps(other.0, negative.0, negatives))
+        }
+    }
+}

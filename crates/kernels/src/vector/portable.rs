@@ -1,0 +1,83 @@
+//! Eight lanes in plain code, which the compiler turns into whatever the target surely has.
+//!
+//! The methods are unsafe as the trait's are, for the memory they touch; they need no instruction set.
+
+use std::slice;
+
+use super::Vector;
+
+#[derive(Clone, Copy)]
+pub(crate) struct Plain([f32; 8]);
+
+impl Plain {
+    #[inline(always)]
+    fn each(self, other: Self, f: impl Fn(f32, f32) -> f32) -> Self {
+        Self(std::array::from_fn(|lane| f(self.0[lane], other.0[lane])))
+    }
+}
+
+// Products are rounded before they are added: without the instruction, a fused form is a call of the C library.
+impl Vector for Plain {
+    const LANES: usize = 8;
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        Self([value; 8])
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: eight elements are readable, the caller promised.
+        Self(unsafe { from.cast::<[f32; 8]>().read_unaligned() })
+    }
+
+    #[inline(always)]
+    unsafe fn load_first(from: *const f32, count: usize) -> Self {
+        let mut lanes = [0.0; 8];
+        // SAFETY: `count` elements are readable, the caller promised.
+        lanes[..count].copy_from_slice(unsafe { slice::from_raw_parts(from, count) });
+        Self(lanes)
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: eight elements are writable, the caller promised.
+        unsafe { to.cast::<[f32; 8]>().write_unaligned(self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_first(self, to: *mut f32, count: usize) {
+        // SAFETY: `count` elements are writable, the caller promised.
+        unsafe { slice::from_raw_parts_mut(to, count) }.copy_from_slice(&self.0[..count]);
+    }
+
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        self.each(other, |a, b| a + b)
+    }
+
+    #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        self.each(other, |a, b| a * b)
+    }
+
+    #[inline(always)]
+    unsafe fn mul_add(self, by: Self, plus: Self) -> Self {
+        self.each(by, |a, b| a * b).each(plus, |a, b| a + b)
+    }
+
+    #[inline(always)]
+    unsafe fn min(self, other: Self) -> Self {
+        self.each(other, |a, b| if a < b { a } else { b })
+    }
+
+    #[inline(always)]
+    unsafe fn max(self, other: Self) -> Self {
+        self.each(other, |a, b| if a > b { a } else { b })
+    }
+
+    #[inline(always)]
+    unsafe fn where_negative(self, negative: Self, other: Self) -> Self {
+        Self(std::array::from_fn(|lane| if self.0[lane] < 0.0 { negative.0[lane] } else { other.0[lane] }))
+    }
+}

@@ -1,0 +1,177 @@
+//! Where the rows of a product lie in an image: the geometry of convolutions and pooling, in elements.
+
+use std::ops::Range;
+
+/// How output pixels see the pixels of a channels-last image. A plain matrix is an image of one line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    pub images: usize,
+    /// Lines and pixels of a line.
+    pub size: [usize; 2],
+    /// Elements from an image to the next, from a line to the next, from a pixel to the next.
+    pub pitch: [usize; 3],
+    pub kernel: [usize; 2],
+    pub stride: [usize; 2],
+    pub dilation: [usize; 2],
+    /// Zeros before the first line, and before the first pixel of a line. Those behind follow from `out`.
+    pub pad: [usize; 2],
+    /// Output lines and pixels of a line.
+    pub out: [usize; 2],
+}
+
+impl Window {
+    /// Rows of a matrix, `pitch` elements apart.
+    pub fn rows(count: usize, pitch: usize) -> Self {
+        Self {
+            images: 1,
+            size: [1, count],
+            pitch: [count * pitch, count * pitch, pitch],
+            kernel: [1, 1],
+            stride: [1, 1],
+            dilation: [1, 1],
+            pad: [0, 0],
+            out: [1, count],
+        }
+    }
+
+    /// A dense image of so many channels, seen pixel by pixel; the other fields are the caller's to change.
+    pub fn image(images: usize, size: [usize; 2], channels: usize) -> Self {
+        let pitch = [size[0] * size[1] * channels, size[1] * channels, channels];
+        Self { images, size, pitch, out: size, ..Self::rows(0, 0) }
+    }
+
+    pub fn taps(&self) -> usize {
+        self.kernel[0] * self.kernel[1]
+    }
+
+    /// Output pixels of all images: the rows of the product.
+    pub fn pixels(&self) -> usize {
+        self.images * self.out[0] * self.out[1]
+    }
+
+    /// The elements that an image buffer must have for `depth` elements of every pixel to be readable.
+    pub fn reach(&self, depth: usize) -> usize {
+        if self.images == 0 || self.size.contains(&0) {
+            return 0;
+        }
+        let last = [self.images - 1, self.size[0] - 1, self.size[1] - 1];
+        last.iter().zip(&self.pitch).map(|(at, pitch)| at * pitch).sum::<usize>() + depth
+    }
+
+    /// Image, line and pixel of an output row.
+    pub fn place(&self, row: usize) -> Place {
+        let (rest, x) = (row / self.out[1], row % self.out[1]);
+        Place { image: rest / self.out[0], y: rest % self.out[0], x }
+    }
+
+    /// Where the taps of the output pixel begin: element offset of tap (0, 0), which may lie before the image.
+    #[expect(clippy::cast_possible_wrap, reason = "extents of memory that exists fit")]
+    pub(crate) fn origin(&self, place: Place) -> isize {
+        let [y, x] = [place.y * self.stride[0], place.x * self.stride[1]];
+        (place.image * self.pitch[0] + y * self.pitch[1] + x * self.pitch[2]) as isize
+            - (self.pad[0] * self.pitch[1] + self.pad[1] * self.pitch[2]) as isize
+    }
+
+    /// Whether all taps of an output pixel lie in the image.
+    pub(crate) fn is_inner(&self, place: Place) -> bool {
+        (0..2).all(|axis| {
+            let first = [place.y, place.x][axis] * self.stride[axis];
+            let last = first + (self.kernel[axis] - 1) * self.dilation[axis];
+            first >= self.pad[axis] && last < self.pad[axis] + self.size[axis]
+        })
+    }
+
+    /// Whether one tap lies in the image, and its offset from the pixel's origin.
+    pub(crate) fn tap(&self, place: Place, tap: usize) -> Option<usize> {
+        let tap = [tap / self.kernel[1], tap % self.kernel[1]];
+        let inside = (0..2).all(|axis| {
+            let at = [place.y, place.x][axis] * self.stride[axis] + tap[axis] * self.dilation[axis];
+            at >= self.pad[axis] && at < self.pad[axis] + self.size[axis]
+        });
+        inside.then(|| self.tap_offset(tap[0] * self.kernel[1] + tap[1]))
+    }
+
+    /// Writes where each of `rows` (the first and how many) finds each of some taps, from element `from` on, in the
+    /// order `[tap][row]`. Taps outside the image find `zeros`.
+    pub(crate) fn find(
+        &self,
+        image: &[f32],
+        zeros: &[f32],
+        rows: [usize; 2],
+        taps: Range<usize>,
+        from: usize,
+        pointers: &mut [*const f32],
+    ) {
+        let mut place = self.place(rows[0]);
+        for row in 0..rows[1] {
+            let origin = image.as_ptr().wrapping_offset(self.origin(place)).wrapping_add(from);
+            let found = pointers[row..].iter_mut().step_by(rows[1]);
+            if self.is_inner(place) {
+                for (pointer, tap) in found.zip(taps.clone()) {
+                    *pointer = origin.wrapping_add(self.tap_offset(tap));
+                }
+            } else {
+                for (pointer, tap) in found.zip(taps.clone()) {
+                    *pointer = self.tap(place, tap).map_or(zeros.as_ptr(), |offset| origin.wrapping_add(offset));
+                }
+            }
+            place = self.next(place);
+        }
+    }
+
+    /// The place of the next row.
+    fn next(&self, mut place: Place) -> Place {
+        place.x += 1;
+        if place.x == self.out[1] {
+            (place.x, place.y) = (0, place.y + 1);
+            if place.y == self.out[0] {
+                (place.y, place.image) = (0, place.image + 1);
+            }
+        }
+        place
+    }
+
+    /// The taps that lie in the image, along each axis.
+    pub(crate) fn inside(&self, place: Place) -> [Range<usize>; 2] {
+        [0, 1].map(|axis| {
+            let first = [place.y, place.x][axis] * self.stride[axis];
+            let before = self.pad[axis].saturating_sub(first).div_ceil(self.dilation[axis]);
+            let left = (self.pad[axis] + self.size[axis]).saturating_sub(first).div_ceil(self.dilation[axis]);
+            let end = left.min(self.kernel[axis]);
+            before.min(end)..end
+        })
+    }
+
+    pub(crate) fn tap_offset(&self, tap: usize) -> usize {
+        (tap / self.kernel[1]) * self.dilation[0] * self.pitch[1]
+            + (tap % self.kernel[1]) * self.dilation[1] * self.pitch[2]
+    }
+}
+
+/// An output pixel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub image: usize,
+    pub y: usize,
+    pub x: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn taps_outside_are_told() {
+        let window = Window { kernel: [3, 3], pad: [1, 1], ..Window::image(2, [4, 5], 7) };
+        assert_eq!((window.pixels(), window.taps(), window.reach(7)), (40, 9, 280));
+        let corner = window.place(0);
+        assert!(!window.is_inner(corner));
+        assert_eq!(window.tap(corner, 0), None);
+        assert_eq!(window.tap(corner, 4), Some(42));
+        assert_eq!(window.origin(corner), -42);
+        let inner = window.place(20 + 5 + 1);
+        assert_eq!(inner, Place { image: 1, y: 1, x: 1 });
+        assert!(window.is_inner(inner));
+        assert_eq!(window.origin(inner), 140);
+    }
+}

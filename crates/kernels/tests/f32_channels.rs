@@ -1,0 +1,72 @@
+//! Depthwise convolutions and pooling against the oracle, at every level this processor has.
+#![allow(clippy::unwrap_used, reason = "a helper that fails fails the test")]
+
+mod support;
+
+use kinglet_kernels::f32_depthwise::Depthwise;
+use kinglet_kernels::f32_pool::Pool;
+use kinglet_kernels::{Activation, Level, Window, reference};
+use support::{assert_close, values};
+
+const CHANNELS: [usize; 12] = [0, 1, 7, 8, 9, 15, 16, 17, 32, 33, 48, 71];
+
+fn windows() -> Vec<Window> {
+    let kinds = [
+        ([3, 3], [1, 1], [1, 1], [1, 1], [6, 7]),
+        ([3, 3], [2, 2], [1, 1], [1, 1], [3, 4]),
+        ([3, 3], [1, 2], [2, 3], [2, 1], [6, 2]),
+        ([2, 5], [2, 1], [1, 1], [0, 2], [3, 7]),
+        ([6, 7], [1, 1], [1, 1], [0, 0], [1, 1]),
+        // Two lines more than the padding reaches, as a rounded-up extent has them.
+        ([3, 3], [3, 3], [1, 1], [0, 0], [2, 3]),
+    ];
+    let window =
+        |(kernel, stride, dilation, pad, out)| Window { kernel, stride, dilation, pad, out, ..Window::rows(0, 0) };
+    kinds.into_iter().map(window).collect()
+}
+
+fn with_channels(window: &Window, channels: usize) -> Window {
+    let image = Window::image(2, [6, 7], channels);
+    Window { images: 2, size: image.size, pitch: image.pitch, ..*window }
+}
+
+#[test]
+fn depthwise() {
+    for (channels, window) in CHANNELS.into_iter().flat_map(|c| windows().into_iter().map(move |w| (c, w))) {
+        let window = with_channels(&window, channels);
+        let image = values(window.reach(channels), 1);
+        let weights = values(window.taps() * channels, 2);
+        let bias = values(channels, 3);
+        for (bias, activation) in
+            [(None, Activation::None), (Some(&bias[..]), Activation::RELU), (None, Activation::HardSwish)]
+        {
+            let expected = match channels {
+                0 => Vec::new(),
+                _ => reference::f32_depthwise(&image, &window, &weights, bias, activation),
+            };
+            for level in Level::all() {
+                let depthwise = Depthwise::pack(level, &weights, window.taps(), channels, bias, activation);
+                let mut out = vec![0.0; window.pixels() * channels];
+                depthwise.run(&image, &window, &depthwise.grid(&mut out, channels, window.pixels()));
+                assert_close(&out, &expected, window.taps(), &format!("{level} {channels} {window:?}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn pooling() {
+    let pools = [Pool::Max, Pool::Average { pad_after: None }, Pool::Average { pad_after: Some([1, 0]) }];
+    for (channels, window) in CHANNELS.into_iter().flat_map(|c| windows().into_iter().map(move |w| (c, w))) {
+        let window = with_channels(&window, channels);
+        let image = values(window.reach(channels), 1);
+        for pool in pools {
+            let expected = reference::f32_pool(&image, &window, channels, pool);
+            for level in Level::all() {
+                let mut out = vec![0.0; window.pixels() * channels];
+                pool.run(level, &image, &window, &Pool::grid(&mut out, window.pixels(), channels));
+                assert_close(&out, &expected, window.taps(), &format!("{level} {pool:?} {channels} {window:?}"));
+            }
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! The engine's own form of a model: a closed set of typed operators over named values, in the order they run.
+//!
+//! Shapes are not stored. They are inferred for concrete extents of the inputs ([`infer`]), when a model loads for a
+//! few samples and when it runs for what a request brings, so that there is one inference and no symbolic algebra.
+
+pub(super) mod infer;
+pub(super) mod op;
+pub(super) mod rows;
+pub(super) mod samples;
+
+use std::collections::HashMap;
+
+pub(super) use infer::Fact;
+pub(super) use op::Op;
+
+use super::TensorSpec;
+use crate::tensor::{DType, Tensor};
+
+/// A value of a graph, by its position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct ValueId(usize);
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Graph {
+    values: Vec<Value>,
+    /// Each behind those whose outputs it takes.
+    pub(super) nodes: Vec<Node>,
+    pub(super) inputs: Vec<ValueId>,
+    pub(super) outputs: Vec<ValueId>,
+}
+
+#[derive(Clone, Debug)]
+struct Value {
+    name: String,
+    constant: Option<Tensor>,
+    /// What a constant was whose contents have been packed elsewhere.
+    forgotten: Option<Fact>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Node {
+    /// As a user knows it: the ONNX operator and the node's name.
+    pub(super) name: String,
+    pub(super) op: Op,
+    pub(super) inputs: Vec<ValueId>,
+    pub(super) output: ValueId,
+}
+
+impl Graph {
+    /// A value that a node will make, or a graph input.
+    pub(super) fn add_value(&mut self, name: impl Into<String>) -> ValueId {
+        self.values.push(Value { name: name.into(), constant: None, forgotten: None });
+        ValueId(self.values.len() - 1)
+    }
+
+    pub(super) fn add_constant(&mut self, name: impl Into<String>, tensor: Tensor) -> ValueId {
+        let id = self.add_value(name);
+        self.values[id.0].constant = Some(tensor);
+        id
+    }
+
+    /// Appends a node with one output.
+    pub(super) fn add(&mut self, name: &str, op: Op, inputs: &[ValueId]) -> ValueId {
+        let output = self.add_value(name);
+        self.nodes.push(Node { name: name.to_owned(), op, inputs: inputs.to_vec(), output });
+        output
+    }
+
+    pub(super) fn constant(&self, value: ValueId) -> Option<&Tensor> {
+        self.values[value.0].constant.as_ref()
+    }
+
+    pub(super) fn name(&self, value: ValueId) -> &str {
+        &self.values[value.0].name
+    }
+
+    pub(super) fn value_count(&self) -> usize {
+        self.values.len()
+    }
+
+    /// The node that makes each value, by its position.
+    pub(super) fn producers(&self) -> HashMap<ValueId, usize> {
+        self.nodes.iter().enumerate().map(|(at, node)| (node.output, at)).collect()
+    }
+
+    /// How often each value is taken, the graph's outputs included.
+    pub(super) fn uses(&self) -> Vec<usize> {
+        let mut uses = vec![0; self.values.len()];
+        for value in self.nodes.iter().flat_map(|node| &node.inputs).chain(&self.outputs) {
+            uses[value.0] += 1;
+        }
+        uses
+    }
+
+    /// Has everything that takes `old` take `new`.
+    pub(super) fn replace(&mut self, old: ValueId, new: ValueId) {
+        let taken = self.nodes.iter_mut().flat_map(|node| &mut node.inputs).chain(&mut self.outputs);
+        taken.filter(|value| **value == old).for_each(|value| *value = new);
+    }
+
+    /// Turns a value into a constant; the node that made it is dead then.
+    pub(super) fn fix(&mut self, value: ValueId, tensor: Tensor) {
+        self.values[value.0].constant = Some(tensor);
+    }
+
+    /// Drops the contents of constants of more elements than this; their shapes stay.
+    pub(super) fn forget_contents(&mut self, elements_max: usize) {
+        for value in &mut self.values {
+            if let Some(constant) = value.constant.take_if(|constant| constant.element_count() > elements_max) {
+                value.forgotten = Some(Fact::new(constant.dtype(), constant.shape().clone()));
+            }
+        }
+    }
+
+    /// What is known of constants, whether they have their contents or not.
+    pub(super) fn constant_facts(&self) -> impl Iterator<Item = (ValueId, Fact)> {
+        self.values.iter().enumerate().filter_map(|(at, value)| {
+            let fact = value.constant.as_ref().map(|constant| Fact::of(constant.clone()));
+            Some((ValueId(at), fact.or_else(|| value.forgotten.clone())?))
+        })
+    }
+
+    /// Drops nodes whose outputs nobody takes, and the contents of constants that nobody takes.
+    pub(super) fn drop_dead(&mut self) {
+        let mut alive = vec![false; self.values.len()];
+        self.outputs.iter().for_each(|output| alive[output.0] = true);
+        let mut kept = Vec::with_capacity(self.nodes.len());
+        for node in self.nodes.drain(..).rev() {
+            if alive[node.output.0] && self.values[node.output.0].constant.is_none() {
+                node.inputs.iter().for_each(|input| alive[input.0] = true);
+                kept.push(node);
+            }
+        }
+        kept.reverse();
+        self.nodes = kept;
+        for (value, alive) in self.values.iter_mut().zip(alive) {
+            if !alive {
+                value.constant = None;
+            }
+        }
+    }
+}
+
+impl ValueId {
+    pub(super) fn index(self) -> usize {
+        self.0
+    }
+}
+
+/// Elements of a constant in native order.
+pub(super) fn floats(tensor: &Tensor) -> Option<Vec<f32>> {
+    let read = |chunk: &[u8]| f32::from_le_bytes(chunk.try_into().expect("chunks of four bytes"));
+    (tensor.dtype() == DType::F32).then(|| tensor.bytes().chunks_exact(4).map(read).collect())
+}
+
+/// Elements of an integer constant.
+pub(super) fn integers(tensor: &Tensor) -> Option<Vec<i64>> {
+    let bytes = tensor.bytes();
+    Some(match tensor.dtype() {
+        DType::I64 => bytes.chunks_exact(8).map(|c| i64::from_le_bytes(c.try_into().expect("eight bytes"))).collect(),
+        DType::I32 => bytes.chunks_exact(4).map(|c| i32::from_le_bytes(c.try_into().expect("four bytes")).into()).collect(),
+        _ => return None,
+    })
+}
+
+/// A constant of `f32`.
+pub(super) fn tensor_of(shape: &[usize], elements: &[f32]) -> Tensor {
+    let bytes: Vec<u8> = elements.iter().flat_map(|element| element.to_le_bytes()).collect();
+    Tensor::new(DType::F32, crate::tensor::Shape::new(shape), bytes.into()).expect("elements fill their shape")
+}
+
+/// A constant of `i64`.
+pub(super) fn tensor_of_integers(shape: &[usize], elements: &[i64]) -> Tensor {
+    let bytes: Vec<u8> = elements.iter().flat_map(|element| element.to_le_bytes()).collect();
+    Tensor::new(DType::I64, crate::tensor::Shape::new(shape), bytes.into()).expect("elements fill their shape")
+}
+
+/// The declared inputs of a graph, in the signature's order, beside its values.
+pub(super) type Declared = Vec<TensorSpec>;

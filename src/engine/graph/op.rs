@@ -1,0 +1,227 @@
+//! The operators. Images are channels-last here whatever the file had: importers put transpositions around them, and
+//! passes push those out.
+
+use kinglet_kernels::Activation;
+
+use crate::tensor::{DType, Shape};
+
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::engine) enum Op {
+    /// `x`, `weights` (`[out, in / groups, lines, columns]` as in ONNX), `bias` or nothing, and a `residual`.
+    Conv(Conv),
+    /// Windows of a channels-last image.
+    Pool(Pool),
+    /// `x` (`[.., k]`), constant `weights` (`[k, n]`), `bias` or nothing, and a `residual`.
+    Linear(Linear),
+    /// Two operands, broadcast over leading axes.
+    MatMul,
+    /// `x`, `scale` and `shift`: `x * scale[i] + shift[i]`, `i` being the place along an axis.
+    Affine { axis: usize },
+    Activation(Activation),
+    Unary(Unary),
+    /// Two operands, broadcast.
+    Binary(Binary),
+    Reduce(Reduce),
+    Softmax { axis: isize, log: bool },
+    /// `x` and the shape as integers; `0` copies an extent unless `allow_zero`.
+    Reshape { allow_zero: bool },
+    /// Two axes: the product of those before `axis`, and of the others.
+    Flatten { axis: isize },
+    /// Without axes of one element: the given ones (second input), or all.
+    Squeeze,
+    /// With axes of one element at the given places (second input).
+    Unsqueeze,
+    Transpose { axes: Vec<usize> },
+    Concat { axis: isize },
+    /// `x` and indices along an axis.
+    Gather { axis: isize },
+    /// `x`, starts, ends, axes, steps; the last two may be missing.
+    Slice,
+    /// The extents of the input as integers.
+    Shape { from: isize, to: Option<isize> },
+    Cast { to: DType },
+    /// A shape, filled with one element.
+    Fill { value: FillValue },
+    /// `x` and a shape to broadcast with.
+    Expand,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::engine) struct Conv {
+    pub(in crate::engine) window: Spatial,
+    pub(in crate::engine) groups: usize,
+    pub(in crate::engine) bias: bool,
+    pub(in crate::engine) residual: bool,
+    pub(in crate::engine) activation: Activation,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::engine) struct Pool {
+    pub(in crate::engine) kind: PoolKind,
+    pub(in crate::engine) window: Spatial,
+    /// Whether an output extent is rounded up.
+    pub(in crate::engine) ceil: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::engine) enum PoolKind {
+    Max,
+    Average { count_padding: bool },
+}
+
+/// Sliding windows over one or two axes; one axis is the second of two.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::engine) struct Spatial {
+    pub(in crate::engine) axes: usize,
+    pub(in crate::engine) kernel: [usize; 2],
+    pub(in crate::engine) stride: [usize; 2],
+    pub(in crate::engine) dilation: [usize; 2],
+    pub(in crate::engine) padding: Padding,
+}
+
+/// Zeros around an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::engine) enum Padding {
+    Given { before: [usize; 2], after: [usize; 2] },
+    /// As many as make the output's extent the input's over the stride; the odd one behind, or before.
+    Same { odd_before: bool },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::engine) struct Linear {
+    pub(in crate::engine) bias: bool,
+    pub(in crate::engine) residual: bool,
+    pub(in crate::engine) activation: Activation,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::engine) enum Unary {
+    Neg,
+    Abs,
+    Exp,
+    Log,
+    Sqrt,
+    Reciprocal,
+    Floor,
+    Ceil,
+    Tanh,
+    Sigmoid,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::engine) enum Binary {
+    Add,
+    Sub,
+    Mul,
+    Div,
+    Pow,
+    Min,
+    Max,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::engine) struct Reduce {
+    pub(in crate::engine) kind: ReduceKind,
+    pub(in crate::engine) axes: Axes,
+    pub(in crate::engine) keep: bool,
+}
+
+/// Axes of an operand whose rank is not known yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::engine) enum Axes {
+    Given(Vec<isize>),
+    /// This one and all behind it.
+    From(usize),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::engine) enum ReduceKind {
+    Sum,
+    Mean,
+    Max,
+    Min,
+    Prod,
+}
+
+/// One element of any type, by its bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::engine) struct FillValue {
+    pub(in crate::engine) dtype: DType,
+    pub(in crate::engine) bytes: Vec<u8>,
+}
+
+impl Op {
+    /// The name in `inspect`.
+    pub(in crate::engine) fn name(&self) -> &'static str {
+        match self {
+            Self::Conv(_) => "Conv",
+            Self::Pool(_) => "Pool",
+            Self::Linear(_) => "Linear",
+            Self::MatMul => "MatMul",
+            Self::Affine { .. } => "Affine",
+            Self::Activation(_) => "Activation",
+            Self::Unary(_) => "Unary",
+            Self::Binary(_) => "Binary",
+            Self::Reduce(_) => "Reduce",
+            Self::Softmax { .. } => "Softmax",
+            Self::Reshape { .. } => "Reshape",
+            Self::Flatten { .. } => "Flatten",
+            Self::Squeeze => "Squeeze",
+            Self::Unsqueeze => "Unsqueeze",
+            Self::Transpose { .. } => "Transpose",
+            Self::Concat { .. } => "Concat",
+            Self::Gather { .. } => "Gather",
+            Self::Slice => "Slice",
+            Self::Shape { .. } => "Shape",
+            Self::Cast { .. } => "Cast",
+            Self::Fill { .. } => "Fill",
+            Self::Expand => "Expand",
+        }
+    }
+
+    /// Whether the output is the input's elements in their order under another shape.
+    pub(in crate::engine) fn only_reshapes(&self) -> bool {
+        matches!(self, Self::Reshape { .. } | Self::Flatten { .. } | Self::Squeeze | Self::Unsqueeze)
+    }
+}
+
+impl Conv {
+    /// Whether each channel is convolved by itself, for weights of this shape.
+    pub(in crate::engine) fn is_depthwise(&self, weights: &Shape) -> bool {
+        self.groups > 1 && weights.first() == Some(&self.groups) && weights.get(1) == Some(&1)
+    }
+}
+
+impl Spatial {
+    /// Output extents and the zeros before the image, for extents of the image; `None` where no window fits.
+    pub(in crate::engine) fn output(&self, size: [usize; 2], ceil: bool) -> Option<[SpatialAxis; 2]> {
+        let axis = |axis: usize| {
+            let (size, stride) = (size[axis], self.stride[axis]);
+            let reach = (self.kernel[axis] - 1).checked_mul(self.dilation[axis])?.checked_add(1)?;
+            if let Padding::Same { odd_before } = self.padding {
+                let out = size.div_ceil(stride);
+                let needed = (out.saturating_sub(1) * stride).checked_add(reach)?.saturating_sub(size);
+                let before = if odd_before { needed.div_ceil(2) } else { needed / 2 };
+                return Some(SpatialAxis { out, before, after: needed - before });
+            }
+            let Padding::Given { before, after } = self.padding else { return None };
+            let (before, after) = (before[axis], after[axis]);
+            let slack = size.checked_add(before)?.checked_add(after)?.checked_sub(reach)?;
+            let mut out = if ceil { slack.div_ceil(stride) } else { slack / stride } + 1;
+            // A window that begins behind the image sees nothing of it.
+            if ceil && (out - 1) * stride >= size + before {
+                out -= 1;
+            }
+            Some(SpatialAxis { out, before, after })
+        };
+        Some([axis(0)?, axis(1)?])
+    }
+}
+
+/// One axis of a window's output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::engine) struct SpatialAxis {
+    pub(in crate::engine) out: usize,
+    pub(in crate::engine) before: usize,
+    pub(in crate::engine) after: usize,
+}

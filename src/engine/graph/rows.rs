@@ -1,0 +1,248 @@
+//! Proves that a graph keeps rows apart, or names the operator that may mix them.
+//!
+//! Two samples that differ in the number of rows alone are walked together: an axis is the rows' where its extent is a
+//! multiple of the one number here and of the other there. Each operator must carry it from its operands to its output;
+//! what is not known to do so mixes rows.
+
+use super::infer::{Cut, Fact, Facts, axis, reduced, slice};
+use super::op::Op;
+use super::samples::{BATCHES, Samples};
+use super::{Graph, Node, ValueId};
+use crate::tensor::{Shape, Tensor};
+
+/// An operator that rows must not meet together in, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::engine) struct Obstacle {
+    pub(in crate::engine) operator: String,
+    pub(in crate::engine) reason: String,
+}
+
+/// How a value depends on the rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Carry {
+    Fixed,
+    /// This axis is the rows', and what is at a row comes from that row alone.
+    Rows(usize),
+    /// Its contents are the number of rows, as a shape has them.
+    Count,
+}
+
+/// An operand at both numbers of rows.
+struct Operand<'a> {
+    carry: Carry,
+    facts: [&'a Fact; 2],
+}
+
+/// Walks a graph whose inputs all have the rows on axis 0; so must its outputs.
+pub(in crate::engine) fn analyse(graph: &Graph, samples: &Samples) -> Result<(), Obstacle> {
+    let mut carries = vec![Carry::Fixed; graph.value_count()];
+    graph.inputs.iter().for_each(|input| carries[input.index()] = Carry::Rows(0));
+    let facts = |value: ValueId| {
+        let [a, b] = [samples.0[0].get(value), samples.0[1].get(value)];
+        a.zip(b).map(|(a, b)| [a, b]).ok_or_else(|| Obstacle { operator: "the graph".into(), reason: "a value has no shape".into() })
+    };
+    for node in &graph.nodes {
+        let obstacle = |reason: &str| Obstacle { operator: node.name.clone(), reason: reason.to_owned() };
+        let out = facts(node.output)?;
+        let operands = node.inputs.iter().map(|&input| Ok(Operand { carry: carries[input.index()], facts: facts(input)? }));
+        let operands: Vec<Operand<'_>> = operands.collect::<Result<_, Obstacle>>()?;
+        let carry = match out.map(|fact| fact.value.as_ref()) {
+            [Some(a), Some(b)] => known(a, b),
+            _ => carried(node, &operands, out).map_err(obstacle)?,
+        };
+        check(carry, out).map_err(obstacle)?;
+        carries[node.output.index()] = carry;
+    }
+    for &output in &graph.outputs {
+        let [a, b] = facts(output)?.map(|fact| fact.shape.first().copied());
+        if carries[output.index()] != Carry::Rows(0) || [a, b] != BATCHES.map(Some) {
+            let operator = format!("output {}", graph.name(output));
+            return Err(Obstacle { operator, reason: "its axis 0 is not that of the rows".into() });
+        }
+    }
+    Ok(())
+}
+
+/// A value that follows from shapes: the same for any number, rows that are all the same, or the number itself.
+fn known(a: &Tensor, b: &Tensor) -> Carry {
+    if a == b {
+        return Carry::Fixed;
+    }
+    let Some(axis) = rows_axis(a.shape(), b.shape()).filter(|axis| *axis == 0) else { return Carry::Count };
+    let row = |tensor: &Tensor, at: usize| {
+        let rows = tensor.shape()[axis];
+        let length = tensor.bytes().len().checked_div(rows).unwrap_or(0);
+        tensor.bytes().slice(at * length..(at + 1) * length)
+    };
+    let pattern = row(a, 0);
+    let all = |tensor: &Tensor| (0..tensor.shape()[axis]).all(|at| row(tensor, at) == pattern);
+    if all(a) && all(b) { Carry::Rows(axis) } else { Carry::Count }
+}
+
+/// The axis whose extents are the same multiple of both numbers of rows.
+fn rows_axis(a: &Shape, b: &Shape) -> Option<usize> {
+    a.iter().zip(b.iter()).position(|(a, b)| a != b && is_rows(*a, *b))
+}
+
+fn is_rows(a: usize, b: usize) -> bool {
+    a.is_multiple_of(BATCHES[0]) && b.is_multiple_of(BATCHES[1]) && a / BATCHES[0] == b / BATCHES[1]
+}
+
+/// The carried axis is the rows' in truth, and no other extent depends on them.
+fn check(carry: Carry, out: [&Fact; 2]) -> Result<(), &'static str> {
+    let [a, b] = out.map(|fact| &fact.shape);
+    if a.len() != b.len() {
+        return Err("its rank depends on the number of rows");
+    }
+    for (axis, (a, b)) in a.iter().zip(b.iter()).enumerate() {
+        let fits = if carry == Carry::Rows(axis) { a != b && is_rows(*a, *b) } else { a == b };
+        if !fits {
+            return Err("an axis of its output does not follow the rows");
+        }
+    }
+    match carry {
+        Carry::Rows(axis) if axis >= a.len() => Err("its output has no axis for the rows"),
+        _ => Ok(()),
+    }
+}
+
+fn carried(node: &Node, operands: &[Operand<'_>], out: [&Fact; 2]) -> Result<Carry, &'static str> {
+    let first = operands.first().ok_or("it has no operands")?;
+    let shapes_alone = matches!(node.op, Op::Reshape { .. } | Op::Expand | Op::Fill { .. } | Op::Slice);
+    if operands.iter().any(|operand| operand.carry == Carry::Count) && !shapes_alone {
+        return Err("it computes with the number of rows");
+    }
+    if operands.iter().all(|operand| operand.carry == Carry::Fixed) {
+        return Ok(Carry::Fixed);
+    }
+    let rank = first.facts[0].shape.len();
+    match &node.op {
+        Op::Conv(_) | Op::Pool(_) => sole(operands, |axis| axis == 0),
+        Op::Linear(_) => sole(operands, |axis| axis + 1 < rank),
+        Op::Affine { axis } => sole(operands, |rows| rows != *axis),
+        Op::Activation(_) | Op::Unary(_) | Op::Cast { .. } => Ok(first.carry),
+        Op::Binary(_) => broadcast(operands, out),
+        Op::Softmax { axis, .. } => {
+            let axis = place(*axis, first)?;
+            sole(operands, |rows| rows != axis)
+        }
+        Op::Reduce(reduce) => {
+            let reduced = reduced(&reduce.axes, &first.facts[0].shape).map_err(|_| "its axes are none")?;
+            let Carry::Rows(rows) = sole(operands, |rows| !reduced[rows])? else { return Ok(Carry::Fixed) };
+            let before = reduced[..rows].iter().filter(|reduced| **reduced).count();
+            Ok(Carry::Rows(if reduce.keep { rows } else { rows - before }))
+        }
+        Op::Transpose { axes } => match first.carry {
+            Carry::Rows(rows) => axes.iter().position(|axis| *axis == rows).map(Carry::Rows).ok_or("it drops the rows"),
+            other => Ok(other),
+        },
+        Op::Reshape { .. } | Op::Flatten { .. } | Op::Squeeze | Op::Unsqueeze => reshaped(first, out),
+        Op::Concat { axis } => {
+            let axis = place(*axis, first)?;
+            match first.carry {
+                Carry::Rows(rows) if rows != axis && operands.iter().all(|other| other.carry == first.carry) => Ok(first.carry),
+                _ => Err(MIXES),
+            }
+        }
+        Op::Gather { axis } => gather(operands, place(*axis, first)?),
+        Op::Slice => sliced(operands),
+        Op::Expand => broadcast(&operands[..1], out),
+        Op::MatMul => matmul(operands, out),
+        Op::Fill { .. } => rows_axis(&out[0].shape, &out[1].shape).map(Carry::Rows).ok_or(MIXES),
+        Op::Shape { .. } => Ok(Carry::Count),
+    }
+}
+
+fn place(given: isize, operand: &Operand<'_>) -> Result<usize, &'static str> {
+    axis(given, &operand.facts[0].shape).map_err(|_| "its axis is none")
+}
+
+/// The rows' axis of the first operand where it is allowed. Others are fixed, or have the rows on the same axis.
+fn sole(operands: &[Operand<'_>], allowed: impl Fn(usize) -> bool) -> Result<Carry, &'static str> {
+    let first = operands[0].carry;
+    let others = operands[1..].iter().all(|other| other.carry == Carry::Fixed || other.carry == first);
+    match first {
+        Carry::Rows(axis) if allowed(axis) && others => Ok(first),
+        _ => Err(MIXES),
+    }
+}
+
+/// Operands of the output's axes, counted from the last: the rows of all lie on one axis of it.
+fn broadcast(operands: &[Operand<'_>], out: [&Fact; 2]) -> Result<Carry, &'static str> {
+    let rank = out[0].shape.len();
+    let mut found = None;
+    for operand in operands {
+        let shape = &operand.facts[0].shape;
+        if let Carry::Rows(axis) = operand.carry {
+            let at = axis + rank - shape.len();
+            if found.is_some_and(|other| other != at) {
+                return Err("it combines different rows");
+            }
+            found = Some(at);
+        }
+    }
+    let Some(at) = found.or_else(|| rows_axis(&out[0].shape, &out[1].shape)) else { return Err(MIXES) };
+    // One that is repeated for every row has one element there, or no such axis.
+    let repeats = |operand: &Operand<'_>| {
+        let shape = &operand.facts[0].shape;
+        operand.carry != Carry::Fixed || (at + shape.len()).checked_sub(rank).is_none_or(|own| shape[own] == 1)
+    };
+    if operands.iter().all(repeats) { Ok(Carry::Rows(at)) } else { Err("it combines different rows") }
+}
+
+/// Rows stay whole where as many elements stand before their axis as did: behind it are then those of the rows, one row
+/// after the other.
+fn reshaped(first: &Operand<'_>, out: [&Fact; 2]) -> Result<Carry, &'static str> {
+    let Carry::Rows(from) = first.carry else { return Err(MIXES) };
+    let to = rows_axis(&out[0].shape, &out[1].shape).ok_or("it folds the rows into another axis")?;
+    let before = |shape: &Shape, axis: usize| shape[..axis].iter().product::<usize>();
+    if before(&first.facts[0].shape, from) == before(&out[0].shape, to) {
+        Ok(Carry::Rows(to))
+    } else {
+        Err("it folds the rows into another axis")
+    }
+}
+
+fn gather(operands: &[Operand<'_>], axis: usize) -> Result<Carry, &'static str> {
+    let indices = operands.get(1).ok_or(MIXES)?;
+    match (operands[0].carry, indices.carry) {
+        (Carry::Rows(rows), Carry::Fixed) if rows < axis => Ok(Carry::Rows(rows)),
+        (Carry::Rows(rows), Carry::Fixed) if rows > axis => Ok(Carry::Rows(rows + indices.facts[0].shape.len() - 1)),
+        (Carry::Fixed, Carry::Rows(rows)) => Ok(Carry::Rows(axis + rows)),
+        _ => Err(MIXES),
+    }
+}
+
+fn sliced(operands: &[Operand<'_>]) -> Result<Carry, &'static str> {
+    let Carry::Rows(rows) = operands[0].carry else { return Err(MIXES) };
+    for sample in 0..2 {
+        let facts: Facts<'_> = operands.iter().map(|operand| operand.facts[sample]).collect();
+        let cuts = slice(&facts).map_err(|_| "its bounds are none")?;
+        if cuts[rows] != (Cut { first: 0, step: 1, count: operands[0].facts[sample].shape[rows] }) {
+            return Err("it takes some of the rows");
+        }
+    }
+    Ok(Carry::Rows(rows))
+}
+
+fn matmul(operands: &[Operand<'_>], out: [&Fact; 2]) -> Result<Carry, &'static str> {
+    let [a, b] = operands else { return Err(MIXES) };
+    let ranks = [a, b].map(|operand| operand.facts[0].shape.len());
+    let rank = out[0].shape.len();
+    // Axes of the output are counted from the last, as those of the operands are; each has a row and a column axis.
+    let at = |axis: usize, own: usize| (axis + rank).checked_sub(own);
+    match (a.carry, b.carry) {
+        _ if ranks[0] < 2 || ranks[1] < 2 => Err(MIXES),
+        (Carry::Rows(axis), Carry::Fixed) if axis + 1 < ranks[0] => {
+            let batched = axis + 2 < ranks[0];
+            let repeats = at(axis, ranks[0]).and_then(|at| (at + ranks[1]).checked_sub(rank)).is_none_or(|own| b.facts[0].shape[own] == 1);
+            if batched && !repeats { Err(MIXES) } else { at(axis, ranks[0]).map(Carry::Rows).ok_or(MIXES) }
+        }
+        (Carry::Rows(x), Carry::Rows(y)) if x + 2 < ranks[0] && y + 2 < ranks[1] && at(x, ranks[0]) == at(y, ranks[1]) => {
+            at(x, ranks[0]).map(Carry::Rows).ok_or(MIXES)
+        }
+        _ => Err(MIXES),
+    }
+}
+
+const MIXES: &str = "it may mix rows";

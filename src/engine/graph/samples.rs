@@ -1,0 +1,129 @@
+//! Facts of a whole graph, for given extents; and what holds for all extents, learned from samples.
+//!
+//! Samples give each free axis a prime that no model has by accident. What two samples agree on is taken for fixed:
+//! passes may rely on it, because the run infers the very extents of its request again and refuses what does not fit.
+
+use super::infer::{self, Fact, Facts, InferError};
+use super::{Declared, Graph, Node, ValueId};
+use crate::engine::Dim;
+use crate::tensor::{Shape, Tensor};
+
+/// Facts by value; constants and computed values have one, values of dead nodes none.
+#[derive(Clone, Debug, Default)]
+pub(in crate::engine) struct GraphFacts(Vec<Option<Fact>>);
+
+/// The same graph under different extents of its free axes.
+#[derive(Clone, Debug)]
+pub(in crate::engine) struct Samples(pub(in crate::engine) [GraphFacts; 2]);
+
+/// Whether free axes besides the batch differ between samples too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::engine) enum Others {
+    Different,
+    Same,
+}
+
+/// Computes a node whose operands are all known.
+pub(in crate::engine) type Evaluate<'a> = &'a dyn Fn(&Node, &[&Tensor]) -> Option<Tensor>;
+
+/// Where inference stopped.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{node}: {source}")]
+pub(in crate::engine) struct Stopped {
+    pub(in crate::engine) node: String,
+    pub(in crate::engine) source: InferError,
+}
+
+impl GraphFacts {
+    /// Infers every value. Those that follow from shapes alone are computed.
+    pub(in crate::engine) fn infer(graph: &Graph, inputs: Vec<Fact>, evaluate: Evaluate<'_>) -> Result<Self, Stopped> {
+        let mut facts = vec![None; graph.value_count()];
+        for (value, fact) in graph.constant_facts() {
+            facts[value.index()] = Some(fact);
+        }
+        for (value, fact) in graph.inputs.iter().zip(inputs) {
+            facts[value.index()] = Some(fact);
+        }
+        let mut facts = Self(facts);
+        for node in &graph.nodes {
+            let fact = facts.infer_node(node, evaluate);
+            facts.0[node.output.index()] = Some(fact.map_err(|source| Stopped { node: node.name.clone(), source })?);
+        }
+        Ok(facts)
+    }
+
+    fn infer_node(&self, node: &Node, evaluate: Evaluate<'_>) -> Result<Fact, InferError> {
+        let operands: Facts<'_> = node.inputs.iter().filter_map(|&input| self.get(input)).collect();
+        if operands.len() != node.inputs.len() {
+            return Err(InferError::Operands { expected: node.inputs.len(), got: operands.len() });
+        }
+        let mut fact = infer::infer(&node.op, &operands)?;
+        if fact.value.is_none() && fact.elements() <= KNOWN_ELEMENTS_MAX {
+            let known: Option<Vec<&Tensor>> = operands.iter().map(|operand| operand.value.as_ref()).collect();
+            fact.value = known.and_then(|known| evaluate(node, &known));
+        }
+        Ok(fact)
+    }
+
+    pub(in crate::engine) fn get(&self, value: ValueId) -> Option<&Fact> {
+        self.0.get(value.index())?.as_ref()
+    }
+
+    pub(in crate::engine) fn shape(&self, value: ValueId) -> Option<&Shape> {
+        Some(&self.get(value)?.shape)
+    }
+}
+
+impl Samples {
+    /// Samples of a graph, or why there are none for any extents that were tried.
+    pub(in crate::engine) fn of(
+        graph: &Graph,
+        declared: &Declared,
+        vary: Others,
+        evaluate: Evaluate<'_>,
+    ) -> Result<Self, Stopped> {
+        let others_are_free = declared.iter().any(|spec| spec.dims.iter().skip(1).any(|dim| matches!(dim, Dim::Free(_))));
+        let tried = if others_are_free { &OTHER_EXTENTS[..] } else { &OTHER_EXTENTS[..1] };
+        let mut stopped = None;
+        for &others in tried {
+            let sample = |at: usize| {
+                let inputs = declared.iter().map(|spec| Fact::new(spec.dtype, sampled(&spec.dims, BATCHES[at], others[if vary == Others::Same { 0 } else { at }])));
+                GraphFacts::infer(graph, inputs.collect(), evaluate)
+            };
+            match (sample(0), sample(1)) {
+                (Ok(first), Ok(second)) => return Ok(Self([first, second])),
+                (Err(error), _) | (_, Err(error)) => stopped = stopped.or(Some(error)),
+            }
+        }
+        Err(stopped.unwrap_or(Stopped { node: String::new(), source: InferError::Overflow }))
+    }
+
+    pub(in crate::engine) fn rank(&self, value: ValueId) -> Option<usize> {
+        Some(self.0[0].shape(value)?.len())
+    }
+
+    /// The extents of a value that do not depend on the request.
+    pub(in crate::engine) fn fixed(&self, value: ValueId) -> Option<Vec<Option<usize>>> {
+        let [a, b] = [self.0[0].shape(value)?, self.0[1].shape(value)?];
+        (a.len() == b.len()).then(|| a.iter().zip(b.iter()).map(|(a, b)| (a == b).then_some(*a)).collect())
+    }
+}
+
+/// The extents of one input in a sample.
+fn sampled(dims: &[Dim], batch: usize, others: usize) -> Shape {
+    let extent = |(axis, dim): (usize, &Dim)| match dim {
+        Dim::Fixed(extent) => *extent,
+        Dim::Free(_) if axis == 0 => batch,
+        Dim::Free(_) => others,
+    };
+    dims.iter().enumerate().map(extent).collect()
+}
+
+/// Primes, so that no product of other extents is taken for the batch.
+pub(in crate::engine) const BATCHES: [usize; 2] = [53, 59];
+
+/// Extents of other free axes, until one pair works: some models need multiples of 32, some one particular extent.
+const OTHER_EXTENTS: [[usize; 2]; 4] = [[61, 67], [64, 320], [48, 96], [100, 16]];
+
+/// Larger values are not computed while shapes are inferred.
+const KNOWN_ELEMENTS_MAX: usize = 4096;

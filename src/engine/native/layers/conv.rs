@@ -1,0 +1,194 @@
+//! Convolutions: depthwise, grouped, and products over windows of a channels-last image.
+
+use kinglet_kernels::f32_depthwise::Depthwise;
+use kinglet_kernels::f32_gemm::{Gemm, Residual, Weights};
+use kinglet_kernels::{Level, Window};
+
+use super::{Io, Layer, LowerError, Lowered, View};
+use crate::engine::graph::infer::{Facts, image};
+use crate::engine::graph::op::{Conv, Spatial};
+use crate::engine::graph::{Fact, Graph, Node, floats};
+use crate::engine::native::team::Team;
+
+/// The layer of a convolution whose weights are constant.
+pub(super) fn lower(conv: &Conv, graph: &Graph, node: &Node, level: Level) -> Result<Lowered, LowerError> {
+    let constant = |at: usize, what| {
+        let tensor = node.inputs.get(at).and_then(|&input| graph.constant(input));
+        tensor.ok_or(LowerError::Variable { what })
+    };
+    let tensor = constant(1, "the weights")?;
+    let source = floats(tensor).ok_or(LowerError::Type(tensor.dtype()))?;
+    let &[out, depth, ..] = &tensor.shape()[..] else { return Err(LowerError::Weights(tensor.shape().clone())) };
+    let bias = if conv.bias { Some(constant(2, "the bias")?) } else { None };
+    let bias = bias.map(|bias| floats(bias).ok_or(LowerError::Type(bias.dtype()))).transpose()?;
+    let spatial = conv.window.clone();
+    let taps = spatial.kernel[0] * spatial.kernel[1];
+    if source.len() != out * depth * taps || bias.as_ref().is_some_and(|bias| bias.len() != out) {
+        return Err(LowerError::Weights(tensor.shape().clone()));
+    }
+    // From `[out][depth][tap]`: taps first, columns last.
+    let packed = |columns: std::ops::Range<usize>| -> Vec<f32> {
+        let of = |tap: usize, k: usize| columns.clone().map(move |column| (column * depth + k) * taps + tap);
+        (0..taps).flat_map(|tap| (0..depth).flat_map(move |k| of(tap, k))).map(|at| source[at]).collect()
+    };
+    let runs = if conv.is_depthwise(tensor.shape()) && taps <= Depthwise::TAPS_MAX {
+        let weights = packed(0..out);
+        Runs::Depthwise(Depthwise::pack(level, &weights, taps, out, bias.as_deref(), conv.activation))
+    } else if conv.groups == 1 && depth <= MERGED_DEPTH_MAX && spatial.kernel[1] > 1 && spatial.dilation[1] == 1 {
+        let elements = packed(0..out);
+        let (taps, depth) = (spatial.kernel[0], spatial.kernel[1] * depth);
+        let weights = Weights { elements: &elements, taps, depth, columns: out };
+        Runs::Merged(Gemm::pack(level, &weights, bias.as_deref(), conv.activation, None))
+    } else {
+        let columns = out / conv.groups;
+        let group = |group: usize| {
+            let range = group * columns..(group + 1) * columns;
+            let elements = packed(range.clone());
+            let weights = Weights { elements: &elements, taps, depth, columns };
+            Gemm::pack(level, &weights, bias.as_ref().map(|bias| &bias[range]), conv.activation, None)
+        };
+        Runs::Groups((0..conv.groups).map(group).collect())
+    };
+    let operands = [Some(node.inputs[0]), conv.residual.then(|| node.inputs.last().copied()).flatten()];
+    Ok(Lowered { layer: Box::new(Convolution { spatial, runs }), operands: operands.into_iter().flatten().collect() })
+}
+
+#[derive(Debug)]
+struct Convolution {
+    spatial: Spatial,
+    runs: Runs,
+}
+
+#[derive(Debug)]
+enum Runs {
+    Depthwise(Depthwise),
+    /// Few channels: a line of the kernel is one tap, because its elements lie beside each other in the image. Lines are
+    /// copied between zeros first.
+    Merged(Gemm),
+    Groups(Vec<Gemm>),
+}
+
+impl Layer for Convolution {
+    fn run(&self, io: &mut Io<'_>, team: &Team) {
+        let x = io.operands[0];
+        let Some((window, channels)) = self.window(x.fact) else { return };
+        let residual = io.operands.get(1).map(View::elements::<f32>);
+        let out = io.output.elements::<f32>();
+        match &self.runs {
+            Runs::Depthwise(depthwise) => {
+                let grid = depthwise.grid(out, channels, window.pixels());
+                team.share(&|| depthwise.run(x.elements(), &window, &grid));
+            }
+            Runs::Merged(gemm) => {
+                let (window, padded) = self.merged(&window, channels);
+                let image = match padded {
+                    None => x.elements(),
+                    Some(width) => {
+                        let scratch: &mut [f32] = bytemuck::cast_slice_mut(io.scratch);
+                        widen(x.elements(), x.fact, self.spatial.axes, width, window_left(&self.spatial, x.fact), scratch);
+                        &*scratch
+                    }
+                };
+                let pitch = gemm.columns();
+                let residual = residual.map(|elements| Residual { elements, pitch });
+                let grid = gemm.grid(out, pitch, window.pixels());
+                team.share(&|| gemm.run(image, &window, residual, &grid));
+            }
+            Runs::Groups(groups) => {
+                let pitch = groups.iter().map(Gemm::columns).sum();
+                let depth = channels / groups.len().max(1);
+                for (at, gemm) in groups.iter().enumerate() {
+                    let columns = at * gemm.columns();
+                    let image = x.elements::<f32>().get(at * depth..).unwrap_or_default();
+                    let residual = residual.map(|all| Residual { elements: all.get(columns..).unwrap_or_default(), pitch });
+                    let grid = gemm.grid(out.get_mut(columns..).unwrap_or_default(), pitch, window.pixels());
+                    team.share(&|| gemm.run(image, &window, residual, &grid));
+                }
+            }
+        }
+    }
+
+    fn scratch(&self, operands: &Facts<'_>, _output: &Fact) -> usize {
+        let Runs::Merged(_) = self.runs else { return 0 };
+        let Some((window, channels)) = self.window(operands[0]) else { return 0 };
+        let (window, padded) = self.merged(&window, channels);
+        padded.map_or(0, |_| window.images * window.pitch[0] * size_of::<f32>())
+    }
+
+    fn bytes(&self) -> usize {
+        match &self.runs {
+            Runs::Depthwise(depthwise) => depthwise.bytes(),
+            Runs::Merged(gemm) => gemm.bytes(),
+            Runs::Groups(groups) => groups.iter().map(Gemm::bytes).sum(),
+        }
+    }
+
+    fn kernel(&self) -> String {
+        match &self.runs {
+            Runs::Depthwise(depthwise) => depthwise.kernel(),
+            Runs::Merged(gemm) => gemm.kernel(),
+            Runs::Groups(groups) => groups.first().map(Gemm::kernel).unwrap_or_default(),
+        }
+    }
+}
+
+impl Convolution {
+    /// The window over an image, and its channels.
+    fn window(&self, x: &Fact) -> Option<(Window, usize)> {
+        window(&self.spatial, false, x)
+    }
+
+    /// The window of merged taps, and the pixels of a line with its zeros where lines have to be copied.
+    fn merged(&self, window: &Window, channels: usize) -> (Window, Option<usize>) {
+        let columns = self.spatial.kernel[1];
+        let needed = (window.out[1].saturating_sub(1)) * window.stride[1] + columns;
+        let width = if window.pad[1] == 0 && needed <= window.size[1] { None } else { Some(needed) };
+        let line = width.unwrap_or(window.size[1]);
+        let merged = Window {
+            size: [window.size[0], line + 1 - columns],
+            pitch: [window.size[0] * line * channels, line * channels, channels],
+            kernel: [window.kernel[0], 1],
+            dilation: [window.dilation[0], 1],
+            pad: [window.pad[0], 0],
+            ..*window
+        };
+        (merged, width)
+    }
+}
+
+fn window_left(spatial: &Spatial, x: &Fact) -> usize {
+    window(spatial, false, x).map_or(0, |(window, _)| window.pad[1])
+}
+
+/// How a layer's windows lie over an image, and the image's channels. Inference has checked that they fit.
+pub(super) fn window(spatial: &Spatial, ceil: bool, x: &Fact) -> Option<(Window, usize)> {
+    let [images, lines, columns, channels] = image(spatial, &x.shape).ok()?;
+    let [y, across] = spatial.output([lines, columns], ceil)?;
+    let window = Window {
+        kernel: spatial.kernel,
+        stride: spatial.stride,
+        dilation: spatial.dilation,
+        pad: [y.before, across.before],
+        out: [y.out, across.out],
+        ..Window::image(images, [lines, columns], channels)
+    };
+    Some((window, channels))
+}
+
+/// Copies lines of an image into lines of `width` pixels, `left` zeros before them and zeros behind; what is beyond the
+/// width no window sees.
+fn widen(from: &[f32], x: &Fact, axes: usize, width: usize, left: usize, to: &mut [f32]) {
+    let channels = x.shape.last().copied().unwrap_or(0);
+    let columns = x.shape.get(axes).copied().unwrap_or(0);
+    let taken = columns.min(width.saturating_sub(left)) * channels;
+    for (from, to) in from.chunks_exact((columns * channels).max(1)).zip(to.chunks_exact_mut((width * channels).max(1))) {
+        let (before, rest) = to.split_at_mut(left * channels);
+        let (line, after) = rest.split_at_mut(taken);
+        before.fill(0.0);
+        line.copy_from_slice(&from[..taken]);
+        after.fill(0.0);
+    }
+}
+
+/// With more channels a tap fills a few vectors by itself.
+const MERGED_DEPTH_MAX: usize = 4;

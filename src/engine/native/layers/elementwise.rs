@@ -1,0 +1,217 @@
+//! Functions of single elements, of one operand or of two that are broadcast.
+
+use bytemuck::Pod;
+use kinglet_kernels::Activation;
+
+use super::movement::{broadcast_strides, joined};
+use super::{Io, Layer};
+use crate::engine::graph::op::{Binary, Unary};
+use crate::engine::native::team::Team;
+use crate::tensor::DType;
+
+#[derive(Debug)]
+pub(super) struct Activate(pub(super) Activation);
+
+impl Layer for Activate {
+    fn run(&self, io: &mut Io<'_>, _team: &Team) {
+        let activation = self.0;
+        map(io, |x: f32| activation.apply(x));
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Map(pub(super) Unary);
+
+impl Layer for Map {
+    fn run(&self, io: &mut Io<'_>, _team: &Team) {
+        match self.0 {
+            Unary::Neg => map(io, |x: f32| -x),
+            Unary::Abs => map(io, f32::abs),
+            Unary::Exp => map(io, f32::exp),
+            Unary::Log => map(io, f32::ln),
+            Unary::Sqrt => map(io, f32::sqrt),
+            Unary::Reciprocal => map(io, f32::recip),
+            Unary::Floor => map(io, f32::floor),
+            Unary::Ceil => map(io, f32::ceil),
+            Unary::Tanh => map(io, f32::tanh),
+            Unary::Sigmoid => map(io, |x: f32| 1.0 / (1.0 + (-x).exp())),
+        }
+    }
+}
+
+/// A scale and a shift for each place along an axis.
+#[derive(Debug)]
+pub(super) struct Affine(pub(super) usize);
+
+impl Layer for Affine {
+    fn run(&self, io: &mut Io<'_>, _team: &Team) {
+        let [x, scale, shift] = [io.operands[0], io.operands[1], io.operands[2]];
+        let (extent, inner) = (x.shape()[self.0], x.shape()[self.0 + 1..].iter().product::<usize>());
+        let (scale, shift): (&[f32], &[f32]) = (scale.elements(), shift.elements());
+        let from: &[f32] = bytemuck::cast_slice(x.bytes);
+        let blocks = from.chunks_exact(inner.max(1)).zip(io.output.elements::<f32>().chunks_exact_mut(inner.max(1)));
+        for (at, (from, to)) in blocks.enumerate() {
+            let (scale, shift) = (scale[at % extent], shift[at % extent]);
+            to.iter_mut().zip(from).for_each(|(to, x)| *to = x * scale + shift);
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Combine(pub(super) Binary);
+
+impl Layer for Combine {
+    fn run(&self, io: &mut Io<'_>, _team: &Team) {
+        match io.output.fact.dtype {
+            DType::F32 => combine(io, float32(self.0)),
+            DType::F64 => combine(io, float64(self.0)),
+            DType::I32 => combine(io, integer32(self.0)),
+            _ => combine(io, integer64(self.0)),
+        }
+    }
+}
+
+/// Element types changed, as C does: towards zero, and saturating where C has no answer.
+#[derive(Debug)]
+pub(super) struct Convert;
+
+impl Layer for Convert {
+    fn run(&self, io: &mut Io<'_>, _team: &Team) {
+        match io.operands[0].fact.dtype {
+            DType::F32 => convert(io, |x: f32| Number::Float(x.into())),
+            DType::F64 => convert(io, |x: f64| Number::Float(x)),
+            DType::I32 => convert(io, |x: i32| Number::Integer(x.into())),
+            DType::Bool => convert(io, |x: u8| Number::Integer((x != 0).into())),
+            DType::U8 => convert(io, |x: u8| Number::Integer(x.into())),
+            DType::I8 => convert(io, |x: i8| Number::Integer(x.into())),
+            _ => convert(io, |x: i64| Number::Integer(x)),
+        }
+    }
+}
+
+/// An element between two types.
+enum Number {
+    Float(f64),
+    Integer(i64),
+}
+
+/// The conversions that `as` is for.
+#[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::cast_sign_loss, reason = "the purpose")]
+fn convert<T: Pod>(io: &mut Io<'_>, widen: impl Fn(T) -> Number) {
+    let from: &[T] = bytemuck::cast_slice(io.operands[0].bytes);
+    macro_rules! into {
+        ($to:ty) => {
+            for (to, &from) in bytemuck::cast_slice_mut::<u8, $to>(io.output.bytes).iter_mut().zip(from) {
+                *to = match widen(from) {
+                    Number::Float(x) => x as $to,
+                    Number::Integer(x) => x as $to,
+                };
+            }
+        };
+    }
+    match io.output.fact.dtype {
+        DType::F32 => into!(f32),
+        DType::F64 => into!(f64),
+        DType::I32 => into!(i32),
+        DType::I64 => into!(i64),
+        DType::U8 => into!(u8),
+        DType::I8 => into!(i8),
+        _ => {
+            for (to, &from) in io.output.bytes.iter_mut().zip(from) {
+                *to = match widen(from) {
+                    Number::Float(x) => (x != 0.0).into(),
+                    Number::Integer(x) => (x != 0).into(),
+                };
+            }
+        }
+    }
+}
+
+fn map(io: &mut Io<'_>, f: impl Fn(f32) -> f32) {
+    let from: &[f32] = bytemuck::cast_slice(io.operands[0].bytes);
+    for (to, &from) in io.output.elements::<f32>().iter_mut().zip(from) {
+        *to = f(from);
+    }
+}
+
+fn float32(binary: Binary) -> fn(f32, f32) -> f32 {
+    match binary {
+        Binary::Add => |a, b| a + b,
+        Binary::Sub => |a, b| a - b,
+        Binary::Mul => |a, b| a * b,
+        Binary::Div => |a, b| a / b,
+        Binary::Pow => f32::powf,
+        Binary::Min => |a, b| if a < b || a.is_nan() { a } else { b },
+        Binary::Max => |a, b| if a > b || a.is_nan() { a } else { b },
+    }
+}
+
+fn float64(binary: Binary) -> fn(f64, f64) -> f64 {
+    match binary {
+        Binary::Add => |a, b| a + b,
+        Binary::Sub => |a, b| a - b,
+        Binary::Mul => |a, b| a * b,
+        Binary::Div => |a, b| a / b,
+        Binary::Pow => f64::powf,
+        Binary::Min => |a, b| if a < b || a.is_nan() { a } else { b },
+        Binary::Max => |a, b| if a > b || a.is_nan() { a } else { b },
+    }
+}
+
+fn integer32(binary: Binary) -> fn(i32, i32) -> i32 {
+    match binary {
+        Binary::Add => i32::wrapping_add,
+        Binary::Sub => i32::wrapping_sub,
+        Binary::Mul => i32::wrapping_mul,
+        Binary::Div => |a, b| if b == 0 { 0 } else { a.wrapping_div(b) },
+        Binary::Pow => |a, b| u32::try_from(b).map_or(0, |b| a.wrapping_pow(b)),
+        Binary::Min => Ord::min,
+        Binary::Max => Ord::max,
+    }
+}
+
+fn integer64(binary: Binary) -> fn(i64, i64) -> i64 {
+    match binary {
+        Binary::Add => i64::wrapping_add,
+        Binary::Sub => i64::wrapping_sub,
+        Binary::Mul => i64::wrapping_mul,
+        Binary::Div => |a, b| if b == 0 { 0 } else { a.wrapping_div(b) },
+        Binary::Pow => |a, b| u32::try_from(b).map_or(0, |b| a.wrapping_pow(b)),
+        Binary::Min => Ord::min,
+        Binary::Max => Ord::max,
+    }
+}
+
+fn combine<T: Pod>(io: &mut Io<'_>, f: impl Fn(T, T) -> T + Copy) {
+    let [a, b] = [io.operands[0], io.operands[1]];
+    let shape = &io.output.fact.shape;
+    let strides = [a, b].map(|operand| broadcast_strides(operand.shape(), shape));
+    let (extents, strides) = joined(shape, &[&strides[0], &strides[1]]);
+    let axes: Vec<(usize, [usize; 2])> =
+        extents.iter().enumerate().map(|(axis, &extent)| (extent, [0, 1].map(|of| strides[of][axis].unsigned_abs()))).collect();
+    let to: &mut [T] = bytemuck::cast_slice_mut(io.output.bytes);
+    pairs(a.elements(), b.elements(), &axes, to, f);
+}
+
+/// Combines elements, `axes` being extents and strides of both operands from the outermost on.
+fn pairs<T: Pod>(a: &[T], b: &[T], axes: &[(usize, [usize; 2])], to: &mut [T], f: impl Fn(T, T) -> T + Copy) {
+    match *axes {
+        _ if to.is_empty() => {}
+        [] => to[0] = f(a[0], b[0]),
+        [(_, [1, 1])] => to.iter_mut().zip(a).zip(b).for_each(|((to, &a), &b)| *to = f(a, b)),
+        [(_, [1, 0])] => {
+            let b = b[0];
+            to.iter_mut().zip(a).for_each(|(to, &a)| *to = f(a, b));
+        }
+        [(_, [0, 1])] => {
+            let a = a[0];
+            to.iter_mut().zip(b).for_each(|(to, &b)| *to = f(a, b));
+        }
+        [(extent, [a_stride, b_stride]), ref inner @ ..] => {
+            let length = to.len() / extent;
+            for (at, to) in to.chunks_exact_mut(length).enumerate() {
+                pairs(&a[at * a_stride..], &b[at * b_stride..], inner, to, f);
+            }
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Operators as they run: one file per family, each from the operator to bytes in the arena.
+
+mod conv;
+mod elementwise;
+mod linear;
+mod matmul;
+mod movement;
+mod pool;
+mod reduce;
+mod softmax;
+
+use std::fmt::Debug;
+
+use bytemuck::Pod;
+use kinglet_kernels::{Aligned, LINE, Level};
+use smallvec::SmallVec;
+
+use super::team::Team;
+use crate::engine::graph::infer::Facts;
+use crate::engine::graph::{Fact, Graph, Node, Op, ValueId};
+use crate::tensor::{DType, Shape, Tensor};
+
+/// An operator with its weights packed, for any extents.
+pub(super) trait Layer: Debug + Send + Sync {
+    /// Computes the output from the operands; all have the extents that inference gave them.
+    fn run(&self, io: &mut Io<'_>, team: &Team);
+
+    /// Bytes this layer needs besides its output, for these extents.
+    fn scratch(&self, _operands: &Facts<'_>, _output: &Fact) -> usize {
+        0
+    }
+
+    /// Bytes of packed weights.
+    fn bytes(&self) -> usize {
+        0
+    }
+
+    /// What runs it, in the words of kernels.
+    fn kernel(&self) -> String {
+        "plain".into()
+    }
+}
+
+/// What a layer works on.
+pub(super) struct Io<'a> {
+    pub(super) operands: SmallVec<[View<'a>; 4]>,
+    pub(super) output: ViewMut<'a>,
+    pub(super) scratch: &'a mut [u8],
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct View<'a> {
+    pub(super) fact: &'a Fact,
+    pub(super) bytes: &'a [u8],
+}
+
+pub(super) struct ViewMut<'a> {
+    pub(super) fact: &'a Fact,
+    pub(super) bytes: &'a mut [u8],
+}
+
+/// A layer and the operands that it takes at run time; others are packed.
+pub(super) struct Lowered {
+    pub(super) layer: Box<dyn Layer>,
+    pub(super) operands: Vec<ValueId>,
+}
+
+/// Why an operator cannot run natively.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(super) enum LowerError {
+    #[error("{what} must be constant")]
+    Variable { what: &'static str },
+    #[error("weights have shape {0}")]
+    Weights(Shape),
+    #[error("there is no kernel for {0}")]
+    Type(DType),
+}
+
+impl View<'_> {
+    pub(super) fn elements<T: Pod>(&self) -> &[T] {
+        bytemuck::cast_slice(self.bytes)
+    }
+
+    pub(super) fn shape(&self) -> &Shape {
+        &self.fact.shape
+    }
+}
+
+impl ViewMut<'_> {
+    pub(super) fn elements<T: Pod>(&mut self) -> &mut [T] {
+        bytemuck::cast_slice_mut(self.bytes)
+    }
+}
+
+/// The layer of a node.
+pub(super) fn lower(graph: &Graph, node: &Node, level: Level) -> Result<Lowered, LowerError> {
+    let all = |layer: Box<dyn Layer>| Ok(Lowered { layer, operands: node.inputs.clone() });
+    let first = |layer: Box<dyn Layer>| Ok(Lowered { layer, operands: node.inputs[..1].to_vec() });
+    match &node.op {
+        Op::Conv(conv) => conv::lower(conv, graph, node, level),
+        Op::Linear(linear) => linear::lower(linear, graph, node, level),
+        Op::MatMul => all(Box::new(matmul::MatMul)),
+        Op::Pool(pool) => all(Box::new(pool::Pooling::new(pool, level))),
+        Op::Affine { axis } => all(Box::new(elementwise::Affine(*axis))),
+        Op::Activation(activation) => all(Box::new(elementwise::Activate(*activation))),
+        Op::Unary(unary) => all(Box::new(elementwise::Map(*unary))),
+        Op::Binary(binary) => all(Box::new(elementwise::Combine(*binary))),
+        Op::Cast { .. } => all(Box::new(elementwise::Convert)),
+        Op::Reduce(reduce) => all(Box::new(reduce::Reduction::new(reduce, level))),
+        Op::Softmax { axis, log } => all(Box::new(softmax::Softmax { axis: *axis, log: *log })),
+        Op::Reshape { .. } | Op::Flatten { .. } | Op::Squeeze | Op::Unsqueeze => first(Box::new(movement::Copy)),
+        Op::Transpose { axes } => all(Box::new(movement::Transpose(axes.clone()))),
+        Op::Concat { axis } => all(Box::new(movement::Concat(*axis))),
+        Op::Gather { axis } => all(Box::new(movement::Gather(*axis))),
+        Op::Slice => all(Box::new(movement::Slice)),
+        Op::Expand => first(Box::new(movement::Expand)),
+        Op::Fill { value } => all(Box::new(movement::Fill(value.clone()))),
+        Op::Shape { .. } => all(Box::new(movement::Copy)),
+    }
+}
+
+/// Runs a node on known operands.
+pub(in crate::engine) fn evaluate(graph: &Graph, node: &Node, operands: &[&Tensor], level: Level) -> Option<Tensor> {
+    let lowered = lower(graph, node, level).ok()?;
+    let facts: Vec<Fact> = operands.iter().map(|tensor| Fact::of((*tensor).clone())).collect();
+    let facts: Facts<'_> = facts.iter().collect();
+    let fact = crate::engine::graph::infer::infer(&node.op, &facts).ok()?;
+    if let Some(value) = fact.value {
+        return Some(value);
+    }
+    let mut storage = Vec::new();
+    let mut views = Vec::new();
+    for operand in &lowered.operands {
+        let at = node.inputs.iter().position(|input| input == operand)?;
+        storage.push((at, aligned(operands[at].bytes())));
+    }
+    for (at, aligned) in &storage {
+        views.push(View { fact: facts[*at], bytes: &aligned.as_ref()[..operands[*at].bytes().len()] });
+    }
+    let length = fact.bytes()?;
+    let mut output = Aligned::zeroed(length);
+    let mut scratch = Aligned::zeroed(lowered.layer.scratch(&facts, &fact));
+    {
+        let output = ViewMut { fact: &fact, bytes: &mut output.as_mut()[..length] };
+        let mut io = Io { operands: views.into_iter().collect(), output, scratch: scratch.as_mut() };
+        lowered.layer.run(&mut io, &Team::alone());
+    }
+    let bytes = output.as_ref::<u8>()[..length].to_vec();
+    Tensor::new(fact.dtype, fact.shape, bytes.into()).ok()
+}
+
+/// A copy that starts on a cache line.
+pub(super) fn aligned(bytes: &[u8]) -> Aligned {
+    let mut copy = Aligned::zeroed(bytes.len().next_multiple_of(LINE));
+    copy.as_mut::<u8>()[..bytes.len()].copy_from_slice(bytes);
+    copy
+}

@@ -1,0 +1,226 @@
+//! Operators that move elements and compute nothing: one strided walk for all.
+
+use bytemuck::Pod;
+
+use super::{Io, Layer};
+use crate::engine::graph::infer::{self, Facts};
+use crate::engine::graph::op::FillValue;
+use crate::engine::native::team::Team;
+use crate::tensor::Shape;
+
+/// The operand's elements in their order, under another shape.
+#[derive(Debug)]
+pub(super) struct Copy;
+
+impl Layer for Copy {
+    fn run(&self, io: &mut Io<'_>, _team: &Team) {
+        io.output.bytes.copy_from_slice(io.operands[0].bytes);
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Transpose(pub(super) Vec<usize>);
+
+impl Layer for Transpose {
+    fn run(&self, io: &mut Io<'_>, _team: &Team) {
+        let strides = strides(io.operands[0].shape());
+        let strides: Vec<isize> = self.0.iter().map(|&axis| strides[axis]).collect();
+        walk(io, 0, &strides);
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Slice;
+
+impl Layer for Slice {
+    fn run(&self, io: &mut Io<'_>, _team: &Team) {
+        let facts: Facts<'_> = io.operands.iter().map(|operand| operand.fact).collect();
+        // Inference has read the same bounds.
+        let Ok(cuts) = infer::slice(&facts) else { return };
+        let strides = strides(io.operands[0].shape());
+        let first: isize = cuts.iter().zip(&strides).map(|(cut, stride)| signed(cut.first) * stride).sum();
+        let strides: Vec<isize> = cuts.iter().zip(&strides).map(|(cut, stride)| cut.step * stride).collect();
+        walk(io, first, &strides);
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Expand;
+
+impl Layer for Expand {
+    fn run(&self, io: &mut Io<'_>, _team: &Team) {
+        let strides = broadcast_strides(io.operands[0].shape(), &io.output.fact.shape);
+        walk(io, 0, &strides);
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Concat(pub(super) isize);
+
+impl Layer for Concat {
+    fn run(&self, io: &mut Io<'_>, _team: &Team) {
+        let Ok(axis) = infer::axis(self.0, &io.output.fact.shape) else { return };
+        let size = io.output.fact.dtype.size().unwrap_or(1);
+        let run = |shape: &Shape| shape[axis..].iter().product::<usize>() * size;
+        let pitch = run(&io.output.fact.shape);
+        let mut at = 0;
+        for operand in &io.operands {
+            let length = run(operand.shape());
+            if length > 0 {
+                for (from, to) in operand.bytes.chunks_exact(length).zip(io.output.bytes.chunks_exact_mut(pitch)) {
+                    to[at..at + length].copy_from_slice(from);
+                }
+            }
+            at += length;
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Gather(pub(super) isize);
+
+impl Layer for Gather {
+    fn run(&self, io: &mut Io<'_>, _team: &Team) {
+        let [x, indices] = [io.operands[0], io.operands[1]];
+        let Ok(axis) = infer::axis(self.0, x.shape()) else { return };
+        let size = x.fact.dtype.size().unwrap_or(1);
+        let extent = x.shape()[axis];
+        let length = x.shape()[axis + 1..].iter().product::<usize>() * size;
+        let count = indices.fact.elements();
+        let at = |index: usize| -> i64 {
+            match indices.fact.dtype.size() {
+                Some(4) => indices.elements::<i32>()[index].into(),
+                _ => indices.elements::<i64>()[index],
+            }
+        };
+        if length == 0 || count == 0 || extent == 0 {
+            return;
+        }
+        for (from, to) in x.bytes.chunks_exact(extent * length).zip(io.output.bytes.chunks_exact_mut(count * length)) {
+            for (index, to) in to.chunks_exact_mut(length).enumerate() {
+                let given = at(index);
+                let place = if given < 0 { given + i64::try_from(extent).unwrap_or(i64::MAX) } else { given };
+                let place = usize::try_from(place).ok().filter(|place| *place < extent);
+                let place = place.unwrap_or_else(|| panic!("index {given} is outside an axis of {extent}"));
+                to.copy_from_slice(&from[place * length..][..length]);
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Fill(pub(super) FillValue);
+
+impl Layer for Fill {
+    fn run(&self, io: &mut Io<'_>, _team: &Team) {
+        io.output.bytes.chunks_exact_mut(self.0.bytes.len().max(1)).for_each(|to| to.copy_from_slice(&self.0.bytes));
+    }
+}
+
+/// Elements from one index to the next along each axis of a dense tensor.
+pub(super) fn strides(shape: &Shape) -> Vec<isize> {
+    let mut strides = vec![1; shape.len()];
+    for axis in (1..shape.len()).rev() {
+        strides[axis - 1] = strides[axis] * signed(shape[axis]);
+    }
+    strides
+}
+
+/// Strides of an operand seen under the shape it is broadcast to.
+pub(super) fn broadcast_strides(shape: &Shape, to: &Shape) -> Vec<isize> {
+    let own = strides(shape);
+    let missing = to.len() - shape.len();
+    let stride = |axis: usize| match axis.checked_sub(missing) {
+        Some(at) if shape[at] != 1 => own[at],
+        _ => 0,
+    };
+    (0..to.len()).map(stride).collect()
+}
+
+/// Copies what strides see of the first operand, in the output's order.
+fn walk(io: &mut Io<'_>, first: isize, strides: &[isize]) {
+    let (axes, strides) = joined(&io.output.fact.shape, &[strides]);
+    let [strides] = strides.as_slice() else { return };
+    let axes: Vec<(usize, isize)> = axes.into_iter().zip(strides.iter().copied()).collect();
+    let from = io.operands[0];
+    match io.output.fact.dtype.size() {
+        Some(1) => copy(from.elements::<u8>(), first, &axes, io.output.elements()),
+        Some(2) => copy(from.elements::<u16>(), first, &axes, io.output.elements()),
+        Some(4) => copy(from.elements::<u32>(), first, &axes, io.output.elements()),
+        _ => copy(from.elements::<u64>(), first, &axes, io.output.elements()),
+    }
+}
+
+/// Extents and strides with neighbouring axes made one where every operand walks over both in one stride.
+pub(super) fn joined(shape: &Shape, operands: &[&[isize]]) -> (Vec<usize>, Vec<Vec<isize>>) {
+    let mut extents: Vec<usize> = Vec::with_capacity(shape.len());
+    let mut joined: Vec<Vec<isize>> = vec![Vec::with_capacity(shape.len()); operands.len()];
+    for (axis, &extent) in shape.iter().enumerate() {
+        if extent == 1 {
+            continue;
+        }
+        let goes_on = !extents.is_empty()
+            && joined.iter().zip(operands).all(|(kept, own)| kept.last() == Some(&(own[axis] * signed(extent))));
+        if let (true, Some(last)) = (goes_on, extents.last_mut()) {
+            *last *= extent;
+        } else {
+            extents.push(extent);
+            joined.iter_mut().for_each(|kept| kept.push(0));
+        }
+        for (kept, own) in joined.iter_mut().zip(operands) {
+            *kept.last_mut().expect("an axis was pushed") = own[axis];
+        }
+    }
+    (extents, joined)
+}
+
+/// Copies elements, `axes` being extents and strides from the outermost on. Inference has checked that all that is read
+/// lies in `from`.
+fn copy<T: Pod>(from: &[T], first: isize, axes: &[(usize, isize)], to: &mut [T]) {
+    let at = |offset: isize| usize::try_from(offset).expect("inference keeps a walk inside its operand");
+    match *axes {
+        [] => to.copy_from_slice(&from[at(first)..][..to.len()]),
+        _ if to.is_empty() => {}
+        [(extent, 1)] => to.copy_from_slice(&from[at(first)..][..extent]),
+        [(_, 0)] => to.fill(from[at(first)]),
+        [(_, stride)] => {
+            let mut offset = first;
+            for to in to {
+                *to = from[at(offset)];
+                offset += stride;
+            }
+        }
+        [(rows, 1), (columns, stride)] if stride > 1 => {
+            let stride = stride.unsigned_abs();
+            transpose(&from[at(first)..], [rows, columns], stride, to);
+        }
+        [(extent, stride), ref inner @ ..] => {
+            let length = to.len() / extent;
+            let mut offset = first;
+            for to in to.chunks_exact_mut(length) {
+                copy(from, offset, inner, to);
+                offset += stride;
+            }
+        }
+    }
+}
+
+/// Rows of the output are columns of the input: in blocks, so that a line of the cache is used up before it is left.
+fn transpose<T: Pod>(from: &[T], [rows, columns]: [usize; 2], stride: usize, to: &mut [T]) {
+    for first in (0..rows).step_by(BLOCK) {
+        let block = first..(first + BLOCK).min(rows);
+        for column in 0..columns {
+            let line = &from[column * stride + block.start..column * stride + block.end];
+            for (row, &element) in block.clone().zip(line) {
+                to[row * columns + column] = element;
+            }
+        }
+    }
+}
+
+fn signed(extent: usize) -> isize {
+    isize::try_from(extent).unwrap_or(isize::MAX)
+}
+
+/// Elements of a cache line, of the common size.
+const BLOCK: usize = 16;

@@ -1,0 +1,100 @@
+//! Sums, averages and extremes along axes.
+
+use kinglet_kernels::{Level, Window, f32_pool};
+
+use super::{Io, Layer};
+use crate::engine::graph::infer;
+use crate::engine::graph::op::{Reduce, ReduceKind};
+use crate::engine::native::team::Team;
+
+#[derive(Debug)]
+pub(super) struct Reduction {
+    reduce: Reduce,
+    level: Level,
+}
+
+impl Reduction {
+    pub(super) fn new(reduce: &Reduce, level: Level) -> Self {
+        Self { reduce: reduce.clone(), level }
+    }
+
+    fn pool(&self) -> Option<f32_pool::Pool> {
+        match self.reduce.kind {
+            ReduceKind::Mean => Some(f32_pool::Pool::Average { pad_after: None }),
+            ReduceKind::Max => Some(f32_pool::Pool::Max),
+            _ => None,
+        }
+    }
+}
+
+impl Layer for Reduction {
+    fn run(&self, io: &mut Io<'_>, team: &Team) {
+        let x = io.operands[0];
+        let Ok(reduced) = infer::reduced(&self.reduce.axes, x.shape()) else { return };
+        let product = |range: std::ops::Range<usize>| x.shape()[range].iter().product::<usize>();
+        let first = reduced.iter().position(|reduced| *reduced).unwrap_or(reduced.len());
+        let end = reduced.iter().rposition(|reduced| *reduced).map_or(first, |last| last + 1);
+        let (outer, taps, inner) = (product(0..first), product(first..end), product(end..reduced.len()));
+        let together = reduced[first..end].iter().all(|reduced| *reduced);
+        // Axes beside each other in front of others are the taps of a window over a channels-last image.
+        if let (Some(pool), true, true) = (self.pool(), together && taps > 0, inner >= LANES_MIN) {
+            let window = Window { kernel: [1, taps], out: [1, 1], ..Window::image(outer, [1, taps], inner) };
+            let grid = f32_pool::Pool::grid(io.output.elements(), outer, inner);
+            team.share(&|| pool.run(self.level, x.elements(), &window, &grid));
+            return;
+        }
+        self.plain(io, &reduced);
+    }
+}
+
+impl Reduction {
+    /// Any axes, element by element.
+    fn plain(&self, io: &mut Io<'_>, reduced: &[bool]) {
+        let x = io.operands[0];
+        let start = match self.reduce.kind {
+            ReduceKind::Sum | ReduceKind::Mean => 0.0,
+            ReduceKind::Prod => 1.0,
+            ReduceKind::Max => f32::NEG_INFINITY,
+            ReduceKind::Min => f32::INFINITY,
+        };
+        let out: &mut [f32] = bytemuck::cast_slice_mut(io.output.bytes);
+        out.fill(start);
+        let mut strides = vec![0; reduced.len()];
+        let mut stride = 1;
+        for axis in (0..reduced.len()).rev() {
+            if !reduced[axis] {
+                (strides[axis], stride) = (stride, stride * x.shape()[axis]);
+            }
+        }
+        let fold = |a: f32, b: f32| match self.reduce.kind {
+            ReduceKind::Sum | ReduceKind::Mean => a + b,
+            ReduceKind::Prod => a * b,
+            ReduceKind::Max => if b > a || b.is_nan() { b } else { a },
+            ReduceKind::Min => if b < a || b.is_nan() { b } else { a },
+        };
+        each(x.elements(), x.shape(), &strides, 0, out, &fold);
+        if self.reduce.kind == ReduceKind::Mean {
+            let count: usize = x.shape().iter().zip(reduced).filter(|(_, reduced)| **reduced).map(|(&e, _)| e).product();
+            out.iter_mut().for_each(|sum| *sum /= count as f32);
+        }
+    }
+}
+
+/// Folds elements into their places, axis by axis.
+fn each(from: &[f32], shape: &[usize], strides: &[usize], at: usize, out: &mut [f32], fold: &impl Fn(f32, f32) -> f32) {
+    match (shape, strides) {
+        ([extent, shape @ ..], [stride, strides @ ..]) if !from.is_empty() => {
+            for (index, from) in from.chunks_exact(from.len() / extent).enumerate() {
+                each(from, shape, strides, at + index * stride, out, fold);
+            }
+        }
+        _ => {
+            if let [element] = from {
+                out[at] = fold(out[at], *element);
+            }
+        }
+    }
+}
+
+/// Fewer lanes are left to plain code.
+const LANES_MIN: usize = 4;

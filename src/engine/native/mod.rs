@@ -1,0 +1,31 @@
+//! The engine of our own: a graph becomes layers with packed weights, and layers become steps over one arena for the
+//! extents of a request.
+
+mod layers;
+mod load;
+mod memory;
+mod model;
+mod plan;
+mod specialise;
+mod team;
+
+use super::model_file;
+use super::{Engine, EngineError, LoadOptions, ModelFile, Plan};
+
+pub(super) use load::plan;
+
+/// Serves what has a row in the importer's table, and refuses the rest by name.
+#[derive(Clone, Copy, Debug)]
+pub struct Native;
+
+impl Engine for Native {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn load(&self, model: &ModelFile, options: &LoadOptions) -> Result<Box<dyn Plan>, EngineError> {
+        plan(&model_file::read(model, options.model_bytes_max)?, options)
+    }
+}
+
+const NAME: &str = "native";

@@ -1,0 +1,155 @@
+//! A model for the extents of one request: facts of all values, their places in the arena, and the steps left to run.
+
+use std::ops::Range;
+
+use kinglet_kernels::Aligned;
+use smallvec::SmallVec;
+
+use super::layers;
+use super::memory::{self, Tenant};
+use super::model::Model;
+use crate::engine::graph::infer::Facts;
+use crate::engine::graph::samples::{GraphFacts, Stopped};
+use crate::engine::graph::{Fact, ValueId};
+
+#[derive(Debug)]
+pub(super) struct Specialised {
+    pub(super) facts: GraphFacts,
+    pub(super) steps: Vec<Step>,
+    pub(super) inputs: Vec<Range<usize>>,
+    pub(super) outputs: Vec<Source>,
+    /// Values that follow from the extents and are needed at run time.
+    pub(super) known: Vec<Aligned>,
+    pub(super) arena_bytes: usize,
+}
+
+/// One layer to run.
+#[derive(Debug)]
+pub(super) struct Step {
+    /// Of the model's nodes and layers.
+    pub(super) node: usize,
+    pub(super) operands: SmallVec<[(ValueId, Source); 4]>,
+    pub(super) output: Range<usize>,
+    pub(super) scratch: Range<usize>,
+}
+
+/// Where an operand's bytes are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    Arena(Range<usize>),
+    /// The model's constant.
+    Constant(ValueId),
+    Known(usize),
+}
+
+/// Prepares a model for inputs of these facts.
+pub(super) fn specialise(model: &Model, inputs: Vec<Fact>) -> Result<Specialised, Stopped> {
+    let facts = model.infer(inputs)?;
+    let mut homes = Homes::new(model, &facts);
+    let mut pending = Vec::new();
+    for (node, layered) in model.layers.iter().enumerate() {
+        let step = pending.len() + 1;
+        let made = &model.graph.nodes[node];
+        let fact = fact(&facts, made.output);
+        if fact.value.is_some() {
+            continue;
+        }
+        let operands: SmallVec<[(ValueId, Home); 4]> =
+            layered.operands.iter().map(|&operand| (operand, homes.used(operand, step))).collect();
+        if let (true, [(_, Home::Tenant(tenant))]) = (made.op.only_reshapes(), operands.as_slice()) {
+            homes.at[made.output.index()] = Some(Home::Tenant(*tenant));
+            continue;
+        }
+        let all: Facts<'_> = made.inputs.iter().map(|&input| self::fact(&facts, input)).collect();
+        let scratch = homes.rent(layered.layer.scratch(&all, fact), step);
+        let output = homes.rent(bytes(fact), step);
+        homes.at[made.output.index()] = Some(Home::Tenant(output));
+        pending.push((node, operands, output, scratch));
+    }
+    let end = pending.len() + 1;
+    let outputs: Vec<Home> = model.graph.outputs.iter().map(|&output| homes.used(output, end)).collect();
+    let (places, arena_bytes) = memory::places(&homes.tenants);
+    let place = |tenant: usize| places[tenant].start..places[tenant].start + homes.tenants[tenant].bytes;
+    let source = |home: &Home| match *home {
+        Home::Tenant(tenant) => Source::Arena(place(tenant)),
+        Home::Constant(value) => Source::Constant(value),
+        Home::Known(at) => Source::Known(at),
+    };
+    let steps = pending.iter().map(|(node, operands, output, scratch)| Step {
+        node: *node,
+        operands: operands.iter().map(|(value, home)| (*value, source(home))).collect(),
+        output: place(*output),
+        scratch: place(*scratch),
+    });
+    Ok(Specialised {
+        steps: steps.collect(),
+        inputs: (0..model.graph.inputs.len()).map(place).collect(),
+        outputs: outputs.iter().map(source).collect(),
+        known: homes.known,
+        arena_bytes,
+        facts,
+    })
+}
+
+/// The fact of a value; inference left none without.
+pub(super) fn fact(facts: &GraphFacts, value: ValueId) -> &Fact {
+    facts.get(value).expect("inference gives every value of a live node a fact")
+}
+
+fn bytes(fact: &Fact) -> usize {
+    fact.bytes().expect("inference refuses shapes that overflow")
+}
+
+/// What will hold each value.
+struct Homes<'a> {
+    model: &'a Model,
+    facts: &'a GraphFacts,
+    at: Vec<Option<Home>>,
+    tenants: Vec<Tenant>,
+    known: Vec<Aligned>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Home {
+    Tenant(usize),
+    Constant(ValueId),
+    Known(usize),
+}
+
+impl<'a> Homes<'a> {
+    /// Inputs are the first tenants, from before the first step.
+    fn new(model: &'a Model, facts: &'a GraphFacts) -> Self {
+        let mut homes =
+            Self { model, facts, at: vec![None; model.graph.value_count()], tenants: Vec::new(), known: Vec::new() };
+        for &input in &model.graph.inputs {
+            let tenant = homes.rent(bytes(fact(facts, input)), 0);
+            homes.at[input.index()] = Some(Home::Tenant(tenant));
+        }
+        homes
+    }
+
+    fn rent(&mut self, bytes: usize, step: usize) -> usize {
+        self.tenants.push(Tenant { bytes, alive: step..step + 1 });
+        self.tenants.len() - 1
+    }
+
+    /// Where a value is, alive until this step.
+    fn used(&mut self, value: ValueId, step: usize) -> Home {
+        if let Some(home) = self.at[value.index()] {
+            if let Home::Tenant(tenant) = home {
+                self.tenants[tenant].alive.end = step + 1;
+            }
+            return home;
+        }
+        let home = if self.model.constants[value.index()].is_some() {
+            Home::Constant(value)
+        } else {
+            let known = fact(self.facts, value).value.as_ref();
+            let tensor = known.expect("a value without a layer before it is an input, a constant, or known");
+            self.known.push(layers::aligned(tensor.bytes()));
+            Home::Known(self.known.len() - 1)
+        };
+        self.at[value.index()] = Some(home);
+        home
+    }
+}

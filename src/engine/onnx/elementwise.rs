@@ -1,0 +1,118 @@
+//! Functions of elements, and reductions.
+
+use kinglet_kernels::Activation;
+
+use super::Importer;
+use super::node::Source;
+use crate::engine::EngineError;
+use crate::engine::graph::op::{Axes, Binary, Reduce, ReduceKind, Unary};
+use crate::engine::graph::{Op, ValueId, floats};
+
+pub(super) fn unary(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let unary = match node.proto.op_type.as_str() {
+        "Neg" => Unary::Neg,
+        "Abs" => Unary::Abs,
+        "Exp" => Unary::Exp,
+        "Log" => Unary::Log,
+        "Sqrt" => Unary::Sqrt,
+        "Reciprocal" => Unary::Reciprocal,
+        "Floor" => Unary::Floor,
+        "Ceil" => Unary::Ceil,
+        "Tanh" => Unary::Tanh,
+        _ => Unary::Sigmoid,
+    };
+    one(importer, node, Op::Unary(unary))
+}
+
+/// Min and Max of any number of operands are chains of two.
+pub(super) fn binary(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let binary = match node.proto.op_type.as_str() {
+        "Add" => Binary::Add,
+        "Sub" => Binary::Sub,
+        "Mul" => Binary::Mul,
+        "Div" => Binary::Div,
+        "Pow" => Binary::Pow,
+        "Min" => Binary::Min,
+        _ => Binary::Max,
+    };
+    let operands = importer.operands(node)?;
+    let (&first, others) = operands.split_first().ok_or_else(|| node.invalid("it has no operands"))?;
+    let chain = |chain, &other: &ValueId| importer.graph.add(&node.shown(), Op::Binary(binary), &[chain, other]);
+    Ok(others.iter().fold(first, chain))
+}
+
+pub(super) fn relu(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    one(importer, node, Op::Activation(Activation::RELU))
+}
+
+pub(super) fn leaky_relu(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let slope = node.float("alpha", 0.01)?;
+    one(importer, node, Op::Activation(Activation::LeakyRelu { slope }))
+}
+
+pub(super) fn hard_sigmoid(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let (alpha, beta) = (node.float("alpha", 0.2)?, node.float("beta", 0.5)?);
+    one(importer, node, Op::Activation(Activation::HardSigmoid { alpha, beta }))
+}
+
+pub(super) fn hard_swish(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    one(importer, node, Op::Activation(Activation::HardSwish))
+}
+
+/// Bounds are attributes up to opset 10, operands from 11 on.
+pub(super) fn clip(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let bound = |name: &str, at: usize, default: f32| match importer.optional(node, at)? {
+        None => node.float(name, default),
+        Some(value) => {
+            let constant = importer.graph.constant(value).and_then(floats);
+            constant.and_then(|bound| bound.first().copied()).ok_or_else(|| node.refuse("its bounds are no constants of FP32"))
+        }
+    };
+    let (low, high) = (bound("min", 1, f32::NEG_INFINITY)?, bound("max", 2, f32::INFINITY)?);
+    one(importer, node, Op::Activation(Activation::Clip { low, high }))
+}
+
+pub(super) fn softmax(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let op = Op::Softmax { axis: node.axis(-1)?, log: is_log(node) };
+    one(importer, node, op)
+}
+
+/// Up to opset 12 all axes from the given one on are one.
+pub(super) fn softmax_of_two_axes(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let x = importer.operand(node, 0)?;
+    let name = node.shown();
+    let shape = importer.graph.add(&name, Op::Shape { from: 0, to: None }, &[x]);
+    let flat = importer.graph.add(&name, Op::Flatten { axis: node.axis(1)? }, &[x]);
+    let softmax = importer.graph.add(&name, Op::Softmax { axis: -1, log: is_log(node) }, &[flat]);
+    Ok(importer.graph.add(&name, Op::Reshape { allow_zero: true }, &[softmax, shape]))
+}
+
+/// Axes are an attribute of older versions, an operand of newer ones.
+pub(super) fn reduce(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let kind = match node.proto.op_type.as_str() {
+        "ReduceSum" => ReduceKind::Sum,
+        "ReduceMean" => ReduceKind::Mean,
+        "ReduceMax" => ReduceKind::Max,
+        "ReduceMin" => ReduceKind::Min,
+        _ => ReduceKind::Prod,
+    };
+    let axes = importer.integers(node, "axes", 1)?.unwrap_or_default();
+    if axes.is_empty() && node.int("noop_with_empty_axes", 0)? != 0 {
+        return importer.operand(node, 0);
+    }
+    let axes = match axes.as_slice() {
+        [] => Axes::From(0),
+        given => Axes::Given(given.iter().map(|&axis| isize::try_from(axis).unwrap_or(isize::MAX)).collect()),
+    };
+    let reduce = Reduce { kind, axes, keep: node.int("keepdims", 1)? != 0 };
+    one(importer, node, Op::Reduce(reduce))
+}
+
+fn is_log(node: &Source<'_>) -> bool {
+    node.proto.op_type == "LogSoftmax"
+}
+
+fn one(importer: &mut Importer, node: &Source<'_>, op: Op) -> Result<ValueId, EngineError> {
+    let x = importer.operand(node, 0)?;
+    Ok(importer.graph.add(&node.shown(), op, &[x]))
+}

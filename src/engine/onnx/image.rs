@@ -1,0 +1,128 @@
+//! Operators over images: each is put between two transpositions, because ours are channels-last.
+
+use kinglet_kernels::Activation;
+
+use super::Importer;
+use super::node::Source;
+use crate::engine::EngineError;
+use crate::engine::graph::op::{Axes, Conv, Padding, Pool, PoolKind, Reduce, ReduceKind, Spatial};
+use crate::engine::graph::{Op, ValueId, floats, tensor_of};
+
+pub(super) fn conv(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let weights = importer.operand(node, 1)?;
+    let tensor = importer.graph.constant(weights).ok_or_else(|| node.refuse("its weights are no constant"))?;
+    let shape = tensor.shape().clone();
+    let kernel = shape.get(2..).unwrap_or_default().to_vec();
+    if let Some(given) = node.extents("kernel_shape")?.filter(|given| *given != kernel) {
+        return Err(node.invalid(&format!("kernel_shape {given:?} is not that of weights {shape}")));
+    }
+    let groups = usize::try_from(node.int("group", 1)?).ok().filter(|groups| *groups > 0);
+    let bias = importer.optional(node, 2)?;
+    let conv = Conv {
+        window: spatial(node, &kernel)?,
+        groups: groups.ok_or_else(|| node.invalid("group must be positive"))?,
+        bias: bias.is_some(),
+        residual: false,
+        activation: Activation::None,
+    };
+    let operands: Vec<ValueId> = [weights].into_iter().chain(bias).collect();
+    let axes = conv.window.axes;
+    Ok(channels_last(importer, node, axes, Op::Conv(conv), &operands)?)
+}
+
+pub(super) fn pool(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let kernel = node.extents("kernel_shape")?.ok_or_else(|| node.invalid("it has no kernel_shape"))?;
+    let kind = match node.proto.op_type.as_str() {
+        "MaxPool" => PoolKind::Max,
+        _ => PoolKind::Average { count_padding: node.int("count_include_pad", 0)? != 0 },
+    };
+    if node.int("storage_order", 0)? != 0 {
+        return Err(node.refuse("its storage order is by columns"));
+    }
+    let pool = Pool { kind, window: spatial(node, &kernel)?, ceil: node.int("ceil_mode", 0)? != 0 };
+    let axes = pool.window.axes;
+    channels_last(importer, node, axes, Op::Pool(pool), &[])
+}
+
+pub(super) fn global_pool(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let kind = if node.proto.op_type == "GlobalMaxPool" { ReduceKind::Max } else { ReduceKind::Mean };
+    let x = importer.operand(node, 0)?;
+    let reduce = Reduce { kind, axes: Axes::From(2), keep: true };
+    Ok(importer.graph.add(&node.shown(), Op::Reduce(reduce), &[x]))
+}
+
+/// With constant statistics it is a scale and a shift of each channel.
+pub(super) fn batch_normalization(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    if node.int("training_mode", 0)? != 0 || node.int("spatial", 1)? == 0 {
+        return Err(node.refuse("it trains, or normalises elements by themselves"));
+    }
+    let x = importer.operand(node, 0)?;
+    let constant = |at: usize| {
+        let tensor = importer.graph.constant(importer.operand(node, at)?);
+        tensor.and_then(floats).ok_or_else(|| node.refuse("its statistics are no constants of FP32"))
+    };
+    let [scale, bias, mean, variance] = [constant(1)?, constant(2)?, constant(3)?, constant(4)?];
+    if [&bias, &mean, &variance].iter().any(|other| other.len() != scale.len()) {
+        return Err(node.invalid("its statistics have not the same number of channels"));
+    }
+    let epsilon = node.float("epsilon", 1e-5)?;
+    let scale: Vec<f32> = scale.iter().zip(&variance).map(|(scale, variance)| scale / (variance + epsilon).sqrt()).collect();
+    let shift: Vec<f32> = bias.iter().zip(&mean).zip(&scale).map(|((bias, mean), scale)| bias - mean * scale).collect();
+    let mut channels = |what: &str, elements: &[f32]| {
+        importer.graph.add_constant(format!("{} {what}", node.shown()), tensor_of(&[elements.len()], elements))
+    };
+    let operands = [x, channels("scale", &scale), channels("shift", &shift)];
+    Ok(importer.graph.add(&node.shown(), Op::Affine { axis: 1 }, &operands))
+}
+
+/// Windows as attributes give them, over one or two axes.
+fn spatial(node: &Source<'_>, kernel: &[usize]) -> Result<Spatial, EngineError> {
+    let axes = kernel.len();
+    if !(1..=2).contains(&axes) {
+        return Err(node.refuse(&format!("it has {axes} spatial axes, 1 or 2 are served")));
+    }
+    let pair = |name: &str, given: &[usize], missing: usize| match *given {
+        [x] if axes == 1 => Ok([missing, x]),
+        [y, x] if axes == 2 => Ok([y, x]),
+        _ => Err(node.invalid(&format!("{name} {given:?} is not one for each of {axes} axes"))),
+    };
+    let ones = vec![1; axes];
+    let list = |name: &str| {
+        let given = node.extents(name)?.unwrap_or_else(|| ones.clone());
+        let pair = pair(name, &given, 1)?;
+        if pair.contains(&0) { Err(node.invalid(&format!("{name} {given:?} has a zero"))) } else { Ok(pair) }
+    };
+    let pads = node.extents("pads")?.unwrap_or_else(|| vec![0; 2 * axes]);
+    if pads.len() != 2 * axes {
+        return Err(node.invalid(&format!("pads {pads:?} are not two for each of {axes} axes")));
+    }
+    let padding = match node.text("auto_pad")?.as_deref().unwrap_or("NOTSET") {
+        "NOTSET" => Padding::Given { before: pair("pads", &pads[..axes], 0)?, after: pair("pads", &pads[axes..], 0)? },
+        "VALID" => Padding::Given { before: [0, 0], after: [0, 0] },
+        "SAME_UPPER" => Padding::Same { odd_before: false },
+        "SAME_LOWER" => Padding::Same { odd_before: true },
+        other => return Err(node.invalid(&format!("auto_pad {other:?} is not known"))),
+    };
+    let kernel = pair("kernel_shape", kernel, 1)?;
+    if kernel.contains(&0) {
+        return Err(node.invalid("its kernel has no elements"));
+    }
+    Ok(Spatial { axes, kernel, stride: list("strides")?, dilation: list("dilations")?, padding })
+}
+
+/// Adds an operator of channels-last images on the node's first operand, and gives back its channels-first output.
+fn channels_last(
+    importer: &mut Importer,
+    node: &Source<'_>,
+    axes: usize,
+    op: Op,
+    others: &[ValueId],
+) -> Result<ValueId, EngineError> {
+    let (to, back) = if axes == 1 { (vec![0, 2, 1], vec![0, 2, 1]) } else { (vec![0, 2, 3, 1], vec![0, 3, 1, 2]) };
+    let x = importer.operand(node, 0)?;
+    let name = node.shown();
+    let x = importer.graph.add(&name, Op::Transpose { axes: to }, &[x]);
+    let operands: Vec<ValueId> = [x].into_iter().chain(others.iter().copied()).collect();
+    let y = importer.graph.add(&name, op, &operands);
+    Ok(importer.graph.add(&name, Op::Transpose { axes: back }, &[y]))
+}

@@ -1,0 +1,127 @@
+//! ONNX graphs into the engine's own: one importer per operator, one row of [`table`] per operator and range of
+//! versions. What has no row is refused by name.
+
+mod constant;
+mod elementwise;
+mod image;
+mod movement;
+mod node;
+mod product;
+mod table;
+
+use std::collections::HashMap;
+
+use tract_onnx::pb::tensor_proto::DataType;
+use tract_onnx::pb::{GraphProto, ModelProto, TensorProto};
+
+use super::graph::{Graph, ValueId};
+use super::{EngineError, TensorSpec};
+use crate::tensor::{DType, Shape, Tensor};
+use node::Source;
+
+/// The graph of a model whose inputs were read before, in their order.
+pub(super) fn import(proto: &ModelProto, inputs: &[TensorSpec]) -> Result<Graph, EngineError> {
+    let no_graph = || EngineError::InvalidModel("the file has no graph".into());
+    let source = proto.graph.as_ref().ok_or_else(no_graph)?;
+    let versions = proto.opset_import.iter().map(|opset| (standard(&opset.domain).to_owned(), opset.version));
+    let mut importer = Importer { graph: Graph::default(), values: HashMap::new(), versions: versions.collect() };
+    importer.constants(source)?;
+    for input in inputs {
+        let value = importer.graph.add_value(&input.name);
+        importer.graph.inputs.push(value);
+        importer.name(&input.name, value)?;
+    }
+    for node in &source.node {
+        importer.node(&Source { proto: node })?;
+    }
+    for output in &source.output {
+        let value = importer.value(&output.name)?;
+        importer.graph.outputs.push(value);
+    }
+    Ok(importer.graph)
+}
+
+/// What importers add to.
+pub(super) struct Importer {
+    pub(super) graph: Graph,
+    values: HashMap<String, ValueId>,
+    /// Of operator sets, by domain.
+    versions: HashMap<String, i64>,
+}
+
+impl Importer {
+    fn constants(&mut self, source: &GraphProto) -> Result<(), EngineError> {
+        if let Some(sparse) = source.sparse_initializer.first() {
+            let name = sparse.values.as_ref().map(|values| values.name.clone()).unwrap_or_default();
+            return Err(unsupported(format!("constant {name}"), "sparse constants have no row in the table"));
+        }
+        for proto in &source.initializer {
+            let value = self.graph.add_constant(&proto.name, tensor(proto)?);
+            self.name(&proto.name, value)?;
+        }
+        Ok(())
+    }
+
+    fn node(&mut self, node: &Source<'_>) -> Result<(), EngineError> {
+        let domain = standard(&node.proto.domain);
+        let version = self.versions.get(domain).copied();
+        let version = version.ok_or_else(|| {
+            EngineError::InvalidModel(format!("{} is of domain {domain:?}, which the model does not import", node.shown()))
+        })?;
+        let row = table::find(domain, &node.proto.op_type, version);
+        let row = row.ok_or_else(|| unsupported(node.shown(), &format!("there is no row for it at opset {version}")))?;
+        let unused = node.proto.output.iter().skip(1).all(String::is_empty);
+        let Some(output) = node.proto.output.first().filter(|_| unused) else {
+            return Err(unsupported(node.shown(), "it has several outputs"));
+        };
+        let value = (row.import)(self, node)?;
+        self.name(output, value)
+    }
+
+    fn name(&mut self, name: &str, value: ValueId) -> Result<(), EngineError> {
+        match self.values.insert(name.to_owned(), value) {
+            None => Ok(()),
+            Some(_) => Err(EngineError::InvalidModel(format!("two values are named {name:?}"))),
+        }
+    }
+
+    fn value(&self, name: &str) -> Result<ValueId, EngineError> {
+        let known = self.values.get(name).copied();
+        known.ok_or_else(|| EngineError::InvalidModel(format!("value {name:?} is used before anything makes it")))
+    }
+}
+
+/// The standard domain by its one name.
+fn standard(domain: &str) -> &str {
+    if domain == "ai.onnx" { "" } else { domain }
+}
+
+fn unsupported(operator: String, reason: &str) -> EngineError {
+    EngineError::UnsupportedOperator { operator, reason: reason.to_owned() }
+}
+
+/// A constant whose elements were brought into raw form when the file was read.
+fn tensor(proto: &TensorProto) -> Result<Tensor, EngineError> {
+    let wrong = |what: String| EngineError::InvalidModel(format!("tensor {:?}: {what}", proto.name));
+    let dtype = dtype(proto.data_type).ok_or_else(|| unsupported(
+        format!("constant {}", proto.name),
+        &format!("its type {} is none that is computed with", proto.data_type),
+    ))?;
+    let shape: Option<Shape> = proto.dims.iter().map(|&extent| usize::try_from(extent).ok()).collect();
+    let shape = shape.ok_or_else(|| wrong(format!("shape {:?} is none", proto.dims)))?;
+    Tensor::new(dtype, shape, proto.raw_data.clone().into()).map_err(|error| wrong(error.to_string()))
+}
+
+/// Element types that layers know.
+fn dtype(data_type: i32) -> Option<DType> {
+    Some(match DataType::try_from(data_type).ok()? {
+        DataType::Bool => DType::Bool,
+        DataType::Uint8 => DType::U8,
+        DataType::Int8 => DType::I8,
+        DataType::Int32 => DType::I32,
+        DataType::Int64 => DType::I64,
+        DataType::Float => DType::F32,
+        DataType::Double => DType::F64,
+        _ => return None,
+    })
+}

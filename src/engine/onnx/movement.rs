@@ -1,0 +1,96 @@
+//! Operators that move elements or change their type.
+
+use super::Importer;
+use super::node::Source;
+use crate::engine::EngineError;
+use crate::engine::graph::{Op, ValueId};
+
+pub(super) fn identity(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    importer.operand(node, 0)
+}
+
+pub(super) fn cast(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let to = node.int("to", 0)?;
+    let dtype = i32::try_from(to).ok().and_then(super::dtype);
+    let to = dtype.ok_or_else(|| node.refuse(&format!("type {to} is none that is computed with")))?;
+    one(importer, node, Op::Cast { to })
+}
+
+pub(super) fn concat(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let operands = importer.operands(node)?;
+    let axis = node.axis(i64::MAX)?;
+    Ok(importer.graph.add(&node.shown(), Op::Concat { axis }, &operands))
+}
+
+pub(super) fn expand(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    two(importer, node, Op::Expand)
+}
+
+pub(super) fn flatten(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let op = Op::Flatten { axis: node.axis(1)? };
+    one(importer, node, op)
+}
+
+pub(super) fn gather(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let op = Op::Gather { axis: node.axis(0)? };
+    two(importer, node, op)
+}
+
+pub(super) fn reshape(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let op = Op::Reshape { allow_zero: node.int("allowzero", 0)? != 0 };
+    two(importer, node, op)
+}
+
+pub(super) fn shape(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let bound = |name: &str, default| node.int(name, default).map(|at| isize::try_from(at).unwrap_or(isize::MAX));
+    let (from, to) = (bound("start", 0)?, bound("end", i64::MAX)?);
+    one(importer, node, Op::Shape { from, to: (to != isize::MAX).then_some(to) })
+}
+
+/// Bounds are attributes up to opset 9, operands from 10 on.
+pub(super) fn slice(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let missing = || node.invalid("it has no bounds");
+    let mut operands = vec![importer.operand(node, 0)?];
+    operands.push(importer.list(node, "starts", 1)?.ok_or_else(missing)?);
+    operands.push(importer.list(node, "ends", 2)?.ok_or_else(missing)?);
+    let axes = importer.list(node, "axes", 3)?;
+    let steps = importer.optional(node, 4)?;
+    if axes.is_none() && steps.is_some() {
+        return Err(node.refuse("it has steps and no axes"));
+    }
+    operands.extend(axes.into_iter().chain(steps));
+    Ok(importer.graph.add(&node.shown(), Op::Slice, &operands))
+}
+
+pub(super) fn squeeze(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let x = importer.operand(node, 0)?;
+    let axes = importer.list(node, "axes", 1)?;
+    let operands: Vec<ValueId> = [Some(x), axes].into_iter().flatten().collect();
+    Ok(importer.graph.add(&node.shown(), Op::Squeeze, &operands))
+}
+
+pub(super) fn unsqueeze(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let x = importer.operand(node, 0)?;
+    let axes = importer.list(node, "axes", 1)?.ok_or_else(|| node.invalid("it has no axes"))?;
+    Ok(importer.graph.add(&node.shown(), Op::Unsqueeze, &[x, axes]))
+}
+
+pub(super) fn transpose(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let axes = node.extents("perm")?.ok_or_else(|| node.refuse("it does not say which axes it swaps"))?;
+    let mut sorted = axes.clone();
+    sorted.sort_unstable();
+    if !sorted.iter().copied().eq(0..axes.len()) {
+        return Err(node.invalid(&format!("{axes:?} are not all axes, each once")));
+    }
+    one(importer, node, Op::Transpose { axes })
+}
+
+fn one(importer: &mut Importer, node: &Source<'_>, op: Op) -> Result<ValueId, EngineError> {
+    let x = importer.operand(node, 0)?;
+    Ok(importer.graph.add(&node.shown(), op, &[x]))
+}
+
+fn two(importer: &mut Importer, node: &Source<'_>, op: Op) -> Result<ValueId, EngineError> {
+    let operands = [importer.operand(node, 0)?, importer.operand(node, 1)?];
+    Ok(importer.graph.add(&node.shown(), op, &operands))
+}

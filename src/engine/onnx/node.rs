@@ -1,0 +1,113 @@
+//! A node as importers read it: operands, attributes, and errors that name it.
+
+use tract_onnx::pb::NodeProto;
+use tract_onnx::pb::attribute_proto::AttributeType;
+
+use super::{Importer, unsupported};
+use crate::engine::EngineError;
+use crate::engine::graph::{ValueId, integers, tensor_of_integers};
+use crate::engine::proto;
+use crate::tensor::Tensor;
+
+pub(super) struct Source<'a> {
+    pub(super) proto: &'a NodeProto,
+}
+
+impl Source<'_> {
+    /// The operator and the node's name, or its output's.
+    pub(super) fn shown(&self) -> String {
+        proto::shown(self.proto).trim_end().to_owned()
+    }
+
+    pub(super) fn refuse(&self, reason: &str) -> EngineError {
+        unsupported(self.shown(), reason)
+    }
+
+    pub(super) fn invalid(&self, what: &str) -> EngineError {
+        EngineError::InvalidModel(format!("{}: {what}", self.shown()))
+    }
+
+    pub(super) fn int(&self, name: &str, default: i64) -> Result<i64, EngineError> {
+        self.typed(name, AttributeType::Int, |attribute| attribute.i).map(|value| value.unwrap_or(default))
+    }
+
+    pub(super) fn float(&self, name: &str, default: f32) -> Result<f32, EngineError> {
+        self.typed(name, AttributeType::Float, |attribute| attribute.f).map(|value| value.unwrap_or(default))
+    }
+
+    pub(super) fn ints(&self, name: &str) -> Result<Option<Vec<i64>>, EngineError> {
+        self.typed(name, AttributeType::Ints, |attribute| attribute.ints.clone())
+    }
+
+    pub(super) fn text(&self, name: &str) -> Result<Option<String>, EngineError> {
+        self.typed(name, AttributeType::String, |attribute| String::from_utf8_lossy(&attribute.s).into_owned())
+    }
+
+    pub(super) fn tensor(&self, name: &str) -> Result<Option<Tensor>, EngineError> {
+        let tensor = self.typed(name, AttributeType::Tensor, |attribute| attribute.t.clone())?;
+        tensor.flatten().map(|tensor| super::tensor(&tensor)).transpose()
+    }
+
+    /// A number that must not be negative.
+    pub(super) fn extents(&self, name: &str) -> Result<Option<Vec<usize>>, EngineError> {
+        let Some(ints) = self.ints(name)? else { return Ok(None) };
+        let extents: Option<Vec<usize>> = ints.iter().map(|&int| usize::try_from(int).ok()).collect();
+        extents.map(Some).ok_or_else(|| self.invalid(&format!("{name} must not be negative, got {ints:?}")))
+    }
+
+    pub(super) fn axis(&self, default: i64) -> Result<isize, EngineError> {
+        let axis = self.int("axis", default)?;
+        isize::try_from(axis).map_err(|_| self.invalid(&format!("axis {axis} is none")))
+    }
+
+    fn typed<T>(
+        &self,
+        name: &str,
+        expected: AttributeType,
+        read: impl Fn(&tract_onnx::pb::AttributeProto) -> T,
+    ) -> Result<Option<T>, EngineError> {
+        let Some(attribute) = proto::attribute(self.proto, name) else { return Ok(None) };
+        if attribute.r#type != expected as i32 {
+            let expected = expected.as_str_name();
+            return Err(self.invalid(&format!("attribute {name} is no {expected}")));
+        }
+        Ok(Some(read(attribute)))
+    }
+}
+
+impl Importer {
+    /// An operand that must be there.
+    pub(super) fn operand(&self, node: &Source<'_>, at: usize) -> Result<ValueId, EngineError> {
+        self.optional(node, at)?.ok_or_else(|| node.invalid(&format!("operand {at} is missing")))
+    }
+
+    pub(super) fn optional(&self, node: &Source<'_>, at: usize) -> Result<Option<ValueId>, EngineError> {
+        node.proto.input.get(at).filter(|name| !name.is_empty()).map(|name| self.value(name)).transpose()
+    }
+
+    /// All operands, none missing.
+    pub(super) fn operands(&self, node: &Source<'_>) -> Result<Vec<ValueId>, EngineError> {
+        (0..node.proto.input.len()).map(|at| self.operand(node, at)).collect()
+    }
+
+    /// Integers from an attribute of older versions, or from a constant operand.
+    pub(super) fn integers(&self, node: &Source<'_>, name: &str, at: usize) -> Result<Option<Vec<i64>>, EngineError> {
+        if let Some(ints) = node.ints(name)? {
+            return Ok(Some(ints));
+        }
+        let Some(value) = self.optional(node, at)? else { return Ok(None) };
+        let constant = self.graph.constant(value).ok_or_else(|| node.refuse(&format!("{name} must be constant")))?;
+        integers(constant).map(Some).ok_or_else(|| node.invalid(&format!("{name} must be integers")))
+    }
+
+    /// Integers of an attribute as an operand, as newer versions have them.
+    pub(super) fn list(&mut self, node: &Source<'_>, name: &str, at: usize) -> Result<Option<ValueId>, EngineError> {
+        match node.ints(name)? {
+            Some(ints) => {
+                let tensor = tensor_of_integers(&[ints.len()], &ints);
+                Ok(Some(self.graph.add_constant(format!("{} {name}", node.shown()), tensor)))
+            }
+            None => self.optional(node, at),
+        }
+    }
+}

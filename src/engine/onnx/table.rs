@@ -1,0 +1,109 @@
+//! Every operator that is imported: its domain, the versions that mean the same, and who reads it.
+
+use std::ops::RangeInclusive;
+
+use super::node::Source;
+use super::{Importer, constant, elementwise, image, movement, product};
+use crate::engine::EngineError;
+use crate::engine::graph::ValueId;
+
+pub(super) struct Row {
+    operator: &'static str,
+    /// Versions of the operator set.
+    versions: RangeInclusive<i64>,
+    pub(super) import: Import,
+}
+
+type Import = fn(&mut Importer, &Source<'_>) -> Result<ValueId, EngineError>;
+
+pub(super) fn find(domain: &str, operator: &str, version: i64) -> Option<&'static Row> {
+    let fits = |row: &&Row| row.operator == operator && row.versions.contains(&version);
+    STANDARD.iter().find(fits).filter(|_| domain.is_empty())
+}
+
+const fn row(operator: &'static str, versions: RangeInclusive<i64>, import: Import) -> Row {
+    Row { operator, versions, import }
+}
+
+/// The oldest and the newest version of the standard operators that are known here.
+const FIRST: i64 = 7;
+const LAST: i64 = 22;
+
+const STANDARD: &[Row] = &[
+    row("Abs", FIRST..=LAST, elementwise::unary),
+    row("Add", FIRST..=LAST, elementwise::binary),
+    row("AveragePool", FIRST..=LAST, image::pool),
+    row("BatchNormalization", FIRST..=LAST, image::batch_normalization),
+    row("Cast", FIRST..=LAST, movement::cast),
+    row("Ceil", FIRST..=LAST, elementwise::unary),
+    row("Clip", FIRST..=LAST, elementwise::clip),
+    row("Concat", FIRST..=LAST, movement::concat),
+    row("Constant", FIRST..=LAST, constant::constant),
+    row("ConstantOfShape", 9..=LAST, constant::fill),
+    row("Conv", FIRST..=LAST, image::conv),
+    row("Div", FIRST..=LAST, elementwise::binary),
+    row("Dropout", FIRST..=LAST, movement::identity),
+    row("Exp", FIRST..=LAST, elementwise::unary),
+    row("Expand", 8..=LAST, movement::expand),
+    row("Flatten", FIRST..=LAST, movement::flatten),
+    row("Floor", FIRST..=LAST, elementwise::unary),
+    row("Gather", FIRST..=LAST, movement::gather),
+    row("Gemm", FIRST..=LAST, product::gemm),
+    row("GlobalAveragePool", FIRST..=LAST, image::global_pool),
+    row("GlobalMaxPool", FIRST..=LAST, image::global_pool),
+    row("HardSigmoid", FIRST..=LAST, elementwise::hard_sigmoid),
+    row("HardSwish", 14..=LAST, elementwise::hard_swish),
+    row("Identity", FIRST..=LAST, movement::identity),
+    row("LeakyRelu", FIRST..=LAST, elementwise::leaky_relu),
+    row("Log", FIRST..=LAST, elementwise::unary),
+    row("LogSoftmax", FIRST..=12, elementwise::softmax_of_two_axes),
+    row("LogSoftmax", 13..=LAST, elementwise::softmax),
+    row("MatMul", FIRST..=LAST, product::matmul),
+    row("Max", FIRST..=LAST, elementwise::binary),
+    row("MaxPool", FIRST..=LAST, image::pool),
+    row("Min", FIRST..=LAST, elementwise::binary),
+    row("Mul", FIRST..=LAST, elementwise::binary),
+    row("Neg", FIRST..=LAST, elementwise::unary),
+    row("Pow", FIRST..=LAST, elementwise::binary),
+    row("Reciprocal", FIRST..=LAST, elementwise::unary),
+    row("ReduceMax", FIRST..=LAST, elementwise::reduce),
+    row("ReduceMean", FIRST..=LAST, elementwise::reduce),
+    row("ReduceMin", FIRST..=LAST, elementwise::reduce),
+    row("ReduceProd", FIRST..=LAST, elementwise::reduce),
+    row("ReduceSum", FIRST..=LAST, elementwise::reduce),
+    row("Relu", FIRST..=LAST, elementwise::relu),
+    row("Reshape", FIRST..=LAST, movement::reshape),
+    row("Shape", FIRST..=LAST, movement::shape),
+    row("Sigmoid", FIRST..=LAST, elementwise::unary),
+    row("Slice", FIRST..=LAST, movement::slice),
+    row("Softmax", FIRST..=12, elementwise::softmax_of_two_axes),
+    row("Softmax", 13..=LAST, elementwise::softmax),
+    row("Sqrt", FIRST..=LAST, elementwise::unary),
+    row("Squeeze", FIRST..=LAST, movement::squeeze),
+    row("Sub", FIRST..=LAST, elementwise::binary),
+    row("Tanh", FIRST..=LAST, elementwise::unary),
+    row("Transpose", FIRST..=LAST, movement::transpose),
+    row("Unsqueeze", FIRST..=LAST, movement::unsqueeze),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_sorted_and_apart() {
+        for pair in STANDARD.windows(2) {
+            let (a, b) = (&pair[0], &pair[1]);
+            let apart = a.operator == b.operator && a.versions.end() < b.versions.start();
+            assert!(a.operator < b.operator || apart, "{} before {}", a.operator, b.operator);
+        }
+    }
+
+    #[test]
+    fn versions_decide() {
+        assert!(find("", "Softmax", 12).is_some_and(|row| *row.versions.end() == 12));
+        assert!(find("", "Softmax", 13).is_some_and(|row| *row.versions.start() == 13));
+        assert!(find("", "Softmax", 6).is_none());
+        assert!(find("com.example", "Softmax", 13).is_none());
+    }
+}

@@ -1,0 +1,36 @@
+//! Graph to graph, answers unchanged: what runs less often, moves less, or is done while a result is in registers.
+
+mod affine;
+mod constants;
+mod epilogues;
+mod layout;
+
+use super::graph::samples::{Evaluate, Others, Samples, Stopped};
+use super::graph::{Declared, Graph, Node};
+use crate::tensor::Tensor;
+
+/// Runs all passes. `evaluate` computes a node of a graph from constants.
+pub(super) fn run(graph: Graph, declared: &Declared, evaluate: &EvaluateIn) -> Result<Graph, Stopped> {
+    let mut graph = graph;
+    let samples = |graph: &Graph| {
+        let of_graph: Evaluate<'_> = &|node, operands| evaluate(graph, node, operands);
+        Samples::of(graph, declared, Others::Different, of_graph)
+    };
+    constants::fold(&mut graph, evaluate);
+    graph.drop_dead();
+    let known = samples(&graph)?;
+    constants::fix_known(&mut graph, &known);
+    graph.drop_dead();
+    layout::push_transpositions(&mut graph, &known);
+    graph.drop_dead();
+    constants::fold(&mut graph, evaluate);
+    let known = samples(&graph)?;
+    affine::fold(&mut graph, &known);
+    let known = samples(&graph)?;
+    epilogues::fuse(&mut graph, &known);
+    graph.drop_dead();
+    Ok(graph)
+}
+
+/// Computes a node of a graph from constants, or cannot.
+pub(super) type EvaluateIn = dyn Fn(&Graph, &Node, &[&Tensor]) -> Option<Tensor>;
