@@ -3,7 +3,7 @@
 use smallvec::SmallVec;
 
 use super::integers;
-use super::op::{Axes, Conv, Op, Pool, Reduce, Spatial};
+use super::op::{Axes, Conv, Linear, Op, Pool, Reduce, Spatial};
 use crate::tensor::{DType, Shape, Tensor};
 
 /// What is known of a value before it is computed. Small values that follow from shapes alone are known whole.
@@ -35,6 +35,8 @@ pub(in crate::engine) enum InferError {
     Unknown { what: &'static str },
     #[error("index {index} is outside an axis of {extent}")]
     Index { index: i64, extent: usize },
+    #[error("axis {axis} of shape {got} must be {expected}")]
+    Assumed { axis: usize, expected: usize, got: Shape },
     #[error("a shape overflows")]
     Overflow,
 }
@@ -77,7 +79,7 @@ pub(in crate::engine) fn infer(op: &Op, inputs: &Facts<'_>) -> Result<Fact, Infe
     let fact = match op {
         Op::Conv(conv) => as_first(self::conv(conv, inputs)),
         Op::Pool(pool) => as_first(self::pool(pool, first.clone()?)),
-        Op::Linear(_) => as_first(linear(inputs)),
+        Op::Linear(linear) => as_first(self::linear(linear, inputs)),
         Op::MatMul => as_first(matmul(two(inputs)?)),
         Op::Affine { axis } => as_first(affine(*axis, inputs)),
         Op::Activation(_) | Op::Unary(_) => as_first(Ok(first.clone()?.shape.clone())),
@@ -190,7 +192,17 @@ fn conv(conv: &Conv, inputs: &Facts<'_>) -> Result<Shape, InferError> {
     if depth.checked_mul(conv.groups) != Some(channels) || !out.is_multiple_of(conv.groups) {
         return Err(mismatch());
     }
-    windows(&conv.window, false, out, &x.shape)
+    let out = windows(&conv.window, false, out, &x.shape)?;
+    if conv.residual { residual(inputs, &out)? }
+    Ok(out)
+}
+
+/// The last operand is added as it is.
+fn residual(inputs: &Facts<'_>, out: &Shape) -> Result<(), InferError> {
+    match inputs.last() {
+        Some(last) if last.shape == *out => Ok(()),
+        _ => Err(InferError::Mismatch(out.clone(), inputs.last().map(|last| last.shape.clone()).unwrap_or_default())),
+    }
 }
 
 fn pool(pool: &Pool, x: &Fact) -> Result<Shape, InferError> {
@@ -198,14 +210,16 @@ fn pool(pool: &Pool, x: &Fact) -> Result<Shape, InferError> {
     windows(&pool.window, pool.ceil, channels, &x.shape)
 }
 
-fn linear(inputs: &Facts<'_>) -> Result<Shape, InferError> {
+fn linear(linear: &Linear, inputs: &Facts<'_>) -> Result<Shape, InferError> {
     let [x, weights] = two(inputs)?;
     let mismatch = || InferError::Mismatch(x.shape.clone(), weights.shape.clone());
     let (Some((depth, before)), &[k, n]) = (x.shape.split_last(), &weights.shape[..]) else { return Err(mismatch()) };
     if *depth != k {
         return Err(mismatch());
     }
-    Ok(before.iter().copied().chain([n]).collect())
+    let out = before.iter().copied().chain([n]).collect();
+    if linear.residual { residual(inputs, &out)? }
+    Ok(out)
 }
 
 fn matmul([a, b]: [&Fact; 2]) -> Result<Shape, InferError> {

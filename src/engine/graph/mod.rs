@@ -8,13 +8,11 @@ pub(super) mod op;
 pub(super) mod rows;
 pub(super) mod samples;
 
-use std::collections::HashMap;
-
 pub(super) use infer::Fact;
 pub(super) use op::Op;
 
 use super::TensorSpec;
-use crate::tensor::{DType, Tensor};
+use crate::tensor::{DType, Shape, Tensor};
 
 /// A value of a graph, by its position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -35,6 +33,8 @@ struct Value {
     constant: Option<Tensor>,
     /// What a constant was whose contents have been packed elsewhere.
     forgotten: Option<Fact>,
+    /// Extents, by axis, without which a pass has made this graph wrong.
+    assumed: Vec<(usize, usize)>,
 }
 
 #[derive(Clone, Debug)]
@@ -49,7 +49,7 @@ pub(super) struct Node {
 impl Graph {
     /// A value that a node will make, or a graph input.
     pub(super) fn add_value(&mut self, name: impl Into<String>) -> ValueId {
-        self.values.push(Value { name: name.into(), constant: None, forgotten: None });
+        self.values.push(Value { name: name.into(), constant: None, forgotten: None, assumed: Vec::new() });
         ValueId(self.values.len() - 1)
     }
 
@@ -78,11 +78,6 @@ impl Graph {
         self.values.len()
     }
 
-    /// The node that makes each value, by its position.
-    pub(super) fn producers(&self) -> HashMap<ValueId, usize> {
-        self.nodes.iter().enumerate().map(|(at, node)| (node.output, at)).collect()
-    }
-
     /// How often each value is taken, the graph's outputs included.
     pub(super) fn uses(&self) -> Vec<usize> {
         let mut uses = vec![0; self.values.len()];
@@ -96,6 +91,16 @@ impl Graph {
     pub(super) fn replace(&mut self, old: ValueId, new: ValueId) {
         let taken = self.nodes.iter_mut().flat_map(|node| &mut node.inputs).chain(&mut self.outputs);
         taken.filter(|value| **value == old).for_each(|value| *value = new);
+    }
+
+    /// From now on a value has these extents where they are given; inference refuses others.
+    pub(super) fn assume(&mut self, value: ValueId, extents: impl Iterator<Item = (usize, usize)>) {
+        self.values[value.0].assumed.extend(extents);
+    }
+
+    /// An axis whose extent is not the one that was assumed, and that one.
+    pub(super) fn broken_assumption(&self, value: ValueId, shape: &Shape) -> Option<(usize, usize)> {
+        self.values[value.0].assumed.iter().copied().find(|(axis, extent)| shape.get(*axis) != Some(extent))
     }
 
     /// Turns a value into a constant; the node that made it is dead then.
@@ -166,13 +171,13 @@ pub(super) fn integers(tensor: &Tensor) -> Option<Vec<i64>> {
 /// A constant of `f32`.
 pub(super) fn tensor_of(shape: &[usize], elements: &[f32]) -> Tensor {
     let bytes: Vec<u8> = elements.iter().flat_map(|element| element.to_le_bytes()).collect();
-    Tensor::new(DType::F32, crate::tensor::Shape::new(shape), bytes.into()).expect("elements fill their shape")
+    Tensor::new(DType::F32, Shape::new(shape), bytes.into()).expect("elements fill their shape")
 }
 
 /// A constant of `i64`.
 pub(super) fn tensor_of_integers(shape: &[usize], elements: &[i64]) -> Tensor {
     let bytes: Vec<u8> = elements.iter().flat_map(|element| element.to_le_bytes()).collect();
-    Tensor::new(DType::I64, crate::tensor::Shape::new(shape), bytes.into()).expect("elements fill their shape")
+    Tensor::new(DType::I64, Shape::new(shape), bytes.into()).expect("elements fill their shape")
 }
 
 /// The declared inputs of a graph, in the signature's order, beside its values.

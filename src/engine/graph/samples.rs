@@ -1,7 +1,8 @@
 //! Facts of a whole graph, for given extents; and what holds for all extents, learned from samples.
 //!
-//! Samples give each free axis a prime that no model has by accident. What two samples agree on is taken for fixed:
-//! passes may rely on it, because the run infers the very extents of its request again and refuses what does not fit.
+//! Samples give each free axis a prime that no model has by accident. What two samples agree on is taken for fixed, which
+//! an accident can make wrong: a pass that relies on it says so ([`Graph::assume`]), and inference for a request's own
+//! extents refuses what does not fit.
 
 use super::infer::{self, Fact, Facts, InferError};
 use super::{Declared, Graph, Node, ValueId};
@@ -46,7 +47,10 @@ impl GraphFacts {
         }
         let mut facts = Self(facts);
         for node in &graph.nodes {
-            let fact = facts.infer_node(node, evaluate);
+            let fact = facts.infer_node(node, evaluate).and_then(|fact| match graph.broken_assumption(node.output, &fact.shape) {
+                Some((axis, expected)) => Err(InferError::Assumed { axis, expected, got: fact.shape }),
+                None => Ok(fact),
+            });
             facts.0[node.output.index()] = Some(fact.map_err(|source| Stopped { node: node.name.clone(), source })?);
         }
         Ok(facts)
@@ -123,7 +127,7 @@ fn sampled(dims: &[Dim], batch: usize, others: usize) -> Shape {
 pub(in crate::engine) const BATCHES: [usize; 2] = [53, 59];
 
 /// Extents of other free axes, until one pair works: some models need multiples of 32, some one particular extent.
-const OTHER_EXTENTS: [[usize; 2]; 4] = [[61, 67], [64, 320], [48, 96], [100, 16]];
+const OTHER_EXTENTS: [[usize; 2]; 5] = [[61, 509], [64, 320], [48, 96], [100, 16], [1, 2]];
 
 /// Larger values are not computed while shapes are inferred.
 const KNOWN_ELEMENTS_MAX: usize = 4096;

@@ -149,6 +149,7 @@ impl Pass<'_> {
         let strides = dense_strides(&before);
         let own: Vec<usize> = owed.axes[1..].iter().map(|&axis| strides[axis - 1]).collect();
         let columns: Vec<usize> = (0..inner.iter().product()).map(|index| seen(index, &inner, &own)).collect();
+        self.graph.assume(owed.base, before.iter().enumerate().map(|(axis, &extent)| (axis + 1, extent)));
         let base = self.graph.add_value(self.graph.name(node.output).to_owned());
         let flat = Node { inputs: vec![owed.base], output: base, ..node.clone() };
         self.graph.nodes.push(flat);
@@ -198,7 +199,9 @@ impl Pass<'_> {
         let (op, inputs) = match (is_identity, self.reshaping(value, &axes)) {
             (false, None) => (Op::Transpose { axes }, vec![base]),
             // A reshape is no step: its output is its operand's place.
-            (_, Some(shape)) => {
+            (_, Some((shape, extents))) => {
+                let fixed = axes.iter().zip(&extents).filter_map(|(&axis, extent)| Some((axis, (*extent)?)));
+                self.graph.assume(base, fixed);
                 let shape = self.graph.add_constant(format!("{name} shape"), shape);
                 (Op::Reshape { allow_zero: false }, vec![base, shape])
             }
@@ -211,15 +214,15 @@ impl Pass<'_> {
         self.graph.nodes.push(Node { name, op, inputs, output: value });
     }
 
-    /// The shape of a value, if its transposition moves nothing but axes of one element.
-    fn reshaping(&self, value: ValueId, axes: &[usize]) -> Option<Tensor> {
+    /// The shape of a value and its fixed extents, if its transposition moves nothing but axes of one element.
+    fn reshaping(&self, value: ValueId, axes: &[usize]) -> Option<(Tensor, Vec<Option<usize>>)> {
         let extents = self.samples.fixed(value)?;
         let mut moved = axes.iter().zip(&extents).filter(|(_, extent)| **extent != Some(1)).map(|(axis, _)| axis);
         if !moved.by_ref().is_sorted() || extents.iter().filter(|extent| extent.is_none()).count() > 1 {
             return None;
         }
         let shape: Vec<i64> = extents.iter().map(|e| e.and_then(|e| i64::try_from(e).ok()).unwrap_or(-1)).collect();
-        (!shape.contains(&0)).then(|| tensor_of_integers(&[shape.len()], &shape))
+        (!shape.contains(&0)).then(|| (tensor_of_integers(&[shape.len()], &shape), extents))
     }
 }
 

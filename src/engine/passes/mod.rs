@@ -19,8 +19,6 @@ pub(super) fn run(graph: Graph, declared: &Declared, evaluate: &EvaluateIn) -> R
     constants::fold(&mut graph, evaluate);
     graph.drop_dead();
     let known = samples(&graph)?;
-    constants::fix_known(&mut graph, &known);
-    graph.drop_dead();
     layout::push_transpositions(&mut graph, &known);
     graph.drop_dead();
     constants::fold(&mut graph, evaluate);
