@@ -4,17 +4,15 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use clap::builder::RangedU64ValueParser;
+use anyhow::{Context, Result};
 use indicatif::ProgressBar;
 use serde::Serialize;
 
 use super::load::{self, Loaded};
-use super::{Failure, ModelArgs};
+use super::{ENGINES, Failure, ModelArgs, from_one, made_up};
 use crate::config::Config;
 use crate::engine::pool::thread_cpu_time;
-use crate::engine::{Batch, Cores, Dim, Plan, Pool};
-use crate::tensor::{DType, Shape, Tensor};
+use crate::engine::{Batch, Cores, Plan, Pool};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "With --json, one object a line and configuration: model, engine, batch, threads, median_ms, \
@@ -29,7 +27,7 @@ pub(super) struct Args {
     #[arg(long, value_delimiter = ',', value_name = "THREADS", value_parser = from_one())]
     threads: Vec<usize>,
     /// Which engine runs the model
-    #[arg(long, value_name = "NAME", value_parser = ["auto", "native", "tract", "identity"])]
+    #[arg(long, value_name = "NAME", value_parser = ENGINES)]
     engine: Option<String>,
     /// How long each configuration is measured, in milliseconds
     #[arg(long, default_value_t = 2000, value_name = "MS")]
@@ -91,7 +89,7 @@ impl Args {
 }
 
 fn measure(loaded: &Loaded, pool: &Pool, batch: usize, args: &Args) -> Result<Line> {
-    let inputs = Batch::merge(&[inputs(&*loaded.plan, batch, args.extent)?], vec![batch]);
+    let inputs = made_up::batch(&*loaded.plan, batch, args.extent)?;
     let (plan, time) = (Arc::clone(&loaded.plan), Duration::from_millis(args.time));
     let mut runs = load::on_core(pool, move |cores| time_runs(&*plan, &inputs, cores, time))??;
     runs.sort_unstable();
@@ -120,43 +118,6 @@ fn time_runs(plan: &dyn Plan, batch: &Batch, cores: &Cores, time: Duration) -> R
     Ok(runs)
 }
 
-/// Counts from 1: nothing can be measured on none, nor on more than fit any memory.
-fn from_one() -> RangedU64ValueParser<usize> {
-    RangedU64ValueParser::new().range(1..=COUNT_MAX)
-}
-
-/// Inputs with small made-up values.
-fn inputs(plan: &dyn Plan, batch: usize, extent: usize) -> Result<Vec<Tensor>> {
-    let batched = plan.signature().is_batched();
-    let tensor = |spec: &crate::engine::TensorSpec| {
-        let extents = spec.dims.iter().enumerate().map(|(axis, dim)| match dim {
-            Dim::Fixed(extent) => *extent,
-            Dim::Free(_) if axis == 0 && batched => batch,
-            Dim::Free(_) => extent,
-        });
-        made_up(spec.dtype, extents.collect())
-    };
-    plan.signature().inputs.iter().map(tensor).collect()
-}
-
-fn made_up(dtype: DType, shape: Shape) -> Result<Tensor> {
-    // An empty string has four bytes: its length.
-    let bytes = shape.element_count().and_then(|count| count.checked_mul(dtype.size().unwrap_or(4)));
-    if bytes.is_none_or(|bytes| bytes > INPUT_BYTES_MAX) {
-        bail!("an input of shape {shape} has more than {INPUT_BYTES_MAX} bytes");
-    }
-    let count = shape.element_count().unwrap_or(0);
-    // A small odd step through 0..1: neither constant, nor large, nor denormal.
-    let value = |index: usize| f32::from(u8::try_from(index * 37 % 101).unwrap_or(0)) / 101.0;
-    let made = match dtype {
-        DType::F32 => (0..count).flat_map(|i| value(i).to_le_bytes()).collect(),
-        DType::F64 => (0..count).flat_map(|i| f64::from(value(i)).to_le_bytes()).collect::<Vec<u8>>(),
-        DType::Bytes => vec![0; count * 4],
-        _ => vec![0; count * dtype.size().unwrap_or(0)],
-    };
-    Ok(Tensor::new(dtype, shape, made.into()).expect("the bytes were made for the shape"))
-}
-
 fn engines(plan: &dyn Plan) -> String {
     let mut names: Vec<&str> = plan.parts().iter().map(|part| part.engine).collect();
     names.dedup();
@@ -183,9 +144,6 @@ fn print(lines: &[Line], json: bool) -> Result<()> {
     Ok(())
 }
 
-const COUNT_MAX: u64 = 1 << 20;
-/// A made-up input beyond this is a mistake of the flags, or of the model.
-const INPUT_BYTES_MAX: usize = 16 << 30;
 /// Fewer runs have no median; more tell nothing new.
 const RUNS_MIN: usize = 5;
 const RUNS_MAX: usize = 100_000;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Failure, ModelArgs, load, print};
+use super::{ENGINES, Failure, ModelArgs, from_one, load, made_up, print};
 use crate::config::Config;
 use crate::engine::{Merging, Part, Plan, TensorSpec};
 
@@ -10,12 +10,27 @@ use crate::engine::{Merging, Part, Plan, TensorSpec};
 pub(super) struct Args {
     #[command(flatten)]
     model: ModelArgs,
+    /// Run the model and show every layer: what it takes, and what share of all multiply-accumulates
+    #[arg(long)]
+    layers: bool,
+    /// Rows of that run
+    #[arg(long, default_value_t = 1, value_name = "ROWS", value_parser = from_one())]
+    batch: usize,
+    /// The extent of free axes other than the batch in that run
+    #[arg(long, default_value_t = 1, value_name = "EXTENT", value_parser = from_one())]
+    extent: usize,
+    /// Which engine runs the model
+    #[arg(long, value_name = "NAME", value_parser = ENGINES)]
+    engine: Option<String>,
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let config = Config::load(None, &[]).map_err(|error| Failure::Config(error.into()))?;
-    let loaded = load::plan(&args.model.model, None, &config)?;
-    let text = describe(&loaded.name, &*loaded.plan);
+    let loaded = load::plan(&args.model.model, args.engine.as_deref(), &config)?;
+    let mut text = describe(&loaded.name, &*loaded.plan);
+    if args.layers {
+        text.push_str(&describe_layers(&*loaded.plan, args)?);
+    }
     print(text.as_bytes())
 }
 
@@ -56,6 +71,35 @@ fn describe_part(part: &Part) -> String {
         let _ = writeln!(text, "  {count:>4} {operator}");
     }
     text
+}
+
+/// A row for every layer, in the order they run.
+fn describe_layers(plan: &dyn Plan, args: &Args) -> anyhow::Result<String> {
+    let layers = plan.layers(&made_up::batch(plan, args.batch, args.extent)?)?;
+    let mut text = format!(
+        "\n{:>9} {:>6} {:>9} {:>9} {:>9}  {:<10} {:<26} {:<18} node\n",
+        "us", "%", "MMAC", "GMAC/s", "MiB", "operator", "kernel", "output"
+    );
+    let total: f64 = layers.iter().map(|layer| layer.time.as_secs_f64()).sum();
+    for layer in &layers {
+        let (seconds, macs) = (layer.time.as_secs_f64(), layer.macs as f64);
+        let _ = writeln!(
+            text,
+            "{:>9.1} {:>6.1} {:>9.2} {:>9.1} {:>9.2}  {:<10} {:<26} {:<18} {}",
+            seconds * 1e6,
+            100.0 * seconds / total,
+            macs / 1e6,
+            macs / seconds / 1e9,
+            megabytes(layer.bytes),
+            layer.operator,
+            layer.kernel,
+            layer.shape.to_string(),
+            layer.name
+        );
+    }
+    let macs: u64 = layers.iter().map(|layer| layer.macs).sum();
+    let _ = writeln!(text, "{:>9.1} {:>6.1} {:>9.2} {:>9.1}", total * 1e6, 100.0, macs as f64 / 1e6, macs as f64 / total / 1e9);
+    Ok(text)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "one decimal is shown")]

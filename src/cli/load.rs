@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
 
-use super::Failure;
+use super::{ENGINES, Failure};
 use crate::config::Config;
 use crate::engine::{self, Cores, Plan, Pool};
 use crate::repository;
@@ -29,7 +29,7 @@ pub(super) fn plan(path: &Path, engine: Option<&str>, config: &Config) -> Result
     let file = file.ok_or_else(none).map_err(Failure::Config)?;
     let name = engine.unwrap_or("auto");
     let engine =
-        engine::by_name(name).ok_or_else(|| anyhow!("unknown engine {name:?}, expected auto, tract or identity"))?;
+        engine::by_name(name).ok_or_else(|| anyhow!("unknown engine {name:?}, expected one of {}", ENGINES.join(", ")))?;
     let plan =
         engine.load(&file, &config.load_options()).with_context(|| format!("{} cannot be served", path.display()))?;
     Ok(Loaded { name: path.display().to_string(), plan: plan.into() })

@@ -4,12 +4,14 @@ mod bench;
 mod healthcheck;
 mod inspect;
 mod load;
+mod made_up;
 mod serve;
 mod signals;
 
 use std::io::Write;
 use std::path::PathBuf;
 
+use clap::builder::RangedU64ValueParser;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::repository::RepositoryError;
@@ -51,6 +53,16 @@ struct ModelArgs {
     /// An .onnx file, a version's folder, or a model's folder (its newest version).
     model: PathBuf,
 }
+
+/// Counts from 1: nothing can be measured on none, nor on more than fit any memory.
+fn from_one() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..=COUNT_MAX)
+}
+
+const COUNT_MAX: u64 = 1 << 20;
+
+/// What `--engine` takes.
+const ENGINES: [&str; 4] = ["auto", "native", "tract", "identity"];
 
 /// Runs a command to its end.
 ///

@@ -31,6 +31,7 @@ use std::time::Duration;
 use kinglet_kernels::isa::Set;
 
 use crate::telemetry::PlanMetrics;
+use crate::tensor::Shape;
 
 pub use batch::{Batch, BatchInput, Executed, Share};
 pub use choice::{Automatic, by_name};
@@ -65,6 +66,14 @@ pub trait Plan: Debug + Send + Sync {
 
     /// Bytes this plan holds for weights and prepared copies, as far as the engine can tell.
     fn memory_bytes(&self) -> u64;
+
+    /// Runs a batch on the calling thread and says what each layer took; nothing from engines that do not know.
+    ///
+    /// # Errors
+    /// As `run`.
+    fn layers(&self, _batch: &Batch) -> Result<Vec<LayerReport>, EngineError> {
+        Ok(Vec::new())
+    }
 
     /// How long a batch of so many rows takes on one core, where the plan has measured that and needs to prepare nothing
     /// first.
@@ -144,6 +153,23 @@ pub struct Part {
     /// Multiply-accumulates of one row, where the engine can count them.
     pub macs: Option<u64>,
     pub reason: String,
+}
+
+/// One layer of a plan, as it ran.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayerReport {
+    /// The ONNX operator it began as, and that node's name.
+    pub name: String,
+    /// What became of it.
+    pub operator: &'static str,
+    /// Of its output.
+    pub shape: Shape,
+    pub macs: u64,
+    pub kernel: String,
+    /// The shortest of a few runs.
+    pub time: Duration,
+    /// Bytes of operands, output and weights.
+    pub bytes: u64,
 }
 
 #[derive(Clone, Debug, thiserror::Error)]

@@ -87,8 +87,11 @@ impl Graph {
         uses
     }
 
-    /// Has everything that takes `old` take `new`.
-    pub(super) fn replace(&mut self, old: ValueId, new: ValueId) {
+    /// Has everything that takes a node's output take `new`, and leaves the node without operands, for
+    /// [`Self::drop_dead`] to find.
+    pub(super) fn retire(&mut self, at: usize, new: ValueId) {
+        let old = self.nodes[at].output;
+        self.nodes[at].inputs.clear();
         let taken = self.nodes.iter_mut().flat_map(|node| &mut node.inputs).chain(&mut self.outputs);
         taken.filter(|value| **value == old).for_each(|value| *value = new);
     }

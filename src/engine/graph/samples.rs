@@ -5,7 +5,7 @@
 //! extents refuses what does not fit.
 
 use super::infer::{self, Fact, Facts, InferError};
-use super::{Declared, Graph, Node, ValueId};
+use super::{Declared, Graph, Node, Op, ValueId};
 use crate::engine::Dim;
 use crate::tensor::{Shape, Tensor};
 
@@ -71,6 +71,18 @@ impl GraphFacts {
 
     pub(in crate::engine) fn get(&self, value: ValueId) -> Option<&Fact> {
         self.0.get(value.index())?.as_ref()
+    }
+
+    /// Multiply-accumulates of a node.
+    pub(in crate::engine) fn macs(&self, node: &Node) -> Option<u64> {
+        let depth = match &node.op {
+            // Weights of one output channel meet every output element.
+            Op::Conv(_) => self.shape(node.inputs[1])?[1..].iter().product::<usize>(),
+            Op::Linear(_) => self.shape(node.inputs[1])?[0],
+            Op::MatMul => *self.shape(node.inputs[0])?.last()?,
+            _ => 0,
+        };
+        Some((self.get(node.output)?.elements() * depth) as u64)
     }
 
     pub(in crate::engine) fn shape(&self, value: ValueId) -> Option<&Shape> {

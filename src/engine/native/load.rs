@@ -8,7 +8,6 @@ use super::model::{Model, evaluate};
 use super::plan::{NativePlan, Prepared};
 use super::specialise::fact;
 use super::{NAME, layers};
-use crate::engine::graph::op::Op;
 use crate::engine::graph::rows;
 use crate::engine::graph::samples::{GraphFacts, Others, Samples};
 use crate::engine::graph::{Fact, Graph};
@@ -95,19 +94,5 @@ fn macs(graph: &Graph, signature: &Signature, level: Level) -> Option<u64> {
     let inputs = signature.inputs.iter().map(one).collect::<Option<Vec<_>>>()?;
     let evaluate = |node: &_, operands: &[&_]| layers::evaluate(graph, node, operands, level);
     let facts = GraphFacts::infer(graph, inputs, &evaluate).ok()?;
-    let of_node = |node: &crate::engine::graph::Node| {
-        let elements = |value| Some(facts.get(value)?.elements() as u64);
-        let out = elements(node.output)?;
-        Some(match &node.op {
-            // Elements of the weights per output channel, for every output element.
-            Op::Conv(_) => {
-                let weights = facts.shape(node.inputs[1])?;
-                out * weights[1..].iter().product::<usize>() as u64
-            }
-            Op::Linear(_) => out * facts.shape(node.inputs[1])?[0] as u64,
-            Op::MatMul => out * *facts.shape(node.inputs[0])?.last()? as u64,
-            _ => 0,
-        })
-    };
-    graph.nodes.iter().map(of_node).sum()
+    graph.nodes.iter().map(|node| facts.macs(node)).sum()
 }

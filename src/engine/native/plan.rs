@@ -12,11 +12,13 @@ use smallvec::SmallVec;
 use super::layers::{Io, View, ViewMut};
 use super::memory;
 use super::model::Model;
-use super::specialise::{Source, Specialised, fact, specialise};
+use super::specialise::{Source, Specialised, Step, fact, specialise};
 use super::team::Team;
 use crate::engine::batch::scatter;
 use crate::engine::graph::Fact;
-use crate::engine::{Batch, BatchInput, Cores, Dim, EngineError, Executed, Merging, Part, Plan, Share, Signature};
+use crate::engine::{
+    Batch, BatchInput, Cores, Dim, EngineError, Executed, LayerReport, Merging, Part, Plan, Share, Signature,
+};
 use crate::infer::ComputeTimes;
 use crate::telemetry::PlanMetrics;
 use crate::tensor::{DType, Shape, Tensor};
@@ -71,6 +73,34 @@ impl Plan for NativePlan {
     fn memory_bytes(&self) -> u64 {
         let arenas: usize = lock(&self.arenas).iter().map(Aligned::bytes).sum();
         (self.model.bytes() + arenas) as u64
+    }
+
+    fn layers(&self, batch: &Batch) -> Result<Vec<LayerReport>, EngineError> {
+        let prepared = self.prepared.get(&self.model, &batch.inputs)?;
+        let mut shortest = vec![Duration::MAX; prepared.steps.len()];
+        for _ in 0..REPORT_RUNS {
+            let mut at = 0;
+            self.run_prepared(&prepared, &batch.inputs, &mut ComputeTimes::default(), |time| {
+                shortest[at] = shortest[at].min(time);
+                at += 1;
+            })?;
+        }
+        let report = |(step, time): (&Step, Duration)| {
+            let node = &self.model.graph.nodes[step.node];
+            let layer = &self.model.layers[step.node].layer;
+            let out = fact(&prepared.facts, node.output);
+            let moved: usize = step.operands.iter().filter_map(|(value, _)| fact(&prepared.facts, *value).bytes()).sum();
+            LayerReport {
+                name: node.name.clone(),
+                operator: node.op.name(),
+                shape: out.shape.clone(),
+                macs: prepared.facts.macs(node).unwrap_or(0),
+                kernel: layer.kernel(),
+                time,
+                bytes: (moved + out.bytes().unwrap_or(0) + layer.bytes()) as u64,
+            }
+        };
+        Ok(prepared.steps.iter().zip(shortest).map(report).collect())
     }
 
     fn time_of(&self, rows: usize) -> Option<Duration> {
@@ -146,8 +176,19 @@ impl NativePlan {
     }
 
     fn run_inputs(&self, inputs: &[BatchInput], times: &mut ComputeTimes) -> Result<Vec<Tensor>, EngineError> {
-        let started = Instant::now();
         let prepared = self.prepared.get(&self.model, inputs)?;
+        self.run_prepared(&prepared, inputs, times, |_| {})
+    }
+
+    /// Tells after each step how long it took, to those who want to know.
+    fn run_prepared(
+        &self,
+        prepared: &Specialised,
+        inputs: &[BatchInput],
+        times: &mut ComputeTimes,
+        tell: impl FnMut(Duration),
+    ) -> Result<Vec<Tensor>, EngineError> {
+        let started = Instant::now();
         let mut arena = lock(&self.arenas).pop().unwrap_or_default();
         if arena.bytes() < prepared.arena_bytes {
             arena = Aligned::zeroed(prepared.arena_bytes);
@@ -161,9 +202,9 @@ impl NativePlan {
             }
         }
         let gathered = Instant::now();
-        self.model.run(&prepared, memory, &Team::alone());
+        self.model.run(prepared, memory, &Team::alone(), tell);
         let ran = Instant::now();
-        let outputs = self.outputs(&prepared, memory)?;
+        let outputs = self.outputs(prepared, memory)?;
         lock(&self.arenas).push(arena);
         times.gather += gathered - started;
         times.infer += ran - gathered;
@@ -185,8 +226,9 @@ impl NativePlan {
 
 impl Model {
     /// Runs all steps in order.
-    fn run(&self, prepared: &Specialised, memory: &mut [u8], team: &Team) {
+    fn run(&self, prepared: &Specialised, memory: &mut [u8], team: &Team, mut tell: impl FnMut(Duration)) {
         for step in &prepared.steps {
+            let started = Instant::now();
             let in_arena: SmallVec<[_; 4]> = step
                 .operands
                 .iter()
@@ -201,6 +243,7 @@ impl Model {
             let mut io =
                 Io { operands: operands.collect(), output: ViewMut { fact: made, bytes: output }, scratch };
             self.layers[step.node].layer.run(&mut io, team);
+            tell(started.elapsed());
         }
     }
 
@@ -256,3 +299,4 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 /// Runs of which the shortest counts.
 const WARM_UP_RUNS: usize = 3;
+const REPORT_RUNS: usize = 20;

@@ -9,8 +9,7 @@ pub(super) fn fold(graph: &mut Graph, samples: &Samples) {
         // Each fold makes the next node's operand a layer's own output.
         if let Some((layer, scale, shift)) = found(graph, samples, at) {
             scaled(graph, layer, &scale, &shift);
-            let (old, new) = (graph.nodes[at].output, graph.nodes[layer].output);
-            graph.replace(old, new);
+            graph.retire(at, graph.nodes[layer].output);
         }
     }
 }

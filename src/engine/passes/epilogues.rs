@@ -24,8 +24,7 @@ fn activate(graph: &mut Graph, at: usize, activation: Activation) {
         Op::Linear(linear) if linear.activation == Activation::None => linear.activation = activation,
         _ => return,
     }
-    let (old, new) = (graph.nodes[at].output, graph.nodes[layer].output);
-    graph.replace(old, new);
+    graph.retire(at, graph.nodes[layer].output);
 }
 
 /// The layer moves to where the sum is, because the other operand may be made after it.
@@ -44,6 +43,7 @@ fn add(graph: &mut Graph, samples: &Samples, at: usize) {
         _ => return,
     }
     fused.output = graph.nodes[at].output;
+    graph.nodes[layer].inputs.clear();
     graph.nodes[at] = fused;
 }
 

@@ -24,6 +24,7 @@ pub(super) fn run(graph: Graph, declared: &Declared, evaluate: &EvaluateIn) -> R
     constants::fold(&mut graph, evaluate);
     let known = samples(&graph)?;
     affine::fold(&mut graph, &known);
+    graph.drop_dead();
     let known = samples(&graph)?;
     epilogues::fuse(&mut graph, &known);
     graph.drop_dead();

@@ -1,0 +1,79 @@
+"""One engine on one model: `engine.py NAME MODEL BATCH THREADS SECONDS` prints one line of JSON, times in milliseconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+
+import numpy as np
+import onnx
+
+
+def main() -> None:
+    name, model, batch, threads, seconds = sys.argv[1:]
+    batch, threads = int(batch), int(threads)
+    inputs = made_up(model, batch)
+    run = ENGINES[name](model, inputs, threads)
+    for _ in range(3):
+        run()
+    walls, cpus = [], []
+    end = time.perf_counter() + float(seconds)
+    while time.perf_counter() < end or len(walls) < 5:
+        cpu, wall = time.process_time(), time.perf_counter()
+        run()
+        walls.append(time.perf_counter() - wall)
+        cpus.append(time.process_time() - cpu)
+    milliseconds = lambda value: round(value * 1e3, 6)
+    print(
+        json.dumps(
+            {
+                "engine": name,
+                "median_ms": milliseconds(float(np.median(walls))),
+                "min_ms": milliseconds(min(walls)),
+                "cpu_ms": milliseconds(min(cpus)),
+            }
+        )
+    )
+
+
+def made_up(path: str, batch: int) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(1)
+    inputs = {}
+    for value in onnx.load(path, load_external_data=False).graph.input:
+        tensor = value.type.tensor_type
+        shape = [batch if axis == 0 else dim.dim_value or 1 for axis, dim in enumerate(tensor.shape.dim)]
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+        inputs[value.name] = random.standard_normal(shape).astype(dtype)
+    return inputs
+
+
+def onnxruntime_(model: str, inputs: dict, threads: int):
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return lambda: session.run(None, inputs)
+
+
+def openvino_(model: str, inputs: dict, threads: int):
+    import openvino
+
+    core = openvino.Core()
+    network = core.read_model(model)
+    network.reshape({name: array.shape for name, array in inputs.items()})
+    # Its default is bf16, which is another precision.
+    settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
+    request = core.compile_model(network, "CPU", settings).create_infer_request()
+    for name, array in inputs.items():
+        request.set_tensor(name, openvino.Tensor(array))
+    return request.infer
+
+
+ENGINES = {"onnxruntime": onnxruntime_, "openvino": openvino_}
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", sys.argv[4])
+    main()

@@ -1,0 +1,61 @@
+"""Kinglet's engine beside others, in alternating rounds; see README.md."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+OTHERS = ["onnxruntime", "openvino"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="run", description=__doc__)
+    parser.add_argument("--models", default="mlp,mobilenetv2,resnet50", help="names of models.py, or paths")
+    parser.add_argument("--batch", default="1,8")
+    parser.add_argument("--threads", default="1,2")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each round and engine")
+    parser.add_argument("--engines", default="native," + ",".join(OTHERS))
+    parser.add_argument("--binary", default=os.environ["KINGLET_BIN"])
+    args = parser.parse_args()
+    print("| model | threads | batch |" + "".join(f" {engine} ms (CPU) |" for engine in args.engines.split(",")) + " best other / native |")
+    print("|---|---|---|" + "---|" * (len(args.engines.split(",")) + 1))
+    for name in args.models.split(","):
+        for threads in args.threads.split(","):
+            for batch in args.batch.split(","):
+                print(row(args, name, threads, batch), flush=True)
+
+
+def row(args: argparse.Namespace, name: str, threads: str, batch: str) -> str:
+    """The median over rounds of each engine's median, and the ratio to the better of the others, round by round."""
+    model = name if name.endswith(".onnx") else f"{os.environ['ENGINE_MODELS']}/{name}.onnx"
+    engines = args.engines.split(",")
+    rounds = [{engine: measured(args, engine, model, threads, batch) for engine in engines} for _ in range(args.rounds)]
+    cells = []
+    for engine in engines:
+        wall, cpu = (statistics.median(r[engine][key] for r in rounds) for key in ("median_ms", "cpu_ms"))
+        cells.append(f" {wall:.4g} ({cpu:.4g}) |")
+    ours = engines[0]
+    ratios = [min(r[other]["median_ms"] for other in engines[1:]) / r[ours]["median_ms"] for r in rounds] if len(engines) > 1 else []
+    ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})" if ratios else ""
+    return f"| {Path(name).stem if '/' not in name else Path(name).parts[-3]} | {threads} | {batch} |{''.join(cells)} {ratio} |"
+
+
+def measured(args: argparse.Namespace, engine: str, model: str, threads: str, batch: str) -> dict:
+    if engine in OTHERS:
+        command = [sys.executable, str(HERE / "engine.py"), engine, model, batch, threads, str(args.seconds)]
+    else:
+        time = str(int(args.seconds * 1000))
+        command = [args.binary, "bench", model, "--engine", engine, "--batch", batch, "--threads", threads, "--time", time, "--json"]
+    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return json.loads(out.strip().splitlines()[-1])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""Writes standard networks with made-up weights: `models.py FOLDER`. Speed does not depend on the weights but through their zeros."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+OPSET, IR_VERSION = 17, 8
+
+
+class Network:
+    """Nodes and weights in the order they are added; each method returns the name of its output."""
+
+    def __init__(self) -> None:
+        self.nodes: list = []
+        self.weights: list = []
+        self.random = np.random.default_rng(0)
+
+    def constant(self, array: np.ndarray) -> str:
+        name = f"w{len(self.weights)}"
+        self.weights.append(numpy_helper.from_array(array.astype(np.float32), name))
+        return name
+
+    def node(self, op: str, *inputs: str, **attributes) -> str:
+        name = f"v{len(self.nodes)}"
+        self.nodes.append(helper.make_node(op, list(inputs), [name], name=name, **attributes))
+        return name
+
+    def conv(self, x: str, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> str:
+        """Convolution and batch normalisation, as training leaves them."""
+        depth = inputs // groups
+        weights = self.random.normal(0, (2 / (depth * kernel * kernel)) ** 0.5, (outputs, depth, kernel, kernel))
+        pad = kernel // 2
+        y = self.node(
+            "Conv", x, self.constant(weights), kernel_shape=[kernel] * 2, strides=[stride] * 2, pads=[pad] * 4, group=groups
+        )
+        statistics = [self.random.uniform(0.5, 1.5, outputs) for _ in range(2)] + [self.random.normal(0, 0.1, outputs)]
+        scale, variance, shift = statistics
+        mean = self.random.normal(0, 0.1, outputs)
+        return self.node("BatchNormalization", y, *[self.constant(part) for part in (scale, shift, mean, variance)])
+
+    def relu(self, x: str) -> str:
+        return self.node("Relu", x)
+
+    def classifier(self, x: str, inputs: int, outputs: int) -> str:
+        flat = self.node("Flatten", self.node("GlobalAveragePool", x), axis=1)
+        weights = self.random.normal(0, inputs**-0.5, (outputs, inputs))
+        return self.node("Gemm", flat, self.constant(weights), self.constant(np.zeros(outputs)), transB=1)
+
+    def model(self, output: str, row: list[int], outputs: int) -> onnx.ModelProto:
+        x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", *row])
+        y = helper.make_tensor_value_info(output, TensorProto.FLOAT, ["N", outputs])
+        graph = helper.make_graph(self.nodes, "bench", [x], [y], self.weights)
+        made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+        onnx.checker.check_model(made)
+        return made
+
+
+def resnet50() -> onnx.ModelProto:
+    """He et al., "Deep Residual Learning for Image Recognition", 2016; 4.1 GMAC. Strides in the 3x3 convolutions."""
+    net = Network()
+    x = net.relu(net.conv("x", 3, 64, 7, 2))
+    x = net.node("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
+    inputs = 64
+    for width, blocks, first in [(64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)]:
+        for block in range(blocks):
+            stride = first if block == 0 else 1
+            y = net.relu(net.conv(x, inputs, width, 1))
+            y = net.relu(net.conv(y, width, width, 3, stride))
+            y = net.conv(y, width, 4 * width, 1)
+            if block == 0:
+                x = net.conv(x, inputs, 4 * width, 1, stride)
+            x = net.relu(net.node("Add", y, x))
+            inputs = 4 * width
+    return net.model(net.classifier(x, 2048, 1000), [3, 224, 224], 1000)
+
+
+def mobilenetv2() -> onnx.ModelProto:
+    """Sandler et al., "MobileNetV2", 2018; 0.3 GMAC."""
+    net = Network()
+
+    def relu6(x: str) -> str:
+        return net.node("Clip", x, net.constant(np.float32(0)), net.constant(np.float32(6)))
+
+    x = relu6(net.conv("x", 3, 32, 3, 2))
+    inputs = 32
+    for expand, outputs, blocks, first in [
+        (1, 16, 1, 1),
+        (6, 24, 2, 2),
+        (6, 32, 3, 2),
+        (6, 64, 4, 2),
+        (6, 96, 3, 1),
+        (6, 160, 3, 2),
+        (6, 320, 1, 1),
+    ]:
+        for block in range(blocks):
+            stride = first if block == 0 else 1
+            width = inputs * expand
+            y = relu6(net.conv(x, inputs, width, 1)) if expand > 1 else x
+            y = relu6(net.conv(y, width, width, 3, stride, groups=width))
+            y = net.conv(y, width, outputs, 1)
+            x = net.node("Add", x, y) if stride == 1 and inputs == outputs else y
+            inputs = outputs
+    x = relu6(net.conv(x, inputs, 1280, 1))
+    return net.model(net.classifier(x, 1280, 1000), [3, 224, 224], 1000)
+
+
+def mlp() -> onnx.ModelProto:
+    net = Network()
+    x, widths = "x", [784, 512, 512, 10]
+    for index, (inputs, outputs) in enumerate(zip(widths, widths[1:])):
+        weights = net.constant(net.random.normal(0, inputs**-0.5, (inputs, outputs)))
+        x = net.node("Gemm", x, weights, net.constant(np.zeros(outputs)))
+        if index < len(widths) - 2:
+            x = net.relu(x)
+    return net.model(x, [784], 10)
+
+
+MODELS = {"mlp": mlp, "mobilenetv2": mobilenetv2, "resnet50": resnet50}
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, make in MODELS.items():
+        place = folder / f"{name}.onnx"
+        if not place.exists():
+            onnx.save(make(), place)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+//! Inputs with small made-up values, for the commands that run a model without a client.
+
+use anyhow::{Result, bail};
+
+use crate::engine::{Batch, Dim, Plan, TensorSpec};
+use crate::tensor::{DType, Shape, Tensor};
+
+/// A batch of so many rows, free axes besides the rows having `extent`.
+///
+/// # Errors
+/// When it would be larger than any model wants.
+pub(super) fn batch(plan: &dyn Plan, batch: usize, extent: usize) -> Result<Batch> {
+    let batched = plan.signature().is_batched();
+    let tensor = |spec: &TensorSpec| {
+        let extents = spec.dims.iter().enumerate().map(|(axis, dim)| match dim {
+            Dim::Fixed(extent) => *extent,
+            Dim::Free(_) if axis == 0 && batched => batch,
+            Dim::Free(_) => extent,
+        });
+        filled(spec.dtype, extents.collect())
+    };
+    let inputs = plan.signature().inputs.iter().map(tensor).collect::<Result<Vec<_>>>()?;
+    Ok(Batch::merge(&[inputs], vec![batch]))
+}
+
+fn filled(dtype: DType, shape: Shape) -> Result<Tensor> {
+    // An empty string has four bytes: its length.
+    let bytes = shape.element_count().and_then(|count| count.checked_mul(dtype.size().unwrap_or(4)));
+    if bytes.is_none_or(|bytes| bytes > INPUT_BYTES_MAX) {
+        bail!("an input of shape {shape} has more than {INPUT_BYTES_MAX} bytes");
+    }
+    let count = shape.element_count().unwrap_or(0);
+    // A small odd step through 0..1: neither constant, nor large, nor denormal.
+    let value = |index: usize| f32::from(u8::try_from(index * 37 % 101).unwrap_or(0)) / 101.0;
+    let made = match dtype {
+        DType::F32 => (0..count).flat_map(|i| value(i).to_le_bytes()).collect(),
+        DType::F64 => (0..count).flat_map(|i| f64::from(value(i)).to_le_bytes()).collect::<Vec<u8>>(),
+        DType::Bytes => vec![0; count * 4],
+        _ => vec![0; count * dtype.size().unwrap_or(0)],
+    };
+    Ok(Tensor::new(dtype, shape, made.into()).expect("the bytes were made for the shape"))
+}
+
+/// A made-up input beyond this is a mistake of the flags, or of the model.
+const INPUT_BYTES_MAX: usize = 16 << 30;
