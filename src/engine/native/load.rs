@@ -46,7 +46,7 @@ pub(in crate::engine) fn plan(model: &OnnxModel, options: &LoadOptions) -> Resul
         onnx_signature::name_batch(&mut signature);
     }
     let macs = macs(&graph, &signature, level);
-    let model = Model::new(graph, level)?;
+    let model = Model::new(graph, &samples.0[0], level)?;
     let part = onnx_parts::count(source).into_part(NAME, macs, format!("every operator has a kernel ({level})"));
     let limit = options.shape_plans_max.max(options.batch_size_max);
     Ok(Box::new(NativePlan {

@@ -3,9 +3,11 @@
 use kinglet_kernels::{Aligned, Level};
 
 use super::layers::{self, Layer};
+use super::specialise::fact;
 use crate::engine::EngineError;
 use crate::engine::graph::samples::{GraphFacts, Stopped};
 use crate::engine::graph::{Fact, Graph, Node, ValueId};
+use crate::engine::pool::cores_available;
 use crate::tensor::Tensor;
 
 #[derive(Debug)]
@@ -16,6 +18,8 @@ pub(super) struct Model {
     pub(super) layers: Vec<Layered>,
     /// Constants that layers take at run time, by value.
     pub(super) constants: Vec<Option<Aligned>>,
+    /// Threads that a run may have at most.
+    pub(super) threads_max: usize,
     level: Level,
 }
 
@@ -28,10 +32,10 @@ pub(super) struct Layered {
 
 impl Model {
     /// Packs weights and drops their originals.
-    pub(super) fn new(mut graph: Graph, level: Level) -> Result<Self, EngineError> {
+    pub(super) fn new(mut graph: Graph, sample: &GraphFacts, level: Level) -> Result<Self, EngineError> {
         let mut layers = Vec::with_capacity(graph.nodes.len());
         for node in &graph.nodes {
-            let lowered = layers::lower(&graph, node, level);
+            let lowered = layers::lower(&graph, node, fact(sample, node.output), level);
             let lowered = lowered.map_err(|error| EngineError::UnsupportedOperator {
                 operator: node.name.clone(),
                 reason: error.to_string(),
@@ -45,7 +49,7 @@ impl Model {
             }
         }
         graph.forget_contents(CONTENTS_KEPT_MAX);
-        Ok(Self { graph, layers, constants, level })
+        Ok(Self { graph, layers, constants, threads_max: cores_available(), level })
     }
 
     /// Facts of all values for these inputs.

@@ -61,7 +61,7 @@ pub(super) fn specialise(model: &Model, inputs: Vec<Fact>) -> Result<Specialised
             continue;
         }
         let all: Facts<'_> = made.inputs.iter().map(|&input| self::fact(&facts, input)).collect();
-        let scratch = homes.rent(layered.layer.scratch(&all, fact), step);
+        let scratch = homes.rent(layered.layer.scratch(&all, model.threads_max), step);
         let output = homes.rent(bytes(fact), step);
         homes.at[made.output.index()] = Some(Home::Tenant(output));
         pending.push((node, operands, output, scratch));

@@ -10,6 +10,11 @@ impl Team {
         Self {}
     }
 
+    /// Cores of this team.
+    pub(super) fn size(&self) -> usize {
+        1
+    }
+
     /// Calls `work` on all cores at once and returns when all calls have ended. Work takes its share by itself, as from
     /// a [`Grid`](kinglet_kernels::Grid).
     pub(super) fn share(&self, work: &(dyn Fn() + Sync)) {

@@ -98,6 +98,7 @@ impl Depthwise {
         assert_eq!(grid.size(), [window.pixels(), self.channels], "the output is pixels by channels");
         let mut pointers = [ptr::null(); TAPS_MAX * generic::PIXELS_MAX];
         while let Some(tile) = grid.take() {
+            assert_eq!(tile.size[1], self.channels, "a tile of the output has all channels");
             let kernels = self.table.tiles;
             for row in (0..tile.size[0]).step_by(kernels.len()) {
                 let pixels = kernels.len().min(tile.size[0] - row);

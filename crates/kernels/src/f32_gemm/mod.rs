@@ -134,7 +134,8 @@ impl Gemm {
     /// Computes tiles until none is left; any number of threads may do so at once.
     ///
     /// # Panics
-    /// When the window reaches beyond `left`, the weights have other taps, or the sizes of residual or output differ.
+    /// When the window reaches beyond `left`, the weights have other taps, the sizes of residual or output differ, or the
+    /// output was cut otherwise than by `grid`.
     pub fn run(&self, left: &[f32], window: &Window, residual: Option<Residual<'_>>, grid: &Grid<'_>) {
         let pixels = window.pixels();
         assert!(window.reach(self.depth) <= left.len(), "the window lies within the image");
@@ -164,6 +165,8 @@ impl Gemm {
     ) {
         let [first_row, first_column] = tile.first;
         let panel = self.panel(first_column);
+        let whole = first_column.is_multiple_of(self.width()) && tile.size[1] == panel.columns;
+        assert!(whole, "a tile of the output is a panel wide");
         let tiles = self.table.tiles[panel.vectors - 1];
         let width = panel.vectors * self.table.lanes;
         let weights = &self.weights.as_ref::<f32>()[panel.offset + part.row * width..];

@@ -2,7 +2,8 @@
 
 use kinglet_kernels::f32_depthwise::Depthwise;
 use kinglet_kernels::f32_gemm::{Gemm, Residual, Weights};
-use kinglet_kernels::{Level, Window};
+use kinglet_kernels::f32_winograd::Winograd;
+use kinglet_kernels::{Grid, LINE, Level, Window};
 
 use super::{Io, Layer, LowerError, Lowered, View};
 use crate::engine::graph::infer::{Facts, image};
@@ -11,7 +12,13 @@ use crate::engine::graph::{Fact, Graph, Node, floats};
 use crate::engine::native::team::Team;
 
 /// The layer of a convolution whose weights are constant.
-pub(super) fn lower(conv: &Conv, graph: &Graph, node: &Node, level: Level) -> Result<Lowered, LowerError> {
+pub(super) fn lower(
+    conv: &Conv,
+    graph: &Graph,
+    node: &Node,
+    sample: &Fact,
+    level: Level,
+) -> Result<Lowered, LowerError> {
     let constant = |at: usize, what| {
         let tensor = node.inputs.get(at).and_then(|&input| graph.constant(input));
         tensor.ok_or(LowerError::Variable { what })
@@ -39,6 +46,10 @@ pub(super) fn lower(conv: &Conv, graph: &Graph, node: &Node, level: Level) -> Re
         let (taps, depth) = (spatial.kernel[0], spatial.kernel[1] * depth);
         let weights = Weights { elements: &elements, taps, depth, columns: out };
         Runs::Merged(Gemm::pack(level, &weights, bias.as_deref(), conv.activation, None))
+    } else if conv.groups == 1 && transforms(&spatial, depth, sample) {
+        let elements = packed(0..out);
+        let weights = Weights { elements: &elements, taps, depth, columns: out };
+        Runs::Winograd(Winograd::pack(level, &weights, bias.as_deref(), conv.activation))
     } else {
         let columns = out / conv.groups;
         let group = |group: usize| {
@@ -65,6 +76,7 @@ enum Runs {
     /// Few channels: a line of the kernel is one tap, because its elements lie beside each other in the image. Lines are
     /// copied between zeros first.
     Merged(Gemm),
+    Winograd(Winograd),
     Groups(Vec<Gemm>),
 }
 
@@ -94,6 +106,25 @@ impl Layer for Convolution {
                 let grid = gemm.grid(out, pitch, window.pixels());
                 team.share(&|| gemm.run(image, &window, residual, &grid));
             }
+            Runs::Winograd(winograd) => {
+                let pitch = winograd.columns();
+                let residual = residual.map(|elements| Residual { elements, pitch });
+                let tasks = winograd.tasks(&window, team.size());
+                let images = Winograd::images_of_grid(&window, tasks);
+                let each = winograd.scratch(&window, tasks).max(1);
+                let rooms: &mut [f32] = bytemuck::cast_slice_mut(io.scratch);
+                let pixels = (images * window.out[0] * window.out[1] * pitch).max(1);
+                for (at, out) in out.chunks_mut(pixels).enumerate() {
+                    let grid = winograd.grid(out, &window, images, tasks);
+                    // A room of scratch for each thread.
+                    let rooms = Grid::new(rooms, each, [team.size(), each], [1, each]);
+                    team.share(&|| {
+                        if let Some(mut room) = rooms.take() {
+                            winograd.run(x.elements(), &window, residual, at * images, &grid, room.row(0));
+                        }
+                    });
+                }
+            }
             Runs::Groups(groups) => {
                 let pitch = groups.iter().map(Gemm::columns).sum();
                 let depth = channels / groups.len().max(1);
@@ -108,17 +139,26 @@ impl Layer for Convolution {
         }
     }
 
-    fn scratch(&self, operands: &Facts<'_>, _output: &Fact) -> usize {
-        let Runs::Merged(_) = self.runs else { return 0 };
+    fn scratch(&self, operands: &Facts<'_>, threads: usize) -> usize {
         let Some((window, channels)) = self.window(operands[0]) else { return 0 };
-        let (window, padded) = self.merged(&window, channels);
-        padded.map_or(0, |_| window.images * window.pitch[0] * size_of::<f32>())
+        match &self.runs {
+            Runs::Merged(_) => {
+                let (window, padded) = self.merged(&window, channels);
+                padded.map_or(0, |_| window.images * window.pitch[0] * size_of::<f32>())
+            }
+            // One thread alone has the largest tasks.
+            Runs::Winograd(winograd) => {
+                threads * winograd.scratch(&window, winograd.tasks(&window, 1)) * size_of::<f32>() + LINE
+            }
+            Runs::Depthwise(_) | Runs::Groups(_) => 0,
+        }
     }
 
     fn bytes(&self) -> usize {
         match &self.runs {
             Runs::Depthwise(depthwise) => depthwise.bytes(),
             Runs::Merged(gemm) => gemm.bytes(),
+            Runs::Winograd(winograd) => winograd.bytes(),
             Runs::Groups(groups) => groups.iter().map(Gemm::bytes).sum(),
         }
     }
@@ -127,6 +167,7 @@ impl Layer for Convolution {
         match &self.runs {
             Runs::Depthwise(depthwise) => depthwise.kernel(),
             Runs::Merged(gemm) => gemm.kernel(),
+            Runs::Winograd(winograd) => winograd.kernel(),
             Runs::Groups(groups) => groups.first().map(Gemm::kernel).unwrap_or_default(),
         }
     }
@@ -189,6 +230,19 @@ fn widen(from: &[f32], x: &Fact, axes: usize, width: usize, left: usize, to: &mu
         after.fill(0.0);
     }
 }
+
+/// Whether transformed tiles save more multiply-adds than they cost: not where few tiles share large weights, nor where
+/// few channels share a transformation.
+fn transforms(spatial: &Spatial, depth: usize, sample: &Fact) -> bool {
+    let shape = (spatial.axes, spatial.kernel, spatial.stride, spatial.dilation);
+    let [.., lines, columns, out] = sample.shape[..] else { return false };
+    shape == (2, [3, 3], [1, 1], [1, 1])
+        && depth.min(out) >= TRANSFORMED_CHANNELS_MIN
+        && lines * columns >= TRANSFORMED_PIXELS_MIN
+}
+
+const TRANSFORMED_CHANNELS_MIN: usize = 16;
+const TRANSFORMED_PIXELS_MIN: usize = 128;
 
 /// With more channels a tap fills a few vectors by itself.
 const MERGED_DEPTH_MAX: usize = 4;

@@ -25,8 +25,8 @@ pub(super) trait Layer: Debug + Send + Sync {
     /// Computes the output from the operands; all have the extents that inference gave them.
     fn run(&self, io: &mut Io<'_>, team: &Team);
 
-    /// Bytes this layer needs besides its output, for these extents.
-    fn scratch(&self, _operands: &Facts<'_>, _output: &Fact) -> usize {
+    /// Bytes this layer needs besides its output, for these extents and at most so many threads.
+    fn scratch(&self, _operands: &Facts<'_>, _threads: usize) -> usize {
         0
     }
 
@@ -92,12 +92,12 @@ impl ViewMut<'_> {
     }
 }
 
-/// The layer of a node.
-pub(super) fn lower(graph: &Graph, node: &Node, level: Level) -> Result<Lowered, LowerError> {
+/// The layer of a node. `sample` is what its output may look like.
+pub(super) fn lower(graph: &Graph, node: &Node, sample: &Fact, level: Level) -> Result<Lowered, LowerError> {
     let all = |layer: Box<dyn Layer>| Ok(Lowered { layer, operands: node.inputs.clone() });
     let first = |layer: Box<dyn Layer>| Ok(Lowered { layer, operands: node.inputs[..1].to_vec() });
     match &node.op {
-        Op::Conv(conv) => conv::lower(conv, graph, node, level),
+        Op::Conv(conv) => conv::lower(conv, graph, node, sample, level),
         Op::Linear(linear) => linear::lower(linear, graph, node, level),
         Op::MatMul => all(Box::new(matmul::MatMul)),
         Op::Pool(pool) => all(Box::new(pool::Pooling::new(pool, level))),
@@ -121,13 +121,13 @@ pub(super) fn lower(graph: &Graph, node: &Node, level: Level) -> Result<Lowered,
 
 /// Runs a node on known operands.
 pub(in crate::engine) fn evaluate(graph: &Graph, node: &Node, operands: &[&Tensor], level: Level) -> Option<Tensor> {
-    let lowered = lower(graph, node, level).ok()?;
     let facts: Vec<Fact> = operands.iter().map(|tensor| Fact::of((*tensor).clone())).collect();
     let facts: Facts<'_> = facts.iter().collect();
     let fact = crate::engine::graph::infer::infer(&node.op, &facts).ok()?;
     if let Some(value) = fact.value {
         return Some(value);
     }
+    let lowered = lower(graph, node, &fact, level).ok()?;
     let mut storage = Vec::new();
     let mut views = Vec::new();
     for operand in &lowered.operands {
@@ -139,7 +139,7 @@ pub(in crate::engine) fn evaluate(graph: &Graph, node: &Node, operands: &[&Tenso
     }
     let length = fact.bytes()?;
     let mut output = Aligned::zeroed(length);
-    let mut scratch = Aligned::zeroed(lowered.layer.scratch(&facts, &fact));
+    let mut scratch = Aligned::zeroed(lowered.layer.scratch(&facts, 1));
     {
         let output = ViewMut { fact: &fact, bytes: &mut output.as_mut()[..length] };
         let mut io = Io { operands: views.into_iter().collect(), output, scratch: scratch.as_mut() };
