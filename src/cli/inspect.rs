@@ -98,7 +98,14 @@ fn describe_layers(plan: &dyn Plan, args: &Args) -> anyhow::Result<String> {
         );
     }
     let macs: u64 = layers.iter().map(|layer| layer.macs).sum();
-    let _ = writeln!(text, "{:>9.1} {:>6.1} {:>9.2} {:>9.1}", total * 1e6, 100.0, macs as f64 / 1e6, macs as f64 / total / 1e9);
+    let _ = writeln!(
+        text,
+        "{:>9.1} {:>6.1} {:>9.2} {:>9.1}",
+        total * 1e6,
+        100.0,
+        macs as f64 / 1e6,
+        macs as f64 / total / 1e9
+    );
     Ok(text)
 }
 

@@ -28,8 +28,8 @@ pub(super) fn plan(path: &Path, engine: Option<&str>, config: &Config) -> Result
     let none = || anyhow!("{} holds no {MODEL_FILE} and no version of a model", path.display());
     let file = file.ok_or_else(none).map_err(Failure::Config)?;
     let name = engine.unwrap_or("auto");
-    let engine =
-        engine::by_name(name).ok_or_else(|| anyhow!("unknown engine {name:?}, expected one of {}", ENGINES.join(", ")))?;
+    let engine = engine::by_name(name)
+        .ok_or_else(|| anyhow!("unknown engine {name:?}, expected one of {}", ENGINES.join(", ")))?;
     let plan =
         engine.load(&file, &config.load_options()).with_context(|| format!("{} cannot be served", path.display()))?;
     Ok(Loaded { name: path.display().to_string(), plan: plan.into() })

@@ -25,6 +25,8 @@ pub(crate) trait Vector: Copy {
     const LANES: usize;
 
     unsafe fn splat(value: f32) -> Self;
+    /// Asks for the cache line of an address, which may be any, to be brought into the second-level cache.
+    unsafe fn prefetch(from: *const f32);
     unsafe fn load(from: *const f32) -> Self;
     /// The first `count` of `LANES` elements; zeros behind.
     unsafe fn load_first(from: *const f32, count: usize) -> Self;

@@ -72,15 +72,6 @@ impl Window {
             - (self.pad[0] * self.pitch[1] + self.pad[1] * self.pitch[2]) as isize
     }
 
-    /// Whether all taps of an output pixel lie in the image.
-    pub(crate) fn is_inner(&self, place: Place) -> bool {
-        (0..2).all(|axis| {
-            let first = [place.y, place.x][axis] * self.stride[axis];
-            let last = first + (self.kernel[axis] - 1) * self.dilation[axis];
-            first >= self.pad[axis] && last < self.pad[axis] + self.size[axis]
-        })
-    }
-
     /// Whether one tap lies in the image, and its offset from the pixel's origin.
     pub(crate) fn tap(&self, place: Place, tap: usize) -> Option<usize> {
         let tap = [tap / self.kernel[1], tap % self.kernel[1]];
@@ -102,33 +93,36 @@ impl Window {
         from: usize,
         pointers: &mut [*const f32],
     ) {
-        let mut place = self.place(rows[0]);
-        for row in 0..rows[1] {
+        let mut row = 0;
+        while row < rows[1] {
+            let place = self.place(rows[0] + row);
+            let line = (self.out[1] - place.x).min(rows[1] - row);
             let origin = image.as_ptr().wrapping_offset(self.origin(place)).wrapping_add(from);
-            let found = pointers[row..].iter_mut().step_by(rows[1]);
-            if self.is_inner(place) {
-                for (pointer, tap) in found.zip(taps.clone()) {
-                    *pointer = origin.wrapping_add(self.tap_offset(tap));
-                }
-            } else {
-                for (pointer, tap) in found.zip(taps.clone()) {
-                    *pointer = self.tap(place, tap).map_or(zeros.as_ptr(), |offset| origin.wrapping_add(offset));
+            let inner = self.inner(place.y);
+            let step = self.stride[1] * self.pitch[2];
+            for (at, tap) in taps.clone().enumerate() {
+                let offset = self.tap_offset(tap);
+                let found = &mut pointers[at * rows[1] + row..][..line];
+                for (x, pointer) in found.iter_mut().enumerate() {
+                    let pixel = Place { x: place.x + x, ..place };
+                    let is_seen = inner.contains(&pixel.x) || self.tap(pixel, tap).is_some();
+                    *pointer = if is_seen { origin.wrapping_add(x * step + offset) } else { zeros.as_ptr() };
                 }
             }
-            place = self.next(place);
+            row += line;
         }
     }
 
-    /// The place of the next row.
-    fn next(&self, mut place: Place) -> Place {
-        place.x += 1;
-        if place.x == self.out[1] {
-            (place.x, place.y) = (0, place.y + 1);
-            if place.y == self.out[0] {
-                (place.y, place.image) = (0, place.image + 1);
-            }
+    /// The pixels of an output line all of whose taps lie in the image.
+    pub(crate) fn inner(&self, y: usize) -> Range<usize> {
+        let reach = |axis: usize| (self.kernel[axis] - 1) * self.dilation[axis];
+        let first = y * self.stride[0];
+        if first < self.pad[0] || first + reach(0) >= self.pad[0] + self.size[0] {
+            return 0..0;
         }
-        place
+        let end = (self.pad[1] + self.size[1]).saturating_sub(reach(1)).div_ceil(self.stride[1]).min(self.out[1]);
+        let start = self.pad[1].div_ceil(self.stride[1]);
+        start.min(end)..end
     }
 
     /// The taps that lie in the image, along each axis.
@@ -165,13 +159,12 @@ mod tests {
         let window = Window { kernel: [3, 3], pad: [1, 1], ..Window::image(2, [4, 5], 7) };
         assert_eq!((window.pixels(), window.taps(), window.reach(7)), (40, 9, 280));
         let corner = window.place(0);
-        assert!(!window.is_inner(corner));
+        assert_eq!((window.inner(0), window.inner(1)), (0..0, 1..4));
         assert_eq!(window.tap(corner, 0), None);
         assert_eq!(window.tap(corner, 4), Some(42));
         assert_eq!(window.origin(corner), -42);
         let inner = window.place(20 + 5 + 1);
         assert_eq!(inner, Place { image: 1, y: 1, x: 1 });
-        assert!(window.is_inner(inner));
         assert_eq!(window.origin(inner), 140);
     }
 }

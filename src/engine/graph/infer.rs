@@ -193,7 +193,9 @@ fn conv(conv: &Conv, inputs: &Facts<'_>) -> Result<Shape, InferError> {
         return Err(mismatch());
     }
     let out = windows(&conv.window, false, out, &x.shape)?;
-    if conv.residual { residual(inputs, &out)? }
+    if conv.residual {
+        residual(inputs, &out)?
+    }
     Ok(out)
 }
 
@@ -218,14 +220,17 @@ fn linear(linear: &Linear, inputs: &Facts<'_>) -> Result<Shape, InferError> {
         return Err(mismatch());
     }
     let out = before.iter().copied().chain([n]).collect();
-    if linear.residual { residual(inputs, &out)? }
+    if linear.residual {
+        residual(inputs, &out)?
+    }
     Ok(out)
 }
 
 fn matmul([a, b]: [&Fact; 2]) -> Result<Shape, InferError> {
     let mismatch = || InferError::Mismatch(a.shape.clone(), b.shape.clone());
     let (a_dims, b_dims) = (&a.shape[..], &b.shape[..]);
-    let (a_rows, a_depth) = a_dims.split_last_chunk::<2>().map_or((None, a_dims.last()), |(_, [m, k])| (Some(*m), Some(k)));
+    let (a_rows, a_depth) =
+        a_dims.split_last_chunk::<2>().map_or((None, a_dims.last()), |(_, [m, k])| (Some(*m), Some(k)));
     let (b_depth, b_columns) =
         b_dims.split_last_chunk::<2>().map_or((b_dims.last(), None), |(_, [k, n])| (Some(k), Some(*n)));
     if a_depth.is_none() || a_depth != b_depth {
@@ -301,7 +306,11 @@ fn reshape(allow_zero: bool, [x, shape]: [&Fact; 2]) -> Result<Shape, InferError
 }
 
 fn flatten(axis: isize, x: &Fact) -> Result<Shape, InferError> {
-    let at = if axis == isize::try_from(x.shape.len()).unwrap_or(isize::MAX) { x.shape.len() } else { self::axis(axis, &x.shape)? };
+    let at = if axis == isize::try_from(x.shape.len()).unwrap_or(isize::MAX) {
+        x.shape.len()
+    } else {
+        self::axis(axis, &x.shape)?
+    };
     let product = |dims: &[usize]| Shape::new(dims).element_count().ok_or(InferError::Overflow);
     Ok(Shape::new(&[product(&x.shape[..at])?, product(&x.shape[at..])?]))
 }
@@ -347,7 +356,9 @@ fn concat(axis: isize, inputs: &Facts<'_>) -> Result<Shape, InferError> {
     let at = self::axis(axis, &first.shape)?;
     let mut sum = 0usize;
     for input in inputs {
-        let others = |shape: &Shape| shape.iter().enumerate().filter(|(axis, _)| *axis != at).map(|(_, &e)| e).collect::<Shape>();
+        let others = |shape: &Shape| {
+            shape.iter().enumerate().filter(|(axis, _)| *axis != at).map(|(_, &e)| e).collect::<Shape>()
+        };
         if input.shape.len() != first.shape.len() || others(&input.shape) != others(&first.shape) {
             return Err(InferError::Mismatch(first.shape.clone(), input.shape.clone()));
         }
@@ -412,6 +423,7 @@ fn shape_of(from: isize, to: Option<isize>, x: &Fact) -> Fact {
     let rank = isize::try_from(x.shape.len()).unwrap_or(isize::MAX);
     let bound = |at: isize| usize::try_from((if at < 0 { at + rank } else { at }).clamp(0, rank)).unwrap_or(0);
     let (from, to) = (bound(from), bound(to.unwrap_or(rank)));
-    let extents: Vec<i64> = x.shape.get(from..to).unwrap_or_default().iter().map(|&e| i64::try_from(e).unwrap_or(i64::MAX)).collect();
+    let extents: Vec<i64> =
+        x.shape.get(from..to).unwrap_or_default().iter().map(|&e| i64::try_from(e).unwrap_or(i64::MAX)).collect();
     Fact::of(super::tensor_of_integers(&[extents.len()], &extents))
 }

@@ -166,7 +166,9 @@ pub(super) fn integers(tensor: &Tensor) -> Option<Vec<i64>> {
     let bytes = tensor.bytes();
     Some(match tensor.dtype() {
         DType::I64 => bytes.chunks_exact(8).map(|c| i64::from_le_bytes(c.try_into().expect("eight bytes"))).collect(),
-        DType::I32 => bytes.chunks_exact(4).map(|c| i32::from_le_bytes(c.try_into().expect("four bytes")).into()).collect(),
+        DType::I32 => {
+            bytes.chunks_exact(4).map(|c| i32::from_le_bytes(c.try_into().expect("four bytes")).into()).collect()
+        }
         _ => return None,
     })
 }

@@ -16,32 +16,54 @@ pub(in crate::engine) enum Op {
     /// Two operands, broadcast over leading axes.
     MatMul,
     /// `x`, `scale` and `shift`: `x * scale[i] + shift[i]`, `i` being the place along an axis.
-    Affine { axis: usize },
+    Affine {
+        axis: usize,
+    },
     Activation(Activation),
     Unary(Unary),
     /// Two operands, broadcast.
     Binary(Binary),
     Reduce(Reduce),
-    Softmax { axis: isize, log: bool },
+    Softmax {
+        axis: isize,
+        log: bool,
+    },
     /// `x` and the shape as integers; `0` copies an extent unless `allow_zero`.
-    Reshape { allow_zero: bool },
+    Reshape {
+        allow_zero: bool,
+    },
     /// Two axes: the product of those before `axis`, and of the others.
-    Flatten { axis: isize },
+    Flatten {
+        axis: isize,
+    },
     /// Without axes of one element: the given ones (second input), or all.
     Squeeze,
     /// With axes of one element at the given places (second input).
     Unsqueeze,
-    Transpose { axes: Vec<usize> },
-    Concat { axis: isize },
+    Transpose {
+        axes: Vec<usize>,
+    },
+    Concat {
+        axis: isize,
+    },
     /// `x` and indices along an axis.
-    Gather { axis: isize },
+    Gather {
+        axis: isize,
+    },
     /// `x`, starts, ends, axes, steps; the last two may be missing.
     Slice,
     /// The extents of the input as integers.
-    Shape { from: isize, to: Option<isize> },
-    Cast { to: DType },
+    Shape {
+        from: isize,
+        to: Option<isize>,
+    },
+    Cast {
+        to: DType,
+    },
     /// A shape, filled with one element.
-    Fill { value: FillValue },
+    Fill {
+        value: FillValue,
+    },
     /// `x` and a shape to broadcast with.
     Expand,
 }
@@ -82,9 +104,14 @@ pub(in crate::engine) struct Spatial {
 /// Zeros around an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::engine) enum Padding {
-    Given { before: [usize; 2], after: [usize; 2] },
+    Given {
+        before: [usize; 2],
+        after: [usize; 2],
+    },
     /// As many as make the output's extent the input's over the stride; the odd one behind, or before.
-    Same { odd_before: bool },
+    Same {
+        odd_before: bool,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq)]

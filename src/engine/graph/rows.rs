@@ -39,12 +39,15 @@ pub(in crate::engine) fn analyse(graph: &Graph, samples: &Samples) -> Result<(),
     graph.inputs.iter().for_each(|input| carries[input.index()] = Carry::Rows(0));
     let facts = |value: ValueId| {
         let [a, b] = [samples.0[0].get(value), samples.0[1].get(value)];
-        a.zip(b).map(|(a, b)| [a, b]).ok_or_else(|| Obstacle { operator: "the graph".into(), reason: "a value has no shape".into() })
+        a.zip(b)
+            .map(|(a, b)| [a, b])
+            .ok_or_else(|| Obstacle { operator: "the graph".into(), reason: "a value has no shape".into() })
     };
     for node in &graph.nodes {
         let obstacle = |reason: &str| Obstacle { operator: node.name.clone(), reason: reason.to_owned() };
         let out = facts(node.output)?;
-        let operands = node.inputs.iter().map(|&input| Ok(Operand { carry: carries[input.index()], facts: facts(input)? }));
+        let operands =
+            node.inputs.iter().map(|&input| Ok(Operand { carry: carries[input.index()], facts: facts(input)? }));
         let operands: Vec<Operand<'_>> = operands.collect::<Result<_, Obstacle>>()?;
         let carry = match out.map(|fact| fact.value.as_ref()) {
             [Some(a), Some(b)] => known(a, b),
@@ -140,7 +143,9 @@ fn carried(node: &Node, operands: &[Operand<'_>], out: [&Fact; 2]) -> Result<Car
         Op::Concat { axis } => {
             let axis = place(*axis, first)?;
             match first.carry {
-                Carry::Rows(rows) if rows != axis && operands.iter().all(|other| other.carry == first.carry) => Ok(first.carry),
+                Carry::Rows(rows) if rows != axis && operands.iter().all(|other| other.carry == first.carry) => {
+                    Ok(first.carry)
+                }
                 _ => Err(MIXES),
             }
         }
@@ -235,10 +240,14 @@ fn matmul(operands: &[Operand<'_>], out: [&Fact; 2]) -> Result<Carry, &'static s
         _ if ranks[0] < 2 || ranks[1] < 2 => Err(MIXES),
         (Carry::Rows(axis), Carry::Fixed) if axis + 1 < ranks[0] => {
             let batched = axis + 2 < ranks[0];
-            let repeats = at(axis, ranks[0]).and_then(|at| (at + ranks[1]).checked_sub(rank)).is_none_or(|own| b.facts[0].shape[own] == 1);
+            let repeats = at(axis, ranks[0])
+                .and_then(|at| (at + ranks[1]).checked_sub(rank))
+                .is_none_or(|own| b.facts[0].shape[own] == 1);
             if batched && !repeats { Err(MIXES) } else { at(axis, ranks[0]).map(Carry::Rows).ok_or(MIXES) }
         }
-        (Carry::Rows(x), Carry::Rows(y)) if x + 2 < ranks[0] && y + 2 < ranks[1] && at(x, ranks[0]) == at(y, ranks[1]) => {
+        (Carry::Rows(x), Carry::Rows(y))
+            if x + 2 < ranks[0] && y + 2 < ranks[1] && at(x, ranks[0]) == at(y, ranks[1]) =>
+        {
             at(x, ranks[0]).map(Carry::Rows).ok_or(MIXES)
         }
         _ => Err(MIXES),

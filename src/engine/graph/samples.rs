@@ -47,9 +47,11 @@ impl GraphFacts {
         }
         let mut facts = Self(facts);
         for node in &graph.nodes {
-            let fact = facts.infer_node(node, evaluate).and_then(|fact| match graph.broken_assumption(node.output, &fact.shape) {
-                Some((axis, expected)) => Err(InferError::Assumed { axis, expected, got: fact.shape }),
-                None => Ok(fact),
+            let fact = facts.infer_node(node, evaluate).and_then(|fact| {
+                match graph.broken_assumption(node.output, &fact.shape) {
+                    Some((axis, expected)) => Err(InferError::Assumed { axis, expected, got: fact.shape }),
+                    None => Ok(fact),
+                }
             });
             facts.0[node.output.index()] = Some(fact.map_err(|source| Stopped { node: node.name.clone(), source })?);
         }
@@ -98,12 +100,18 @@ impl Samples {
         vary: Others,
         evaluate: Evaluate<'_>,
     ) -> Result<Self, Stopped> {
-        let others_are_free = declared.iter().any(|spec| spec.dims.iter().skip(1).any(|dim| matches!(dim, Dim::Free(_))));
+        let others_are_free =
+            declared.iter().any(|spec| spec.dims.iter().skip(1).any(|dim| matches!(dim, Dim::Free(_))));
         let tried = if others_are_free { &OTHER_EXTENTS[..] } else { &OTHER_EXTENTS[..1] };
         let mut stopped = None;
         for &others in tried {
             let sample = |at: usize| {
-                let inputs = declared.iter().map(|spec| Fact::new(spec.dtype, sampled(&spec.dims, BATCHES[at], others[if vary == Others::Same { 0 } else { at }])));
+                let inputs = declared.iter().map(|spec| {
+                    Fact::new(
+                        spec.dtype,
+                        sampled(&spec.dims, BATCHES[at], others[if vary == Others::Same { 0 } else { at }]),
+                    )
+                });
                 GraphFacts::infer(graph, inputs.collect(), evaluate)
             };
             match (sample(0), sample(1)) {

@@ -13,9 +13,7 @@ use crate::engine::graph::samples::{GraphFacts, Others, Samples};
 use crate::engine::graph::{Fact, Graph};
 use crate::engine::model_file::OnnxModel;
 use crate::engine::onnx_signature::{self, Declared};
-use crate::engine::{
-    Dim, EngineError, LoadOptions, Merging, Plan, Signature, TensorSpec, onnx, onnx_parts, passes,
-};
+use crate::engine::{Dim, EngineError, LoadOptions, Merging, Plan, Signature, TensorSpec, onnx, onnx_parts, passes};
 
 /// A plan for the model, or why there is none.
 pub(in crate::engine) fn plan(model: &OnnxModel, options: &LoadOptions) -> Result<Box<dyn Plan>, EngineError> {
@@ -27,10 +25,9 @@ pub(in crate::engine) fn plan(model: &OnnxModel, options: &LoadOptions) -> Resul
         operator: error.node.clone(),
         reason: error.source.to_string(),
     };
-    let graph = passes::run(imported, &declared.inputs, &move |graph, node, operands| {
-        evaluate(graph, node, operands, level)
-    })
-    .map_err(stopped)?;
+    let graph =
+        passes::run(imported, &declared.inputs, &move |graph, node, operands| evaluate(graph, node, operands, level))
+            .map_err(stopped)?;
     let inferred = |others| {
         Samples::of(&graph, &declared.inputs, others, &|node, operands| evaluate(&graph, node, operands, level))
     };
@@ -67,10 +64,13 @@ fn signature(declared: Declared, graph: &Graph, samples: &Samples) -> Result<Sig
     for ((name, dtype, dims), &value) in declared.outputs.into_iter().zip(&graph.outputs) {
         let made = fact(&samples.0[0], value).dtype;
         if made != dtype {
-            return Err(EngineError::InvalidModel(format!("output {name:?} declares {dtype}, its operator makes {made}")));
+            return Err(EngineError::InvalidModel(format!(
+                "output {name:?} declares {dtype}, its operator makes {made}"
+            )));
         }
         let fixed = samples.fixed(value);
-        let inferred = fixed.map(|dims| dims.into_iter().map(|dim| dim.map_or(Dim::Free(None), Dim::Fixed)).collect::<Vec<_>>());
+        let inferred =
+            fixed.map(|dims| dims.into_iter().map(|dim| dim.map_or(Dim::Free(None), Dim::Fixed)).collect::<Vec<_>>());
         let dims = match (dims, inferred) {
             (Some(declared), Some(inferred)) if declared.len() != inferred.len() => inferred,
             (Some(declared), _) => declared,

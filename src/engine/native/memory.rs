@@ -71,7 +71,8 @@ pub(super) fn views<'a, const W: usize>(
             None => shared.push((range, piece)),
         }
     }
-    let find = |range: &Range<usize>| shared.iter().find(|(seen, _)| seen == range).map_or(&[][..], |(_, piece)| *piece);
+    let find =
+        |range: &Range<usize>| shared.iter().find(|(seen, _)| seen == range).map_or(&[][..], |(_, piece)| *piece);
     (mutable.map(Option::unwrap_or_default), read.iter().map(find).collect())
 }
 

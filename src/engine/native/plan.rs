@@ -89,7 +89,8 @@ impl Plan for NativePlan {
             let node = &self.model.graph.nodes[step.node];
             let layer = &self.model.layers[step.node].layer;
             let out = fact(&prepared.facts, node.output);
-            let moved: usize = step.operands.iter().filter_map(|(value, _)| fact(&prepared.facts, *value).bytes()).sum();
+            let moved: usize =
+                step.operands.iter().filter_map(|(value, _)| fact(&prepared.facts, *value).bytes()).sum();
             LayerReport {
                 name: node.name.clone(),
                 operator: node.op.name(),
@@ -237,11 +238,13 @@ impl Model {
             let ([output, scratch], read) = memory::views(memory, [&step.output, &step.scratch], &in_arena);
             let operands = step.operands.iter().zip(read).map(|((value, source), read)| {
                 let fact = fact(&prepared.facts, *value);
-                View { fact, bytes: if let Source::Arena(_) = source { read } else { self.source(prepared, source, &[], fact) } }
+                View {
+                    fact,
+                    bytes: if let Source::Arena(_) = source { read } else { self.source(prepared, source, &[], fact) },
+                }
             });
             let made = fact(&prepared.facts, self.graph.nodes[step.node].output);
-            let mut io =
-                Io { operands: operands.collect(), output: ViewMut { fact: made, bytes: output }, scratch };
+            let mut io = Io { operands: operands.collect(), output: ViewMut { fact: made, bytes: output }, scratch };
             self.layers[step.node].layer.run(&mut io, team);
             tell(started.elapsed());
         }
@@ -275,11 +278,12 @@ impl Prepared {
         let facts = inputs.iter().map(|input| Fact::new(input.dtype, input.shape.clone())).collect();
         let shown = || {
             let names = model.graph.inputs.iter().zip(&extents);
-            let shown: Vec<String> = names.map(|(&input, shape)| format!("{}: {shape}", model.graph.name(input))).collect();
+            let shown: Vec<String> =
+                names.map(|(&input, shape)| format!("{}: {shape}", model.graph.name(input))).collect();
             shown.join(", ")
         };
-        let prepared = specialise(model, facts)
-            .map_err(|error| EngineError::InvalidShape(format!("got {}: {error}", shown())))?;
+        let prepared =
+            specialise(model, facts).map_err(|error| EngineError::InvalidShape(format!("got {}: {error}", shown())))?;
         let prepared = Arc::new(prepared);
         let mut kept = lock(&self.kept);
         if kept.len() >= self.limit

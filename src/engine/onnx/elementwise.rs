@@ -65,7 +65,9 @@ pub(super) fn clip(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId
         None => node.float(name, default),
         Some(value) => {
             let constant = importer.graph.constant(value).and_then(floats);
-            constant.and_then(|bound| bound.first().copied()).ok_or_else(|| node.refuse("its bounds are no constants of FP32"))
+            constant
+                .and_then(|bound| bound.first().copied())
+                .ok_or_else(|| node.refuse("its bounds are no constants of FP32"))
         }
     };
     let (low, high) = (bound("min", 1, f32::NEG_INFINITY)?, bound("max", 2, f32::INFINITY)?);

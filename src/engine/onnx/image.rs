@@ -66,7 +66,8 @@ pub(super) fn batch_normalization(importer: &mut Importer, node: &Source<'_>) ->
         return Err(node.invalid("its statistics have not the same number of channels"));
     }
     let epsilon = node.float("epsilon", 1e-5)?;
-    let scale: Vec<f32> = scale.iter().zip(&variance).map(|(scale, variance)| scale / (variance + epsilon).sqrt()).collect();
+    let scale: Vec<f32> =
+        scale.iter().zip(&variance).map(|(scale, variance)| scale / (variance + epsilon).sqrt()).collect();
     let shift: Vec<f32> = bias.iter().zip(&mean).zip(&scale).map(|((bias, mean), scale)| bias - mean * scale).collect();
     let mut channels = |what: &str, elements: &[f32]| {
         importer.graph.add_constant(format!("{} {what}", node.shown()), tensor_of(&[elements.len()], elements))

@@ -66,10 +66,14 @@ impl Importer {
         let domain = standard(&node.proto.domain);
         let version = self.versions.get(domain).copied();
         let version = version.ok_or_else(|| {
-            EngineError::InvalidModel(format!("{} is of domain {domain:?}, which the model does not import", node.shown()))
+            EngineError::InvalidModel(format!(
+                "{} is of domain {domain:?}, which the model does not import",
+                node.shown()
+            ))
         })?;
         let row = table::find(domain, &node.proto.op_type, version);
-        let row = row.ok_or_else(|| unsupported(node.shown(), &format!("there is no row for it at opset {version}")))?;
+        let row =
+            row.ok_or_else(|| unsupported(node.shown(), &format!("there is no row for it at opset {version}")))?;
         let unused = node.proto.output.iter().skip(1).all(String::is_empty);
         let Some(output) = node.proto.output.first().filter(|_| unused) else {
             return Err(unsupported(node.shown(), "it has several outputs"));
@@ -103,10 +107,12 @@ fn unsupported(operator: String, reason: &str) -> EngineError {
 /// A constant whose elements were brought into raw form when the file was read.
 fn tensor(proto: &TensorProto) -> Result<Tensor, EngineError> {
     let wrong = |what: String| EngineError::InvalidModel(format!("tensor {:?}: {what}", proto.name));
-    let dtype = dtype(proto.data_type).ok_or_else(|| unsupported(
-        format!("constant {}", proto.name),
-        &format!("its type {} is none that is computed with", proto.data_type),
-    ))?;
+    let dtype = dtype(proto.data_type).ok_or_else(|| {
+        unsupported(
+            format!("constant {}", proto.name),
+            &format!("its type {} is none that is computed with", proto.data_type),
+        )
+    })?;
     let shape: Option<Shape> = proto.dims.iter().map(|&extent| usize::try_from(extent).ok()).collect();
     let shape = shape.ok_or_else(|| wrong(format!("shape {:?} is none", proto.dims)))?;
     Tensor::new(dtype, shape, proto.raw_data.clone().into()).map_err(|error| wrong(error.to_string()))

@@ -24,15 +24,20 @@ pub(super) fn gemm(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId
     }
     let x = importer.operand(node, 0)?;
     let (alpha, beta) = (node.float("alpha", 1.0)?, node.float("beta", 1.0)?);
-    let tensor = importer.graph.constant(importer.operand(node, 1)?).ok_or_else(|| node.refuse("its weights are no constant"))?;
+    let tensor = importer
+        .graph
+        .constant(importer.operand(node, 1)?)
+        .ok_or_else(|| node.refuse("its weights are no constant"))?;
     let (Some(elements), &[rows, columns]) = (floats(tensor), &tensor.shape()[..]) else {
         return Err(node.refuse("its weights are no matrix of FP32"));
     };
     let transposed = node.int("transB", 0)? != 0;
     let [depth, width] = if transposed { [columns, rows] } else { [rows, columns] };
     let at = |k: usize, n: usize| if transposed { n * depth + k } else { k * width + n };
-    let weights: Vec<f32> = (0..depth).flat_map(|k| (0..width).map(move |n| at(k, n))).map(|at| alpha * elements[at]).collect();
-    let weights = importer.graph.add_constant(format!("{} weights", node.shown()), tensor_of(&[depth, width], &weights));
+    let weights: Vec<f32> =
+        (0..depth).flat_map(|k| (0..width).map(move |n| at(k, n))).map(|at| alpha * elements[at]).collect();
+    let weights =
+        importer.graph.add_constant(format!("{} weights", node.shown()), tensor_of(&[depth, width], &weights));
     let mut operands = vec![x, weights];
     if let Some(bias) = importer.optional(node, 2)? {
         let tensor = importer.graph.constant(bias).ok_or_else(|| node.refuse("its bias is no constant"))?;

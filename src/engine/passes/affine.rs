@@ -42,7 +42,9 @@ fn channelwise(graph: &Graph, node: &Node, rank: usize, channels: usize) -> Opti
     let constant = |at: usize| along_channels(graph, node.inputs[at], rank, channels);
     let (ones, zeros) = (vec![1.0; channels], vec![0.0; channels]);
     match node.op {
-        Op::Affine { axis } if axis + 1 == rank => Some((floats(graph.constant(node.inputs[1])?)?, floats(graph.constant(node.inputs[2])?)?)),
+        Op::Affine { axis } if axis + 1 == rank => {
+            Some((floats(graph.constant(node.inputs[1])?)?, floats(graph.constant(node.inputs[2])?)?))
+        }
         Op::Binary(Binary::Add) => Some((ones, constant(1).or_else(|| constant(0))?)),
         Op::Binary(Binary::Mul) => Some((constant(1).or_else(|| constant(0))?, zeros)),
         Op::Binary(Binary::Sub) => Some((ones, constant(1)?.iter().map(|x| -x).collect())),
@@ -79,7 +81,8 @@ fn scaled(graph: &mut Graph, layer: usize, scale: &[f32], shift: &[f32]) {
     weights.iter_mut().enumerate().for_each(|(at, weight)| *weight *= scale[at / inner % channels]);
     let before = if bias { graph.constant(node.inputs[2]).and_then(floats) } else { None };
     let before = before.unwrap_or_else(|| vec![0.0; channels]);
-    let bias: Vec<f32> = before.iter().zip(scale).zip(shift).map(|((bias, scale), shift)| bias * scale + shift).collect();
+    let bias: Vec<f32> =
+        before.iter().zip(scale).zip(shift).map(|((bias, scale), shift)| bias * scale + shift).collect();
     let weights = graph.add_constant(format!("{} weights", node.name), tensor_of(tensor.shape(), &weights));
     let bias = graph.add_constant(format!("{} bias", node.name), tensor_of(&[channels], &bias));
     let node = &mut graph.nodes[layer];

@@ -32,9 +32,12 @@ fn add(graph: &mut Graph, samples: &Samples, at: usize) {
     let [a, b] = [graph.nodes[at].inputs[0], graph.nodes[at].inputs[1]];
     let layer = |value: ValueId, other: ValueId| {
         let layer = sole_producer(graph, at, value)?;
-        (graph.constant(other).is_none() && takes_sum(graph, &graph.nodes[layer]) && same_shape(samples, value, other)).then_some((layer, other))
+        (graph.constant(other).is_none() && takes_sum(graph, &graph.nodes[layer]) && same_shape(samples, value, other))
+            .then_some((layer, other))
     };
-    let Some((layer, other)) = layer(a, b).into_iter().chain(layer(b, a)).max_by_key(|(layer, _)| *layer) else { return };
+    let Some((layer, other)) = layer(a, b).into_iter().chain(layer(b, a)).max_by_key(|(layer, _)| *layer) else {
+        return;
+    };
     let mut fused = graph.nodes[layer].clone();
     fused.inputs.push(other);
     match &mut fused.op {

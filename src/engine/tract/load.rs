@@ -6,11 +6,11 @@ use tract_onnx::pb::GraphProto;
 use tract_onnx::tract_hir::internal::{TDim, TypedModel};
 
 use super::merging::{self, BATCHES, Obstacle};
-use super::{NAME, parts};
 use super::plan::{Form, Model, TractPlan};
 use super::runner::Runner;
 use super::shapes::{PerShape, Shapes};
 use super::typed::{Extents, Source, compiled, datum_type};
+use super::{NAME, parts};
 use super::{agreement, convert, refuse, rewrite, warm_up};
 use crate::engine::model_file::OnnxModel;
 use crate::engine::onnx_signature::{self, Declared};

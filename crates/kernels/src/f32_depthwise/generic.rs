@@ -7,8 +7,7 @@ use crate::vector::{Vector, activate};
 pub(super) struct Job {
     pub(super) taps: usize,
     pub(super) channels: usize,
-    /// `[taps][P]`: where a pixel's channels of a tap begin.
-    pub(super) pixels: *const *const f32,
+    pub(super) pixels: Pixels,
     /// `[taps][weights_pitch]`; whole vectors are readable.
     pub(super) weights: *const f32,
     pub(super) weights_pitch: usize,
@@ -17,6 +16,15 @@ pub(super) struct Job {
     pub(super) out: *mut f32,
     pub(super) out_pitch: usize,
     pub(super) activation: Activation,
+}
+
+/// Where the pixels of a block have their taps.
+pub(super) enum Pixels {
+    /// Anywhere: `[taps][P]`, where a pixel's channels of a tap begin.
+    Apart(*const *const f32),
+    /// All in the image and in one line of the output: where the first pixel's first tap begins, elements from a pixel
+    /// to the next, and `[taps]` offsets of taps.
+    Together { first: *const f32, step: usize, taps: *const usize },
 }
 
 pub(super) type Kernel = unsafe fn(&Job);
@@ -44,14 +52,29 @@ pub(super) fn call(kernel: Kernel, job: &Job) {
 pub(super) unsafe fn pixels<V: Vector, const P: usize>(job: &Job) {
     // SAFETY: the caller's promise is that of these calls.
     unsafe {
+        match job.pixels {
+            Pixels::Apart(pixels) => channels::<V, P>(job, |tap, p| *pixels.add(tap * P + p)),
+            Pixels::Together { first, step, taps } => {
+                channels::<V, P>(job, |tap, p| first.add(*taps.add(tap) + p * step))
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As `pixels`; `at` is where a pixel's channels of a tap begin.
+#[inline(always)]
+unsafe fn channels<V: Vector, const P: usize>(job: &Job, at: impl Fn(usize, usize) -> *const f32) {
+    // SAFETY: the caller's promise is that of these calls.
+    unsafe {
         let mut channel = 0;
         while channel + 2 * V::LANES <= job.channels {
-            block::<V, P, 2>(job, channel, V::LANES);
+            block::<V, P, 2>(job, &at, channel, V::LANES);
             channel += 2 * V::LANES;
         }
         while channel < job.channels {
             let count = V::LANES.min(job.channels - channel);
-            block::<V, P, 1>(job, channel, count);
+            block::<V, P, 1>(job, &at, channel, count);
             channel += count;
         }
     }
@@ -62,7 +85,12 @@ pub(super) unsafe fn pixels<V: Vector, const P: usize>(job: &Job) {
 /// # Safety
 /// As `pixels`.
 #[inline(always)]
-unsafe fn block<V: Vector, const P: usize, const N: usize>(job: &Job, channel: usize, count: usize) {
+unsafe fn block<V: Vector, const P: usize, const N: usize>(
+    job: &Job,
+    at: &impl Fn(usize, usize) -> *const f32,
+    channel: usize,
+    count: usize,
+) {
     // SAFETY: the caller's promise is that of these reads and writes; lanes behind `count` are not touched.
     unsafe {
         let mut sums = [[V::splat(0.0); N]; P];
@@ -73,7 +101,7 @@ unsafe fn block<V: Vector, const P: usize, const N: usize>(job: &Job, channel: u
                 *w = V::load(weights.add(n * V::LANES));
             }
             for (p, sums) in sums.iter_mut().enumerate() {
-                let from = (*job.pixels.add(tap * P + p)).add(channel);
+                let from = at(tap, p).add(channel);
                 for (n, sum) in sums.iter_mut().enumerate() {
                     let from = from.add(n * V::LANES);
                     let x = if count < V::LANES { V::load_first(from, count) } else { V::load(from) };

@@ -11,10 +11,10 @@ use std::ptr;
 
 use crate::activation::Activation;
 use crate::aligned::{Aligned, LINE};
-use crate::grid::Grid;
+use crate::grid::{Grid, Tile};
 use crate::isa::{Level, Set};
 use crate::window::Window;
-use generic::{Job, Table};
+use generic::{Job, Pixels, Table};
 
 /// A filter for each channel, laid out for the kernels of one instruction set.
 #[derive(Debug)]
@@ -96,29 +96,59 @@ impl Depthwise {
         assert!(window.reach(self.channels) <= image.len(), "the window lies within the image");
         assert_eq!(window.taps(), self.taps, "the window has the taps of the weights");
         assert_eq!(grid.size(), [window.pixels(), self.channels], "the output is pixels by channels");
-        let mut pointers = [ptr::null(); TAPS_MAX * generic::PIXELS_MAX];
+        let mut taps = TapsFound { offsets: [0; TAPS_MAX], pointers: [ptr::null(); TAPS_MAX * generic::PIXELS_MAX] };
+        taps.offsets.iter_mut().zip(0..self.taps).for_each(|(offset, tap)| *offset = window.tap_offset(tap));
         while let Some(tile) = grid.take() {
             assert_eq!(tile.size[1], self.channels, "a tile of the output has all channels");
-            let kernels = self.table.tiles;
-            for row in (0..tile.size[0]).step_by(kernels.len()) {
-                let pixels = kernels.len().min(tile.size[0] - row);
-                window.find(image, self.zeros.as_ref(), [tile.first[0] + row, pixels], 0..self.taps, 0, &mut pointers);
-                let job = Job {
-                    taps: self.taps,
-                    channels: self.channels,
-                    pixels: pointers.as_ptr(),
-                    weights: self.weights.as_ref::<f32>().as_ptr(),
-                    weights_pitch: self.channels.next_multiple_of(LANES_MAX),
-                    bias: self.bias.as_ref::<f32>().as_ptr(),
-                    // Within the tile: `row` is less than its rows.
-                    out: tile.out.wrapping_add(row * tile.pitch),
-                    out_pitch: tile.pitch,
-                    activation: self.activation,
-                };
-                generic::call(kernels[pixels - 1], &job);
+            let mut row = 0;
+            while row < tile.size[0] {
+                row += self.block(image, window, &mut taps, &tile, row);
             }
         }
     }
+
+    /// Computes a block of pixels of a line from a row of the tile on: in the image or on its edge. Returns how many.
+    fn block(&self, image: &[f32], window: &Window, taps: &mut TapsFound, tile: &Tile<'_>, row: usize) -> usize {
+        let TapsFound { offsets, pointers } = taps;
+        let kernels = self.table.tiles;
+        let place = window.place(tile.first[0] + row);
+        let inner = window.inner(place.y);
+        let is_inner = inner.contains(&place.x);
+        let end = match is_inner {
+            true => inner.end,
+            false if place.x < inner.start => inner.start,
+            false => window.out[1],
+        };
+        let pixels = kernels.len().min(tile.size[0] - row).min(end - place.x);
+        let pixels_at = if is_inner {
+            let first = image.as_ptr().wrapping_offset(window.origin(place));
+            Pixels::Together { first, step: window.stride[1] * window.pitch[2], taps: offsets.as_ptr() }
+        } else {
+            let rows = [tile.first[0] + row, pixels];
+            window.find(image, self.zeros.as_ref(), rows, 0..self.taps, 0, pointers);
+            Pixels::Apart(pointers.as_ptr())
+        };
+        let job = Job {
+            taps: self.taps,
+            channels: self.channels,
+            pixels: pixels_at,
+            weights: self.weights.as_ref::<f32>().as_ptr(),
+            weights_pitch: self.channels.next_multiple_of(LANES_MAX),
+            bias: self.bias.as_ref::<f32>().as_ptr(),
+            // Within the tile: `row` is less than its rows.
+            out: tile.out.wrapping_add(row * tile.pitch),
+            out_pitch: tile.pitch,
+            activation: self.activation,
+        };
+        generic::call(kernels[pixels - 1], &job);
+        pixels
+    }
+}
+
+/// Where taps are: from an output pixel's first tap, and those of a block of pixels.
+struct TapsFound {
+    offsets: [usize; TAPS_MAX],
+    pointers: [*const f32; TAPS_MAX * generic::PIXELS_MAX],
 }
 
 fn table(level: Level) -> &'static Table {

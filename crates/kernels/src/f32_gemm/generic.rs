@@ -1,6 +1,7 @@
 //! The inner loop over one tile, for any vector: `M` rows by `N` vectors of columns stay in registers.
 
 use crate::activation::Activation;
+use crate::aligned::LINE;
 use crate::vector::{Vector, activate};
 
 /// What a tile kernel works on. All pointers are valid for the extents beside them.
@@ -12,6 +13,8 @@ pub(super) struct Job {
     pub(super) rows: *const *const f32,
     /// `[taps * depth][N * LANES]`.
     pub(super) weights: *const f32,
+    /// What will be read next, or anything: it is only fetched, a cache line for each row of the weights.
+    pub(super) next: *const f32,
     pub(super) out: *mut f32,
     pub(super) out_pitch: usize,
     /// Columns to write, more than `(N - 1) * LANES`.
@@ -85,6 +88,7 @@ pub(super) unsafe fn tile<V: Vector, const M: usize, const N: usize>(job: &Job) 
             }
         }
         let mut weights = job.weights;
+        let mut next = job.next;
         for tap in 0..job.taps {
             let mut rows = [std::ptr::null(); M];
             for (m, row) in rows.iter_mut().enumerate() {
@@ -101,6 +105,8 @@ pub(super) unsafe fn tile<V: Vector, const M: usize, const N: usize>(job: &Job) 
                         sums[m][n] = x.mul_add(w[n], sums[m][n]);
                     }
                 }
+                V::prefetch(next);
+                next = next.wrapping_add(LINE / size_of::<f32>());
                 weights = weights.add(N * V::LANES);
             }
         }

@@ -15,7 +15,7 @@ mod portable;
 use std::ptr;
 
 use crate::activation::Activation;
-use crate::aligned::Aligned;
+use crate::aligned::{Aligned, LINE};
 use crate::grid::{Grid, Tile};
 use crate::isa::{Level, Set};
 use crate::window::Window;
@@ -170,6 +170,7 @@ impl Gemm {
         let tiles = self.table.tiles[panel.vectors - 1];
         let width = panel.vectors * self.table.lanes;
         let weights = &self.weights.as_ref::<f32>()[panel.offset + part.row * width..];
+        let rows_of_weights = part.taps * part.depth;
         for row in (0..tile.size[0]).step_by(tiles.len()) {
             let rows = tiles.len().min(tile.size[0] - row);
             let taps = part.tap..part.tap + part.taps;
@@ -182,6 +183,10 @@ impl Gemm {
                 depth: part.depth,
                 rows: pointers.as_ptr(),
                 weights: weights.as_ptr(),
+                // The part behind this one, a piece with each block of rows.
+                next: weights
+                    .as_ptr()
+                    .wrapping_add(rows_of_weights * (width + row / tiles.len() * (LINE / size_of::<f32>()))),
                 // Within the tile: `row` is less than its rows.
                 out: tile.out.wrapping_add(row * tile.pitch),
                 out_pitch: tile.pitch,

@@ -19,9 +19,7 @@ pub enum Pool {
     Max,
     /// Their sum over the number of taps in the image or, where zeros around it count, in the image and `pad_after`
     /// lines and pixels behind it and the window's own before it.
-    Average {
-        pad_after: Option<[usize; 2]>,
-    },
+    Average { pad_after: Option<[usize; 2]> },
 }
 
 impl Pool {

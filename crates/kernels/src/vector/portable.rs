@@ -26,6 +26,9 @@ impl Vector for Plain {
     }
 
     #[inline(always)]
+    unsafe fn prefetch(_from: *const f32) {}
+
+    #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
         // SAFETY: eight elements are readable, the caller promised.
         Self(unsafe { from.cast::<[f32; 8]>().read_unaligned() })

@@ -97,7 +97,14 @@ impl Layer for Convolution {
                     None => x.elements(),
                     Some(width) => {
                         let scratch: &mut [f32] = bytemuck::cast_slice_mut(io.scratch);
-                        widen(x.elements(), x.fact, self.spatial.axes, width, window_left(&self.spatial, x.fact), scratch);
+                        widen(
+                            x.elements(),
+                            x.fact,
+                            self.spatial.axes,
+                            width,
+                            window_left(&self.spatial, x.fact),
+                            scratch,
+                        );
                         &*scratch
                     }
                 };
@@ -131,7 +138,8 @@ impl Layer for Convolution {
                 for (at, gemm) in groups.iter().enumerate() {
                     let columns = at * gemm.columns();
                     let image = x.elements::<f32>().get(at * depth..).unwrap_or_default();
-                    let residual = residual.map(|all| Residual { elements: all.get(columns..).unwrap_or_default(), pitch });
+                    let residual =
+                        residual.map(|all| Residual { elements: all.get(columns..).unwrap_or_default(), pitch });
                     let grid = gemm.grid(out.get_mut(columns..).unwrap_or_default(), pitch, window.pixels());
                     team.share(&|| gemm.run(image, &window, residual, &grid));
                 }
@@ -222,7 +230,8 @@ fn widen(from: &[f32], x: &Fact, axes: usize, width: usize, left: usize, to: &mu
     let channels = x.shape.last().copied().unwrap_or(0);
     let columns = x.shape.get(axes).copied().unwrap_or(0);
     let taken = columns.min(width.saturating_sub(left)) * channels;
-    for (from, to) in from.chunks_exact((columns * channels).max(1)).zip(to.chunks_exact_mut((width * channels).max(1))) {
+    for (from, to) in from.chunks_exact((columns * channels).max(1)).zip(to.chunks_exact_mut((width * channels).max(1)))
+    {
         let (before, rest) = to.split_at_mut(left * channels);
         let (line, after) = rest.split_at_mut(taken);
         before.fill(0.0);

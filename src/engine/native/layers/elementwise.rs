@@ -187,8 +187,11 @@ fn combine<T: Pod>(io: &mut Io<'_>, f: impl Fn(T, T) -> T + Copy) {
     let shape = &io.output.fact.shape;
     let strides = [a, b].map(|operand| broadcast_strides(operand.shape(), shape));
     let (extents, strides) = joined(shape, &[&strides[0], &strides[1]]);
-    let axes: Vec<(usize, [usize; 2])> =
-        extents.iter().enumerate().map(|(axis, &extent)| (extent, [0, 1].map(|of| strides[of][axis].unsigned_abs()))).collect();
+    let axes: Vec<(usize, [usize; 2])> = extents
+        .iter()
+        .enumerate()
+        .map(|(axis, &extent)| (extent, [0, 1].map(|of| strides[of][axis].unsigned_abs())))
+        .collect();
     let to: &mut [T] = bytemuck::cast_slice_mut(io.output.bytes);
     pairs(a.elements(), b.elements(), &axes, to, f);
 }

@@ -69,12 +69,25 @@ impl Reduction {
         let fold = |a: f32, b: f32| match self.reduce.kind {
             ReduceKind::Sum | ReduceKind::Mean => a + b,
             ReduceKind::Prod => a * b,
-            ReduceKind::Max => if b > a || b.is_nan() { b } else { a },
-            ReduceKind::Min => if b < a || b.is_nan() { b } else { a },
+            ReduceKind::Max => {
+                if b > a || b.is_nan() {
+                    b
+                } else {
+                    a
+                }
+            }
+            ReduceKind::Min => {
+                if b < a || b.is_nan() {
+                    b
+                } else {
+                    a
+                }
+            }
         };
         each(x.elements(), x.shape(), &strides, 0, out, &fold);
         if self.reduce.kind == ReduceKind::Mean {
-            let count: usize = x.shape().iter().zip(reduced).filter(|(_, reduced)| **reduced).map(|(&e, _)| e).product();
+            let count: usize =
+                x.shape().iter().zip(reduced).filter(|(_, reduced)| **reduced).map(|(&e, _)| e).product();
             out.iter_mut().for_each(|sum| *sum /= count as f32);
         }
     }
