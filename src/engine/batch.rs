@@ -80,15 +80,17 @@ impl Batch {
 }
 
 impl BatchInput {
-    /// Copies the pieces one behind the other.
+    /// Fills `into` from the pieces, one behind the other, `skip` bytes of them left out first.
     ///
     /// # Panics
-    /// When the pieces do not fill `into`: both come from the same checked shapes.
-    pub fn gather(&self, into: &mut [u8]) {
-        let mut at = 0;
+    /// When there are not so many bytes: shapes were checked before.
+    pub fn gather_from(&self, skip: usize, into: &mut [u8]) {
+        let (mut skip, mut at) = (skip, 0);
         for piece in &self.pieces {
-            into[at..at + piece.len()].copy_from_slice(piece);
-            at += piece.len();
+            let taken = (piece.len() - skip.min(piece.len())).min(into.len() - at);
+            into[at..at + taken].copy_from_slice(&piece[piece.len().min(skip)..][..taken]);
+            skip = skip.saturating_sub(piece.len());
+            at += taken;
         }
         assert_eq!(at, into.len(), "the pieces of an input fill its gathered form");
     }
@@ -117,6 +119,54 @@ pub fn scatter(outputs: &[Tensor], rows: &[usize]) -> Vec<Share> {
     shares
 }
 
+/// Puts rows together again as the entries had them, that ran in pieces of these sizes.
+pub fn regroup(pieces: &[Vec<Tensor>], sizes: &[usize], rows: &[usize]) -> Vec<Share> {
+    let outputs = pieces[0].len();
+    let (mut piece, mut from) = (0, 0);
+    let mut shares = Vec::with_capacity(rows.len());
+    for &wanted in rows {
+        let mut parts: Vec<(usize, usize, usize)> = Vec::new();
+        let mut left = wanted;
+        while left > 0 {
+            let taken = left.min(sizes[piece] - from);
+            parts.push((piece, from, taken));
+            left -= taken;
+            from += taken;
+            if from == sizes[piece] {
+                piece += 1;
+                from = 0;
+            }
+        }
+        shares.push((0..outputs).map(|output| joined(pieces, sizes, &parts, output)).collect());
+    }
+    shares
+}
+
+/// One output of one entry: without a copy where its rows ran together.
+fn joined(pieces: &[Vec<Tensor>], sizes: &[usize], parts: &[(usize, usize, usize)], output: usize) -> Tensor {
+    let rows_of = |&(piece, from, taken): &(usize, usize, usize)| {
+        let tensor = &pieces[piece][output];
+        if taken == sizes[piece] {
+            return tensor.clone();
+        }
+        tensor.split_rows(&[from, taken, sizes[piece] - from - taken]).swap_remove(1)
+    };
+    match parts {
+        [part] => rows_of(part),
+        [] => pieces[0][output].split_rows(&[0, sizes[0]]).swap_remove(0),
+        parts => {
+            let rows: usize = parts.iter().map(|(_, _, taken)| taken).sum();
+            let tensors: Vec<Tensor> = parts.iter().map(rows_of).collect();
+            let bytes = tensors.iter().map(Tensor::bytes).fold(Vec::new(), |mut all, bytes| {
+                all.extend_from_slice(bytes);
+                all
+            });
+            let shape = tensors[0].shape().with_rows(rows);
+            Tensor::new(tensors[0].dtype(), shape, bytes.into()).expect("rows of one output have one shape")
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -143,7 +193,10 @@ mod tests {
                 prop_assert_eq!(&alone, entry);
             }
             let mut gathered = vec![0; whole[0].bytes().len()];
-            batch.inputs[0].gather(&mut gathered);
+            batch.inputs[0].gather_from(0, &mut gathered);
+            prop_assert_eq!(&gathered[..], &whole[0].bytes()[..]);
+            let skip = gathered.len() / 3;
+            batch.inputs[0].gather_from(skip, &mut gathered[skip..]);
             prop_assert_eq!(&gathered[..], &whole[0].bytes()[..]);
         }
     }

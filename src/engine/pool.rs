@@ -1,7 +1,7 @@
 //! The one compute pool of the process. A thread is a core; a job owns the core it runs on before it starts.
 //!
 //! Because a job holds its core's permit, no job ever waits inside the pool: fairness between models is the order in
-//! which they asked for a core. A running job may borrow cores that happen to be free ([`Cores::for_each`]). Tokio
+//! which they asked for a core. A running job may borrow cores that happen to be free ([`Cores::team`]). Tokio
 //! threads only ever wait for permits here; pool threads never await.
 
 use std::collections::VecDeque;
@@ -12,6 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use kinglet_sys::lend::{self, Lender};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Threads that run kernels, and the permits to use them.
@@ -40,14 +41,20 @@ pub struct Cores {
     _core: Core,
 }
 
-/// A unit of parallel work: called once for every index.
-pub type Work = Arc<dyn Fn(usize) + Send + Sync>;
+/// Cores that take the steps of a job together, until it is dropped.
+#[derive(Debug)]
+pub struct Team {
+    /// None where there is nobody to lend to.
+    lender: Option<Lender>,
+    size: usize,
+}
 
 type Job = Box<dyn FnOnce() + Send>;
 
 struct Shared {
     free: Arc<Semaphore>,
     size: usize,
+    spin: Duration,
     jobs: Mutex<Jobs>,
     wake: Condvar,
     panics: AtomicU64,
@@ -62,10 +69,16 @@ struct Jobs {
 impl Pool {
     /// Starts `size` threads; `None` takes what affinity, cpuset and cgroup quota allow this process.
     pub fn start(size: Option<usize>) -> Self {
+        Self::start_spinning(size, SPIN)
+    }
+
+    /// As `start`; threads of a team spin for at most so long between two steps before they sleep.
+    pub fn start_spinning(size: Option<usize>, spin: Duration) -> Self {
         let size = size.unwrap_or_else(cores_available).max(1);
         let shared = Arc::new(Shared {
             free: Arc::new(Semaphore::new(size)),
             size,
+            spin,
             jobs: Mutex::default(),
             wake: Condvar::new(),
             panics: AtomicU64::new(0),
@@ -141,28 +154,26 @@ impl Cores {
         self.limit.min(self.shared.size)
     }
 
-    /// Calls `work` for every index below `count`, on this core and on free ones up to the limit, and returns when
-    /// all calls have ended.
-    ///
-    /// # Panics
-    /// When a call panicked.
-    pub fn for_each(&self, count: usize, work: Work) {
-        let fork =
-            Arc::new(Fork { next: AtomicUsize::new(0), count, work, ended: Mutex::default(), wake: Condvar::new() });
-        for _ in 1..self.limit().min(count) {
+    /// This core and free ones up to the limit, for a job of several steps. The others are given back with the team.
+    pub fn team(&self) -> Team {
+        let (lender, borrower) = lend::pair();
+        let mut size = 1;
+        while size < self.limit() {
             let Ok(permit) = Arc::clone(&self.shared.free).try_acquire_owned() else { break };
-            let fork = Arc::clone(&fork);
+            let (borrower, spin) = (borrower.clone(), self.shared.spin);
             let helper_cpu = Arc::clone(&self.helper_cpu_nanos);
             self.shared.push(Box::new(move || {
-                let started = thread_cpu_time();
-                fork.run();
-                let used = thread_cpu_time().saturating_sub(started);
-                helper_cpu.fetch_add(u64::try_from(used.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+                let mut counted = thread_cpu_time();
+                borrower.take_part(spin, || {
+                    let now = thread_cpu_time();
+                    let used = now.saturating_sub(std::mem::replace(&mut counted, now));
+                    helper_cpu.fetch_add(u64::try_from(used.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+                });
                 drop(permit);
             }));
+            size += 1;
         }
-        fork.run();
-        assert!(fork.join() == 0, "a part of a parallel step panicked");
+        Team { lender: (size > 1).then_some(lender), size }
     }
 
     /// CPU time spent by borrowed cores so far.
@@ -171,45 +182,44 @@ impl Cores {
     }
 }
 
-/// One `for_each`: indices handed out one by one, and a count of those that ended.
-struct Fork {
-    next: AtomicUsize,
-    count: usize,
-    work: Work,
-    ended: Mutex<Ended>,
-    wake: Condvar,
-}
+impl Team {
+    /// The calling thread by itself.
+    pub fn alone() -> Self {
+        Self { lender: None, size: 1 }
+    }
 
-#[derive(Default)]
-struct Ended {
-    indices: usize,
-    panics: usize,
-}
+    /// Cores of this team.
+    pub fn size(&self) -> usize {
+        self.size
+    }
 
-impl Fork {
-    fn run(&self) {
-        loop {
-            let index = self.next.fetch_add(1, Ordering::Relaxed);
-            if index >= self.count {
-                return;
-            }
-            let outcome = catch_unwind(AssertUnwindSafe(|| (self.work)(index)));
-            let mut ended = lock(&self.ended);
-            ended.indices += 1;
-            ended.panics += usize::from(outcome.is_err());
-            if ended.indices == self.count {
-                self.wake.notify_all();
-            }
+    /// Calls `work` on all cores at once and returns when all calls have ended. Work takes its share by itself, as from
+    /// a [`Grid`](kinglet_kernels::Grid); a core that is late finds nothing left.
+    ///
+    /// # Panics
+    /// When a call panicked.
+    pub fn share(&mut self, work: &(dyn Fn() + Sync)) {
+        match &mut self.lender {
+            Some(lender) => lender.lend(work),
+            None => work(),
         }
     }
 
-    /// Waits for the indices that other cores took; a helper that never started is not waited for.
-    fn join(&self) -> usize {
-        let mut ended = lock(&self.ended);
-        while ended.indices < self.count {
-            ended = self.wake.wait(ended).unwrap_or_else(PoisonError::into_inner);
-        }
-        ended.panics
+    /// Calls `work` for every index below `count`, on all cores.
+    ///
+    /// # Panics
+    /// When a call panicked.
+    pub fn for_each(&mut self, count: usize, work: &(dyn Fn(usize) + Sync)) {
+        let next = AtomicUsize::new(0);
+        self.share(&|| {
+            loop {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                if index >= count {
+                    return;
+                }
+                work(index);
+            }
+        });
     }
 }
 
@@ -281,6 +291,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// its turn behind models, and a batch is late by microseconds.
 const NICE: i32 = 3;
 
+/// Between two steps of a network there are microseconds, and a sleeping thread takes tens of them to wake.
+const SPIN: Duration = Duration::from_micros(20);
+
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc::sync_channel;
@@ -301,19 +314,20 @@ mod tests {
     }
 
     #[test]
-    fn for_each_calls_every_index_once() {
+    fn a_team_calls_every_index_once() {
         let pool = Pool::start(Some(3));
         let calls: Arc<Vec<AtomicUsize>> = Arc::new((0..100).map(|_| AtomicUsize::new(0)).collect());
         let seen = Arc::clone(&calls);
         run_on(&pool, 3, move |cores| {
-            cores.for_each(
-                100,
-                Arc::new(move |i| {
+            let mut team = cores.team();
+            assert_eq!(team.size(), 3);
+            for _ in 0..10 {
+                team.for_each(100, &|i| {
                     seen[i].fetch_add(1, Ordering::Relaxed);
-                }),
-            );
+                });
+            }
         });
-        assert!(calls.iter().all(|c| c.load(Ordering::Relaxed) == 1));
+        assert!(calls.iter().all(|c| c.load(Ordering::Relaxed) == 10));
         wait_idle(&pool);
     }
 
@@ -323,7 +337,7 @@ mod tests {
         let (send, receive) = sync_channel::<()>(1);
         pool.spawn(pool.try_acquire().unwrap(), 2, move |cores| {
             let _dropped_by_the_panic = send;
-            cores.for_each(4, Arc::new(|i| assert!(i != 2)));
+            cores.team().for_each(4, &|i| assert!(i != 2));
         });
         assert!(receive.recv().is_err());
         wait_idle(&pool);

@@ -1,11 +1,13 @@
 //! The steps of a load: import, run the passes, prove that rows stay apart, pack, try.
 
-use std::sync::{Mutex, OnceLock};
+use std::sync::OnceLock;
 
 use kinglet_kernels::Level;
 
 use super::model::{Model, evaluate};
-use super::plan::{NativePlan, Prepared};
+use super::plan::NativePlan;
+use super::prepared::Prepared;
+use super::run::Arenas;
 use super::specialise::fact;
 use super::{NAME, layers};
 use crate::engine::graph::rows;
@@ -51,8 +53,8 @@ pub(in crate::engine) fn plan(model: &OnnxModel, options: &LoadOptions) -> Resul
         signature,
         merging,
         parts: [part],
-        prepared: Prepared::new(limit, options.plans.clone()),
-        arenas: Mutex::default(),
+        prepared: Prepared::new(limit),
+        arenas: Arenas::default(),
         times: OnceLock::new(),
         warm_up_time_max: options.warm_up_time_max,
     }))

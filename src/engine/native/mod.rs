@@ -6,8 +6,10 @@ mod load;
 mod memory;
 mod model;
 mod plan;
+mod prepared;
+mod run;
 mod specialise;
-mod team;
+mod times;
 
 use super::model_file;
 use super::{Engine, EngineError, LoadOptions, ModelFile, Plan};

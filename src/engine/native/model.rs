@@ -8,7 +8,7 @@ use crate::engine::EngineError;
 use crate::engine::graph::samples::{GraphFacts, Stopped};
 use crate::engine::graph::{Fact, Graph, Node, ValueId};
 use crate::engine::pool::cores_available;
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
 
 #[derive(Debug)]
 pub(super) struct Model {
@@ -18,6 +18,8 @@ pub(super) struct Model {
     pub(super) layers: Vec<Layered>,
     /// Constants that layers take at run time, by value.
     pub(super) constants: Vec<Option<Aligned>>,
+    /// Of the inputs.
+    pub(super) dtypes: Vec<DType>,
     /// Threads that a run may have at most.
     pub(super) threads_max: usize,
     level: Level,
@@ -49,7 +51,8 @@ impl Model {
             }
         }
         graph.forget_contents(CONTENTS_KEPT_MAX);
-        Ok(Self { graph, layers, constants, threads_max: cores_available(), level })
+        let dtypes = graph.inputs.iter().map(|&input| fact(sample, input).dtype).collect();
+        Ok(Self { graph, layers, constants, dtypes, threads_max: cores_available(), level })
     }
 
     /// Facts of all values for these inputs.

@@ -19,31 +19,13 @@ pub(super) fn gather(input: &BatchInput, shape: &Shape, from: usize, times: usiz
     let row_bytes = into.len().checked_div(shape.rows()).unwrap_or(0);
     let once = into.len() / times;
     for into in into.chunks_exact_mut(once.max(1)) {
-        copy(&input.pieces, from * row_bytes, into);
+        input.gather_from(from * row_bytes, into);
     }
     if input.dtype == DType::Bool {
         // Any byte but 0 and 1 is no bool to the compiler.
         into.iter_mut().for_each(|byte| *byte = u8::from(*byte != 0));
     }
     Ok(TValue::from(tensor))
-}
-
-/// Copies from the pieces, one behind the other, skipping `skip` bytes.
-fn copy(pieces: &[Bytes], mut skip: usize, into: &mut [u8]) {
-    let mut at = 0;
-    for piece in pieces {
-        if skip >= piece.len() {
-            skip -= piece.len();
-            continue;
-        }
-        let length = (piece.len() - skip).min(into.len() - at);
-        into[at..at + length].copy_from_slice(&piece[skip..skip + length]);
-        at += length;
-        skip = 0;
-        if at == into.len() {
-            return;
-        }
-    }
 }
 
 /// An output of tract as a tensor of the declared type, sharing its memory.

@@ -1,6 +1,6 @@
 //! The steps of a load: rewrite, refuse, type, prove that rows stay apart, compile, try.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use tract_onnx::pb::GraphProto;
 use tract_onnx::tract_hir::internal::{TDim, TypedModel};
@@ -41,7 +41,7 @@ pub(in crate::engine) fn plan(model: OnnxModel, options: &LoadOptions) -> Result
     let macs = parts::macs(&source);
     let (model, reason) = prepared(source, symbolic, (signature, merging), &original, options)?;
     Ok(Box::new(TractPlan {
-        model: Arc::new(model),
+        model,
         parts: [counted.into_part(NAME, macs, reason)],
         bytes,
         forms: OnceLock::new(),

@@ -1,6 +1,6 @@
 //! A loaded model: cuts a batch, runs the pieces on free cores, and hands the rows out.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
@@ -9,7 +9,7 @@ use tract_onnx::tract_hir::internal::{TValue, TVec};
 use super::forms::{Forms, Single};
 use super::shapes::Shapes;
 use super::{convert, warm_up};
-use crate::engine::batch::scatter;
+use crate::engine::batch::{regroup, scatter};
 use crate::engine::{Batch, BatchInput, Cores, Dim, EngineError, Executed, Merging, Part, Plan, Share, Signature};
 use crate::infer::ComputeTimes;
 use crate::tensor::{Shape, Tensor};
@@ -17,7 +17,7 @@ use crate::tensor::{Shape, Tensor};
 /// A model served by tract.
 #[derive(Debug)]
 pub(super) struct TractPlan {
-    pub(super) model: Arc<Model>,
+    pub(super) model: Model,
     pub(super) parts: [Part; 1],
     /// Bytes of the model's weights.
     pub(super) bytes: u64,
@@ -218,82 +218,18 @@ fn worth_sharing(time: Option<Duration>) -> bool {
 }
 
 /// Runs pieces on this core and on free ones.
-fn run_shared(model: &Arc<Model>, pieces: Vec<Piece>, cores: &Cores) -> Result<Vec<Vec<Tensor>>, EngineError> {
-    let count = pieces.len();
-    let work = Arc::new(Shared {
-        model: Arc::clone(model),
-        pieces: pieces.into_iter().map(|piece| Mutex::new(Some(piece))).collect(),
-        outputs: (0..count).map(|_| OnceLock::new()).collect(),
-    });
-    let shared = Arc::clone(&work);
-    cores.for_each(count, Arc::new(move |position| shared.run(position)));
-    let lost = || EngineError::Failed("a part of the batch was not run".into());
-    // A core may still hold the work for a moment after its last piece; the outputs are taken out of it, not it.
-    work.outputs.iter().map(|output| output.get().cloned().unwrap_or_else(|| Err(lost()))).collect()
-}
-
-struct Shared {
-    model: Arc<Model>,
-    pieces: Vec<Mutex<Option<Piece>>>,
-    outputs: Vec<OnceLock<Result<Vec<Tensor>, EngineError>>>,
-}
-
-impl Shared {
-    fn run(&self, position: usize) {
-        let piece = self.pieces[position].lock().unwrap_or_else(PoisonError::into_inner).take();
+fn run_shared(model: &Model, pieces: Vec<Piece>, cores: &Cores) -> Result<Vec<Vec<Tensor>>, EngineError> {
+    let pieces: Vec<Mutex<Option<Piece>>> = pieces.into_iter().map(|piece| Mutex::new(Some(piece))).collect();
+    let outputs: Vec<OnceLock<_>> = pieces.iter().map(|_| OnceLock::new()).collect();
+    cores.team().for_each(pieces.len(), &|position| {
+        let piece = pieces[position].lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(piece) = piece {
             // Each position is run once.
-            let _ = self.outputs[position].set(piece.run(&self.model));
+            let _ = outputs[position].set(piece.run(model));
         }
-    }
-}
-
-/// Puts the pieces' rows together again as the entries had them.
-fn regroup(pieces: &[Vec<Tensor>], sizes: &[usize], rows: &[usize]) -> Vec<Share> {
-    let outputs = pieces[0].len();
-    let (mut piece, mut from) = (0, 0);
-    let mut shares = Vec::with_capacity(rows.len());
-    for &wanted in rows {
-        let mut parts: Vec<(usize, usize, usize)> = Vec::new();
-        let mut left = wanted;
-        while left > 0 {
-            let taken = left.min(sizes[piece] - from);
-            parts.push((piece, from, taken));
-            left -= taken;
-            from += taken;
-            if from == sizes[piece] {
-                piece += 1;
-                from = 0;
-            }
-        }
-        shares.push((0..outputs).map(|output| joined(pieces, sizes, &parts, output)).collect());
-    }
-    shares
-}
-
-/// One output of one entry: without a copy where its rows ran together.
-fn joined(pieces: &[Vec<Tensor>], sizes: &[usize], parts: &[(usize, usize, usize)], output: usize) -> Tensor {
-    let rows_of = |&(piece, from, taken): &(usize, usize, usize)| {
-        let tensor = &pieces[piece][output];
-        if taken == sizes[piece] {
-            return tensor.clone();
-        }
-        tensor.split_rows(&[from, taken, sizes[piece] - from - taken]).swap_remove(1)
-    };
-    match parts {
-        [part] => rows_of(part),
-        [] => pieces[0][output].split_rows(&[0, sizes[0]]).swap_remove(0),
-        parts => {
-            let rows: usize = parts.iter().map(|(_, _, taken)| taken).sum();
-            let tensors: Vec<Tensor> = parts.iter().map(rows_of).collect();
-            let bytes = tensors.iter().map(Tensor::bytes).fold(Vec::new(), |mut all, bytes| {
-                all.extend_from_slice(bytes);
-                all
-            });
-            let shape = tensors[0].shape().with_rows(rows);
-            Tensor::new(tensors[0].dtype(), shape, bytes.into()).expect("rows of one output have one shape")
-        }
-    }
+    });
+    let lost = || EngineError::Failed("a part of the batch was not run".into());
+    outputs.into_iter().map(|output| output.into_inner().unwrap_or_else(|| Err(lost()))).collect()
 }
 
 /// A batch that takes less time than this on one core stays there.

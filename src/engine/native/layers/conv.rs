@@ -9,7 +9,7 @@ use super::{Io, Layer, LowerError, Lowered, View};
 use crate::engine::graph::infer::{Facts, image};
 use crate::engine::graph::op::{Conv, Spatial};
 use crate::engine::graph::{Fact, Graph, Node, floats};
-use crate::engine::native::team::Team;
+use crate::engine::pool::Team;
 
 /// The layer of a convolution whose weights are constant.
 pub(super) fn lower(
@@ -81,7 +81,7 @@ enum Runs {
 }
 
 impl Layer for Convolution {
-    fn run(&self, io: &mut Io<'_>, team: &Team) {
+    fn run(&self, io: &mut Io<'_>, team: &mut Team) {
         let x = io.operands[0];
         let Some((window, channels)) = self.window(x.fact) else { return };
         let residual = io.operands.get(1).map(View::elements::<f32>);

@@ -6,14 +6,14 @@ use kinglet_kernels::Activation;
 use super::movement::{broadcast_strides, joined};
 use super::{Io, Layer};
 use crate::engine::graph::op::{Binary, Unary};
-use crate::engine::native::team::Team;
+use crate::engine::pool::Team;
 use crate::tensor::DType;
 
 #[derive(Debug)]
 pub(super) struct Activate(pub(super) Activation);
 
 impl Layer for Activate {
-    fn run(&self, io: &mut Io<'_>, _team: &Team) {
+    fn run(&self, io: &mut Io<'_>, _team: &mut Team) {
         let activation = self.0;
         map(io, |x: f32| activation.apply(x));
     }
@@ -23,7 +23,7 @@ impl Layer for Activate {
 pub(super) struct Map(pub(super) Unary);
 
 impl Layer for Map {
-    fn run(&self, io: &mut Io<'_>, _team: &Team) {
+    fn run(&self, io: &mut Io<'_>, _team: &mut Team) {
         match self.0 {
             Unary::Neg => map(io, |x: f32| -x),
             Unary::Abs => map(io, f32::abs),
@@ -44,7 +44,7 @@ impl Layer for Map {
 pub(super) struct Affine(pub(super) usize);
 
 impl Layer for Affine {
-    fn run(&self, io: &mut Io<'_>, _team: &Team) {
+    fn run(&self, io: &mut Io<'_>, _team: &mut Team) {
         let [x, scale, shift] = [io.operands[0], io.operands[1], io.operands[2]];
         let (extent, inner) = (x.shape()[self.0], x.shape()[self.0 + 1..].iter().product::<usize>());
         let (scale, shift): (&[f32], &[f32]) = (scale.elements(), shift.elements());
@@ -61,7 +61,7 @@ impl Layer for Affine {
 pub(super) struct Combine(pub(super) Binary);
 
 impl Layer for Combine {
-    fn run(&self, io: &mut Io<'_>, _team: &Team) {
+    fn run(&self, io: &mut Io<'_>, _team: &mut Team) {
         match io.output.fact.dtype {
             DType::F32 => combine(io, float32(self.0)),
             DType::F64 => combine(io, float64(self.0)),
@@ -76,7 +76,7 @@ impl Layer for Combine {
 pub(super) struct Convert;
 
 impl Layer for Convert {
-    fn run(&self, io: &mut Io<'_>, _team: &Team) {
+    fn run(&self, io: &mut Io<'_>, _team: &mut Team) {
         match io.operands[0].fact.dtype {
             DType::F32 => convert(io, |x: f32| Number::Float(x.into())),
             DType::F64 => convert(io, |x: f64| Number::Float(x)),

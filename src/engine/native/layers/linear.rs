@@ -6,7 +6,7 @@ use kinglet_kernels::{Level, Window};
 use super::{Io, Layer, LowerError, Lowered, View};
 use crate::engine::graph::op::Linear;
 use crate::engine::graph::{Graph, Node, floats};
-use crate::engine::native::team::Team;
+use crate::engine::pool::Team;
 
 pub(super) fn lower(linear: &Linear, graph: &Graph, node: &Node, level: Level) -> Result<Lowered, LowerError> {
     let constant = |at: usize, what| {
@@ -30,7 +30,7 @@ pub(super) fn lower(linear: &Linear, graph: &Graph, node: &Node, level: Level) -
 struct Product(Gemm);
 
 impl Layer for Product {
-    fn run(&self, io: &mut Io<'_>, team: &Team) {
+    fn run(&self, io: &mut Io<'_>, team: &mut Team) {
         let x = io.operands[0];
         let (depth, pitch) = (x.shape().last().copied().unwrap_or(0), self.0.columns());
         let rows = x.shape()[..x.shape().len().saturating_sub(1)].iter().product();

@@ -2,14 +2,14 @@
 
 use super::movement::broadcast_strides;
 use super::{Io, Layer};
-use crate::engine::native::team::Team;
+use crate::engine::pool::Team;
 use crate::tensor::Shape;
 
 #[derive(Debug)]
 pub(super) struct MatMul;
 
 impl Layer for MatMul {
-    fn run(&self, io: &mut Io<'_>, _team: &Team) {
+    fn run(&self, io: &mut Io<'_>, _team: &mut Team) {
         let [a, b] = [io.operands[0], io.operands[1]];
         let (rows, depth) = match a.shape()[..] {
             [depth] => (1, depth),

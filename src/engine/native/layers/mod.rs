@@ -15,15 +15,15 @@ use bytemuck::Pod;
 use kinglet_kernels::{Aligned, LINE, Level};
 use smallvec::SmallVec;
 
-use super::team::Team;
 use crate::engine::graph::infer::Facts;
 use crate::engine::graph::{Fact, Graph, Node, Op, ValueId};
+use crate::engine::pool::Team;
 use crate::tensor::{DType, Shape, Tensor};
 
 /// An operator with its weights packed, for any extents.
 pub(super) trait Layer: Debug + Send + Sync {
     /// Computes the output from the operands; all have the extents that inference gave them.
-    fn run(&self, io: &mut Io<'_>, team: &Team);
+    fn run(&self, io: &mut Io<'_>, team: &mut Team);
 
     /// Bytes this layer needs besides its output, for these extents and at most so many threads.
     fn scratch(&self, _operands: &Facts<'_>, _threads: usize) -> usize {
@@ -143,7 +143,7 @@ pub(in crate::engine) fn evaluate(graph: &Graph, node: &Node, operands: &[&Tenso
     {
         let output = ViewMut { fact: &fact, bytes: &mut output.as_mut()[..length] };
         let mut io = Io { operands: views.into_iter().collect(), output, scratch: scratch.as_mut() };
-        lowered.layer.run(&mut io, &Team::alone());
+        lowered.layer.run(&mut io, &mut Team::alone());
     }
     let bytes = output.as_ref::<u8>()[..length].to_vec();
     Tensor::new(fact.dtype, fact.shape, bytes.into()).ok()

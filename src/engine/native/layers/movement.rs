@@ -5,7 +5,7 @@ use bytemuck::Pod;
 use super::{Io, Layer};
 use crate::engine::graph::infer::{self, Facts};
 use crate::engine::graph::op::FillValue;
-use crate::engine::native::team::Team;
+use crate::engine::pool::Team;
 use crate::tensor::Shape;
 
 /// The operand's elements in their order, under another shape.
@@ -13,7 +13,7 @@ use crate::tensor::Shape;
 pub(super) struct Copy;
 
 impl Layer for Copy {
-    fn run(&self, io: &mut Io<'_>, _team: &Team) {
+    fn run(&self, io: &mut Io<'_>, _team: &mut Team) {
         io.output.bytes.copy_from_slice(io.operands[0].bytes);
     }
 }
@@ -22,7 +22,7 @@ impl Layer for Copy {
 pub(super) struct Transpose(pub(super) Vec<usize>);
 
 impl Layer for Transpose {
-    fn run(&self, io: &mut Io<'_>, _team: &Team) {
+    fn run(&self, io: &mut Io<'_>, _team: &mut Team) {
         let strides = strides(io.operands[0].shape());
         let strides: Vec<isize> = self.0.iter().map(|&axis| strides[axis]).collect();
         walk(io, 0, &strides);
@@ -33,7 +33,7 @@ impl Layer for Transpose {
 pub(super) struct Slice;
 
 impl Layer for Slice {
-    fn run(&self, io: &mut Io<'_>, _team: &Team) {
+    fn run(&self, io: &mut Io<'_>, _team: &mut Team) {
         let facts: Facts<'_> = io.operands.iter().map(|operand| operand.fact).collect();
         // Inference has read the same bounds.
         let Ok(cuts) = infer::slice(&facts) else { return };
@@ -48,7 +48,7 @@ impl Layer for Slice {
 pub(super) struct Expand;
 
 impl Layer for Expand {
-    fn run(&self, io: &mut Io<'_>, _team: &Team) {
+    fn run(&self, io: &mut Io<'_>, _team: &mut Team) {
         let strides = broadcast_strides(io.operands[0].shape(), &io.output.fact.shape);
         walk(io, 0, &strides);
     }
@@ -58,7 +58,7 @@ impl Layer for Expand {
 pub(super) struct Concat(pub(super) isize);
 
 impl Layer for Concat {
-    fn run(&self, io: &mut Io<'_>, _team: &Team) {
+    fn run(&self, io: &mut Io<'_>, _team: &mut Team) {
         let Ok(axis) = infer::axis(self.0, &io.output.fact.shape) else { return };
         let size = io.output.fact.dtype.size().unwrap_or(1);
         let run = |shape: &Shape| shape[axis..].iter().product::<usize>() * size;
@@ -80,7 +80,7 @@ impl Layer for Concat {
 pub(super) struct Gather(pub(super) isize);
 
 impl Layer for Gather {
-    fn run(&self, io: &mut Io<'_>, _team: &Team) {
+    fn run(&self, io: &mut Io<'_>, _team: &mut Team) {
         let [x, indices] = [io.operands[0], io.operands[1]];
         let Ok(axis) = infer::axis(self.0, x.shape()) else { return };
         let size = x.fact.dtype.size().unwrap_or(1);
@@ -112,7 +112,7 @@ impl Layer for Gather {
 pub(super) struct Fill(pub(super) FillValue);
 
 impl Layer for Fill {
-    fn run(&self, io: &mut Io<'_>, _team: &Team) {
+    fn run(&self, io: &mut Io<'_>, _team: &mut Team) {
         io.output.bytes.chunks_exact_mut(self.0.bytes.len().max(1)).for_each(|to| to.copy_from_slice(&self.0.bytes));
     }
 }

@@ -5,7 +5,7 @@ use kinglet_kernels::f32_pool;
 
 use super::{Io, Layer, conv};
 use crate::engine::graph::op::{Pool, PoolKind};
-use crate::engine::native::team::Team;
+use crate::engine::pool::Team;
 
 #[derive(Debug)]
 pub(super) struct Pooling {
@@ -20,7 +20,7 @@ impl Pooling {
 }
 
 impl Layer for Pooling {
-    fn run(&self, io: &mut Io<'_>, team: &Team) {
+    fn run(&self, io: &mut Io<'_>, team: &mut Team) {
         let x = io.operands[0];
         let Some((window, channels)) = conv::window(&self.pool.window, self.pool.ceil, x.fact) else { return };
         let kind = match self.pool.kind {

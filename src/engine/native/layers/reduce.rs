@@ -5,7 +5,7 @@ use kinglet_kernels::{Level, Window, f32_pool};
 use super::{Io, Layer};
 use crate::engine::graph::infer;
 use crate::engine::graph::op::{Reduce, ReduceKind};
-use crate::engine::native::team::Team;
+use crate::engine::pool::Team;
 
 #[derive(Debug)]
 pub(super) struct Reduction {
@@ -28,7 +28,7 @@ impl Reduction {
 }
 
 impl Layer for Reduction {
-    fn run(&self, io: &mut Io<'_>, team: &Team) {
+    fn run(&self, io: &mut Io<'_>, team: &mut Team) {
         let x = io.operands[0];
         let Ok(reduced) = infer::reduced(&self.reduce.axes, x.shape()) else { return };
         let product = |range: std::ops::Range<usize>| x.shape()[range].iter().product::<usize>();

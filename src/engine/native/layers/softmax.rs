@@ -2,7 +2,7 @@
 
 use super::{Io, Layer};
 use crate::engine::graph::infer;
-use crate::engine::native::team::Team;
+use crate::engine::pool::Team;
 
 #[derive(Debug)]
 pub(super) struct Softmax {
@@ -11,7 +11,7 @@ pub(super) struct Softmax {
 }
 
 impl Layer for Softmax {
-    fn run(&self, io: &mut Io<'_>, _team: &Team) {
+    fn run(&self, io: &mut Io<'_>, _team: &mut Team) {
         let x = io.operands[0];
         let Ok(axis) = infer::axis(self.axis, x.shape()) else { return };
         let (count, inner) = (x.shape()[axis], x.shape()[axis + 1..].iter().product::<usize>());
