@@ -26,6 +26,10 @@ proto:
 perf-analyzer:
     tests/clients/perf_analyzer
 
+# The native engine beside other engines; about 15 minutes.
+engines *args:
+    benches/engines/run {{args}}
+
 # Kinglet beside other servers; about 90 minutes.
 peers *args:
     benches/peers/run {{args}}

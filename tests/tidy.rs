@@ -144,6 +144,20 @@ fn there_is_no_unsafe_code() {
     }
 }
 
+/// Files of the kernels that may hold unsafe code: named for an instruction set, or the loop that all of them share.
+const UNSAFE_KERNELS: &[&str] = &["avx2.rs", "avx512.rs", "portable.rs", "generic.rs", "vector.rs", "grid.rs"];
+
+#[test]
+fn kernels_are_unsafe_where_their_files_say_so() {
+    for (name, text) in written_by_hand("crates/kernels") {
+        let file = name.rsplit('/').next().unwrap();
+        let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        // `type Kernel = unsafe fn` and the like are said, not done, elsewhere.
+        let does = code.into_iter().any(|line| line.contains("unsafe {") || line.contains("unsafe impl"));
+        assert!(!does || UNSAFE_KERNELS.contains(&file), "{name} holds unsafe code");
+    }
+}
+
 #[test]
 fn only_config_reads_the_environment() {
     for (name, text) in written_by_hand("src") {

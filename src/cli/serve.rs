@@ -48,6 +48,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let config = Config::load(args.config.as_deref(), &flags).map_err(|error| Failure::Config(error.into()))?;
     let logs = logs::start(&config.telemetry)?;
     allocator::map_alone_from(MAPPED_BYTES_MIN);
+    allocator::share_heaps(cores_available().max(2));
     let threads = config.runtime.io_threads(cores_available());
     let runtime = Builder::new_multi_thread().worker_threads(threads).thread_name("kinglet-io").enable_all().build()?;
     let reread = move || Config::load(args.config.as_deref(), &flags);

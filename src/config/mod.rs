@@ -89,6 +89,7 @@ impl Config {
             shape_plans_max: self.engine.shape_plans_max,
             batch_size_max: self.batching.batch_size_max,
             warm_up_time_max: self.engine.warm_up_time_max.0,
+            isa_max: self.engine.isa_max,
             ..LoadOptions::default()
         }
     }

@@ -181,6 +181,19 @@ mod tests {
         vec![tensor(3), tensor(0), tensor(1)]
     }
 
+    #[test]
+    fn rows_are_cut_across_pieces() {
+        let pieces = [&[0u8, 1][..], &[], &[2, 3, 4, 5], &[6, 7]].map(Bytes::from_static).to_vec();
+        let input = BatchInput { dtype: DType::U8, shape: Shape::new(&[8]), pieces };
+        for from in 0..8 {
+            for length in 0..=8 - from {
+                let mut into = vec![99; length];
+                input.gather_from(from, &mut into);
+                assert!(into.iter().enumerate().all(|(at, &byte)| usize::from(byte) == from + at), "{from} {into:?}");
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn scatter_undoes_gather(rows in prop::collection::vec(1usize..5, 1..6)) {

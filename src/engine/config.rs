@@ -1,6 +1,8 @@
 //! Settings of the engine room.
 
-use serde::Deserialize;
+use kinglet_kernels::isa::Set;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
 
 use crate::units::{ByteSize, Span};
 
@@ -10,7 +12,14 @@ pub struct EngineConfig {
     /// 0 takes what the system allows this process.
     pub cores: usize,
     pub inline_time_max: Span,
+    #[serde(deserialize_with = "instruction_set")]
+    pub isa_max: Set,
     pub model_bytes_max: ByteSize,
     pub shape_plans_max: usize,
+    pub spin_time_max: Span,
     pub warm_up_time_max: Span,
+}
+
+fn instruction_set<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Set, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
 }

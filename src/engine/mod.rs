@@ -21,6 +21,8 @@ mod passes;
 mod proto;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod tract;
 mod value_kinds;
 
@@ -34,7 +36,7 @@ use crate::telemetry::PlanMetrics;
 use crate::tensor::Shape;
 
 pub use batch::{Batch, BatchInput, Executed, Share};
-pub use choice::{Automatic, by_name};
+pub use choice::{Automatic, EngineChoice, by_name};
 pub use config::EngineConfig;
 pub use identity::Identity;
 pub use native::Native;
@@ -115,6 +117,8 @@ pub struct LoadOptions {
     pub batch_size_max: usize,
     /// The longest a warm-up may probe batch sizes.
     pub warm_up_time_max: Duration,
+    /// Which engine the model asks for.
+    pub engine: EngineChoice,
     /// The most that kernels of the native engine may use of this processor's instruction sets.
     pub isa_max: Set,
     /// Where plans that are built for a shape are counted.
@@ -128,6 +132,7 @@ impl Default for LoadOptions {
             shape_plans_max: 16,
             batch_size_max: 64,
             warm_up_time_max: Duration::from_millis(200),
+            engine: EngineChoice::Auto,
             isa_max: Set::Avx512,
             plans: PlanMetrics::default(),
         }

@@ -2,11 +2,13 @@
 
 use std::sync::mpsc::sync_channel;
 
+use bytes::Bytes;
 use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto};
 
 use super::model_file::OnnxModel;
 use super::value_kinds::ValueKinds;
-use super::{Cores, LoadOptions, Pool};
+use super::{Batch, Cores, EngineError, Executed, LoadOptions, Plan, Pool, Share};
+use crate::tensor::{DType, Shape, Tensor};
 
 pub(super) fn model(
     inputs: Vec<ValueInfoProto>,
@@ -37,4 +39,39 @@ pub(super) fn on_a_core<T: Send + 'static>(job: impl FnOnce(&Cores) -> T + Send 
     let core = pool.try_acquire().unwrap();
     pool.spawn(core, 2, move |cores| send.send(job(&cores)).unwrap());
     receive.recv().unwrap()
+}
+
+pub(super) fn tensor(shape: &[usize], values: &[f32]) -> Tensor {
+    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    Tensor::new(DType::F32, Shape::new(shape), bytes.into()).unwrap()
+}
+
+pub(super) fn bytes_of(dtype: DType, shape: &[usize], bytes: Vec<u8>) -> Tensor {
+    Tensor::new(dtype, Shape::new(shape), Bytes::from(bytes)).unwrap()
+}
+
+pub(super) fn values(tensor: &Tensor) -> Vec<f32> {
+    assert_eq!(tensor.dtype(), DType::F32);
+    tensor.bytes().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+}
+
+/// Runs entries as one batch, after a warm-up if asked for.
+pub(super) fn execute(
+    plan: Box<dyn Plan>,
+    entries: Vec<Vec<Tensor>>,
+    warm: bool,
+) -> (Box<dyn Plan>, Result<Executed, EngineError>) {
+    on_a_core(move |cores| {
+        if warm {
+            plan.warm_up(8, cores).unwrap();
+        }
+        let rows = entries.iter().map(|entry| entry.first().map_or(1, |tensor| tensor.shape().rows())).collect();
+        let executed = plan.run(&Batch::merge(&entries, rows), cores);
+        (plan, executed)
+    })
+}
+
+/// Runs one entry.
+pub(super) fn answer(plan: Box<dyn Plan>, entry: Vec<Tensor>) -> Result<Share, EngineError> {
+    execute(plan, vec![entry], false).1.map(|mut executed| executed.shares.remove(0))
 }

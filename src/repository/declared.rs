@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::settings::{QueuePolicy, TimeoutAction, WarmUp};
 use super::versions::VersionPolicy;
+use crate::engine::EngineChoice;
 use crate::tensor::DType;
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -16,6 +17,7 @@ pub(super) struct Declared {
     pub(super) description: Option<String>,
     pub(super) license: Option<String>,
     pub(super) model_file: Option<String>,
+    pub(super) engine: Option<EngineChoice>,
     pub(super) version_policy: Option<VersionPolicy>,
     pub(super) batch: Option<BatchAxis>,
     pub(super) inputs: Vec<DeclaredTensor>,
@@ -93,6 +95,7 @@ impl Declared {
             description: self.description.or(below.description),
             license: self.license.or(below.license),
             model_file: self.model_file.or(below.model_file),
+            engine: self.engine.or(below.engine),
             version_policy: self.version_policy.or(below.version_policy),
             batch: BatchAxis::over(self.batch, below.batch),
             inputs: or_below(self.inputs, below.inputs),

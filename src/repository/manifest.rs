@@ -13,6 +13,7 @@ use super::files;
 use super::layout::MANIFEST;
 use super::settings::{TimeoutAction, WarmUp, WarmUpContent, WarmUpInput};
 use super::versions::VersionPolicy;
+use crate::engine::EngineChoice;
 use crate::infer::VersionId;
 use crate::tensor::DType;
 use crate::units::{ByteSize, Span};
@@ -42,6 +43,7 @@ struct Manifest {
     description: Option<String>,
     license: Option<String>,
     model_file: Option<String>,
+    engine: Option<EngineChoice>,
     inputs: Vec<Input>,
     outputs: Vec<Output>,
     batching: Batching,
@@ -179,6 +181,7 @@ impl Manifest {
             description: self.description,
             license: self.license,
             model_file: self.model_file,
+            engine: self.engine,
             version_policy: self.versions.declare()?,
             batch: size.map(if describes { BatchAxis::UpTo } else { BatchAxis::AtMost }),
             inputs,
@@ -329,6 +332,7 @@ mod tests {
         description = "digits"
         license = "MIT"
         model_file = "net.onnx"
+        engine = "tract"
         [[inputs]]
         name = "image"
         datatype = "FP32"
@@ -385,6 +389,7 @@ mod tests {
         assert_eq!(declared.labels["logits"], Labels::Given(vec!["zero".into(), "one".into()]));
         assert_eq!(declared.labels["other"], Labels::File("labels.txt".into()));
         assert_eq!(declared.batch, Some(BatchAxis::UpTo(16)));
+        assert_eq!(declared.engine, Some(EngineChoice::Tract));
         assert_eq!((declared.origin, declared.model_file.as_deref()), (Some("manifest.toml"), Some("net.onnx")));
         let image = DeclaredTensor {
             name: "image".into(),

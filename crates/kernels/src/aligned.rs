@@ -24,7 +24,7 @@ impl Aligned {
     /// The elements, in lines of which the last is filled with zeros.
     pub fn of(elements: &[f32]) -> Self {
         let mut aligned = Self::zeroed(size_of_val(elements));
-        aligned.as_mut::<f32>()[..elements.len()].copy_from_slice(elements);
+        aligned.elements_mut::<f32>()[..elements.len()].copy_from_slice(elements);
         aligned
     }
 
@@ -32,11 +32,11 @@ impl Aligned {
         self.lines.len() * LINE
     }
 
-    pub fn as_ref<T: Pod>(&self) -> &[T] {
+    pub fn elements<T: Pod>(&self) -> &[T] {
         bytemuck::cast_slice(&self.lines)
     }
 
-    pub fn as_mut<T: Pod>(&mut self) -> &mut [T] {
+    pub fn elements_mut<T: Pod>(&mut self) -> &mut [T] {
         bytemuck::cast_slice_mut(&mut self.lines)
     }
 }
@@ -49,8 +49,8 @@ mod tests {
     fn lines_are_whole_and_aligned() {
         let aligned = Aligned::of(&[1.0; 17]);
         assert_eq!(aligned.bytes(), 128);
-        assert_eq!(aligned.as_ref::<u8>().as_ptr().align_offset(LINE), 0);
-        assert_eq!(aligned.as_ref::<f32>()[16..18], [1.0, 0.0]);
-        assert_eq!(Aligned::zeroed(0).as_ref::<f64>(), []);
+        assert_eq!(aligned.elements::<u8>().as_ptr().align_offset(LINE), 0);
+        assert_eq!(aligned.elements::<f32>()[16..18], [1.0, 0.0]);
+        assert_eq!(Aligned::zeroed(0).elements::<f64>(), []);
     }
 }

@@ -14,6 +14,12 @@ pub fn map_alone_from(bytes: usize) {
     set(M_TRIM_THRESHOLD, bytes.saturating_mul(2));
 }
 
+/// Threads share this many heaps at most. glibc makes up to eight for each core otherwise, and what is freed in one is of
+/// no use to the others. Best called before threads are started.
+pub fn share_heaps(heaps: usize) {
+    set(M_ARENA_MAX, i32::try_from(heaps).unwrap_or(i32::MAX));
+}
+
 /// Gives all free pages back to the system. Takes milliseconds for each gigabyte, and holds up other threads'
 /// allocations meanwhile.
 pub fn give_back() {
@@ -35,9 +41,10 @@ fn set(parameter: i32, value: i32) {
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 fn set(_: i32, _: i32) {}
 
-// mallopt(3), M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h.
+// mallopt(3), parameters of malloc.h.
 const M_TRIM_THRESHOLD: i32 = -1;
 const M_MMAP_THRESHOLD: i32 = -3;
+const M_ARENA_MAX: i32 = -8;
 
 #[cfg(all(test, target_os = "linux", target_env = "gnu"))]
 mod tests {

@@ -22,21 +22,21 @@ pub(in crate::engine) enum InferError {
     #[error("expected {expected}, got {got}")]
     Type { expected: &'static str, got: DType },
     #[error("expected an operand of {expected}, got shape {got}")]
-    Rank { expected: &'static str, got: Shape },
+    Rank { expected: &'static str, got: String },
     #[error("axis {axis} is none of shape {shape}'s")]
-    Axis { axis: isize, shape: Shape },
+    Axis { axis: isize, shape: String },
     #[error("shapes {0} and {1} do not go together")]
-    Mismatch(Shape, Shape),
+    Mismatch(String, String),
     #[error("shape {shape} is smaller than the window")]
-    Window { shape: Shape },
+    Window { shape: String },
     #[error("shape {from} has not the elements of {to:?}")]
-    Elements { from: Shape, to: Vec<i64> },
+    Elements { from: String, to: Vec<i64> },
     #[error("{what} must be known before the run, and depends on the inputs' contents")]
     Unknown { what: &'static str },
     #[error("index {index} is outside an axis of {extent}")]
     Index { index: i64, extent: usize },
     #[error("axis {axis} of shape {got} must be {expected}")]
-    Assumed { axis: usize, expected: usize, got: Shape },
+    Assumed { axis: usize, expected: usize, got: String },
     #[error("a shape overflows")]
     Overflow,
 }
@@ -154,14 +154,14 @@ fn affine(axis: usize, inputs: &Facts<'_>) -> Result<Shape, InferError> {
     let [x, scale] = two(inputs)?;
     match (x.shape.get(axis), &scale.shape[..], inputs.get(2).map(|shift| &shift.shape)) {
         (Some(extent), [count], Some(shift)) if extent == count && *shift == scale.shape => Ok(x.shape.clone()),
-        _ => Err(InferError::Mismatch(x.shape.clone(), scale.shape.clone())),
+        _ => Err(InferError::Mismatch(x.shape.to_string(), scale.shape.to_string())),
     }
 }
 
 /// An axis counted from the front.
 pub(in crate::engine) fn axis(axis: isize, shape: &Shape) -> Result<usize, InferError> {
     let at = if axis < 0 { shape.len().checked_add_signed(axis) } else { usize::try_from(axis).ok() };
-    at.filter(|at| *at < shape.len()).ok_or_else(|| InferError::Axis { axis, shape: shape.clone() })
+    at.filter(|at| *at < shape.len()).ok_or_else(|| InferError::Axis { axis, shape: shape.to_string() })
 }
 
 fn extents(integers: &[i64]) -> Result<Shape, InferError> {
@@ -173,13 +173,14 @@ pub(in crate::engine) fn image(spatial: &Spatial, shape: &Shape) -> Result<[usiz
     match (spatial.axes, &shape[..]) {
         (1, &[images, columns, channels]) => Ok([images, 1, columns, channels]),
         (2, &[images, lines, columns, channels]) => Ok([images, lines, columns, channels]),
-        _ => Err(InferError::Rank { expected: "images of one or two axes", got: shape.clone() }),
+        _ => Err(InferError::Rank { expected: "images of one or two axes", got: shape.to_string() }),
     }
 }
 
 fn windows(spatial: &Spatial, ceil: bool, channels: usize, shape: &Shape) -> Result<Shape, InferError> {
     let [images, lines, columns, _] = image(spatial, shape)?;
-    let [y, x] = spatial.output([lines, columns], ceil).ok_or_else(|| InferError::Window { shape: shape.clone() })?;
+    let [y, x] =
+        spatial.output([lines, columns], ceil).ok_or_else(|| InferError::Window { shape: shape.to_string() })?;
     let all = [images, y.out, x.out, channels];
     Ok(if spatial.axes == 1 { Shape::new(&[images, x.out, channels]) } else { Shape::new(&all) })
 }
@@ -187,7 +188,7 @@ fn windows(spatial: &Spatial, ceil: bool, channels: usize, shape: &Shape) -> Res
 fn conv(conv: &Conv, inputs: &Facts<'_>) -> Result<Shape, InferError> {
     let [x, weights] = two(inputs)?;
     let [_, _, _, channels] = image(&conv.window, &x.shape)?;
-    let mismatch = || InferError::Mismatch(x.shape.clone(), weights.shape.clone());
+    let mismatch = || InferError::Mismatch(x.shape.to_string(), weights.shape.to_string());
     let (Some(&out), Some(&depth)) = (weights.shape.first(), weights.shape.get(1)) else { return Err(mismatch()) };
     if depth.checked_mul(conv.groups) != Some(channels) || !out.is_multiple_of(conv.groups) {
         return Err(mismatch());
@@ -203,7 +204,10 @@ fn conv(conv: &Conv, inputs: &Facts<'_>) -> Result<Shape, InferError> {
 fn residual(inputs: &Facts<'_>, out: &Shape) -> Result<(), InferError> {
     match inputs.last() {
         Some(last) if last.shape == *out => Ok(()),
-        _ => Err(InferError::Mismatch(out.clone(), inputs.last().map(|last| last.shape.clone()).unwrap_or_default())),
+        _ => Err(InferError::Mismatch(
+            out.to_string(),
+            inputs.last().map(|last| last.shape.to_string()).unwrap_or_default(),
+        )),
     }
 }
 
@@ -214,7 +218,7 @@ fn pool(pool: &Pool, x: &Fact) -> Result<Shape, InferError> {
 
 fn linear(linear: &Linear, inputs: &Facts<'_>) -> Result<Shape, InferError> {
     let [x, weights] = two(inputs)?;
-    let mismatch = || InferError::Mismatch(x.shape.clone(), weights.shape.clone());
+    let mismatch = || InferError::Mismatch(x.shape.to_string(), weights.shape.to_string());
     let (Some((depth, before)), &[k, n]) = (x.shape.split_last(), &weights.shape[..]) else { return Err(mismatch()) };
     if *depth != k {
         return Err(mismatch());
@@ -227,7 +231,7 @@ fn linear(linear: &Linear, inputs: &Facts<'_>) -> Result<Shape, InferError> {
 }
 
 fn matmul([a, b]: [&Fact; 2]) -> Result<Shape, InferError> {
-    let mismatch = || InferError::Mismatch(a.shape.clone(), b.shape.clone());
+    let mismatch = || InferError::Mismatch(a.shape.to_string(), b.shape.to_string());
     let (a_dims, b_dims) = (&a.shape[..], &b.shape[..]);
     let (a_rows, a_depth) =
         a_dims.split_last_chunk::<2>().map_or((None, a_dims.last()), |(_, [m, k])| (Some(*m), Some(k)));
@@ -251,7 +255,7 @@ pub(in crate::engine) fn broadcast(a: &Shape, b: &Shape) -> Result<Shape, InferE
     let joined = |axis: usize| match (extent(a, axis), extent(b, axis)) {
         (x, y) if x == y || y == 1 => Ok(x),
         (1, y) => Ok(y),
-        _ => Err(InferError::Mismatch(a.clone(), b.clone())),
+        _ => Err(InferError::Mismatch(a.to_string(), b.to_string())),
     };
     (0..rank).map(joined).collect()
 }
@@ -282,7 +286,7 @@ fn reduce(reduce: &Reduce, x: &Fact) -> Result<Shape, InferError> {
 
 fn reshape(allow_zero: bool, [x, shape]: [&Fact; 2]) -> Result<Shape, InferError> {
     let given = shape.integers("a shape")?;
-    let wrong = || InferError::Elements { from: x.shape.clone(), to: given.clone() };
+    let wrong = || InferError::Elements { from: x.shape.to_string(), to: given.clone() };
     let mut to: SmallVec<[usize; 8]> = SmallVec::new();
     let mut open = None;
     for (at, &extent) in given.iter().enumerate() {
@@ -323,7 +327,7 @@ fn squeeze(inputs: &Facts<'_>) -> Result<Shape, InferError> {
         for given in axes.integers("axes")? {
             let at = axis(isize::try_from(given).unwrap_or(isize::MAX), &x.shape)?;
             if x.shape[at] != 1 {
-                return Err(InferError::Rank { expected: "one element along squeezed axes", got: x.shape.clone() });
+                return Err(InferError::Rank { expected: "one element along squeezed axes", got: x.shape.to_string() });
             }
             dropped[at] = true;
         }
@@ -344,7 +348,7 @@ fn unsqueeze([x, axes]: [&Fact; 2]) -> Result<Shape, InferError> {
 }
 
 fn transpose(axes: &[usize], x: &Fact) -> Result<Shape, InferError> {
-    let rank = || InferError::Rank { expected: "as many axes as are transposed", got: x.shape.clone() };
+    let rank = || InferError::Rank { expected: "as many axes as are transposed", got: x.shape.to_string() };
     if axes.len() != x.shape.len() {
         return Err(rank());
     }
@@ -360,7 +364,7 @@ fn concat(axis: isize, inputs: &Facts<'_>) -> Result<Shape, InferError> {
             shape.iter().enumerate().filter(|(axis, _)| *axis != at).map(|(_, &e)| e).collect::<Shape>()
         };
         if input.shape.len() != first.shape.len() || others(&input.shape) != others(&first.shape) {
-            return Err(InferError::Mismatch(first.shape.clone(), input.shape.clone()));
+            return Err(InferError::Mismatch(first.shape.to_string(), input.shape.to_string()));
         }
         sum = sum.checked_add(input.shape[at]).ok_or(InferError::Overflow)?;
     }

@@ -49,7 +49,7 @@ impl GraphFacts {
         for node in &graph.nodes {
             let fact = facts.infer_node(node, evaluate).and_then(|fact| {
                 match graph.broken_assumption(node.output, &fact.shape) {
-                    Some((axis, expected)) => Err(InferError::Assumed { axis, expected, got: fact.shape }),
+                    Some((axis, expected)) => Err(InferError::Assumed { axis, expected, got: fact.shape.to_string() }),
                     None => Ok(fact),
                 }
             });

@@ -9,6 +9,8 @@ mod plan;
 mod prepared;
 mod run;
 mod specialise;
+#[cfg(test)]
+mod tests;
 mod times;
 
 use super::model_file;

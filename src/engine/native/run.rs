@@ -57,7 +57,7 @@ impl Model {
     ) -> Result<(Vec<Tensor>, ComputeTimes), EngineError> {
         let started = Instant::now();
         let mut arena = arenas.lend(prepared.arena_bytes);
-        let memory: &mut [u8] = arena.as_mut();
+        let memory: &mut [u8] = arena.elements_mut();
         for (input, place) in given.inputs.iter().zip(&prepared.inputs) {
             let to = &mut memory[place.clone()];
             let row_bytes = input.pieces.iter().map(Bytes::len).sum::<usize>().checked_div(input.shape.rows());
@@ -110,9 +110,9 @@ impl Model {
         match source {
             Source::Arena(place) => &memory[place.clone()],
             Source::Constant(value) => {
-                self.constants[value.index()].as_ref().map_or(&[][..], |constant| &constant.as_ref()[..length])
+                self.constants[value.index()].as_ref().map_or(&[][..], |constant| &constant.elements()[..length])
             }
-            Source::Known(at) => &prepared.known[*at].as_ref()[..length],
+            Source::Known(at) => &prepared.known[*at].elements()[..length],
         }
     }
 }

@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn times_lie_between_those_measured() {
         let times = measured(|rows| 10.0 * rows as f64, 8);
-        for rows in 1..=20 {
+        for rows in 1..=20usize {
             let expected = if rows > 8 { 80 * rows.div_ceil(8) } else { 10 * rows };
             assert_eq!(times.of(rows).map(|time| time.as_micros()), Some(expected as u128), "{rows}");
         }

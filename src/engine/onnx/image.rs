@@ -27,7 +27,7 @@ pub(super) fn conv(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId
     };
     let operands: Vec<ValueId> = [weights].into_iter().chain(bias).collect();
     let axes = conv.window.axes;
-    Ok(channels_last(importer, node, axes, Op::Conv(conv), &operands)?)
+    channels_last(importer, node, axes, Op::Conv(conv), &operands)
 }
 
 pub(super) fn pool(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {

@@ -10,17 +10,15 @@ use crate::engine::graph::infer::axis;
 use crate::engine::graph::op::{Axes, Reduce};
 use crate::engine::graph::samples::Samples;
 use crate::engine::graph::{Graph, Node, Op, ValueId, floats, tensor_of, tensor_of_integers};
-use crate::tensor::{Shape, Tensor};
+use crate::tensor::Shape;
 
 pub(super) fn push_transpositions(graph: &mut Graph, samples: &Samples) {
     let nodes = std::mem::take(&mut graph.nodes);
-    let mut pass = Pass { graph, samples, owed: HashMap::new(), permuted: HashMap::new() };
+    let mut pass = Pass { graph, samples, owed: HashMap::new(), permuted: HashMap::new(), carried_out: HashMap::new() };
     for node in nodes {
         pass.visit(node);
     }
-    for output in pass.graph.outputs.clone() {
-        pass.carry_out(output);
-    }
+    pass.graph.outputs = pass.graph.outputs.clone().into_iter().map(|output| pass.carry_out(output)).collect();
 }
 
 /// A value that is `base` with axis `i` being its axis `axes[i]`.
@@ -44,10 +42,12 @@ struct Pass<'a> {
     samples: &'a Samples,
     owed: HashMap<ValueId, Owed>,
     permuted: HashMap<ValueId, Permuted>,
+    /// Transpositions that were carried out, by what they are of.
+    carried_out: HashMap<(ValueId, Vec<usize>), ValueId>,
 }
 
 impl Pass<'_> {
-    fn visit(&mut self, node: Node) {
+    fn visit(&mut self, mut node: Node) {
         let done = match &node.op {
             Op::Transpose { axes } => self.remember(&node, axes),
             Op::Activation(_) | Op::Unary(_) | Op::Cast { .. } => self.before(&node, |_| Some(node.op.clone())),
@@ -63,7 +63,7 @@ impl Pass<'_> {
             _ => None,
         };
         if done.is_none() {
-            node.inputs.iter().for_each(|&input| self.carry_out(input));
+            node.inputs = node.inputs.iter().map(|&input| self.carry_out(input)).collect();
             self.graph.nodes.push(node);
         }
     }
@@ -89,13 +89,13 @@ impl Pass<'_> {
         Some(())
     }
 
-    /// Two operands with the same transposition, or one and a constant.
+    /// Two operands with the same transposition, or one that has it and another that is given it.
     fn binary(&mut self, node: &Node) -> Option<()> {
         let owed: Vec<Option<Owed>> = node.inputs.iter().map(|input| self.owed.get(input).cloned()).collect();
         let axes = owed.iter().flatten().next()?.axes.clone();
         let inputs = node.inputs.iter().zip(owed).map(|(&input, owed)| match owed {
             Some(owed) => (owed.axes == axes).then_some(owed.base),
-            None => self.moved_constant(input, &axes),
+            None => self.moved_constant(input, &axes).or_else(|| self.transposed(input, &axes)),
         });
         let inputs: Vec<ValueId> = inputs.collect::<Option<_>>()?;
         self.emit(node, node.op.clone(), inputs, axes);
@@ -112,6 +112,17 @@ impl Pass<'_> {
         let inputs = owed.iter().map(|owed| owed.base).collect();
         self.emit(node, Op::Concat { axis }, inputs, axes);
         Some(())
+    }
+
+    /// A computed value as it is seen before a transposition to its own axes.
+    fn transposed(&mut self, value: ValueId, axes: &[usize]) -> Option<ValueId> {
+        if self.graph.constant(value).is_some() || self.samples.rank(value) != Some(axes.len()) {
+            return None;
+        }
+        let mut inverse = vec![0; axes.len()];
+        axes.iter().enumerate().for_each(|(at, &axis)| inverse[axis] = at);
+        let name = self.graph.name(value).to_owned();
+        Some(self.carry(Owed { base: value, axes: inverse, name }, None))
     }
 
     /// A constant as it is seen before a transposition to its own axes.
@@ -173,7 +184,9 @@ impl Pass<'_> {
         let weights = self.graph.add_constant(name, tensor_of(&[depth, width], &rows));
         let mut moved = node.clone();
         (moved.inputs[0], moved.inputs[1]) = (base, weights);
-        moved.inputs.iter().skip(2).for_each(|&input| self.carry_out(input));
+        for input in moved.inputs.iter_mut().skip(2) {
+            *input = self.carry_out(*input);
+        }
         self.graph.nodes.push(moved);
         Some(())
     }
@@ -188,41 +201,54 @@ impl Pass<'_> {
         self.owed.insert(value, Owed { base, axes, name: name.to_owned() });
     }
 
-    /// Makes a value that is only remembered so far.
-    fn carry_out(&mut self, value: ValueId) {
-        if let Some(permuted) = self.permuted.remove(&value) {
-            self.carry_out(permuted.original.inputs[0]);
-            self.graph.nodes.push(permuted.original);
+    /// The value itself, made now if it is only remembered so far.
+    fn carry_out(&mut self, value: ValueId) -> ValueId {
+        if let Some(Permuted { mut original, .. }) = self.permuted.remove(&value) {
+            original.inputs[0] = self.carry_out(original.inputs[0]);
+            self.graph.nodes.push(original);
         }
-        let Some(Owed { base, axes, name }) = self.owed.remove(&value) else { return };
-        let is_identity = axes.iter().copied().eq(0..axes.len());
-        let (op, inputs) = match (is_identity, self.reshaping(value, &axes)) {
-            (false, None) => (Op::Transpose { axes }, vec![base]),
+        match self.owed.get(&value).cloned() {
+            Some(owed) => self.carry(owed, self.reshaping(value)),
+            None => value,
+        }
+    }
+
+    /// Carries a transposition out: once, whoever needs it. `extents` are those of its output where they are known and
+    /// it moves nothing but axes of one element.
+    fn carry(&mut self, owed: Owed, extents: Option<Vec<Option<usize>>>) -> ValueId {
+        let Owed { base, axes, name } = owed;
+        if axes.iter().copied().eq(0..axes.len()) {
+            return base;
+        }
+        if let Some(&made) = self.carried_out.get(&(base, axes.clone())) {
+            return made;
+        }
+        let (op, inputs) = match extents {
+            None => (Op::Transpose { axes: axes.clone() }, vec![base]),
             // A reshape is no step: its output is its operand's place.
-            (_, Some((shape, extents))) => {
+            Some(extents) => {
                 let fixed = axes.iter().zip(&extents).filter_map(|(&axis, extent)| Some((axis, (*extent)?)));
                 self.graph.assume(base, fixed);
+                let shape: Vec<i64> =
+                    extents.iter().map(|e| e.and_then(|e| i64::try_from(e).ok()).unwrap_or(-1)).collect();
+                let shape = tensor_of_integers(&[shape.len()], &shape);
                 let shape = self.graph.add_constant(format!("{name} shape"), shape);
                 (Op::Reshape { allow_zero: false }, vec![base, shape])
             }
-            (true, None) => {
-                let shape = vec![0; axes.len()];
-                let shape = self.graph.add_constant(format!("{name} shape"), tensor_of_integers(&[axes.len()], &shape));
-                (Op::Reshape { allow_zero: false }, vec![base, shape])
-            }
         };
-        self.graph.nodes.push(Node { name, op, inputs, output: value });
+        let output = self.graph.add_value(name.clone());
+        self.graph.nodes.push(Node { name, op, inputs, output });
+        self.carried_out.insert((base, axes), output);
+        output
     }
 
-    /// The shape of a value and its fixed extents, if its transposition moves nothing but axes of one element.
-    fn reshaping(&self, value: ValueId, axes: &[usize]) -> Option<(Tensor, Vec<Option<usize>>)> {
+    /// The extents of a value whose transposition moves nothing but axes of one element, one of them unknown at most.
+    fn reshaping(&self, value: ValueId) -> Option<Vec<Option<usize>>> {
+        let axes = &self.owed.get(&value)?.axes;
         let extents = self.samples.fixed(value)?;
-        let mut moved = axes.iter().zip(&extents).filter(|(_, extent)| **extent != Some(1)).map(|(axis, _)| axis);
-        if !moved.by_ref().is_sorted() || extents.iter().filter(|extent| extent.is_none()).count() > 1 {
-            return None;
-        }
-        let shape: Vec<i64> = extents.iter().map(|e| e.and_then(|e| i64::try_from(e).ok()).unwrap_or(-1)).collect();
-        (!shape.contains(&0)).then(|| (tensor_of_integers(&[shape.len()], &shape), extents))
+        let moved = axes.iter().zip(&extents).filter(|(_, extent)| **extent != Some(1)).map(|(axis, _)| axis);
+        let unknown = extents.iter().filter(|extent| extent.is_none()).count();
+        (moved.is_sorted() && unknown <= 1 && !extents.contains(&Some(0))).then_some(extents)
     }
 }
 

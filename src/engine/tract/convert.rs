@@ -78,18 +78,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_are_cut_across_pieces() {
-        let pieces = [&[0u8, 1][..], &[], &[2, 3, 4, 5], &[6, 7]].map(Bytes::from_static);
-        for from in 0..8 {
-            for length in 0..=8 - from {
-                let mut into = vec![99; length];
-                copy(&pieces, from, &mut into);
-                assert!(into.iter().enumerate().all(|(at, &byte)| usize::from(byte) == from + at), "{from} {into:?}");
-            }
-        }
-    }
-
-    #[test]
     fn a_row_can_be_taken_twice() {
         let pieces = vec![Bytes::from_static(&[1, 2]), Bytes::from_static(&[3, 4])];
         let input = BatchInput { dtype: DType::U8, shape: Shape::new(&[2, 2]), pieces };

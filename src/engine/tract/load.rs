@@ -19,6 +19,15 @@ use crate::tensor::DType;
 
 /// A plan for the model, or why there is none.
 pub(in crate::engine) fn plan(model: OnnxModel, options: &LoadOptions) -> Result<Box<dyn Plan>, EngineError> {
+    plan_instead(model, None, options)
+}
+
+/// As `plan`; `refused` is what a faster engine had against the model.
+pub(in crate::engine) fn plan_instead(
+    model: OnnxModel,
+    refused: Option<&EngineError>,
+    options: &LoadOptions,
+) -> Result<Box<dyn Plan>, EngineError> {
     let OnnxModel { mut proto, kinds, bytes } = model;
     let no_graph = || EngineError::InvalidModel("the file has no graph".into());
     let graph = proto.graph.as_mut().ok_or_else(no_graph)?;
@@ -40,9 +49,10 @@ pub(in crate::engine) fn plan(model: OnnxModel, options: &LoadOptions) -> Result
     }
     let macs = parts::macs(&source);
     let (model, reason) = prepared(source, symbolic, (signature, merging), &original, options)?;
+    let why = refused.map(|refused| format!("; native: {refused}")).unwrap_or_default();
     Ok(Box::new(TractPlan {
         model,
-        parts: [counted.into_part(NAME, macs, reason)],
+        parts: [counted.into_part(NAME, macs, reason + &why)],
         bytes,
         forms: OnceLock::new(),
         warm_up_time_max: options.warm_up_time_max,

@@ -21,7 +21,7 @@ mod tests;
 mod typed;
 mod warm_up;
 
-pub(super) use load::plan;
+pub(super) use load::{plan, plan_instead};
 
 use super::{Engine, EngineError, LoadOptions, ModelFile, Plan, model_file};
 

@@ -57,10 +57,10 @@ impl Depthwise {
             activation,
         };
         if let Some(bias) = bias {
-            packed.bias.as_mut::<f32>()[..channels].copy_from_slice(bias);
+            packed.bias.elements_mut::<f32>()[..channels].copy_from_slice(bias);
         }
         if channels > 0 {
-            let rows = packed.weights.as_mut::<f32>().chunks_exact_mut(padded);
+            let rows = packed.weights.elements_mut::<f32>().chunks_exact_mut(padded);
             for (to, from) in rows.zip(weights.chunks_exact(channels)) {
                 to[..channels].copy_from_slice(from);
             }
@@ -125,16 +125,16 @@ impl Depthwise {
             Pixels::Together { first, step: window.stride[1] * window.pitch[2], taps: offsets.as_ptr() }
         } else {
             let rows = [tile.first[0] + row, pixels];
-            window.find(image, self.zeros.as_ref(), rows, 0..self.taps, 0, pointers);
+            window.find(image, self.zeros.elements(), rows, 0..self.taps, 0, pointers);
             Pixels::Apart(pointers.as_ptr())
         };
         let job = Job {
             taps: self.taps,
             channels: self.channels,
             pixels: pixels_at,
-            weights: self.weights.as_ref::<f32>().as_ptr(),
+            weights: self.weights.elements::<f32>().as_ptr(),
             weights_pitch: self.channels.next_multiple_of(LANES_MAX),
-            bias: self.bias.as_ref::<f32>().as_ptr(),
+            bias: self.bias.elements::<f32>().as_ptr(),
             // Within the tile: `row` is less than its rows.
             out: tile.out.wrapping_add(row * tile.pitch),
             out_pitch: tile.pitch,

@@ -85,13 +85,13 @@ impl Gemm {
             activation,
         };
         if let Some(bias) = bias {
-            packed.bias.as_mut::<f32>()[..columns].copy_from_slice(bias);
+            packed.bias.elements_mut::<f32>()[..columns].copy_from_slice(bias);
         }
         let rows = taps * depth;
         for first in (0..columns).step_by(packed.width()) {
             let panel = packed.panel(first);
             let (width, taken) = (panel.vectors * table.lanes, panel.columns);
-            let to = &mut packed.weights.as_mut::<f32>()[panel.offset..][..rows * width];
+            let to = &mut packed.weights.elements_mut::<f32>()[panel.offset..][..rows * width];
             for (to, from) in to.chunks_exact_mut(width).zip(elements.chunks_exact(columns)) {
                 to[..taken].copy_from_slice(&from[first..first + taken]);
             }
@@ -169,12 +169,12 @@ impl Gemm {
         assert!(whole, "a tile of the output is a panel wide");
         let tiles = self.table.tiles[panel.vectors - 1];
         let width = panel.vectors * self.table.lanes;
-        let weights = &self.weights.as_ref::<f32>()[panel.offset + part.row * width..];
+        let weights = &self.weights.elements::<f32>()[panel.offset + part.row * width..];
         let rows_of_weights = part.taps * part.depth;
         for row in (0..tile.size[0]).step_by(tiles.len()) {
             let rows = tiles.len().min(tile.size[0] - row);
             let taps = part.tap..part.tap + part.taps;
-            window.find(left, self.zeros.as_ref(), [first_row + row, rows], taps, part.from, pointers);
+            window.find(left, self.zeros.elements(), [first_row + row, rows], taps, part.from, pointers);
             let residual = residual.map(|Residual { elements, pitch }| {
                 (elements[(first_row + row) * pitch + first_column..].as_ptr(), pitch)
             });
@@ -193,7 +193,7 @@ impl Gemm {
                 columns: panel.columns,
                 resume: part.row > 0,
                 ends: part.is_last.then(|| generic::End {
-                    bias: self.bias.as_ref::<f32>()[first_column..].as_ptr(),
+                    bias: self.bias.elements::<f32>()[first_column..].as_ptr(),
                     residual,
                     activation: self.activation,
                 }),

@@ -65,16 +65,15 @@ pub(super) unsafe fn tile_in<V: Vector>(job: &Inward<'_>) {
         while channel < job.channels {
             let count = V::LANES.min(job.channels - channel);
             let mut half = [[V::splat(0.0); 6]; 6];
-            for x in 0..6 {
+            for (x, half) in half.iter_mut().enumerate() {
                 let mut d = [V::splat(0.0); 6];
                 for (y, d) in d.iter_mut().enumerate() {
                     let from = job.taps[y * 6 + x].add(channel);
                     *d = if count < V::LANES { V::load_first(from, count) } else { V::load(from) };
                 }
-                half[x] = spread(d);
+                *half = spread(d);
             }
-            for y in 0..6 {
-                let row = [half[0][y], half[1][y], half[2][y], half[3][y], half[4][y], half[5][y]];
+            for (y, row) in turned(&half).into_iter().enumerate() {
                 for (x, value) in spread(row).into_iter().enumerate() {
                     let to = job.out.add((y * 6 + x) * job.matrix + channel);
                     if count < V::LANES { value.store_first(to, count) } else { value.store(to) }
@@ -83,6 +82,18 @@ pub(super) unsafe fn tile_in<V: Vector>(job: &Inward<'_>) {
             channel += count;
         }
     }
+}
+
+/// Columns as rows.
+#[inline(always)]
+fn turned<V: Copy, const Y: usize>(columns: &[[V; Y]; 6]) -> [[V; 6]; Y] {
+    let mut rows = [[columns[0][0]; 6]; Y];
+    for (x, column) in columns.iter().enumerate() {
+        for (row, value) in rows.iter_mut().zip(column) {
+            row[x] = *value;
+        }
+    }
+    rows
 }
 
 /// The inputs' transformation of six elements.
@@ -119,18 +130,17 @@ pub(super) unsafe fn tile_out<V: Vector>(job: &Outward) {
         while column < job.columns {
             let count = V::LANES.min(job.columns - column);
             let mut half = [[V::splat(0.0); 4]; 6];
-            for x in 0..6 {
+            for (x, half) in half.iter_mut().enumerate() {
                 let mut m = [V::splat(0.0); 6];
                 for (y, m) in m.iter_mut().enumerate() {
                     let from = job.tile.add((y * 6 + x) * job.matrix + column);
                     *m = if count < V::LANES { V::load_first(from, count) } else { V::load(from) };
                 }
-                half[x] = gather(m);
+                *half = gather(m);
             }
             let bias = V::load(job.bias.add(column));
-            for y in 0..job.size[0] {
-                let row = gather([half[0][y], half[1][y], half[2][y], half[3][y], half[4][y], half[5][y]]);
-                for (x, &value) in row.iter().enumerate().take(job.size[1]) {
+            for (y, row) in turned(&half).into_iter().enumerate().take(job.size[0]) {
+                for (x, &value) in gather(row).iter().enumerate().take(job.size[1]) {
                     let pixel = y * job.pixels + x;
                     let mut value = value.add(bias);
                     if let Some((residual, pitch)) = job.residual {

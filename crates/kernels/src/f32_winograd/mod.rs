@@ -57,7 +57,7 @@ impl Winograd {
         };
         let mut padded = Aligned::zeroed(columns.next_multiple_of(LANES_MAX) * size_of::<f32>());
         if let Some(bias) = bias {
-            padded.as_mut::<f32>()[..columns].copy_from_slice(bias);
+            padded.elements_mut::<f32>()[..columns].copy_from_slice(bias);
         }
         Self {
             table: table(level),
@@ -166,7 +166,7 @@ impl Winograd {
         let outer = &mut rest[..POINTS * count * self.columns];
         let mut pointers = [ptr::null(); POINTS];
         for tile in 0..count {
-            tiled.find(left, self.zeros.as_ref(), [places.first + tile, 1], 0..POINTS, 0, &mut pointers);
+            tiled.find(left, self.zeros.elements(), [places.first + tile, 1], 0..POINTS, 0, &mut pointers);
             let job = Inward {
                 taps: &pointers,
                 channels: self.channels,
@@ -191,7 +191,7 @@ impl Winograd {
                 tile: outer[tile * self.columns..].as_ptr(),
                 matrix: count * self.columns,
                 columns: self.columns,
-                bias: self.bias.as_ref::<f32>().as_ptr(),
+                bias: self.bias.elements::<f32>().as_ptr(),
                 residual,
                 activation: self.activation,
                 // Within the task: its lines are whole tiles' but for the image's last.

@@ -18,10 +18,8 @@ impl Layer for MatMul {
         };
         let columns = if b.shape().len() == 1 { 1 } else { b.shape().last().copied().unwrap_or(1) };
         let leading = |shape: &Shape| Shape::new(&shape[..shape.len().saturating_sub(2)]);
-        let batch: Shape =
-            match io.output.fact.shape.len() - usize::from(a.shape().len() > 1) - usize::from(b.shape().len() > 1) {
-                count => Shape::new(&io.output.fact.shape[..count]),
-            };
+        let matrix_axes = [a, b].iter().filter(|operand| operand.shape().len() > 1).count();
+        let batch = Shape::new(&io.output.fact.shape[..io.output.fact.shape.len() - matrix_axes]);
         let strides = [a, b].map(|operand| broadcast_strides(&leading(operand.shape()), &batch));
         let out: &mut [f32] = bytemuck::cast_slice_mut(io.output.bytes);
         for (at, out) in out.chunks_exact_mut((rows * columns).max(1)).enumerate() {

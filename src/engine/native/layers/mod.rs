@@ -135,23 +135,23 @@ pub(in crate::engine) fn evaluate(graph: &Graph, node: &Node, operands: &[&Tenso
         storage.push((at, aligned(operands[at].bytes())));
     }
     for (at, aligned) in &storage {
-        views.push(View { fact: facts[*at], bytes: &aligned.as_ref()[..operands[*at].bytes().len()] });
+        views.push(View { fact: facts[*at], bytes: &aligned.elements()[..operands[*at].bytes().len()] });
     }
     let length = fact.bytes()?;
     let mut output = Aligned::zeroed(length);
     let mut scratch = Aligned::zeroed(lowered.layer.scratch(&facts, 1));
     {
-        let output = ViewMut { fact: &fact, bytes: &mut output.as_mut()[..length] };
-        let mut io = Io { operands: views.into_iter().collect(), output, scratch: scratch.as_mut() };
+        let output = ViewMut { fact: &fact, bytes: &mut output.elements_mut()[..length] };
+        let mut io = Io { operands: views.into_iter().collect(), output, scratch: scratch.elements_mut() };
         lowered.layer.run(&mut io, &mut Team::alone());
     }
-    let bytes = output.as_ref::<u8>()[..length].to_vec();
+    let bytes = output.elements::<u8>()[..length].to_vec();
     Tensor::new(fact.dtype, fact.shape, bytes.into()).ok()
 }
 
 /// A copy that starts on a cache line.
 pub(super) fn aligned(bytes: &[u8]) -> Aligned {
     let mut copy = Aligned::zeroed(bytes.len().next_multiple_of(LINE));
-    copy.as_mut::<u8>()[..bytes.len()].copy_from_slice(bytes);
+    copy.elements_mut::<u8>()[..bytes.len()].copy_from_slice(bytes);
     copy
 }

@@ -1,0 +1,86 @@
+//! Rates of packed products and convolutions by instruction set and panel width, in 10^9 multiply-adds a second; the
+//! least time of many runs. `cargo bench -p kinglet-kernels -- NAME` runs those whose names contain NAME.
+#![allow(clippy::print_stdout, reason = "a table is what it is for")]
+
+use std::time::{Duration, Instant};
+
+use kinglet_kernels::f32_gemm::{Gemm, Weights};
+use kinglet_kernels::f32_winograd::Winograd;
+use kinglet_kernels::{Activation, Level, Window};
+
+/// A name, a window, and how many elements of every tap meet how many columns.
+type Case = (&'static str, Window, usize, usize);
+
+fn main() {
+    let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
+    for case in cases().iter().filter(|case| case.0.contains(&filter)) {
+        print!("{:24}", case.0);
+        for level in Level::all() {
+            print!(" | {level}");
+            for vectors in Gemm::widths(level) {
+                print!(" {:6.1}", rate(case, level, vectors));
+            }
+            if case.1.kernel == [3, 3] {
+                print!(" winograd {:6.1}", winograd_rate(case, level));
+            }
+        }
+        println!();
+    }
+}
+
+fn cases() -> Vec<Case> {
+    let pixels = |size: usize, channels| Window::image(1, [size, size], channels);
+    let taps = |size: usize, channels| Window { kernel: [3, 3], pad: [1, 1], ..pixels(size, channels) };
+    vec![
+        ("rows 1x784x512", Window::rows(1, 784), 784, 512),
+        ("rows 8x784x512", Window::rows(8, 784), 784, 512),
+        ("rows 128x384x1536", Window::rows(128, 384), 384, 1536),
+        ("rows 128x1536x384", Window::rows(128, 1536), 1536, 384),
+        ("1x1 112x112 16-96", pixels(112, 16), 16, 96),
+        ("1x1 56x56 64-256", pixels(56, 64), 64, 256),
+        ("1x1 14x14 1024-256", pixels(14, 1024), 1024, 256),
+        ("1x1 7x7 512-2048", pixels(7, 512), 512, 2048),
+        ("3x3 56x56 64-64", taps(56, 64), 64, 64),
+        ("3x3 28x28 128-128", taps(28, 128), 128, 128),
+        ("3x3 14x14 256-256", taps(14, 256), 256, 256),
+        ("3x3 7x7 512-512", taps(7, 512), 512, 512),
+    ]
+}
+
+fn rate((_, window, depth, columns): &Case, level: Level, vectors: usize) -> f64 {
+    let (left, elements) = (made_up(window.reach(*depth)), made_up(window.taps() * depth * columns));
+    let weights = Weights { elements: &elements, taps: window.taps(), depth: *depth, columns: *columns };
+    let gemm = Gemm::pack(level, &weights, None, Activation::RELU, Some(vectors));
+    let mut out = vec![0.0; window.pixels() * columns];
+    let time = least(|| gemm.run(&left, window, None, &gemm.grid(&mut out, *columns, window.pixels())));
+    (window.pixels() * elements.len()) as f64 / time.as_secs_f64() / 1e9
+}
+
+fn winograd_rate((_, window, depth, columns): &Case, level: Level) -> f64 {
+    let (left, elements) = (made_up(window.reach(*depth)), made_up(9 * depth * columns));
+    let weights = Weights { elements: &elements, taps: 9, depth: *depth, columns: *columns };
+    let winograd = Winograd::pack(level, &weights, None, Activation::RELU);
+    let tasks = winograd.tasks(window, 1);
+    let mut scratch = vec![0.0; winograd.scratch(window, tasks)];
+    let mut out = vec![0.0; window.pixels() * columns];
+    let time = least(|| {
+        winograd.run(&left, window, None, 0, &winograd.grid(&mut out, window, 1, tasks), &mut scratch);
+    });
+    (window.pixels() * elements.len()) as f64 / time.as_secs_f64() / 1e9
+}
+
+fn least(mut run: impl FnMut()) -> Duration {
+    let (begun, mut least) = (Instant::now(), Duration::MAX);
+    while begun.elapsed() < MEASURED {
+        let started = Instant::now();
+        run();
+        least = least.min(started.elapsed());
+    }
+    least
+}
+
+fn made_up(count: usize) -> Vec<f32> {
+    (0..count).map(|at| (at % 17) as f32 * 0.1).collect()
+}
+
+const MEASURED: Duration = Duration::from_millis(100);

@@ -1,0 +1,76 @@
+//! Small graphs against tract, at every instruction set: each operator, and each pass that changes what runs.
+
+mod operators;
+
+use kinglet_kernels::Level;
+use tract_onnx::pb::tensor_proto::DataType;
+use tract_onnx::pb::{NodeProto, TensorProto, ValueInfoProto};
+
+use super::plan;
+use crate::engine::proto::{floats, longs, value_free};
+use crate::engine::testing::{answer, model, options, tensor, values};
+use crate::engine::{EngineError, LayerReport, LoadOptions, Plan};
+use crate::tensor::Tensor;
+
+/// A graph with input `x` and output `y`, both of FP32.
+struct Case {
+    x: Vec<&'static str>,
+    nodes: Vec<NodeProto>,
+    constants: Vec<TensorProto>,
+    /// The rank of the output.
+    rank: usize,
+}
+
+impl Case {
+    fn load(&self, options: &LoadOptions) -> Result<Box<dyn Plan>, EngineError> {
+        plan(&self.model(), options)
+    }
+
+    fn model(&self) -> crate::engine::model_file::OnnxModel {
+        let names = ["a", "b", "c", "d", "e", "f"];
+        let output: ValueInfoProto = value_free("y", DataType::Float, &names[..self.rank]);
+        let input = value_free("x", DataType::Float, &self.x);
+        model(vec![input], self.nodes.clone(), vec![output], self.constants.clone())
+    }
+
+    /// Natively at every level as tract answers, for an input of this shape; returns what ran.
+    fn check(&self, shape: &[usize]) -> Vec<LayerReport> {
+        let given = tensor(shape, &made_up(shape.iter().product(), 1));
+        let tract = crate::engine::tract::plan(self.model(), &options()).unwrap();
+        let expected = answer(tract, vec![given.clone()]).unwrap().remove(0);
+        let mut layers = Vec::new();
+        for level in Level::all() {
+            let plan = self.load(&LoadOptions { isa_max: level.set(), ..options() }).unwrap();
+            layers = layers_of(&*plan, &given);
+            let got = answer(plan, vec![given.clone()]).unwrap().remove(0);
+            assert_eq!(got.shape(), expected.shape(), "{level}");
+            for (got, expected) in values(&got).iter().zip(values(&expected)) {
+                assert!((got - expected).abs() <= 1e-4 + 1e-4 * expected.abs(), "{level}: {got} {expected}");
+            }
+        }
+        layers
+    }
+}
+
+fn layers_of(plan: &dyn Plan, given: &Tensor) -> Vec<LayerReport> {
+    let rows = given.shape().rows();
+    plan.layers(&crate::engine::Batch::merge(&[vec![given.clone()]], vec![rows])).unwrap()
+}
+
+/// The operators of layers, in the order they ran.
+fn operators(layers: &[LayerReport]) -> Vec<&'static str> {
+    layers.iter().map(|layer| layer.operator).collect()
+}
+
+fn made_up(count: usize, seed: usize) -> Vec<f32> {
+    (0..count).map(|at| ((at * 7919 + seed * 104_729) % 2003) as f32 / 1001.0 - 1.0).collect()
+}
+
+fn weights(name: &str, dims: &[i64]) -> TensorProto {
+    let count = dims.iter().map(|&dim| usize::try_from(dim).unwrap()).product();
+    floats(name, dims, &made_up(count, name.len() + count))
+}
+
+fn list(name: &str, ints: &[i64]) -> TensorProto {
+    longs(name, &[i64::try_from(ints.len()).unwrap()], ints)
+}

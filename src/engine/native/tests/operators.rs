@@ -1,0 +1,196 @@
+//! Each operator alone, and those that passes make one of.
+
+use super::*;
+use crate::engine::proto::{int, ints, node};
+
+#[test]
+fn convolutions_of_every_kind() {
+    for (channels, out, groups, kernel, stride, dilation, pads) in [
+        (3, 8, 1, [3, 3], [1, 1], [1, 1], [1, 1, 1, 1]),
+        (3, 8, 1, [5, 3], [2, 1], [1, 1], [2, 0, 1, 3]),
+        (1, 20, 1, [5, 5], [1, 1], [1, 1], [2, 2, 2, 2]),
+        (6, 8, 1, [3, 2], [1, 2], [2, 3], [1, 3, 1, 0]),
+        (20, 24, 1, [3, 3], [1, 1], [1, 1], [1, 1, 1, 1]),
+        (8, 8, 8, [3, 3], [2, 2], [1, 1], [1, 1, 1, 1]),
+        (8, 12, 4, [3, 3], [1, 1], [1, 1], [0, 0, 0, 0]),
+        (8, 16, 8, [3, 1], [1, 1], [1, 1], [1, 0, 1, 0]),
+        (5, 7, 1, [1, 1], [2, 2], [1, 1], [0, 0, 0, 0]),
+    ] {
+        let attributes = vec![
+            ints("kernel_shape", &kernel),
+            ints("strides", &stride),
+            ints("dilations", &dilation),
+            ints("pads", &pads),
+            int("group", groups),
+        ];
+        let case = Case {
+            x: vec!["n", if channels == 1 { "1" } else { "c" }, "13", "14"],
+            nodes: vec![node("Conv", &["x", "w", "b"], &["y"], attributes)],
+            constants: vec![weights("w", &[out, channels / groups, kernel[0], kernel[1]]), weights("b", &[out])],
+            rank: 4,
+        };
+        let channels = usize::try_from(channels).unwrap();
+        let case = Case { x: vec!["n", NUMBERS[channels], "13", "14"], ..case };
+        case.check(&[2, channels, 13, 14]);
+    }
+}
+
+#[test]
+fn large_images_go_through_transformed_tiles() {
+    let attributes = vec![ints("pads", &[1, 1, 1, 1])];
+    let case = Case {
+        x: vec!["n", "16", "h", "w"],
+        nodes: vec![node("Conv", &["x", "w"], &["y"], attributes)],
+        constants: vec![weights("w", &[17, 16, 3, 3])],
+        rank: 4,
+    };
+    for size in [[20, 21], [3, 4], [1, 30]] {
+        let layers = case.check(&[3, 16, size[0], size[1]]);
+        assert!(layers.iter().any(|layer| layer.kernel.starts_with("f32_winograd")), "{layers:?}");
+    }
+}
+
+#[test]
+fn images_of_one_axis() {
+    let attributes = vec![ints("pads", &[4, 4]), ints("dilations", &[2])];
+    let case = Case {
+        x: vec!["n", "3", "t"],
+        nodes: vec![node("Conv", &["x", "w"], &["y"], attributes)],
+        constants: vec![weights("w", &[5, 3, 5])],
+        rank: 3,
+    };
+    case.check(&[2, 3, 9]);
+    case.check(&[1, 3, 40]);
+}
+
+#[test]
+fn pools() {
+    for (kind, more) in
+        [("MaxPool", vec![]), ("AveragePool", vec![]), ("AveragePool", vec![int("count_include_pad", 1)])]
+    {
+        for ceil in [0, 1] {
+            let mut attributes = vec![
+                ints("kernel_shape", &[3, 2]),
+                ints("strides", &[2, 2]),
+                ints("pads", &[1, 0, 1, 1]),
+                int("ceil_mode", ceil),
+            ];
+            // With both, tract counts zeros beyond the padding.
+            if ceil == 1 && !more.is_empty() {
+                continue;
+            }
+            attributes.extend(more.clone());
+            let nodes = vec![node(kind, &["x"], &["y"], attributes)];
+            Case { x: vec!["n", "5", "8", "9"], nodes, constants: vec![], rank: 4 }.check(&[2, 5, 8, 9]);
+        }
+    }
+    for kind in ["GlobalAveragePool", "GlobalMaxPool"] {
+        let nodes = vec![node(kind, &["x"], &["y"], vec![])];
+        Case { x: vec!["n", "5", "8", "9"], nodes, constants: vec![], rank: 4 }.check(&[2, 5, 8, 9]);
+    }
+}
+
+#[test]
+fn a_residual_block_is_its_convolutions() {
+    let pads = || vec![ints("pads", &[1, 1, 1, 1])];
+    let normalised = |x: &str, y: &str| node("BatchNormalization", &[x, "s", "t", "m", "v"], &[y], vec![]);
+    let nodes = vec![
+        node("Conv", &["x", "w1"], &["a"], pads()),
+        normalised("a", "b"),
+        node("Relu", &["b"], &["c"], vec![]),
+        node("Conv", &["c", "w2"], &["d"], pads()),
+        normalised("d", "e"),
+        node("Add", &["e", "x"], &["f"], vec![]),
+        node("Relu", &["f"], &["g"], vec![]),
+        node("GlobalAveragePool", &["g"], &["h"], vec![]),
+        node("Flatten", &["h"], &["i"], vec![]),
+        node("Gemm", &["i", "w3", "b3"], &["y"], vec![int("transB", 1)]),
+    ];
+    let constants = vec![
+        weights("w1", &[6, 6, 3, 3]),
+        weights("w2", &[6, 6, 3, 3]),
+        weights("s", &[6]),
+        weights("t", &[6]),
+        weights("m", &[6]),
+        floats("v", &[6], &[0.5, 1.0, 1.5, 2.0, 0.1, 3.0]),
+        weights("w3", &[4, 6]),
+        weights("b3", &[4]),
+    ];
+    let layers = Case { x: vec!["n", "6", "5", "7"], nodes, constants, rank: 2 }.check(&[3, 6, 5, 7]);
+    assert_eq!(operators(&layers), ["Transpose", "Conv", "Conv", "Reduce", "Linear"]);
+}
+
+#[test]
+fn flattened_images_meet_permuted_weights() {
+    let nodes = vec![
+        node("Conv", &["x", "w1"], &["a"], vec![]),
+        node("Flatten", &["a"], &["b"], vec![]),
+        node("MatMul", &["b", "w2"], &["c"], vec![]),
+        node("Add", &["c", "b2"], &["d"], vec![]),
+        node("Sigmoid", &["d"], &["y"], vec![]),
+    ];
+    let constants = vec![weights("w1", &[3, 1, 2, 2]), weights("w2", &[60, 7]), weights("b2", &[7])];
+    let layers = Case { x: vec!["n", "1", "5", "6"], nodes, constants, rank: 2 }.check(&[2, 1, 5, 6]);
+    assert_eq!(operators(&layers), ["Conv", "Linear", "Unary"]);
+}
+
+#[test]
+fn what_moves_elements() {
+    let nodes = vec![
+        node("Transpose", &["x"], &["a"], vec![ints("perm", &[0, 2, 1, 3])]),
+        node("Slice", &["a", "from", "to", "axes", "steps"], &["b"], vec![]),
+        node("Concat", &["b", "b"], &["c"], vec![int("axis", -1)]),
+        node("Gather", &["c", "at"], &["d"], vec![int("axis", 1)]),
+        node("Unsqueeze", &["d", "last"], &["e"], vec![]),
+        node("Squeeze", &["e", "last"], &["f"], vec![]),
+        node("Shape", &["f"], &["s"], vec![]),
+        node("Expand", &["one", "s"], &["g"], vec![]),
+        node("Add", &["f", "g"], &["h"], vec![]),
+        node("Reshape", &["h", "flat"], &["y"], vec![]),
+    ];
+    let constants = vec![
+        list("from", &[1, -1]),
+        list("to", &[9, -100]),
+        list("axes", &[1, 3]),
+        list("steps", &[1, -2]),
+        list("at", &[2, 0, -1]),
+        list("last", &[-1]),
+        floats("one", &[1], &[0.5]),
+        list("flat", &[0, -1]),
+    ];
+    Case { x: vec!["n", "3", "5", "6"], nodes, constants, rank: 2 }.check(&[2, 3, 5, 6]);
+}
+
+#[test]
+fn reductions_softmax_and_broadcasts() {
+    let nodes = vec![
+        node("ReduceMean", &["x"], &["m"], vec![ints("axes", &[2]), int("keepdims", 1)]),
+        node("Sub", &["x", "m"], &["a"], vec![]),
+        node("Softmax", &["a"], &["b"], vec![int("axis", 1)]),
+        node("Mul", &["b", "w"], &["c"], vec![]),
+        node("ReduceMax", &["c"], &["d"], vec![ints("axes", &[1]), int("keepdims", 0)]),
+        node("Exp", &["d"], &["e"], vec![]),
+        node("LeakyRelu", &["e"], &["y"], vec![]),
+    ];
+    Case { x: vec!["n", "4", "9"], nodes, constants: vec![weights("w", &[4, 1])], rank: 2 }.check(&[3, 4, 9]);
+}
+
+#[test]
+fn shapes_that_do_not_fit_are_told() {
+    let case = Case {
+        x: vec!["n", "c"],
+        nodes: vec![node("MatMul", &["x", "w"], &["y"], vec![])],
+        constants: vec![weights("w", &[3, 2])],
+        rank: 2,
+    };
+    let refused = case.load(&options()).unwrap_err().to_string();
+    assert!(refused.starts_with("operator MatMul y is not served: shapes"), "{refused}");
+    let nodes = vec![node("Sinh", &["x"], &["y"], vec![])];
+    let refused = Case { x: vec!["n"], nodes, constants: vec![], rank: 1 }.load(&options()).unwrap_err();
+    assert_eq!(refused.to_string(), "operator Sinh y is not served: there is no row for it at opset 17");
+}
+
+/// Extents as a declaration writes them.
+const NUMBERS: [&str; 21] = [
+    "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20",
+];

@@ -1,0 +1,3 @@
+//! What must hold whichever engine serves.
+
+mod golden;
