@@ -28,6 +28,12 @@ pub(super) fn ints(name: &str, ints: &[i64]) -> AttributeProto {
     AttributeProto { name: name.into(), r#type, ints: ints.to_vec(), ..AttributeProto::default() }
 }
 
+#[cfg(test)]
+pub(super) fn text(name: &str, text: &str) -> AttributeProto {
+    let r#type = AttributeType::String as i32;
+    AttributeProto { name: name.into(), r#type, s: text.as_bytes().to_vec(), ..AttributeProto::default() }
+}
+
 pub(super) fn attribute<'a>(node: &'a NodeProto, name: &str) -> Option<&'a AttributeProto> {
     node.attribute.iter().find(|attribute| attribute.name == name)
 }

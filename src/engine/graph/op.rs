@@ -23,6 +23,18 @@ pub(in crate::engine) enum Op {
     Unary(Unary),
     /// Two operands, broadcast.
     Binary(Binary),
+    /// Two operands, broadcast, to truth values.
+    Compare(Compare),
+    /// A truth value: the second operand where it holds, the third elsewhere; all broadcast.
+    Where,
+    /// Truth values turned round.
+    Not,
+    /// `x`, elements to add before and after each axis, and what they are (zero where it is missing).
+    Pad(PadKind),
+    /// `x` and `weights` (`[in, out / groups, lines, columns]`), `bias` or nothing: each pixel is spread over a window.
+    ConvTranspose(ConvTranspose),
+    /// A channels-last image of other extents: `scales` or `sizes` of all axes.
+    Resize(Resize),
     Reduce(Reduce),
     Softmax {
         axis: isize,
@@ -115,6 +127,58 @@ pub(in crate::engine) enum Padding {
 }
 
 #[derive(Clone, Debug, PartialEq)]
+pub(in crate::engine) struct ConvTranspose {
+    pub(in crate::engine) axes: usize,
+    pub(in crate::engine) kernel: [usize; 2],
+    pub(in crate::engine) stride: [usize; 2],
+    pub(in crate::engine) dilation: [usize; 2],
+    /// Taken off before the first line and pixel, and behind the last.
+    pub(in crate::engine) before: [usize; 2],
+    pub(in crate::engine) after: [usize; 2],
+    /// Added behind the last.
+    pub(in crate::engine) extra: [usize; 2],
+    pub(in crate::engine) bias: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::engine) enum PadKind {
+    Constant,
+    Edge,
+    Reflect,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(in crate::engine) struct Resize {
+    pub(in crate::engine) by_sizes: bool,
+    pub(in crate::engine) filter: Filter,
+    pub(in crate::engine) place: PixelPlace,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::engine) enum Filter {
+    Nearest(Rounding),
+    Linear,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::engine) enum Rounding {
+    HalfDown,
+    HalfUp,
+    Floor,
+    Ceil,
+}
+
+/// Where an output pixel lies between those of the input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::engine) enum PixelPlace {
+    HalfPixel,
+    /// As half pixels, but an axis of one output pixel lies at the first.
+    TorchHalfPixel,
+    AlignCorners,
+    Asymmetric,
+}
+
+#[derive(Clone, Debug, PartialEq)]
 pub(in crate::engine) struct Linear {
     pub(in crate::engine) bias: bool,
     pub(in crate::engine) residual: bool,
@@ -133,6 +197,12 @@ pub(in crate::engine) enum Unary {
     Ceil,
     Tanh,
     Sigmoid,
+    Erf,
+    Softplus,
+    Sign,
+    Round,
+    Sin,
+    Cos,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,6 +214,17 @@ pub(in crate::engine) enum Binary {
     Pow,
     Min,
     Max,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::engine) enum Compare {
+    Equal,
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+    And,
+    Or,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -189,6 +270,12 @@ impl Op {
             Self::Activation(_) => "Activation",
             Self::Unary(_) => "Unary",
             Self::Binary(_) => "Binary",
+            Self::Compare(_) => "Compare",
+            Self::Where => "Where",
+            Self::Not => "Not",
+            Self::Pad(_) => "Pad",
+            Self::ConvTranspose(_) => "ConvTranspose",
+            Self::Resize(_) => "Resize",
             Self::Reduce(_) => "Reduce",
             Self::Softmax { .. } => "Softmax",
             Self::Reshape { .. } => "Reshape",

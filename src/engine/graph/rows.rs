@@ -4,7 +4,7 @@
 //! multiple of the one number here and of the other there. Each operator must carry it from its operands to its output;
 //! what is not known to do so mixes rows.
 
-use super::infer::{Cut, Fact, Facts, axis, reduced, slice};
+use super::infer::{Cut, Fact, Facts, axis, padded, reduced, slice};
 use super::op::Op;
 use super::samples::{BATCHES, Samples};
 use super::{Graph, Node, ValueId};
@@ -111,7 +111,7 @@ fn check(carry: Carry, out: [&Fact; 2]) -> Result<(), &'static str> {
 
 fn carried(node: &Node, operands: &[Operand<'_>], out: [&Fact; 2]) -> Result<Carry, &'static str> {
     let first = operands.first().ok_or("it has no operands")?;
-    let shapes_alone = matches!(node.op, Op::Reshape { .. } | Op::Expand | Op::Fill { .. } | Op::Slice);
+    let shapes_alone = matches!(node.op, Op::Reshape { .. } | Op::Expand | Op::Fill { .. } | Op::Slice | Op::Resize(_));
     if operands.iter().any(|operand| operand.carry == Carry::Count) && !shapes_alone {
         return Err("it computes with the number of rows");
     }
@@ -123,8 +123,16 @@ fn carried(node: &Node, operands: &[Operand<'_>], out: [&Fact; 2]) -> Result<Car
         Op::Conv(_) | Op::Pool(_) => sole(operands, |axis| axis == 0),
         Op::Linear(_) => sole(operands, |axis| axis + 1 < rank),
         Op::Affine { axis } => sole(operands, |rows| rows != *axis),
-        Op::Activation(_) | Op::Unary(_) | Op::Cast { .. } => Ok(first.carry),
-        Op::Binary(_) => broadcast(operands, out),
+        Op::Activation(_) | Op::Unary(_) | Op::Cast { .. } | Op::Not => Ok(first.carry),
+        Op::Binary(_) | Op::Compare(_) | Op::Where => broadcast(operands, out),
+        Op::ConvTranspose(_) => sole(operands, |axis| axis == 0),
+        // The lists of sizes may have the number of rows in them.
+        Op::Resize(_) => sole(&operands[..1], |axis| axis == 0),
+        Op::Pad(_) => {
+            let facts: Facts<'_> = operands.iter().map(|operand| operand.facts[0]).collect();
+            let pads = padded(&facts).map_err(|_| "its padding is none")?;
+            sole(operands, |axis| pads[axis] == [0, 0])
+        }
         Op::Softmax { axis, .. } => {
             let axis = place(*axis, first)?;
             sole(operands, |rows| rows != axis)

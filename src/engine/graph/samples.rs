@@ -134,11 +134,18 @@ impl Samples {
 }
 
 /// The extents of one input in a sample.
-fn sampled(dims: &[Dim], batch: usize, others: usize) -> Shape {
+fn sampled(dims: &[Dim], batch: usize, [first, others]: [usize; 2]) -> Shape {
+    let first_axis = dims.iter().skip(1).position(|dim| matches!(dim, Dim::Free(_))).map(|at| at + 1);
     let extent = |(axis, dim): (usize, &Dim)| match dim {
         Dim::Fixed(extent) => *extent,
         Dim::Free(_) if axis == 0 => batch,
-        Dim::Free(_) => others,
+        Dim::Free(_) => {
+            if Some(axis) == first_axis {
+                first
+            } else {
+                others
+            }
+        }
     };
     dims.iter().enumerate().map(extent).collect()
 }
@@ -147,7 +154,16 @@ fn sampled(dims: &[Dim], batch: usize, others: usize) -> Shape {
 pub(in crate::engine) const BATCHES: [usize; 2] = [53, 59];
 
 /// Extents of other free axes, until one pair works: some models need multiples of 32, some one particular extent.
-const OTHER_EXTENTS: [[usize; 2]; 5] = [[61, 509], [64, 320], [48, 96], [100, 16], [1, 2]];
+/// One that is the same in both samples is the first such axis' own, as the height of a line of text is.
+const OTHER_EXTENTS: [[[usize; 2]; 2]; 7] = [
+    [[61, 61], [509, 509]],
+    [[64, 64], [320, 320]],
+    [[48, 48], [96, 96]],
+    [[100, 100], [16, 16]],
+    [[48, 192], [48, 320]],
+    [[32, 192], [32, 320]],
+    [[1, 1], [2, 2]],
+];
 
 /// Larger values are not computed while shapes are inferred.
 const KNOWN_ELEMENTS_MAX: usize = 4096;

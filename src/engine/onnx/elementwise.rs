@@ -5,7 +5,7 @@ use kinglet_kernels::Activation;
 use super::Importer;
 use super::node::Source;
 use crate::engine::EngineError;
-use crate::engine::graph::op::{Axes, Binary, Reduce, ReduceKind, Unary};
+use crate::engine::graph::op::{Axes, Binary, Compare, Reduce, ReduceKind, Unary};
 use crate::engine::graph::{Op, ValueId, floats};
 
 pub(super) fn unary(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
@@ -19,6 +19,12 @@ pub(super) fn unary(importer: &mut Importer, node: &Source<'_>) -> Result<ValueI
         "Floor" => Unary::Floor,
         "Ceil" => Unary::Ceil,
         "Tanh" => Unary::Tanh,
+        "Erf" => Unary::Erf,
+        "Softplus" => Unary::Softplus,
+        "Sign" => Unary::Sign,
+        "Round" => Unary::Round,
+        "Sin" => Unary::Sin,
+        "Cos" => Unary::Cos,
         _ => Unary::Sigmoid,
     };
     one(importer, node, Op::Unary(unary))
@@ -39,6 +45,29 @@ pub(super) fn binary(importer: &mut Importer, node: &Source<'_>) -> Result<Value
     let (&first, others) = operands.split_first().ok_or_else(|| node.invalid("it has no operands"))?;
     let chain = |chain, &other: &ValueId| importer.graph.add(&node.shown(), Op::Binary(binary), &[chain, other]);
     Ok(others.iter().fold(first, chain))
+}
+
+pub(super) fn compare(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let compare = match node.proto.op_type.as_str() {
+        "Equal" => Compare::Equal,
+        "Less" => Compare::Less,
+        "LessOrEqual" => Compare::LessOrEqual,
+        "Greater" => Compare::Greater,
+        "GreaterOrEqual" => Compare::GreaterOrEqual,
+        "And" => Compare::And,
+        _ => Compare::Or,
+    };
+    let operands = [importer.operand(node, 0)?, importer.operand(node, 1)?];
+    Ok(importer.graph.add(&node.shown(), Op::Compare(compare), &operands))
+}
+
+pub(super) fn not(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    one(importer, node, Op::Not)
+}
+
+pub(super) fn choose(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let operands = [importer.operand(node, 0)?, importer.operand(node, 1)?, importer.operand(node, 2)?];
+    Ok(importer.graph.add(&node.shown(), Op::Where, &operands))
 }
 
 pub(super) fn relu(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {

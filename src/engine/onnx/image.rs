@@ -5,8 +5,11 @@ use kinglet_kernels::Activation;
 use super::Importer;
 use super::node::Source;
 use crate::engine::EngineError;
-use crate::engine::graph::op::{Axes, Conv, Padding, Pool, PoolKind, Reduce, ReduceKind, Spatial};
-use crate::engine::graph::{Op, ValueId, floats, tensor_of};
+use crate::engine::graph::op::{
+    Axes, Conv, ConvTranspose, Filter, Padding, PixelPlace, Pool, PoolKind, Reduce, ReduceKind, Resize, Rounding,
+    Spatial,
+};
+use crate::engine::graph::{Op, ValueId, floats, tensor_of, tensor_of_integers};
 
 pub(super) fn conv(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
     let weights = importer.operand(node, 1)?;
@@ -74,6 +77,75 @@ pub(super) fn batch_normalization(importer: &mut Importer, node: &Source<'_>) ->
     };
     let operands = [x, channels("scale", &scale), channels("shift", &shift)];
     Ok(importer.graph.add(&node.shown(), Op::Affine { axis: 1 }, &operands))
+}
+
+pub(super) fn conv_transpose(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let weights = importer.operand(node, 1)?;
+    let tensor = importer.graph.constant(weights).ok_or_else(|| node.refuse("its weights are no constant"))?;
+    let kernel = tensor.shape().get(2..).unwrap_or_default().to_vec();
+    if node.int("group", 1)? != 1 || node.extents("output_shape")?.is_some() {
+        return Err(node.refuse("it has groups, or an output_shape"));
+    }
+    let spatial = spatial(node, &kernel)?;
+    let Padding::Given { before, after } = spatial.padding else {
+        return Err(node.refuse("its padding follows from the output's extents"));
+    };
+    let extra = node.extents("output_padding")?.unwrap_or_else(|| vec![0; spatial.axes]);
+    let extra = match *extra {
+        [x] if spatial.axes == 1 => [0, x],
+        [y, x] if spatial.axes == 2 => [y, x],
+        _ => return Err(node.invalid("output_padding is not one for each axis")),
+    };
+    let bias = importer.optional(node, 2)?;
+    let Spatial { axes, kernel, stride, dilation, .. } = spatial;
+    let conv = ConvTranspose { axes, kernel, stride, dilation, before, after, extra, bias: bias.is_some() };
+    let operands: Vec<ValueId> = [weights].into_iter().chain(bias).collect();
+    channels_last(importer, node, axes, Op::ConvTranspose(conv), &operands)
+}
+
+/// Resize from opset 11 on, of the two spatial axes, by constant scales or by sizes.
+pub(super) fn resize(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let place = match node.text("coordinate_transformation_mode")?.as_deref().unwrap_or("half_pixel") {
+        "half_pixel" => PixelPlace::HalfPixel,
+        "pytorch_half_pixel" => PixelPlace::TorchHalfPixel,
+        "align_corners" => PixelPlace::AlignCorners,
+        "asymmetric" => PixelPlace::Asymmetric,
+        other => return Err(node.refuse(&format!("mode {other:?} has no layer"))),
+    };
+    let rounding = match node.text("nearest_mode")?.as_deref().unwrap_or("round_prefer_floor") {
+        "round_prefer_floor" => Rounding::HalfDown,
+        "round_prefer_ceil" => Rounding::HalfUp,
+        "floor" => Rounding::Floor,
+        "ceil" => Rounding::Ceil,
+        other => return Err(node.invalid(&format!("nearest_mode {other:?} is not known"))),
+    };
+    let filter = match node.text("mode")?.as_deref().unwrap_or("nearest") {
+        "nearest" => Filter::Nearest(rounding),
+        "linear" => Filter::Linear,
+        other => return Err(node.refuse(&format!("mode {other:?} has no layer"))),
+    };
+    let told_otherwise = node.int("antialias", 0)? != 0
+        || node.int("exclude_outside", 0)? != 0
+        || node.ints("axes")?.is_some()
+        || node.text("keep_aspect_ratio_policy")?.is_some_and(|policy| policy != "stretch");
+    if told_otherwise {
+        return Err(node.refuse("it filters, or names axes"));
+    }
+    // Exporters leave an empty list where the other is given.
+    let given = |at: usize| {
+        let value = importer.optional(node, at)?;
+        let is_empty = |value: ValueId| importer.graph.constant(value).is_some_and(|list| list.element_count() == 0);
+        Ok::<_, EngineError>(value.filter(|value| !is_empty(*value)))
+    };
+    let (by_sizes, list) = match (given(2)?, given(3)?) {
+        (Some(scales), None) => (false, scales),
+        (None, Some(sizes)) => (true, sizes),
+        _ => return Err(node.invalid("it needs either scales or sizes")),
+    };
+    // The list is of the axes as the file has them: images first, then channels.
+    let order = importer.graph.add_constant("channels last", tensor_of_integers(&[4], &[0, 2, 3, 1]));
+    let list = importer.graph.add(&node.shown(), Op::Gather { axis: 0 }, &[list, order]);
+    channels_last(importer, node, 2, Op::Resize(Resize { by_sizes, filter, place }), &[list])
 }
 
 /// Windows as attributes give them, over one or two axes.

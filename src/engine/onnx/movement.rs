@@ -3,9 +3,18 @@
 use super::Importer;
 use super::node::Source;
 use crate::engine::EngineError;
-use crate::engine::graph::{Op, ValueId};
+use crate::engine::graph::op::PadKind;
+use crate::engine::graph::{Op, ValueId, tensor_of};
 
 pub(super) fn identity(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    importer.operand(node, 0)
+}
+
+/// It drops nothing, unless it is told to train.
+pub(super) fn dropout(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    if importer.optional(node, 2)?.is_some() {
+        return Err(node.refuse("it may be told to train"));
+    }
     importer.operand(node, 0)
 }
 
@@ -34,6 +43,27 @@ pub(super) fn flatten(importer: &mut Importer, node: &Source<'_>) -> Result<Valu
 pub(super) fn gather(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
     let op = Op::Gather { axis: node.axis(0)? };
     two(importer, node, op)
+}
+
+/// Paddings are an attribute up to opset 10, an operand from 11 on; axes besides all from 18 on are not served.
+pub(super) fn pad(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let kind = match node.text("mode")?.as_deref().unwrap_or("constant") {
+        "constant" => PadKind::Constant,
+        "edge" => PadKind::Edge,
+        "reflect" => PadKind::Reflect,
+        other => return Err(node.refuse(&format!("mode {other:?} has no layer"))),
+    };
+    if importer.optional(node, 3)?.is_some() {
+        return Err(node.refuse("it names axes"));
+    }
+    let x = importer.operand(node, 0)?;
+    let pads = importer.list(node, "pads", 1)?.ok_or_else(|| node.invalid("it has no pads"))?;
+    let value = match node.float("value", 0.0)? {
+        0.0 => importer.optional(node, 2)?,
+        value => Some(importer.graph.add_constant(format!("{} value", node.shown()), tensor_of(&[], &[value]))),
+    };
+    let operands: Vec<ValueId> = [x, pads].into_iter().chain(value).collect();
+    Ok(importer.graph.add(&node.shown(), Op::Pad(kind), &operands))
 }
 
 pub(super) fn reshape(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {

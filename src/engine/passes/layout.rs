@@ -50,13 +50,15 @@ impl Pass<'_> {
     fn visit(&mut self, mut node: Node) {
         let done = match &node.op {
             Op::Transpose { axes } => self.remember(&node, axes),
-            Op::Activation(_) | Op::Unary(_) | Op::Cast { .. } => self.before(&node, |_| Some(node.op.clone())),
+            Op::Activation(_) | Op::Unary(_) | Op::Cast { .. } | Op::Not => {
+                self.before(&node, |_| Some(node.op.clone()))
+            }
             Op::Affine { axis } => self.before(&node, |axes| Some(Op::Affine { axis: axes[*axis] })),
             Op::Softmax { axis, log } => self.before(&node, |axes| {
                 Some(Op::Softmax { axis: isize::try_from(axes[place(*axis, axes.len())?]).ok()?, log: *log })
             }),
             Op::Reduce(reduce) if reduce.keep => self.before(&node, |axes| reduced(reduce, axes).map(Op::Reduce)),
-            Op::Binary(_) => self.binary(&node),
+            Op::Binary(_) | Op::Compare(_) => self.binary(&node),
             Op::Concat { axis } => self.concat(&node, *axis),
             Op::Flatten { axis: 1 } => self.flatten(&node),
             Op::Linear(_) => self.linear(&node),

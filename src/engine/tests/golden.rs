@@ -129,4 +129,5 @@ fn native_answers_are_right_at_every_instruction_set() {
 }
 
 /// What the native engine covers; the list only grows.
-const NATIVE: [&str; 2] = ["models/digits/1/model.onnx", "tests/fixtures/gunpoint_fcn.onnx"];
+const NATIVE: [&str; 3] =
+    ["models/digits/1/model.onnx", "models/vowels/1/model.onnx", "tests/fixtures/gunpoint_fcn.onnx"];

@@ -5,7 +5,7 @@ use kinglet_kernels::Activation;
 
 use super::movement::{broadcast_strides, joined};
 use super::{Io, Layer};
-use crate::engine::graph::op::{Binary, Unary};
+use crate::engine::graph::op::{Binary, Compare, Unary};
 use crate::engine::pool::Team;
 use crate::tensor::DType;
 
@@ -35,6 +35,12 @@ impl Layer for Map {
             Unary::Ceil => map(io, f32::ceil),
             Unary::Tanh => map(io, f32::tanh),
             Unary::Sigmoid => map(io, |x: f32| 1.0 / (1.0 + (-x).exp())),
+            Unary::Erf => map(io, erf),
+            Unary::Softplus => map(io, |x: f32| if x > 20.0 { x } else { x.exp().ln_1p() }),
+            Unary::Sign => map(io, |x: f32| if x == 0.0 || x.is_nan() { x } else { x.signum() }),
+            Unary::Round => map(io, f32::round_ties_even),
+            Unary::Sin => map(io, f32::sin),
+            Unary::Cos => map(io, f32::cos),
         }
     }
 }
@@ -69,6 +75,37 @@ impl Layer for Combine {
             _ => combine(io, integer64(self.0)),
         }
     }
+}
+
+/// Two operands compared.
+#[derive(Debug)]
+pub(super) struct Test(pub(super) Compare);
+
+impl Layer for Test {
+    fn run(&self, io: &mut Io<'_>, _team: &mut Team) {
+        match io.operands[0].fact.dtype {
+            DType::F32 => test::<f32>(io, self.0),
+            DType::F64 => test::<f64>(io, self.0),
+            DType::I32 => test::<i32>(io, self.0),
+            DType::I64 => test::<i64>(io, self.0),
+            DType::I8 => test::<i8>(io, self.0),
+            _ => test::<u8>(io, self.0),
+        }
+    }
+}
+
+fn test<T: Pod + PartialOrd + Default>(io: &mut Io<'_>, compare: Compare) {
+    let zero = T::default();
+    let f: fn(&T, &T, &T) -> bool = match compare {
+        Compare::Equal => |a, b, _| a == b,
+        Compare::Less => |a, b, _| a < b,
+        Compare::LessOrEqual => |a, b, _| a <= b,
+        Compare::Greater => |a, b, _| a > b,
+        Compare::GreaterOrEqual => |a, b, _| a >= b,
+        Compare::And => |a, b, zero| a != zero && b != zero,
+        Compare::Or => |a, b, zero| a != zero || b != zero,
+    };
+    combine(io, |a: T, b: T| u8::from(f(&a, &b, &zero)));
 }
 
 /// Element types changed, as C does: towards zero, and saturating where C has no answer.
@@ -183,7 +220,18 @@ fn integer64(binary: Binary) -> fn(i64, i64) -> i64 {
     }
 }
 
-fn combine<T: Pod>(io: &mut Io<'_>, f: impl Fn(T, T) -> T + Copy) {
+/// Abramowitz and Stegun 7.1.26 in `f64`: within 1.5e-7.
+fn erf(x: f32) -> f32 {
+    let magnitude = f64::from(x.abs());
+    let t = 1.0 / (1.0 + 0.327_591_1 * magnitude);
+    let series = [1.061_405_429, -1.453_152_027, 1.421_413_741, -0.284_496_736, 0.254_829_592];
+    let sum = series.iter().fold(0.0, |sum, factor| (sum + factor) * t);
+    #[expect(clippy::cast_possible_truncation, reason = "rounding is the purpose")]
+    let value = (1.0 - sum * (-magnitude * magnitude).exp()) as f32;
+    value.copysign(x)
+}
+
+fn combine<T: Pod, U: Pod>(io: &mut Io<'_>, f: impl Fn(T, T) -> U + Copy) {
     let [a, b] = [io.operands[0], io.operands[1]];
     let shape = &io.output.fact.shape;
     let strides = [a, b].map(|operand| broadcast_strides(operand.shape(), shape));
@@ -193,12 +241,12 @@ fn combine<T: Pod>(io: &mut Io<'_>, f: impl Fn(T, T) -> T + Copy) {
         .enumerate()
         .map(|(axis, &extent)| (extent, [0, 1].map(|of| strides[of][axis].unsigned_abs())))
         .collect();
-    let to: &mut [T] = bytemuck::cast_slice_mut(io.output.bytes);
+    let to: &mut [U] = bytemuck::cast_slice_mut(io.output.bytes);
     pairs(a.elements(), b.elements(), &axes, to, f);
 }
 
 /// Combines elements, `axes` being extents and strides of both operands from the outermost on.
-fn pairs<T: Pod>(a: &[T], b: &[T], axes: &[(usize, [usize; 2])], to: &mut [T], f: impl Fn(T, T) -> T + Copy) {
+fn pairs<T: Pod, U: Pod>(a: &[T], b: &[T], axes: &[(usize, [usize; 2])], to: &mut [U], f: impl Fn(T, T) -> U + Copy) {
     match *axes {
         _ if to.is_empty() => {}
         [] => to[0] = f(a[0], b[0]),

@@ -1,12 +1,16 @@
 //! Operators as they run: one file per family, each from the operator to bytes in the arena.
 
+mod choice;
 mod conv;
+mod conv_transpose;
 mod elementwise;
 mod linear;
 mod matmul;
 mod movement;
+mod pad;
 mod pool;
 mod reduce;
+mod resize;
 mod softmax;
 
 use std::fmt::Debug;
@@ -105,6 +109,12 @@ pub(super) fn lower(graph: &Graph, node: &Node, sample: &Fact, level: Level) -> 
         Op::Activation(activation) => all(Box::new(elementwise::Activate(*activation))),
         Op::Unary(unary) => all(Box::new(elementwise::Map(*unary))),
         Op::Binary(binary) => all(Box::new(elementwise::Combine(*binary))),
+        Op::Compare(compare) => all(Box::new(elementwise::Test(*compare))),
+        Op::Where => all(Box::new(choice::Choose)),
+        Op::Not => all(Box::new(choice::Turn)),
+        Op::Pad(kind) => all(Box::new(pad::Padding(*kind))),
+        Op::ConvTranspose(conv) => conv_transpose::lower(conv, graph, node, level),
+        Op::Resize(resize) => all(Box::new(resize::Resizing(*resize))),
         Op::Cast { .. } => all(Box::new(elementwise::Convert)),
         Op::Reduce(reduce) => all(Box::new(reduce::Reduction::new(reduce, level))),
         Op::Softmax { axis, log } => all(Box::new(softmax::Softmax { axis: *axis, log: *log })),

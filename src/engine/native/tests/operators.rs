@@ -1,7 +1,7 @@
 //! Each operator alone, and those that passes make one of.
 
 use super::*;
-use crate::engine::proto::{int, ints, node};
+use crate::engine::proto::{int, ints, node, text};
 
 #[test]
 fn convolutions_of_every_kind() {
@@ -173,6 +173,65 @@ fn reductions_softmax_and_broadcasts() {
         node("LeakyRelu", &["e"], &["y"], vec![]),
     ];
     Case { x: vec!["n", "4", "9"], nodes, constants: vec![weights("w", &[4, 1])], rank: 2 }.check(&[3, 4, 9]);
+}
+
+#[test]
+fn pads_of_every_kind() {
+    for (mode, fill) in [("constant", Some(1.5)), ("constant", None), ("edge", None), ("reflect", None)] {
+        let mut inputs = vec!["x", "pads"];
+        let mut constants = vec![list("pads", &[0, 0, 2, 1, 0, 0, 3, 0])];
+        if let Some(fill) = fill {
+            inputs.push("fill");
+            constants.push(floats("fill", &[], &[fill]));
+        }
+        let nodes = vec![node("Pad", &inputs, &["y"], vec![text("mode", mode)])];
+        Case { x: vec!["n", "3", "5", "6"], nodes, constants, rank: 4 }.check(&[2, 3, 5, 6]);
+    }
+}
+
+#[test]
+fn transposed_convolutions() {
+    for (stride, pads, dilation) in [([2, 2], [0, 0, 0, 0], [1, 1]), ([3, 1], [1, 0, 1, 1], [1, 2])] {
+        let attributes = vec![ints("strides", &stride), ints("pads", &pads), ints("dilations", &dilation)];
+        let case = Case {
+            x: vec!["n", "3", "5", "6"],
+            nodes: vec![node("ConvTranspose", &["x", "w", "b"], &["y"], attributes)],
+            constants: vec![weights("w", &[3, 4, 2, 2]), weights("b", &[4])],
+            rank: 4,
+        };
+        case.check(&[2, 3, 5, 6]);
+    }
+}
+
+#[test]
+fn images_of_other_extents() {
+    for (mode, place) in [("nearest", "asymmetric"), ("linear", "half_pixel"), ("linear", "align_corners")] {
+        let attributes =
+            vec![text("mode", mode), text("coordinate_transformation_mode", place), text("nearest_mode", "floor")];
+        let case = Case {
+            x: vec!["n", "3", "5", "6"],
+            nodes: vec![node("Resize", &["x", "", "scales"], &["y"], attributes)],
+            constants: vec![floats("scales", &[4], &[1.0, 1.0, 2.0, 3.0])],
+            rank: 4,
+        };
+        case.check(&[2, 3, 5, 6]);
+    }
+}
+
+#[test]
+fn truth_values() {
+    let nodes = vec![
+        node("Greater", &["x", "w"], &["a"], vec![]),
+        node("Less", &["x", "half"], &["b"], vec![]),
+        node("And", &["a", "b"], &["c"], vec![]),
+        node("Not", &["c"], &["d"], vec![]),
+        node("Where", &["d", "x", "half"], &["e"], vec![]),
+        node("Cast", &["a"], &["f"], vec![int("to", 1)]),
+        node("Erf", &["e"], &["g"], vec![]),
+        node("Add", &["f", "g"], &["y"], vec![]),
+    ];
+    let constants = vec![weights("w", &[4, 1]), floats("half", &[], &[0.5])];
+    Case { x: vec!["n", "4", "9"], nodes, constants, rank: 3 }.check(&[3, 4, 9]);
 }
 
 #[test]
