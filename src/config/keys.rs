@@ -105,6 +105,7 @@ pub(super) const ALL: &[Key] = keys! {
     batching.queue_delay_max: NextLoad,
     batching.queue_requests_max: NextLoad,
     batching.queue_bytes_max: NextLoad,
+    engine.arena_bytes_max: NextLoad,
     engine.cores: Restart,
     engine.inline_time_max: Restart,
     engine.isa_max: NextLoad,

@@ -86,6 +86,7 @@ impl Config {
     pub fn load_options(&self) -> LoadOptions {
         LoadOptions {
             model_bytes_max: self.engine.model_bytes_max.0,
+            arena_bytes_max: self.engine.arena_bytes_max.0,
             shape_plans_max: self.engine.shape_plans_max,
             batch_size_max: self.batching.batch_size_max,
             warm_up_time_max: self.engine.warm_up_time_max.0,

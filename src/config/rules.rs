@@ -70,6 +70,7 @@ fn sizes(config: &Config) -> impl Iterator<Item = Broken> {
         ("admission.bytes_max", config.admission.bytes_max, ByteSize(1)),
         ("batching.queue_bytes_max", config.batching.queue_bytes_max, ByteSize(1)),
         ("engine.model_bytes_max", config.engine.model_bytes_max, ByteSize(1)),
+        ("engine.arena_bytes_max", config.engine.arena_bytes_max, ByteSize(1)),
     ]
     .into_iter()
     .filter(|(_, got, least)| got < least)

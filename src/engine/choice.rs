@@ -1,5 +1,7 @@
 //! Picks the engine for a model: the first that can serve it, from the most to the least specialised.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use serde::Deserialize;
 
 use super::identity;
@@ -47,11 +49,15 @@ fn choose(model: OnnxModel, options: &LoadOptions) -> Result<Box<dyn Plan>, Engi
     match options.engine {
         EngineChoice::Native => native::plan(&model, options),
         EngineChoice::Tract => tract::plan(model, options),
-        EngineChoice::Auto => match native::plan(&model, options) {
-            Ok(plan) => Ok(plan),
-            // What this one reads in the reason is the user's to see; a model that is broken is so to the other too.
-            Err(refused) => tract::plan_instead(model, Some(&refused), options),
-        },
+        EngineChoice::Auto => {
+            // A bug of the one engine is no reason not to serve.
+            let native = catch_unwind(AssertUnwindSafe(|| native::plan(&model, options)));
+            match native.unwrap_or_else(|_| Err(EngineError::Failed("it panicked while it loaded the model".into()))) {
+                Ok(plan) => Ok(plan),
+                // A model that is broken is so to the other too.
+                Err(refused) => tract::plan_instead(model, Some(&refused), options),
+            }
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use crate::units::{ByteSize, Span};
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct EngineConfig {
+    pub arena_bytes_max: ByteSize,
     /// 0 takes what the system allows this process.
     pub cores: usize,
     pub inline_time_max: Span,

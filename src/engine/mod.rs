@@ -111,6 +111,8 @@ pub struct ModelFile {
 pub struct LoadOptions {
     /// The most bytes a model file and its external data may have together.
     pub model_bytes_max: u64,
+    /// The most bytes that the values of one run may need, where the engine knows.
+    pub arena_bytes_max: u64,
     /// The most plans for distinct input shapes a model may keep, where it needs one per shape.
     pub shape_plans_max: usize,
     /// The largest batch that will be run.
@@ -129,6 +131,7 @@ impl Default for LoadOptions {
     fn default() -> Self {
         Self {
             model_bytes_max: 2 << 30,
+            arena_bytes_max: 2 << 30,
             shape_plans_max: 16,
             batch_size_max: 64,
             warm_up_time_max: Duration::from_millis(200),

@@ -20,6 +20,8 @@ pub(super) struct Model {
     pub(super) constants: Vec<Option<Aligned>>,
     /// Of the inputs.
     pub(super) dtypes: Vec<DType>,
+    /// Bytes that a run may need for its values.
+    pub(super) arena_bytes_max: usize,
     /// Threads that a run may have at most.
     pub(super) threads_max: usize,
     level: Level,
@@ -34,7 +36,12 @@ pub(super) struct Layered {
 
 impl Model {
     /// Packs weights and drops their originals.
-    pub(super) fn new(mut graph: Graph, sample: &GraphFacts, level: Level) -> Result<Self, EngineError> {
+    pub(super) fn new(
+        mut graph: Graph,
+        sample: &GraphFacts,
+        level: Level,
+        arena_bytes_max: usize,
+    ) -> Result<Self, EngineError> {
         let mut layers = Vec::with_capacity(graph.nodes.len());
         for node in &graph.nodes {
             let lowered = layers::lower(&graph, node, fact(sample, node.output), level);
@@ -52,7 +59,7 @@ impl Model {
         }
         graph.forget_contents(CONTENTS_KEPT_MAX);
         let dtypes = graph.inputs.iter().map(|&input| fact(sample, input).dtype).collect();
-        Ok(Self { graph, layers, constants, dtypes, threads_max: cores_available(), level })
+        Ok(Self { graph, layers, constants, dtypes, arena_bytes_max, threads_max: cores_available(), level })
     }
 
     /// Facts of all values for these inputs.

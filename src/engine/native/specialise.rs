@@ -42,9 +42,24 @@ pub(super) enum Source {
     Known(usize),
 }
 
+/// Why a model cannot run on some extents.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(super) enum NotPrepared {
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+    #[error("the run needs {needed} bytes, the limit is {limit}")]
+    TooLarge { needed: usize, limit: usize },
+}
+
 /// Prepares a model for inputs of these facts.
-pub(super) fn specialise(model: &Model, inputs: Vec<Fact>) -> Result<Specialised, Stopped> {
+pub(super) fn specialise(model: &Model, inputs: Vec<Fact>) -> Result<Specialised, NotPrepared> {
     let facts = model.infer(inputs)?;
+    for node in &model.graph.nodes {
+        let needed = bytes(fact(&facts, node.output));
+        if needed > model.arena_bytes_max {
+            return Err(NotPrepared::TooLarge { needed, limit: model.arena_bytes_max });
+        }
+    }
     let mut homes = Homes::new(model, &facts);
     let mut pending = Vec::new();
     for (node, layered) in model.layers.iter().enumerate() {
@@ -69,6 +84,9 @@ pub(super) fn specialise(model: &Model, inputs: Vec<Fact>) -> Result<Specialised
     let end = pending.len() + 1;
     let outputs: Vec<Home> = model.graph.outputs.iter().map(|&output| homes.used(output, end)).collect();
     let (places, arena_bytes) = memory::places(&homes.tenants);
+    if arena_bytes > model.arena_bytes_max {
+        return Err(NotPrepared::TooLarge { needed: arena_bytes, limit: model.arena_bytes_max });
+    }
     let place = |tenant: usize| places[tenant].start..places[tenant].start + homes.tenants[tenant].bytes;
     let source = |home: &Home| match *home {
         Home::Tenant(tenant) => Source::Arena(place(tenant)),

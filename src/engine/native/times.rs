@@ -22,7 +22,12 @@ impl Times {
         loop {
             let mut shortest = Duration::MAX;
             for _ in 0..RUNS {
-                shortest = shortest.min(run(rows)?);
+                match run(rows) {
+                    Ok(time) => shortest = shortest.min(time),
+                    // A size that needs too much memory is not used.
+                    Err(_) if rows > 1 => return Ok(Self { piece: fastest(&measured), measured }),
+                    Err(error) => return Err(error),
+                }
             }
             measured.push((rows, shortest));
             // The next size takes twice as long again.
@@ -87,6 +92,13 @@ mod tests {
             let expected = if rows > 8 { 80 * rows.div_ceil(8) } else { 10 * rows };
             assert_eq!(times.of(rows).map(|time| time.as_micros()), Some(expected as u128), "{rows}");
         }
+    }
+
+    #[test]
+    fn sizes_that_cannot_run_are_not_used() {
+        let run = |rows| if rows > 4 { Err(()) } else { Ok(Duration::from_millis(1)) };
+        assert_eq!(Times::measure(64, Duration::from_secs(1), run).unwrap().piece(), 4);
+        assert!(Times::measure(64, Duration::from_secs(1), |_| Err(())).is_err());
     }
 
     #[test]

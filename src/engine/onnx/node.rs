@@ -48,11 +48,12 @@ impl Source<'_> {
         tensor.flatten().map(|tensor| super::tensor(&tensor)).transpose()
     }
 
-    /// A number that must not be negative.
+    /// Numbers that are neither negative nor beyond any image, so that sums of them do not overflow.
     pub(super) fn extents(&self, name: &str) -> Result<Option<Vec<usize>>, EngineError> {
         let Some(ints) = self.ints(name)? else { return Ok(None) };
-        let extents: Option<Vec<usize>> = ints.iter().map(|&int| usize::try_from(int).ok()).collect();
-        extents.map(Some).ok_or_else(|| self.invalid(&format!("{name} must not be negative, got {ints:?}")))
+        let extent = |&int: &i64| usize::try_from(int).ok().filter(|extent| *extent <= EXTENT_MAX);
+        let extents: Option<Vec<usize>> = ints.iter().map(extent).collect();
+        extents.map(Some).ok_or_else(|| self.invalid(&format!("{name} must be from 0 to {EXTENT_MAX}, got {ints:?}")))
     }
 
     pub(super) fn axis(&self, default: i64) -> Result<isize, EngineError> {
@@ -111,3 +112,6 @@ impl Importer {
         }
     }
 }
+
+/// The largest kernel, stride, dilation or padding.
+const EXTENT_MAX: usize = (1 << 31) - 1;

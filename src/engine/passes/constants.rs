@@ -9,16 +9,9 @@ pub(super) fn fold(graph: &mut Graph, evaluate: &EvaluateIn) {
     for at in 0..graph.nodes.len() {
         let node = &graph.nodes[at];
         let operands: Option<Vec<&Tensor>> = node.inputs.iter().map(|&input| graph.constant(input)).collect();
-        let folded = operands.filter(|operands| small(operands)).and_then(|known| evaluate(graph, node, &known));
+        let folded = operands.and_then(|known| evaluate(graph, node, &known));
         if let Some(tensor) = folded {
             graph.fix(graph.nodes[at].output, tensor);
         }
     }
 }
-
-/// A constant may grow by folding (a repeated row), but not without bound.
-fn small(operands: &[&Tensor]) -> bool {
-    operands.iter().map(|operand| operand.element_count()).sum::<usize>() <= ELEMENTS_MAX
-}
-
-const ELEMENTS_MAX: usize = 64 << 20;

@@ -137,6 +137,7 @@ pub(in crate::engine) fn evaluate(graph: &Graph, node: &Node, operands: &[&Tenso
     if let Some(value) = fact.value {
         return Some(value);
     }
+    let length = fact.bytes().filter(|bytes| *bytes <= EVALUATED_BYTES_MAX)?;
     let lowered = lower(graph, node, &fact, level).ok()?;
     let mut storage = Vec::new();
     let mut views = Vec::new();
@@ -147,7 +148,6 @@ pub(in crate::engine) fn evaluate(graph: &Graph, node: &Node, operands: &[&Tenso
     for (at, aligned) in &storage {
         views.push(View { fact: facts[*at], bytes: &aligned.elements()[..operands[*at].bytes().len()] });
     }
-    let length = fact.bytes()?;
     let mut output = Aligned::zeroed(length);
     let mut scratch = Aligned::zeroed(lowered.layer.scratch(&facts, 1));
     {
@@ -158,6 +158,9 @@ pub(in crate::engine) fn evaluate(graph: &Graph, node: &Node, operands: &[&Tenso
     let bytes = output.elements::<u8>()[..length].to_vec();
     Tensor::new(fact.dtype, fact.shape, bytes.into()).ok()
 }
+
+/// What constants may grow to when they are computed at load.
+const EVALUATED_BYTES_MAX: usize = 256 << 20;
 
 /// A copy that starts on a cache line.
 pub(super) fn aligned(bytes: &[u8]) -> Aligned {

@@ -1,5 +1,6 @@
 //! Small graphs against tract, at every instruction set: each operator, and each pass that changes what runs.
 
+mod hostile;
 mod operators;
 
 use kinglet_kernels::Level;
