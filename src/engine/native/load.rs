@@ -45,7 +45,8 @@ pub(in crate::engine) fn plan(model: &OnnxModel, options: &LoadOptions) -> Resul
         onnx_signature::name_batch(&mut signature);
     }
     let macs = macs(&graph, &signature, level);
-    let model = Model::new(graph, &samples.0[0], level, usize::try_from(options.arena_bytes_max).unwrap_or(usize::MAX))?;
+    let model =
+        Model::new(graph, &samples.0[0], level, usize::try_from(options.arena_bytes_max).unwrap_or(usize::MAX))?;
     let part = onnx_parts::count(source).into_part(NAME, macs, format!("every operator has a kernel ({level})"));
     let limit = options.shape_plans_max.max(options.batch_size_max);
     Ok(Box::new(NativePlan {

@@ -24,7 +24,10 @@ pub(super) fn import(proto: &ModelProto, inputs: &[TensorSpec]) -> Result<Graph,
     let no_graph = || EngineError::InvalidModel("the file has no graph".into());
     let source = proto.graph.as_ref().ok_or_else(no_graph)?;
     if source.node.len() > NODES_MAX {
-        return Err(unsupported("the graph".into(), &format!("it has {} nodes, at most {NODES_MAX} are read", source.node.len())));
+        return Err(unsupported(
+            "the graph".into(),
+            &format!("it has {} nodes, at most {NODES_MAX} are read", source.node.len()),
+        ));
     }
     let versions = proto.opset_import.iter().map(|opset| (standard(&opset.domain).to_owned(), opset.version));
     let mut importer = Importer { graph: Graph::default(), values: HashMap::new(), versions: versions.collect() };
