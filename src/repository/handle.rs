@@ -120,7 +120,7 @@ impl Repository {
         batching: BatchingConfig,
         options: LoadOptions,
     ) -> Result<(), RepositoryError> {
-        self.ask(|reply| Command::Reconfigure { config, batching, options, reply }).await?
+        self.ask(|reply| Command::Reconfigure { config, batching, options: Box::new(options), reply }).await?
     }
 
     /// Looks at the paths now. Unless the control mode is explicit, models that are new or have changed are loaded as

@@ -30,7 +30,7 @@ pub(super) enum Command {
     Load { name: ModelName, over: LoadOverride, reply: Reply },
     Unload { name: ModelName, reply: Reply },
     Rescan { reply: Reply },
-    Reconfigure { config: RepositoryConfig, batching: BatchingConfig, options: LoadOptions, reply: Reply },
+    Reconfigure { config: RepositoryConfig, batching: BatchingConfig, options: Box<LoadOptions>, reply: Reply },
     Stop,
 }
 
@@ -174,7 +174,7 @@ impl Actor {
             Command::Reconfigure { config, batching, options, reply } => {
                 // Who decides what is loaded, and the loads of the start, are as they were.
                 self.config = RepositoryConfig { control: self.config.control, ..config };
-                let with = Loading { batching, options, ..self.loader.with.clone() };
+                let with = Loading { batching, options: *options, ..self.loader.with.clone() };
                 self.loader = Arc::new(Loader { with, workers: self.loader.workers.clone() });
                 self.scanning.asked.push(reply);
                 self.begin_scan();

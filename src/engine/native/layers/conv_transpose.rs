@@ -52,9 +52,10 @@ impl Layer for Spread {
         let [_, lines_out, columns_out, channels] = plane(&io.output.fact.shape);
         let pixels = images * lines * columns;
         let products: &mut [f32] = bytemuck::cast_slice_mut(io.scratch);
-        let grid = gemm.grid(products, gemm.columns(), pixels);
-        team.share(&|| gemm.run(x.elements(), &Window::rows(pixels, depth), None, &grid));
-        drop(grid);
+        {
+            let grid = gemm.grid(products, gemm.columns(), pixels);
+            team.share(&|| gemm.run(x.elements(), &Window::rows(pixels, depth), None, &grid));
+        }
         let out: &mut [f32] = bytemuck::cast_slice_mut(io.output.bytes);
         out.chunks_exact_mut(channels.max(1)).for_each(|pixel| pixel.copy_from_slice(bias));
         let place = |at: usize, tap: usize, axis: usize, extent: usize| {
