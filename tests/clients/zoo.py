@@ -28,7 +28,7 @@ DATATYPES = {
 CLASSES = ["ant", "bee", "cicada", "dragonfly", "earwig", "firefly"]
 CONFIGURED_BATCH_MAX = 4
 SLOW_WIDTH = 256
-SLOW_LAYERS = 48
+SLOW_LAYERS = 96
 
 
 def write_zoo(repository: Path) -> None:
