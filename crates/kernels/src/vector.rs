@@ -33,6 +33,12 @@ pub(crate) trait Vector: Copy {
     unsafe fn store(self, to: *mut f32);
     unsafe fn store_first(self, to: *mut f32, count: usize);
     unsafe fn add(self, other: Self) -> Self;
+    unsafe fn sub(self, other: Self) -> Self;
+    unsafe fn div(self, other: Self) -> Self;
+    /// The nearest integer, the even one of two.
+    unsafe fn round(self) -> Self;
+    /// `self * 2^power` for integers from -252 to 254.
+    unsafe fn scale(self, power: Self) -> Self;
     unsafe fn mul(self, other: Self) -> Self;
     /// `self * by + plus`, rounded once where the instruction set can.
     unsafe fn mul_add(self, by: Self, plus: Self) -> Self;

@@ -1,9 +1,10 @@
 //! Sixteen lanes.
 
 use std::arch::x86_64::{
-    __m512, __mmask16, _CMP_LT_OQ, _MM_HINT_T1, _mm_prefetch, _mm512_add_ps, _mm512_cmp_ps_mask, _mm512_fmadd_ps,
-    _mm512_loadu_ps, _mm512_mask_blend_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_min_ps,
-    _mm512_mul_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
+    __m512, __mmask16, _CMP_LT_OQ, _MM_HINT_T1, _mm_prefetch, _mm512_add_ps, _mm512_cmp_ps_mask, _mm512_div_ps,
+    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_blend_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
+    _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_ps,
+    _mm512_setzero_ps, _mm512_storeu_ps, _mm512_sub_ps,
 };
 
 use super::Vector;
@@ -63,6 +64,30 @@ impl Vector for F32x16 {
     unsafe fn add(self, other: Self) -> Self {
         // SAFETY: as said above.
         Self(unsafe { _mm512_add_ps(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        // SAFETY: as said above.
+        Self(unsafe { _mm512_sub_ps(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn div(self, other: Self) -> Self {
+        // SAFETY: as said above.
+        Self(unsafe { _mm512_div_ps(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn round(self) -> Self {
+        // SAFETY: as said above. Zero: to the nearest, no digits behind the point.
+        Self(unsafe { _mm512_roundscale_ps::<0>(self.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn scale(self, power: Self) -> Self {
+        // SAFETY: as said above.
+        Self(unsafe { _mm512_scalef_ps(self.0, power.0) })
     }
 
     #[inline(always)]

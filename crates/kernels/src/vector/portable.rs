@@ -60,6 +60,32 @@ impl Vector for Plain {
     }
 
     #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        self.each(other, |a, b| a - b)
+    }
+
+    #[inline(always)]
+    unsafe fn div(self, other: Self) -> Self {
+        self.each(other, |a, b| a / b)
+    }
+
+    #[inline(always)]
+    unsafe fn round(self) -> Self {
+        Self(self.0.map(f32::round_ties_even))
+    }
+
+    #[inline(always)]
+    unsafe fn scale(self, power: Self) -> Self {
+        // Two halves of the power, each of which is an exponent of its own.
+        let exponent = |power: i32| f32::from_bits((power + 127).cast_unsigned() << 23);
+        self.each(power, |x, power| {
+            #[expect(clippy::cast_possible_truncation, reason = "a small integer")]
+            let power = power as i32;
+            x * exponent(power >> 1) * exponent(power - (power >> 1))
+        })
+    }
+
+    #[inline(always)]
     unsafe fn mul(self, other: Self) -> Self {
         self.each(other, |a, b| a * b)
     }

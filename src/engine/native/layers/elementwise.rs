@@ -1,7 +1,8 @@
 //! Functions of single elements, of one operand or of two that are broadcast.
 
 use bytemuck::Pod;
-use kinglet_kernels::Activation;
+use kinglet_kernels::f32_functions::Function;
+use kinglet_kernels::{Activation, Level};
 
 use super::movement::{broadcast_strides, joined};
 use super::{Io, Layer};
@@ -20,28 +21,50 @@ impl Layer for Activate {
 }
 
 #[derive(Debug)]
-pub(super) struct Map(pub(super) Unary);
+pub(super) struct Map {
+    pub(super) unary: Unary,
+    pub(super) level: Level,
+}
+
+impl Map {
+    /// The kernel of a function that has one.
+    fn function(&self) -> Option<Function> {
+        Some(match self.unary {
+            Unary::Exp => Function::Exp,
+            Unary::Tanh => Function::Tanh,
+            Unary::Sigmoid => Function::Sigmoid,
+            Unary::Erf => Function::Erf,
+            _ => return None,
+        })
+    }
+}
 
 impl Layer for Map {
-    fn run(&self, io: &mut Io<'_>, _team: &mut Team) {
-        match self.0 {
+    fn run(&self, io: &mut Io<'_>, team: &mut Team) {
+        if let Some(function) = self.function() {
+            let x = io.operands[0];
+            let grid = Function::grid(io.output.elements());
+            return team.share(&|| function.run(self.level, x.elements(), &grid));
+        }
+        match self.unary {
             Unary::Neg => map(io, |x: f32| -x),
             Unary::Abs => map(io, f32::abs),
-            Unary::Exp => map(io, f32::exp),
             Unary::Log => map(io, f32::ln),
             Unary::Sqrt => map(io, f32::sqrt),
             Unary::Reciprocal => map(io, f32::recip),
             Unary::Floor => map(io, f32::floor),
             Unary::Ceil => map(io, f32::ceil),
-            Unary::Tanh => map(io, f32::tanh),
-            Unary::Sigmoid => map(io, |x: f32| 1.0 / (1.0 + (-x).exp())),
-            Unary::Erf => map(io, erf),
             Unary::Softplus => map(io, |x: f32| if x > 20.0 { x } else { x.exp().ln_1p() }),
             Unary::Sign => map(io, |x: f32| if x == 0.0 || x.is_nan() { x } else { x.signum() }),
             Unary::Round => map(io, f32::round_ties_even),
             Unary::Sin => map(io, f32::sin),
             Unary::Cos => map(io, f32::cos),
+            Unary::Exp | Unary::Tanh | Unary::Sigmoid | Unary::Erf => {}
         }
+    }
+
+    fn kernel(&self) -> String {
+        self.function().map_or_else(|| "plain".into(), |_| format!("f32_functions__{}", self.level))
     }
 }
 
@@ -218,17 +241,6 @@ fn integer64(binary: Binary) -> fn(i64, i64) -> i64 {
         Binary::Min => Ord::min,
         Binary::Max => Ord::max,
     }
-}
-
-/// Abramowitz and Stegun 7.1.26 in `f64`: within 1.5e-7.
-fn erf(x: f32) -> f32 {
-    let magnitude = f64::from(x.abs());
-    let t = 1.0 / (1.0 + 0.327_591_1 * magnitude);
-    let series = [1.061_405_429, -1.453_152_027, 1.421_413_741, -0.284_496_736, 0.254_829_592];
-    let sum = series.iter().fold(0.0, |sum, factor| (sum + factor) * t);
-    #[expect(clippy::cast_possible_truncation, reason = "rounding is the purpose")]
-    let value = (1.0 - sum * (-magnitude * magnitude).exp()) as f32;
-    value.copysign(x)
 }
 
 fn combine<T: Pod, U: Pod>(io: &mut Io<'_>, f: impl Fn(T, T) -> U + Copy) {

@@ -1,0 +1,23 @@
+//! Functions, lanes as wide as the registers.
+
+use super::Function;
+use super::generic::{self, Table};
+use crate::vector::F32x16;
+
+/// # Safety
+/// The processor has AVX-512 F, BW, DQ and VL, and `from` and `to` are valid for `count` elements.
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
+unsafe fn map(function: Function, from: *const f32, to: *mut f32, count: usize) {
+    // SAFETY: the caller's promise; the features are enabled here.
+    unsafe { generic::map::<F32x16>(function, from, to, count) }
+}
+
+/// # Safety
+/// The processor has AVX-512 F, BW, DQ and VL, and `from` and `to` are valid for `count` elements.
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
+unsafe fn softmax(from: *const f32, to: *mut f32, count: usize) {
+    // SAFETY: the caller's promise; the features are enabled here.
+    unsafe { generic::softmax::<F32x16>(from, to, count) }
+}
+
+pub(super) static TABLE: Table = Table { map, softmax };

@@ -1,0 +1,21 @@
+//! Functions in plain code.
+
+use super::Function;
+use super::generic::{self, Table};
+use crate::vector::Plain;
+
+/// # Safety
+/// `from` and `to` are valid for `count` elements.
+unsafe fn map(function: Function, from: *const f32, to: *mut f32, count: usize) {
+    // SAFETY: the caller's promise; no instruction set is needed.
+    unsafe { generic::map::<Plain>(function, from, to, count) }
+}
+
+/// # Safety
+/// `from` and `to` are valid for `count` elements.
+unsafe fn softmax(from: *const f32, to: *mut f32, count: usize) {
+    // SAFETY: the caller's promise; no instruction set is needed.
+    unsafe { generic::softmax::<Plain>(from, to, count) }
+}
+
+pub(super) static TABLE: Table = Table { map, softmax };
