@@ -25,39 +25,58 @@ pub(super) fn call_softmax(table: &Table, from: &[f32], to: &mut [f32]) {
     unsafe { (table.softmax)(from.as_ptr(), to.as_mut_ptr(), to.len()) }
 }
 
+/// Every vector of `count` elements through an expression. A macro, because a closure would not be inlined into a function
+/// that enables more instructions than its own.
+macro_rules! each {
+    ($vector:ident, $from:expr, $to:expr, $count:expr, |$x:ident| $value:expr) => {{
+        let mut at = 0;
+        while at + $vector::LANES <= $count {
+            let $x = $vector::load($from.add(at));
+            $value.store($to.add(at));
+            at += $vector::LANES;
+        }
+        if at < $count {
+            let $x = $vector::load_first($from.add(at), $count - at);
+            $value.store_first($to.add(at), $count - at);
+        }
+    }};
+}
+
+/// All elements made one: lanes by themselves, then lanes and the last few elements in order.
+macro_rules! fold {
+    ($vector:ident, $from:expr, $count:expr, $start:expr, $method:ident, $single:expr) => {{
+        let mut folded = $vector::splat($start);
+        let whole = $count / $vector::LANES * $vector::LANES;
+        for at in (0..whole).step_by($vector::LANES) {
+            folded = $vector::load($from.add(at)).$method(folded);
+        }
+        // No vector has more lanes.
+        let mut lanes = [$start; 16];
+        folded.store(lanes.as_mut_ptr());
+        let mut one: f32 = $start;
+        for lane in &lanes[..$vector::LANES] {
+            one = $single(one, *lane);
+        }
+        for at in whole..$count {
+            one = $single(one, *$from.add(at));
+        }
+        one
+    }};
+}
+
 /// # Safety
 /// The processor has the instructions of `V`, and `from` and `to` are valid for `count` elements.
 #[inline(always)]
 pub(super) unsafe fn map<V: Vector>(function: Function, from: *const f32, to: *mut f32, count: usize) {
-    // SAFETY: the caller's promise is that of these calls.
-    unsafe {
-        match function {
-            Function::Exp => each::<V>(from, to, count, |x| exp(x)),
-            Function::Sigmoid => each::<V>(from, to, count, |x| sigmoid(x)),
-            Function::Silu => each::<V>(from, to, count, |x| x.mul(sigmoid(x))),
-            Function::Tanh => each::<V>(from, to, count, |x| tanh(x)),
-            Function::Erf => each::<V>(from, to, count, |x| erf(x)),
-            Function::Gelu => each::<V>(from, to, count, |x| {
-                let inner = erf(x.mul(V::splat(std::f32::consts::FRAC_1_SQRT_2)));
-                x.mul(V::splat(0.5)).mul(inner.add(V::splat(1.0)))
-            }),
-        }
-    }
-}
-
-/// # Safety
-/// As `map`.
-#[inline(always)]
-unsafe fn each<V: Vector>(from: *const f32, to: *mut f32, count: usize, f: impl Fn(V) -> V) {
     // SAFETY: the caller's promise is that of these reads and writes.
     unsafe {
-        let mut at = 0;
-        while at + V::LANES <= count {
-            f(V::load(from.add(at))).store(to.add(at));
-            at += V::LANES;
-        }
-        if at < count {
-            f(V::load_first(from.add(at), count - at)).store_first(to.add(at), count - at);
+        match function {
+            Function::Exp => each!(V, from, to, count, |x| exp(x)),
+            Function::Sigmoid => each!(V, from, to, count, |x| sigmoid(x)),
+            Function::Silu => each!(V, from, to, count, |x| x.mul(sigmoid(x))),
+            Function::Tanh => each!(V, from, to, count, |x| tanh(x)),
+            Function::Erf => each!(V, from, to, count, |x| erf(x)),
+            Function::Gelu => each!(V, from, to, count, |x| gelu(x)),
         }
     }
 }
@@ -68,18 +87,21 @@ unsafe fn each<V: Vector>(from: *const f32, to: *mut f32, count: usize, f: impl 
 pub(super) unsafe fn softmax<V: Vector>(from: *const f32, to: *mut f32, count: usize) {
     // SAFETY: the caller's promise is that of these reads and writes.
     unsafe {
-        let mut greatest = f32::NEG_INFINITY;
-        for at in 0..count {
-            greatest = greatest.max(*from.add(at));
-        }
-        let shift = V::splat(greatest);
-        each::<V>(from, to, count, |x| exp(x.sub(shift)));
-        let mut sum = 0.0;
-        for at in 0..count {
-            sum += *to.add(at);
-        }
-        let sum = V::splat(sum);
-        each::<V>(to, to, count, |x| x.div(sum));
+        let shift = V::splat(fold!(V, from, count, f32::NEG_INFINITY, max, f32::max));
+        each!(V, from, to, count, |x| exp(x.sub(shift)));
+        let sum = V::splat(fold!(V, to, count, 0.0, add, |a, b| a + b));
+        each!(V, to, to, count, |x| x.div(sum));
+    }
+}
+
+/// # Safety
+/// The processor has the instructions of `V`.
+#[inline(always)]
+unsafe fn gelu<V: Vector>(x: V) -> V {
+    // SAFETY: the caller's promise is that of these calls.
+    unsafe {
+        let inner = erf(x.mul(V::splat(std::f32::consts::FRAC_1_SQRT_2)));
+        x.mul(V::splat(0.5)).mul(inner.add(V::splat(1.0)))
     }
 }
 
@@ -89,18 +111,17 @@ pub(super) unsafe fn softmax<V: Vector>(from: *const f32, to: *mut f32, count: u
 unsafe fn exp<V: Vector>(x: V) -> V {
     // SAFETY: the caller's promise is that of these calls.
     unsafe {
-        let k = |factor: f32| V::splat(factor);
         // Beyond these bounds lie zero and infinity.
-        let x = k(89.0).min(k(-104.0).max(x));
-        let power = x.mul(k(std::f32::consts::LOG2_E)).round();
+        let x = V::splat(89.0).min(V::splat(-104.0).max(x));
+        let power = x.mul(V::splat(std::f32::consts::LOG2_E)).round();
         // The logarithm of two in two parts, the first of few digits.
-        let rest = power.mul_add(k(-0.693_359_4), x);
-        let rest = power.mul_add(k(2.121_944_4e-4), rest);
-        let mut sum = k(1.987_569_1e-4);
+        let rest = power.mul_add(V::splat(-0.693_359_4), x);
+        let rest = power.mul_add(V::splat(2.121_944_4e-4), rest);
+        let mut sum = V::splat(1.987_569_1e-4);
         for factor in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5e-1] {
-            sum = sum.mul_add(rest, k(factor));
+            sum = sum.mul_add(rest, V::splat(factor));
         }
-        sum.mul_add(rest.mul(rest), rest).add(k(1.0)).scale(power)
+        sum.mul_add(rest.mul(rest), rest).add(V::splat(1.0)).scale(power)
     }
 }
 
@@ -123,16 +144,15 @@ unsafe fn sigmoid<V: Vector>(x: V) -> V {
 unsafe fn tanh<V: Vector>(x: V) -> V {
     // SAFETY: the caller's promise is that of these calls.
     unsafe {
-        let k = |factor: f32| V::splat(factor);
         let square = x.mul(x);
-        let mut sum = k(-5.704_988_7e-3);
+        let mut sum = V::splat(-5.704_988_7e-3);
         for factor in [2.063_908_9e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328_2e-1] {
-            sum = sum.mul_add(square, k(factor));
+            sum = sum.mul_add(square, V::splat(factor));
         }
         let near = sum.mul(square).mul_add(x, x);
-        let far = k(1.0).sub(k(2.0).div(exp(x.add(x)).add(k(1.0))));
-        let magnitude = k(0.0).sub(x).max(x);
-        magnitude.sub(k(0.625)).where_negative(near, far)
+        let far = V::splat(1.0).sub(V::splat(2.0).div(exp(x.add(x)).add(V::splat(1.0))));
+        let magnitude = V::splat(0.0).sub(x).max(x);
+        magnitude.sub(V::splat(0.625)).where_negative(near, far)
     }
 }
 
@@ -142,15 +162,14 @@ unsafe fn tanh<V: Vector>(x: V) -> V {
 unsafe fn erf<V: Vector>(x: V) -> V {
     // SAFETY: the caller's promise is that of these calls.
     unsafe {
-        let k = |factor: f32| V::splat(factor);
-        let magnitude = k(0.0).sub(x).max(x);
-        let t = k(1.0).div(magnitude.mul_add(k(0.327_591_1), k(1.0)));
-        let mut sum = k(1.061_405_4);
+        let magnitude = V::splat(0.0).sub(x).max(x);
+        let t = V::splat(1.0).div(magnitude.mul_add(V::splat(0.327_591_1), V::splat(1.0)));
+        let mut sum = V::splat(1.061_405_4);
         for factor in [-1.453_152, 1.421_413_7, -0.284_496_74, 0.254_829_6] {
-            sum = sum.mul_add(t, k(factor));
+            sum = sum.mul_add(t, V::splat(factor));
         }
-        let rest = sum.mul(t).mul(exp(k(0.0).sub(magnitude.mul(magnitude))));
-        let value = k(1.0).sub(rest);
-        x.where_negative(k(0.0).sub(value), value)
+        let rest = sum.mul(t).mul(exp(V::splat(0.0).sub(magnitude.mul(magnitude))));
+        let value = V::splat(1.0).sub(rest);
+        x.where_negative(V::splat(0.0).sub(value), value)
     }
 }

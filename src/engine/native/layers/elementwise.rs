@@ -92,7 +92,7 @@ pub(super) struct Combine(pub(super) Binary);
 impl Layer for Combine {
     fn run(&self, io: &mut Io<'_>, _team: &mut Team) {
         match io.output.fact.dtype {
-            DType::F32 => combine(io, float32(self.0)),
+            DType::F32 => combine_floats(io, self.0),
             DType::F64 => combine(io, float64(self.0)),
             DType::I32 => combine(io, integer32(self.0)),
             _ => combine(io, integer64(self.0)),
@@ -195,15 +195,16 @@ fn map(io: &mut Io<'_>, f: impl Fn(f32) -> f32) {
     }
 }
 
-fn float32(binary: Binary) -> fn(f32, f32) -> f32 {
+/// A loop for each function: the compiler makes vectors of those it sees.
+fn combine_floats(io: &mut Io<'_>, binary: Binary) {
     match binary {
-        Binary::Add => |a, b| a + b,
-        Binary::Sub => |a, b| a - b,
-        Binary::Mul => |a, b| a * b,
-        Binary::Div => |a, b| a / b,
-        Binary::Pow => f32::powf,
-        Binary::Min => |a, b| if a < b || a.is_nan() { a } else { b },
-        Binary::Max => |a, b| if a > b || a.is_nan() { a } else { b },
+        Binary::Add => combine(io, |a: f32, b: f32| a + b),
+        Binary::Sub => combine(io, |a: f32, b: f32| a - b),
+        Binary::Mul => combine(io, |a: f32, b: f32| a * b),
+        Binary::Div => combine(io, |a: f32, b: f32| a / b),
+        Binary::Pow => combine(io, f32::powf),
+        Binary::Min => combine(io, |a: f32, b: f32| if a < b || a.is_nan() { a } else { b }),
+        Binary::Max => combine(io, |a: f32, b: f32| if a > b || a.is_nan() { a } else { b }),
     }
 }
 

@@ -37,4 +37,8 @@ impl Layer for Softmax {
             }
         }
     }
+
+    fn kernel(&self) -> String {
+        if self.log { "plain".into() } else { format!("f32_functions__{}", self.level) }
+    }
 }
