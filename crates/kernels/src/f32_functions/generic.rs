@@ -146,7 +146,7 @@ unsafe fn tanh<V: Vector>(x: V) -> V {
     unsafe {
         let square = x.mul(x);
         let mut sum = V::splat(-5.704_988_7e-3);
-        for factor in [2.063_908_9e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328_2e-1] {
+        for factor in [2.063_909e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1] {
             sum = sum.mul_add(square, V::splat(factor));
         }
         let near = sum.mul(square).mul_add(x, x);
