@@ -49,13 +49,15 @@ impl Window {
         self.images * self.out[0] * self.out[1]
     }
 
-    /// The elements that an image buffer must have for `depth` elements of every pixel to be readable.
+    /// The elements that an image buffer must have for `depth` elements of every pixel to be readable; more than any has
+    /// where they cannot be counted.
     pub fn reach(&self, depth: usize) -> usize {
         if self.images == 0 || self.size.contains(&0) {
             return 0;
         }
         let last = [self.images - 1, self.size[0] - 1, self.size[1] - 1];
-        last.iter().zip(&self.pitch).map(|(at, pitch)| at * pitch).sum::<usize>() + depth
+        let far = |sum: usize, (at, pitch): (&usize, &usize)| sum.checked_add(at.checked_mul(*pitch)?);
+        last.iter().zip(&self.pitch).try_fold(depth, far).unwrap_or(usize::MAX)
     }
 
     /// Image, line and pixel of an output row.

@@ -126,8 +126,9 @@ fn carried(node: &Node, operands: &[Operand<'_>], out: [&Fact; 2]) -> Result<Car
         Op::Activation(_) | Op::Unary(_) | Op::Cast { .. } | Op::Not => Ok(first.carry),
         Op::Binary(_) | Op::Compare(_) | Op::Where => broadcast(operands, out),
         Op::ConvTranspose(_) => sole(operands, |axis| axis == 0),
-        // The lists of sizes may have the number of rows in them.
-        Op::Resize(_) => sole(&operands[..1], |axis| axis == 0),
+        // A list of sizes has the number of rows in it.
+        Op::Resize(resize) if resize.by_sizes => sole(&operands[..1], |axis| axis == 0),
+        Op::Resize(_) => sole(operands, |axis| axis == 0),
         Op::Pad(_) => {
             let facts: Facts<'_> = operands.iter().map(|operand| operand.facts[0]).collect();
             let pads = padded(&facts).map_err(|_| "its padding is none")?;
@@ -228,14 +229,17 @@ fn gather(operands: &[Operand<'_>], axis: usize) -> Result<Carry, &'static str> 
 
 fn sliced(operands: &[Operand<'_>]) -> Result<Carry, &'static str> {
     let Carry::Rows(rows) = operands[0].carry else { return Err(MIXES) };
-    for sample in 0..2 {
+    let cuts = |sample: usize| {
         let facts: Facts<'_> = operands.iter().map(|operand| operand.facts[sample]).collect();
-        let cuts = slice(&facts).map_err(|_| "its bounds are none")?;
-        if cuts[rows] != (Cut { first: 0, step: 1, count: operands[0].facts[sample].shape[rows] }) {
+        slice(&facts).map_err(|_| "its bounds are none")
+    };
+    let [mut first, mut second] = [cuts(0)?, cuts(1)?];
+    for (sample, cuts) in [&mut first, &mut second].into_iter().enumerate() {
+        if cuts.remove(rows) != (Cut { first: 0, step: 1, count: operands[0].facts[sample].shape[rows] }) {
             return Err("it takes some of the rows");
         }
     }
-    Ok(Carry::Rows(rows))
+    if first == second { Ok(Carry::Rows(rows)) } else { Err("its bounds depend on the number of rows") }
 }
 
 fn matmul(operands: &[Operand<'_>], out: [&Fact; 2]) -> Result<Carry, &'static str> {

@@ -1,6 +1,7 @@
 //! Each operator alone, and those that passes make one of.
 
 use super::*;
+use crate::engine::Merging;
 use crate::engine::proto::{int, ints, node, text};
 
 #[test]
@@ -232,6 +233,35 @@ fn truth_values() {
     ];
     let constants = vec![weights("w", &[4, 1]), floats("half", &[], &[0.5])];
     Case { x: vec!["n", "4", "9"], nodes, constants, rank: 3 }.check(&[3, 4, 9]);
+}
+
+#[test]
+fn rows_that_meet_are_told() {
+    let merging = |nodes: Vec<NodeProto>, constants| {
+        let case = Case { x: vec!["n", "64"], nodes, constants, rank: 2 };
+        match case.load(&options()).unwrap().merging() {
+            Merging::Rows => "rows".to_owned(),
+            Merging::Alone { operator, reason } => format!("{operator}: {reason}"),
+        }
+    };
+    let softmax = |axis| vec![node("Softmax", &["x"], &["y"], vec![int("axis", axis)])];
+    assert_eq!(merging(softmax(1), vec![]), "rows");
+    assert_eq!(merging(softmax(0), vec![]), "Softmax y: it may mix rows");
+    // The columns that are taken depend on how many rows there are, their number does not.
+    let sliced = vec![
+        node("Shape", &["x"], &["s"], vec![]),
+        node("Gather", &["s", "zero"], &["n"], vec![]),
+        node("Add", &["n", "two"], &["m"], vec![]),
+        node("Slice", &["x", "n", "m", "one"], &["y"], vec![]),
+    ];
+    let constants = vec![list("zero", &[0]), list("two", &[2]), list("one", &[1])];
+    assert_eq!(merging(sliced, constants), "Slice y: its bounds depend on the number of rows");
+    let rows = vec![node("Slice", &["x", "zero", "one", "zero"], &["y"], vec![])];
+    let told = merging(rows, vec![list("zero", &[0]), list("one", &[1])]);
+    assert_eq!(told, "Slice y: it takes some of the rows");
+    let mean =
+        vec![node("ReduceMean", &["x"], &["m"], vec![ints("axes", &[0])]), node("Sub", &["x", "m"], &["y"], vec![])];
+    assert_eq!(merging(mean, vec![]), "ReduceMean m: it may mix rows");
 }
 
 #[test]
