@@ -136,7 +136,7 @@ impl Default for LoadOptions {
             batch_size_max: 64,
             warm_up_time_max: Duration::from_millis(200),
             engine: EngineChoice::Auto,
-            isa_max: Set::Avx512,
+            isa_max: Set::Avx512Vnni,
             plans: PlanMetrics::default(),
         }
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use kinglet_kernels::f32_gemm::{Gemm, Weights};
 use kinglet_kernels::f32_winograd::Winograd;
-use kinglet_kernels::{Activation, Level, Window};
+use kinglet_kernels::{Activation, Level, Window, u8s8_gemm};
 
 /// A name, a window, and how many elements of every tap meet how many columns.
 type Case = (&'static str, Window, usize, usize);
@@ -19,6 +19,10 @@ fn main() {
             print!(" | {level}");
             for vectors in Gemm::widths(level) {
                 print!(" {:6.1}", rate(case, level, vectors));
+            }
+            print!(" bytes");
+            for vectors in u8s8_gemm::Gemm::widths(level) {
+                print!(" {:6.1}", bytes_rate(case, level, vectors));
             }
             if case.1.kernel == [3, 3] {
                 print!(" winograd {:6.1}", winograd_rate(case, level));
@@ -54,6 +58,19 @@ fn rate((_, window, depth, columns): &Case, level: Level, vectors: usize) -> f64
     let mut out = vec![0.0; window.pixels() * columns];
     let time = least(|| gemm.run(&left, window, None, &gemm.grid(&mut out, *columns, window.pixels())));
     (window.pixels() * elements.len()) as f64 / time.as_secs_f64() / 1e9
+}
+
+fn bytes_rate((_, window, depth, columns): &Case, level: Level, vectors: usize) -> f64 {
+    let count = window.taps() * depth * columns;
+    let (left, elements) = (vec![3u8; window.reach(*depth)], vec![5i8; count]);
+    let weights = u8s8_gemm::Weights { elements: &elements, taps: window.taps(), depth: *depth, columns: *columns };
+    let finish = u8s8_gemm::Finish::Bytes { zero: 0, low: 0, high: 255 };
+    let (bias, scale) = (vec![1; *columns], vec![1e-4; *columns]);
+    let then = u8s8_gemm::Requantize { bias: &bias, scale: &scale, finish };
+    let gemm = u8s8_gemm::Gemm::pack(level, &weights, 3, &then, Some(vectors));
+    let mut out = vec![0; window.pixels() * columns];
+    let time = least(|| gemm.run(&left, window, &gemm.grid(&mut out, *columns, window.pixels())));
+    (window.pixels() * count) as f64 / time.as_secs_f64() / 1e9
 }
 
 fn winograd_rate((_, window, depth, columns): &Case, level: Level) -> f64 {

@@ -86,14 +86,14 @@ impl Window {
 
     /// Writes where each of `rows` (the first and how many) finds each of some taps, from element `from` on, in the
     /// order `[tap][row]`. Taps outside the image find `zeros`.
-    pub(crate) fn find(
+    pub(crate) fn find<T>(
         &self,
-        image: &[f32],
-        zeros: &[f32],
+        image: &[T],
+        zeros: &[T],
         rows: [usize; 2],
         taps: Range<usize>,
         from: usize,
-        pointers: &mut [*const f32],
+        pointers: &mut [*const T],
     ) {
         let mut row = 0;
         while row < rows[1] {

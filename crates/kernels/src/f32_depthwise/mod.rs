@@ -12,7 +12,7 @@ use std::ptr;
 use crate::activation::Activation;
 use crate::aligned::{Aligned, LINE};
 use crate::grid::{Grid, Tile};
-use crate::isa::{Level, Set};
+use crate::isa::{Level, choose};
 use crate::window::Window;
 use generic::{Job, Pixels, Table};
 
@@ -152,13 +152,7 @@ struct TapsFound {
 }
 
 fn table(level: Level) -> &'static Table {
-    match level.set() {
-        #[cfg(target_arch = "x86_64")]
-        Set::Avx512 => &avx512::TABLE,
-        #[cfg(target_arch = "x86_64")]
-        Set::Avx2 => &avx2::TABLE,
-        _ => &portable::TABLE,
-    }
+    choose!(level, &TABLE)
 }
 
 /// Room for the pointers of a block of pixels on the stack.

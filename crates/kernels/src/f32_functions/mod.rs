@@ -10,7 +10,7 @@ mod generic;
 mod portable;
 
 use crate::grid::Grid;
-use crate::isa::{Level, Set};
+use crate::isa::{Level, choose};
 use generic::Table;
 
 /// A function of one element.
@@ -76,13 +76,7 @@ pub fn softmax_grid(out: &mut [f32], rows: usize, width: usize) -> Grid<'_> {
 }
 
 fn table(level: Level) -> &'static Table {
-    match level.set() {
-        #[cfg(target_arch = "x86_64")]
-        Set::Avx512 => &avx512::TABLE,
-        #[cfg(target_arch = "x86_64")]
-        Set::Avx2 => &avx2::TABLE,
-        _ => &portable::TABLE,
-    }
+    choose!(level, &TABLE)
 }
 
 /// Elements of a tile: 16 KiB.

@@ -48,23 +48,6 @@ pub(super) struct Table {
 /// The most rows of any tile.
 pub(super) const ROWS_MAX: usize = 12;
 
-impl Table {
-    /// The width, in vectors, that computes the fewest empty lanes and loads the least for so many columns.
-    pub(super) fn width_for(&self, columns: usize) -> usize {
-        let vectors = columns.div_ceil(self.lanes).max(1);
-        // Loads per multiply-add of a full tile, times the vectors computed.
-        let cost = |width: usize| -> f32 {
-            let loads = |width: usize| {
-                let rows = self.tiles[width - 1].len() as f32;
-                width as f32 * (1.0 + (rows + width as f32) / (rows * width as f32))
-            };
-            let (full, rest) = (vectors / width, vectors % width);
-            full as f32 * loads(width) + if rest > 0 { loads(rest) } else { 0.0 }
-        };
-        (1..=self.tiles.len()).min_by(|a, b| cost(*a).total_cmp(&cost(*b))).unwrap_or(1)
-    }
-}
-
 /// Runs a kernel of a table.
 pub(super) fn call(kernel: Kernel, job: &Job) {
     // SAFETY: kernels are only found in the table of a level, which proves their instructions; `Gemm::run` has checked

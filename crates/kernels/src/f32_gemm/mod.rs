@@ -17,7 +17,8 @@ use std::ptr;
 use crate::activation::Activation;
 use crate::aligned::{Aligned, LINE};
 use crate::grid::{Grid, Tile};
-use crate::isa::{Level, Set};
+use crate::isa::{Level, choose};
+use crate::panels::width_for;
 use crate::window::Window;
 use generic::{Job, Table};
 
@@ -70,7 +71,8 @@ impl Gemm {
         assert_eq!(elements.len(), taps * depth * columns, "weights are [tap][depth][column]");
         assert!(bias.is_none_or(|bias| bias.len() == columns), "there is a bias for each column");
         let table = table(level);
-        let vectors = vectors.unwrap_or_else(|| table.width_for(columns));
+        let vectors =
+            vectors.unwrap_or_else(|| width_for(|at| table.tiles[at].len(), table.tiles.len(), table.lanes, columns));
         assert!((1..=table.tiles.len()).contains(&vectors), "no kernel is {vectors} vectors wide");
         let padded = columns.next_multiple_of(table.lanes);
         let mut packed = Self {
@@ -252,13 +254,7 @@ struct Part {
 }
 
 fn table(level: Level) -> &'static Table {
-    match level.set() {
-        #[cfg(target_arch = "x86_64")]
-        Set::Avx512 => &avx512::TABLE,
-        #[cfg(target_arch = "x86_64")]
-        Set::Avx2 => &avx2::TABLE,
-        _ => &portable::TABLE,
-    }
+    choose!(level, &TABLE)
 }
 
 /// Elements of weights in a part: 256 KiB, a quarter of the second-level cache.

@@ -8,7 +8,7 @@ mod generic;
 mod portable;
 
 use crate::grid::Grid;
-use crate::isa::{Level, Set};
+use crate::isa::{Level, choose};
 use crate::window::{Place, Window};
 use generic::{Job, Kernel};
 
@@ -81,13 +81,7 @@ impl Pool {
 }
 
 fn kernel(level: Level) -> Kernel {
-    match level.set() {
-        #[cfg(target_arch = "x86_64")]
-        Set::Avx512 => avx512::pixel,
-        #[cfg(target_arch = "x86_64")]
-        Set::Avx2 => avx2::pixel,
-        _ => portable::pixel,
-    }
+    *choose!(level, &PIXEL)
 }
 
 /// Elements of output in a tile: 16 KiB.

@@ -18,7 +18,7 @@ use crate::activation::Activation;
 use crate::aligned::{Aligned, LINE};
 use crate::f32_gemm::{Gemm, Residual, Weights};
 use crate::grid::{Grid, Tile};
-use crate::isa::{Level, Set};
+use crate::isa::{Level, choose};
 use crate::window::Window;
 use generic::{Inward, Outward, Table};
 
@@ -246,13 +246,7 @@ fn narrowed(x: f64) -> f32 {
 }
 
 fn table(level: Level) -> &'static Table {
-    match level.set() {
-        #[cfg(target_arch = "x86_64")]
-        Set::Avx512 => &avx512::TABLE,
-        #[cfg(target_arch = "x86_64")]
-        Set::Avx2 => &avx2::TABLE,
-        _ => &portable::TABLE,
-    }
+    choose!(level, &TABLE)
 }
 
 /// Outputs and inputs of a tile along each axis, and elements of a transformed tile.

@@ -11,7 +11,7 @@ use std::arch::x86_64::{
 use super::Vector;
 
 #[derive(Clone, Copy)]
-pub(crate) struct F32x8(__m256);
+pub(crate) struct F32x8(pub(crate) __m256);
 
 /// Eight lanes of which the first are chosen, for every count: read `8 - count` from the start.
 const FIRST: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];

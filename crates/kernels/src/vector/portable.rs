@@ -7,7 +7,7 @@ use std::slice;
 use super::Vector;
 
 #[derive(Clone, Copy)]
-pub(crate) struct Plain([f32; 8]);
+pub(crate) struct Plain(pub(crate) [f32; 8]);
 
 impl Plain {
     #[inline(always)]

@@ -1,0 +1,91 @@
+//! Sixteen sums; four products for each with one instruction of VNNI.
+
+use std::arch::x86_64::{
+    __m512i, _mm512_add_epi32, _mm512_cvtepi32_ps, _mm512_cvtps_epi32, _mm512_dpbusd_epi32, _mm512_loadu_si512,
+    _mm512_mask_cvtepi32_storeu_epi8, _mm512_set1_epi32, _mm512_setzero_si512,
+};
+
+use super::generic::{self, Job, Sums, Table, tiles};
+use crate::vector::F32x16;
+
+#[derive(Clone, Copy)]
+struct I32x16(__m512i);
+
+// SAFETY (all methods): AVX-512 with VNNI is there, and memory is readable and writable as the trait asks; the caller
+// promised.
+impl Sums for I32x16 {
+    const LANES: usize = 16;
+    type Floats = F32x16;
+    type Bytes = __m512i;
+    type Weights = __m512i;
+
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        // SAFETY: as said above.
+        Self(unsafe { _mm512_setzero_si512() })
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const i32) -> Self {
+        // SAFETY: as said above.
+        Self(unsafe { _mm512_loadu_si512(from.cast()) })
+    }
+
+    #[inline(always)]
+    unsafe fn bytes(four: u32) -> __m512i {
+        // SAFETY: as said above.
+        unsafe { _mm512_set1_epi32(four.cast_signed()) }
+    }
+
+    #[inline(always)]
+    unsafe fn weights(from: *const i8) -> __m512i {
+        // SAFETY: as said above.
+        unsafe { _mm512_loadu_si512(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn dot(self, bytes: __m512i, weights: __m512i) -> Self {
+        // SAFETY: as said above.
+        Self(unsafe { _mm512_dpbusd_epi32(self.0, bytes, weights) })
+    }
+
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        // SAFETY: as said above.
+        Self(unsafe { _mm512_add_epi32(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn floats(self) -> F32x16 {
+        // SAFETY: as said above.
+        F32x16(unsafe { _mm512_cvtepi32_ps(self.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn store_bytes(floats: F32x16, to: *mut u8, count: usize) {
+        // SAFETY: as said above.
+        unsafe {
+            let mask = crate::vector::first(count);
+            _mm512_mask_cvtepi32_storeu_epi8(to.cast(), mask, _mm512_cvtps_epi32(floats.0));
+        }
+    }
+}
+
+/// # Safety
+/// The processor has AVX-512 F, BW, DQ, VL and VNNI, and the job's pointers are valid.
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+unsafe fn tile<const M: usize, const N: usize>(job: &Job) {
+    // SAFETY: the caller's promise; the features are enabled here.
+    unsafe { generic::tile::<I32x16, M, N>(job) }
+}
+
+pub(super) static TABLE: Table = Table {
+    name: "avx512vnni",
+    lanes: 16,
+    tiles: &[
+        tiles!(1: 1 2 3 4 5 6 7 8 9 10 11 12),
+        tiles!(2: 1 2 3 4 5 6 7 8 9 10 11 12),
+        tiles!(3: 1 2 3 4 5 6 7 8),
+        tiles!(4: 1 2 3 4 5 6),
+    ],
+};

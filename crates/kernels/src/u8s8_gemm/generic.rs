@@ -1,0 +1,154 @@
+//! The inner loop over one tile, for any vector: `M` rows by `N` vectors of columns stay in registers.
+
+use crate::vector::Vector;
+
+/// What a tile kernel works on. All pointers are valid for the extents beside them.
+pub(super) struct Job {
+    pub(super) taps: usize,
+    /// Elements of every tap.
+    pub(super) depth: usize,
+    /// `[taps][M]`: where a row's elements of a tap begin.
+    pub(super) rows: *const *const u8,
+    /// `[taps * groups][N * LANES][4]`, a group being four elements of the depth, the last filled with zeros.
+    pub(super) weights: *const i8,
+    /// The first element, and bytes from a row to the next.
+    pub(super) out: *mut u8,
+    pub(super) out_pitch: usize,
+    /// Columns to write, more than `(N - 1) * LANES`.
+    pub(super) columns: usize,
+    /// `[N * LANES]`, added to the sums.
+    pub(super) bias: *const i32,
+    /// `[N * LANES]`, what sums are multiplied with.
+    pub(super) scale: *const f32,
+    /// What is added to the rounded products, and their bounds then; without it they are written as they are.
+    pub(super) bytes: Option<[f32; 3]>,
+}
+
+/// `LANES` sums, and what is multiplied for them.
+///
+/// # Safety
+/// Every method may be called only where the processor has the instructions of the implementing type. Loads touch
+/// exactly `LANES` elements or groups of four, `store_bytes` exactly `count` bytes; none needs alignment.
+pub(super) trait Sums: Copy {
+    const LANES: usize;
+    type Floats: Vector;
+    /// Four bytes for every lane.
+    type Bytes: Copy;
+    /// Four weights of each lane.
+    type Weights: Copy;
+
+    unsafe fn zero() -> Self;
+    unsafe fn load(from: *const i32) -> Self;
+    unsafe fn bytes(four: u32) -> Self::Bytes;
+    unsafe fn weights(from: *const i8) -> Self::Weights;
+    /// The sums, each with four products more, exact but for a wrap at 2^31.
+    unsafe fn dot(self, bytes: Self::Bytes, weights: Self::Weights) -> Self;
+    unsafe fn add(self, other: Self) -> Self;
+    unsafe fn floats(self) -> Self::Floats;
+    /// The first `count` lanes, integers from 0 to 255.
+    unsafe fn store_bytes(floats: Self::Floats, to: *mut u8, count: usize);
+}
+
+/// A kernel for a number of rows and of vectors.
+pub(super) type Kernel = unsafe fn(&Job);
+
+/// The kernels of an instruction set.
+#[derive(Debug)]
+pub(super) struct Table {
+    pub(super) name: &'static str,
+    pub(super) lanes: usize,
+    /// By vectors less one, then by rows less one.
+    pub(super) tiles: &'static [&'static [Kernel]],
+}
+
+/// The most rows of any tile.
+pub(super) const ROWS_MAX: usize = 12;
+
+/// `tile` for `N` vectors and these numbers of rows.
+macro_rules! tiles {
+    ($n:literal: $($m:literal)*) => { &[$(tile::<$m, $n>),*] };
+}
+pub(super) use tiles;
+
+/// Runs a kernel of a table.
+pub(super) fn call(kernel: Kernel, job: &Job) {
+    // SAFETY: kernels are only found in the table of a level, which proves their instructions; `Gemm::run` has checked
+    // the extents that the job's pointers cover, and the job has as many rows as the kernel.
+    unsafe { kernel(job) }
+}
+
+/// # Safety
+/// The processor has the instructions of `S`, and the job's pointers are valid.
+#[inline(always)]
+pub(super) unsafe fn tile<S: Sums, const M: usize, const N: usize>(job: &Job) {
+    // SAFETY: the caller's promise is that of these reads, writes and calls.
+    unsafe {
+        let mut sums = [[S::zero(); N]; M];
+        let mut weights = job.weights;
+        let (groups, rest) = (job.depth / 4, job.depth % 4);
+        for tap in 0..job.taps {
+            let mut rows = [std::ptr::null(); M];
+            for (m, row) in rows.iter_mut().enumerate() {
+                *row = *job.rows.add(tap * M + m);
+            }
+            for group in 0..groups {
+                let w = load::<S, N>(weights);
+                for m in 0..M {
+                    let four = rows[m].add(group * 4).cast::<u32>().read_unaligned();
+                    let x = S::bytes(four);
+                    for n in 0..N {
+                        sums[m][n] = sums[m][n].dot(x, w[n]);
+                    }
+                }
+                weights = weights.add(N * S::LANES * 4);
+            }
+            if rest > 0 {
+                let w = load::<S, N>(weights);
+                for m in 0..M {
+                    let mut four = [0; 4];
+                    for (at, byte) in four.iter_mut().enumerate().take(rest) {
+                        *byte = *rows[m].add(groups * 4 + at);
+                    }
+                    let x = S::bytes(u32::from_le_bytes(four));
+                    for n in 0..N {
+                        sums[m][n] = sums[m][n].dot(x, w[n]);
+                    }
+                }
+                weights = weights.add(N * S::LANES * 4);
+            }
+        }
+        for n in 0..N {
+            let at = n * S::LANES;
+            let (bias, scale) = (S::load(job.bias.add(at)), S::Floats::load(job.scale.add(at)));
+            let count = S::LANES.min(job.columns - at);
+            for (m, sums) in sums.iter().enumerate() {
+                let product = sums[n].add(bias).floats().mul(scale);
+                let row = job.out.add(m * job.out_pitch);
+                match job.bytes {
+                    None if count < S::LANES => product.store_first(row.cast::<f32>().add(at), count),
+                    None => product.store(row.cast::<f32>().add(at)),
+                    Some([zero, low, high]) => {
+                        let shifted = product.round().add(S::Floats::splat(zero));
+                        // A product that is no number becomes the lower bound.
+                        let byte = shifted.max(S::Floats::splat(low)).min(S::Floats::splat(high));
+                        S::store_bytes(byte, row.add(at), count);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As `tile`.
+#[inline(always)]
+unsafe fn load<S: Sums, const N: usize>(from: *const i8) -> [S::Weights; N] {
+    // SAFETY: the caller's promise is that of these reads.
+    unsafe {
+        let mut weights = [S::weights(from); N];
+        for (n, weights) in weights.iter_mut().enumerate().skip(1) {
+            *weights = S::weights(from.add(n * S::LANES * 4));
+        }
+        weights
+    }
+}

@@ -1,0 +1,272 @@
+//! Rows of unsigned bytes times packed signed weights: linear layers and convolutions of quantized models. Sums are exact
+//! integers of 32 bits; a scale for each column turns them into floats, or into bytes again, before they are written
+//! (Jacob and others, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
+//! 2018).
+//!
+//! The zero point of the bytes costs nothing at run time: what it adds to a sum is the same for all rows, because taps
+//! outside the image see it too.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod generic;
+mod portable;
+
+use std::ptr;
+
+use bytemuck::Pod;
+
+use crate::aligned::Aligned;
+use crate::grid::{Grid, Tile};
+use crate::isa::{Level, Set};
+use crate::panels::width_for;
+use crate::window::Window;
+use generic::{Job, Table};
+
+/// Weights in the order `[tap][depth][column]`, dense.
+#[derive(Clone, Copy, Debug)]
+pub struct Weights<'a> {
+    pub elements: &'a [i8],
+    pub taps: usize,
+    pub depth: usize,
+    pub columns: usize,
+}
+
+/// What follows the sums.
+#[derive(Clone, Copy, Debug)]
+pub struct Requantize<'a> {
+    /// Added to the sum of each column.
+    pub bias: &'a [i32],
+    /// What the sum of each column is multiplied with.
+    pub scale: &'a [f32],
+    pub finish: Finish,
+}
+
+/// What is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// Products as `f32`.
+    Floats,
+    /// Products rounded to the nearest integer, the even one of two, plus `zero`, within bounds.
+    Bytes { zero: u8, low: u8, high: u8 },
+}
+
+/// Weights laid out for the kernels of one instruction set, with what follows the product.
+#[derive(Debug)]
+pub struct Gemm {
+    table: &'static Table,
+    taps: usize,
+    depth: usize,
+    columns: usize,
+    /// Vectors of a full panel; the last panel may be narrower.
+    vectors: usize,
+    weights: Aligned,
+    /// One for each column and zeros up to a whole vector, with what the zero point adds taken off.
+    bias: Aligned,
+    scale: Aligned,
+    /// What taps outside the image see.
+    zeros: Aligned,
+    finish: Finish,
+}
+
+/// An element that a product can be written as.
+pub trait Written: Pod {
+    /// Whether a product that ends so is written in this type.
+    fn fits(finish: Finish) -> bool;
+}
+
+impl Written for f32 {
+    fn fits(finish: Finish) -> bool {
+        finish == Finish::Floats
+    }
+}
+
+impl Written for u8 {
+    fn fits(finish: Finish) -> bool {
+        finish != Finish::Floats
+    }
+}
+
+impl Gemm {
+    /// The most taps of a window.
+    pub const TAPS_MAX: usize = 64;
+
+    /// The most products of a sum that no bytes can make overflow.
+    pub const PRODUCTS_MAX: usize = (1 << 31) / (255 * 128) - 1;
+
+    /// Packs weights into panels of `vectors` vectors; `None` takes the width that suits the number of columns. `zero` is
+    /// the zero point of the bytes.
+    ///
+    /// # Panics
+    /// When `weights`, `bias` or `scale` do not have the elements that the extents say, there are more than
+    /// [`Self::TAPS_MAX`] taps, or no kernel is so wide.
+    pub fn pack(level: Level, weights: &Weights<'_>, zero: u8, then: &Requantize<'_>, vectors: Option<usize>) -> Self {
+        let Weights { elements, taps, depth, columns } = *weights;
+        assert_eq!(elements.len(), taps * depth * columns, "weights are [tap][depth][column]");
+        assert!(taps <= Self::TAPS_MAX, "a window has at most {} taps", Self::TAPS_MAX);
+        assert!(then.bias.len() == columns && then.scale.len() == columns, "each column has a bias and a scale");
+        let table = table(level);
+        let vectors =
+            vectors.unwrap_or_else(|| width_for(|at| table.tiles[at].len(), table.tiles.len(), table.lanes, columns));
+        assert!((1..=table.tiles.len()).contains(&vectors), "no kernel is {vectors} vectors wide");
+        let padded = columns.next_multiple_of(table.lanes);
+        let mut packed = Self {
+            table,
+            taps,
+            depth,
+            columns,
+            vectors,
+            weights: Aligned::zeroed(taps * depth.div_ceil(4) * 4 * padded),
+            bias: Aligned::zeroed(padded * size_of::<i32>()),
+            scale: Aligned::zeroed(padded * size_of::<f32>()),
+            zeros: Aligned::zeroed(depth),
+            finish: then.finish,
+        };
+        packed.zeros.elements_mut::<u8>().fill(zero);
+        packed.scale.elements_mut::<f32>()[..columns].copy_from_slice(then.scale);
+        let sums = packed.bias.elements_mut::<i32>();
+        sums[..columns].copy_from_slice(then.bias);
+        for row in elements.chunks_exact(columns.max(1)) {
+            for (sum, &weight) in sums.iter_mut().zip(row) {
+                *sum = sum.wrapping_sub(i32::from(zero) * i32::from(weight));
+            }
+        }
+        for first in (0..columns).step_by(packed.width()) {
+            packed.pack_panel(elements, first);
+        }
+        packed
+    }
+
+    fn pack_panel(&mut self, elements: &[i8], first: usize) {
+        let Panel { columns, vectors, offset } = self.panel(first);
+        let (width, groups) = (vectors * self.table.lanes, self.depth.div_ceil(4));
+        let to = &mut self.weights.elements_mut::<i8>()[offset..];
+        for tap in 0..self.taps {
+            for k in 0..self.depth {
+                let from = &elements[(tap * self.depth + k) * self.columns + first..][..columns];
+                let group = &mut to[(tap * groups + k / 4) * width * 4..][..width * 4];
+                for (four, &weight) in group.chunks_exact_mut(4).zip(from) {
+                    four[k % 4] = weight;
+                }
+            }
+        }
+    }
+
+    /// Panel widths that there are kernels for, in vectors.
+    pub fn widths(level: Level) -> std::ops::RangeInclusive<usize> {
+        1..=table(level).tiles.len()
+    }
+
+    /// Bytes of the packed weights.
+    pub fn bytes(&self) -> usize {
+        self.weights.bytes() + self.bias.bytes() + self.scale.bytes() + self.zeros.bytes()
+    }
+
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// The kernel that runs full tiles, named `<dtype>_<op>_<rows>x<columns>__<isa>`.
+    pub fn kernel(&self) -> String {
+        let rows = self.table.tiles[self.vectors - 1].len();
+        format!("u8s8_gemm_{rows}x{}__{}", self.width(), self.table.name)
+    }
+
+    /// Cuts an output into tiles that `run` works on: panels of columns, and as many rows as keep their input in the
+    /// second-level cache.
+    ///
+    /// # Panics
+    /// When `out` cannot hold `rows` rows `pitch` elements apart.
+    pub fn grid<'a, T>(&self, out: &'a mut [T], pitch: usize, rows: usize) -> Grid<'a, T> {
+        let full = self.table.tiles[self.vectors - 1].len();
+        let cached = TILE_ELEMENTS / self.depth.max(1);
+        let tile_rows = cached.clamp(full, TILE_ROWS_MAX).next_multiple_of(full);
+        Grid::new(out, pitch, [rows, self.columns], [tile_rows, self.width()])
+    }
+
+    /// Computes tiles until none is left; any number of threads may do so at once.
+    ///
+    /// # Panics
+    /// When the window reaches beyond `left`, the weights have other taps, the product is written in another type, or the
+    /// output was cut otherwise than by `grid`.
+    pub fn run<T: Written>(&self, left: &[u8], window: &Window, grid: &Grid<'_, T>) {
+        assert!(window.reach(self.depth) <= left.len(), "the window lies within the image");
+        assert_eq!(window.taps(), self.taps, "the window has the taps of the weights");
+        assert_eq!(grid.size(), [window.pixels(), self.columns], "the output is pixels by columns");
+        assert!(T::fits(self.finish), "the output is of the type that products end in");
+        let mut pointers = [ptr::null(); Self::TAPS_MAX * generic::ROWS_MAX];
+        while let Some(tile) = grid.take() {
+            self.run_tile(left, window, &tile, &mut pointers);
+        }
+    }
+
+    fn run_tile<T: Written>(
+        &self,
+        left: &[u8],
+        window: &Window,
+        tile: &Tile<'_, T>,
+        pointers: &mut [*const u8; Self::TAPS_MAX * generic::ROWS_MAX],
+    ) {
+        let [first_row, first_column] = tile.first;
+        let panel = self.panel(first_column);
+        let whole = first_column.is_multiple_of(self.width()) && tile.size[1] == panel.columns;
+        assert!(whole, "a tile of the output is a panel wide");
+        let tiles = self.table.tiles[panel.vectors - 1];
+        for row in (0..tile.size[0]).step_by(tiles.len()) {
+            let rows = tiles.len().min(tile.size[0] - row);
+            window.find(left, self.zeros.elements(), [first_row + row, rows], 0..self.taps, 0, pointers);
+            let job = Job {
+                taps: self.taps,
+                depth: self.depth,
+                rows: pointers.as_ptr(),
+                weights: self.weights.elements::<i8>()[panel.offset..].as_ptr(),
+                // Within the tile: `row` is less than its rows.
+                out: tile.out.wrapping_add(row * tile.pitch).cast(),
+                out_pitch: tile.pitch * size_of::<T>(),
+                columns: panel.columns,
+                bias: self.bias.elements::<i32>()[first_column..].as_ptr(),
+                scale: self.scale.elements::<f32>()[first_column..].as_ptr(),
+                bytes: match self.finish {
+                    Finish::Floats => None,
+                    Finish::Bytes { zero, low, high } => Some([zero, low, high].map(f32::from)),
+                },
+            };
+            generic::call(tiles[rows - 1], &job);
+        }
+    }
+
+    fn panel(&self, first: usize) -> Panel {
+        let columns = self.width().min(self.columns - first);
+        let vectors = columns.div_ceil(self.table.lanes);
+        Panel { columns, vectors, offset: first * self.taps * self.depth.div_ceil(4) * 4 }
+    }
+
+    fn width(&self) -> usize {
+        self.vectors * self.table.lanes
+    }
+}
+
+/// Columns that one tile works on.
+struct Panel {
+    columns: usize,
+    vectors: usize,
+    /// Of its packed weights.
+    offset: usize,
+}
+
+fn table(level: Level) -> &'static Table {
+    match level.set() {
+        #[cfg(target_arch = "x86_64")]
+        Set::Avx512Vnni => &avx512::TABLE,
+        #[cfg(target_arch = "x86_64")]
+        Set::Avx512 | Set::Avx2 => &avx2::TABLE,
+        _ => &portable::TABLE,
+    }
+}
+
+/// Elements of input that the rows of a tile read at most: 512 KiB.
+const TILE_ELEMENTS: usize = 512 << 10;
+
+/// Enough to read weights rarely, few enough that all cores get tiles.
+const TILE_ROWS_MAX: usize = 96;

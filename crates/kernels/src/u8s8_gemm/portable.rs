@@ -1,0 +1,80 @@
+//! Eight sums in plain code.
+
+use super::generic::{self, Job, Sums, Table, tiles};
+use crate::vector::Plain;
+
+#[derive(Clone, Copy)]
+struct Lanes([i32; LANES]);
+
+const LANES: usize = 8;
+
+// SAFETY (all methods): memory is readable and writable as the trait asks; the caller promised.
+impl Sums for Lanes {
+    const LANES: usize = LANES;
+    type Floats = Plain;
+    type Bytes = [i32; 4];
+    type Weights = [[i8; 4]; LANES];
+
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        Self([0; LANES])
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const i32) -> Self {
+        // SAFETY: as said above.
+        Self(unsafe { from.cast::<[i32; LANES]>().read_unaligned() })
+    }
+
+    #[inline(always)]
+    unsafe fn bytes(four: u32) -> [i32; 4] {
+        four.to_le_bytes().map(i32::from)
+    }
+
+    #[inline(always)]
+    unsafe fn weights(from: *const i8) -> [[i8; 4]; LANES] {
+        // SAFETY: as said above.
+        unsafe { from.cast::<[[i8; 4]; LANES]>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn dot(self, bytes: [i32; 4], weights: [[i8; 4]; LANES]) -> Self {
+        let mut sums = self.0;
+        for (sum, weights) in sums.iter_mut().zip(weights) {
+            for (byte, weight) in bytes.into_iter().zip(weights) {
+                *sum = sum.wrapping_add(byte * i32::from(weight));
+            }
+        }
+        Self(sums)
+    }
+
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        let mut sums = self.0;
+        sums.iter_mut().zip(other.0).for_each(|(sum, other)| *sum = sum.wrapping_add(other));
+        Self(sums)
+    }
+
+    #[inline(always)]
+    unsafe fn floats(self) -> Plain {
+        Plain(self.0.map(|sum| sum as f32))
+    }
+
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "integers from 0 to 255")]
+    unsafe fn store_bytes(floats: Plain, to: *mut u8, count: usize) {
+        for (at, float) in floats.0.into_iter().enumerate().take(count) {
+            // SAFETY: as said above.
+            unsafe { *to.add(at) = float as u8 }
+        }
+    }
+}
+
+/// # Safety
+/// The job's pointers are valid.
+unsafe fn tile<const M: usize, const N: usize>(job: &Job) {
+    // SAFETY: the caller's promise; no instruction set is needed.
+    unsafe { generic::tile::<Lanes, M, N>(job) }
+}
+
+pub(super) static TABLE: Table = Table { name: "portable", lanes: LANES, tiles: &[tiles!(1: 1 2 3 4), tiles!(2: 1 2)] };

@@ -1,0 +1,98 @@
+//! Products of bytes against the oracle, exactly, at every level this processor has.
+#![allow(clippy::unwrap_used, reason = "a helper that fails fails the test")]
+
+use kinglet_kernels::u8s8_gemm::{Finish, Gemm, Requantize, Weights};
+use kinglet_kernels::{Level, Window, reference};
+
+const SCALE: f32 = 0.001;
+
+/// All levels and panel widths agree with the oracle, and touch nothing beside their output.
+fn check(window: &Window, depth: usize, columns: usize, zero: u8) {
+    let left: Vec<u8> = (0..window.reach(depth)).map(|at| (at * 37 % 256).try_into().unwrap()).collect();
+    let count = window.taps() * depth * columns;
+    let elements: Vec<i8> = (0..count).map(|at| (at * 101 % 256).to_le_bytes()[0].cast_signed()).collect();
+    let weights = Weights { elements: &elements, taps: window.taps(), depth, columns };
+    let bias: Vec<i32> = (0..columns).map(|at| i32::try_from(at).unwrap() * 1000 - 5000).collect();
+    let scale: Vec<f32> = (0..columns).map(|at| SCALE / (1 + at % 7) as f32).collect();
+    let (rows, pitch) = (window.pixels(), columns + 3);
+    let sums = reference::u8s8_gemm(&left, window, &weights, zero);
+    let products: Vec<f32> =
+        sums.iter().enumerate().map(|(at, sum)| (sum + bias[at % columns]) as f32 * scale[at % columns]).collect();
+    for level in Level::all() {
+        for vectors in Gemm::widths(level).map(Some).chain([None]) {
+            let pack = |finish| {
+                let then = Requantize { bias: &bias, scale: &scale, finish };
+                Gemm::pack(level, &weights, zero, &then, vectors)
+            };
+            let told = format!("{level} {vectors:?} {window:?} {depth}x{columns}");
+            let gemm = pack(Finish::Floats);
+            let mut out = vec![7.0f32; rows * pitch];
+            gemm.run(&left, window, &gemm.grid(&mut out, pitch, rows));
+            let got: Vec<f32> = out.chunks(pitch).flat_map(|row| row[..columns].iter().copied()).collect();
+            assert_eq!(got, products, "{told}");
+            assert!(out.chunks(pitch).all(|row| row[columns..].iter().all(|&x| x == 7.0)), "{told}");
+            let (low, high) = (3, 250);
+            let gemm = pack(Finish::Bytes { zero: 100, low, high });
+            let mut out = vec![7u8; rows * pitch];
+            gemm.run(&left, window, &gemm.grid(&mut out, pitch, rows));
+            for (row, expected) in out.chunks(pitch).zip(products.chunks(columns)) {
+                for (&got, product) in row.iter().zip(expected) {
+                    let expected = (product.round_ties_even() + 100.0).clamp(low.into(), high.into());
+                    assert_eq!(f32::from(got), expected, "{told}");
+                }
+                assert!(row[columns..].iter().all(|&byte| byte == 7), "{told}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_tail_of_rows_columns_and_depth() {
+    for rows in 0..=14 {
+        for columns in [1, 7, 8, 9, 16, 17, 33, 48, 50, 65] {
+            for depth in [1, 3, 4, 6, 64] {
+                check(&Window::rows(rows, depth), depth, columns, 128);
+            }
+        }
+    }
+}
+
+#[test]
+fn windows_of_every_kind() {
+    for (kernel, stride, dilation, pad, out) in [
+        ([3, 3], [1, 1], [1, 1], [1, 1], [6, 7]),
+        ([3, 3], [2, 2], [1, 1], [1, 1], [3, 4]),
+        ([3, 3], [1, 1], [2, 2], [2, 2], [6, 7]),
+        ([5, 2], [1, 3], [1, 1], [2, 0], [6, 2]),
+        ([7, 7], [1, 1], [1, 1], [6, 6], [12, 13]),
+    ] {
+        for depth in [4, 5] {
+            let window = Window { kernel, stride, dilation, pad, out, ..Window::image(2, [6, 7], depth) };
+            check(&window, depth, 20, 0);
+            check(&window, depth, 20, 200);
+        }
+    }
+}
+
+#[test]
+fn sums_of_extremes_are_exact() {
+    let depth = 4096;
+    let (left, elements) = (vec![255u8; depth], vec![-128i8; depth]);
+    let weights = Weights { elements: &elements, taps: 1, depth, columns: 1 };
+    for level in Level::all() {
+        let then = Requantize { bias: &[0], scale: &[1.0], finish: Finish::Floats };
+        let gemm = Gemm::pack(level, &weights, 0, &then, None);
+        let mut out = [0.0f32];
+        gemm.run(&left, &Window::rows(1, depth), &gemm.grid(&mut out, 1, 1));
+        assert_eq!(out, [-133_693_440.0], "{level}");
+    }
+}
+
+#[test]
+#[should_panic(expected = "of the type")]
+fn floats_are_not_written_as_bytes() {
+    let then = Requantize { bias: &[0], scale: &[1.0], finish: Finish::Floats };
+    let weights = Weights { elements: &[1], taps: 1, depth: 1, columns: 1 };
+    let gemm = Gemm::pack(Level::all().last().unwrap(), &weights, 0, &then, None);
+    gemm.run(&[1], &Window::rows(1, 1), &gemm.grid(&mut [0u8], 1, 1));
+}
