@@ -10,7 +10,7 @@ mod portable;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx2::F32x8;
 #[cfg(target_arch = "x86_64")]
-pub(crate) use avx512::{F32x16, first};
+pub(crate) use avx512::F32x16;
 pub(crate) use portable::Plain;
 
 use crate::activation::{Activation, SIXTH};
@@ -32,6 +32,10 @@ pub(crate) trait Vector: Copy {
     unsafe fn load_first(from: *const f32, count: usize) -> Self;
     unsafe fn store(self, to: *mut f32);
     unsafe fn store_first(self, to: *mut f32, count: usize);
+    /// The first `count` of `LANES` bytes as floats; zeros behind.
+    unsafe fn load_bytes(from: *const u8, count: usize) -> Self;
+    /// The first `count` lanes, integers from 0 to 255, as bytes.
+    unsafe fn store_bytes(self, to: *mut u8, count: usize);
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn sub(self, other: Self) -> Self;
     unsafe fn div(self, other: Self) -> Self;

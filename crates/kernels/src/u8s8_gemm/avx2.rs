@@ -2,9 +2,9 @@
 //! bytes saturates.
 
 use std::arch::x86_64::{
-    __m256i, _mm256_add_epi32, _mm256_and_si256, _mm256_cvtepi32_ps, _mm256_cvtps_epi32, _mm256_loadu_si256,
-    _mm256_madd_epi16, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_setzero_si256, _mm256_slli_epi16,
-    _mm256_srai_epi16, _mm256_srli_epi16, _mm256_storeu_si256,
+    __m256i, _mm256_add_epi32, _mm256_and_si256, _mm256_cvtepi32_ps, _mm256_loadu_si256, _mm256_madd_epi16,
+    _mm256_set1_epi16, _mm256_set1_epi32, _mm256_setzero_si256, _mm256_slli_epi16, _mm256_srai_epi16,
+    _mm256_srli_epi16,
 };
 
 use super::generic::{self, Job, Sums, Table, tiles};
@@ -71,18 +71,6 @@ impl Sums for I32x8 {
     unsafe fn floats(self) -> F32x8 {
         // SAFETY: as said above.
         F32x8(unsafe { _mm256_cvtepi32_ps(self.0) })
-    }
-
-    #[inline(always)]
-    unsafe fn store_bytes(floats: F32x8, to: *mut u8, count: usize) {
-        let mut lanes = [0u32; 8];
-        // SAFETY: as said above.
-        unsafe {
-            _mm256_storeu_si256(lanes.as_mut_ptr().cast(), _mm256_cvtps_epi32(floats.0));
-            for (at, lane) in lanes.iter().enumerate().take(count) {
-                *to.add(at) = lane.to_le_bytes()[0];
-            }
-        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! Sixteen sums; four products for each with one instruction of VNNI.
 
 use std::arch::x86_64::{
-    __m512i, _mm512_add_epi32, _mm512_cvtepi32_ps, _mm512_cvtps_epi32, _mm512_dpbusd_epi32, _mm512_loadu_si512,
-    _mm512_mask_cvtepi32_storeu_epi8, _mm512_set1_epi32, _mm512_setzero_si512,
+    __m512i, _mm512_add_epi32, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_loadu_si512, _mm512_set1_epi32,
+    _mm512_setzero_si512,
 };
 
 use super::generic::{self, Job, Sums, Table, tiles};
@@ -59,15 +59,6 @@ impl Sums for I32x16 {
     unsafe fn floats(self) -> F32x16 {
         // SAFETY: as said above.
         F32x16(unsafe { _mm512_cvtepi32_ps(self.0) })
-    }
-
-    #[inline(always)]
-    unsafe fn store_bytes(floats: F32x16, to: *mut u8, count: usize) {
-        // SAFETY: as said above.
-        unsafe {
-            let mask = crate::vector::first(count);
-            _mm512_mask_cvtepi32_storeu_epi8(to.cast(), mask, _mm512_cvtps_epi32(floats.0));
-        }
     }
 }
 

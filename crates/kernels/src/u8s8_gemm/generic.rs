@@ -28,7 +28,7 @@ pub(super) struct Job {
 ///
 /// # Safety
 /// Every method may be called only where the processor has the instructions of the implementing type. Loads touch
-/// exactly `LANES` elements or groups of four, `store_bytes` exactly `count` bytes; none needs alignment.
+/// exactly `LANES` elements or groups of four and need no alignment.
 pub(super) trait Sums: Copy {
     const LANES: usize;
     type Floats: Vector;
@@ -45,8 +45,6 @@ pub(super) trait Sums: Copy {
     unsafe fn dot(self, bytes: Self::Bytes, weights: Self::Weights) -> Self;
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn floats(self) -> Self::Floats;
-    /// The first `count` lanes, integers from 0 to 255.
-    unsafe fn store_bytes(floats: Self::Floats, to: *mut u8, count: usize);
 }
 
 /// A kernel for a number of rows and of vectors.
@@ -131,7 +129,7 @@ pub(super) unsafe fn tile<S: Sums, const M: usize, const N: usize>(job: &Job) {
                         let shifted = product.round().add(S::Floats::splat(zero));
                         // A product that is no number becomes the lower bound.
                         let byte = shifted.max(S::Floats::splat(low)).min(S::Floats::splat(high));
-                        S::store_bytes(byte, row.add(at), count);
+                        byte.store_bytes(row.add(at), count);
                     }
                 }
             }

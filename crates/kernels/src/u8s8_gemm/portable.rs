@@ -59,15 +59,6 @@ impl Sums for Lanes {
     unsafe fn floats(self) -> Plain {
         Plain(self.0.map(|sum| sum as f32))
     }
-
-    #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "integers from 0 to 255")]
-    unsafe fn store_bytes(floats: Plain, to: *mut u8, count: usize) {
-        for (at, float) in floats.0.into_iter().enumerate().take(count) {
-            // SAFETY: as said above.
-            unsafe { *to.add(at) = float as u8 }
-        }
-    }
 }
 
 /// # Safety

@@ -1,11 +1,13 @@
 //! Eight lanes.
 
 use std::arch::x86_64::{
-    __m256, __m256i, _CMP_LT_OQ, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T1, _mm_prefetch,
-    _mm256_add_epi32, _mm256_add_ps, _mm256_blendv_ps, _mm256_castsi256_ps, _mm256_cmp_ps, _mm256_cvtps_epi32,
-    _mm256_div_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_maskload_ps, _mm256_maskstore_ps,
-    _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_round_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps,
-    _mm256_slli_epi32, _mm256_srai_epi32, _mm256_storeu_ps, _mm256_sub_epi32, _mm256_sub_ps,
+    __m256, __m256i, _CMP_LT_OQ, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T1, _mm_cvtsi128_si64,
+    _mm_packus_epi16, _mm_packus_epi32, _mm_prefetch, _mm_set_epi64x, _mm256_add_epi32, _mm256_add_ps,
+    _mm256_blendv_ps, _mm256_castsi256_ps, _mm256_castsi256_si128, _mm256_cmp_ps, _mm256_cvtepi32_ps,
+    _mm256_cvtepu8_epi32, _mm256_cvtps_epi32, _mm256_div_ps, _mm256_extracti128_si256, _mm256_fmadd_ps,
+    _mm256_loadu_ps, _mm256_loadu_si256, _mm256_maskload_ps, _mm256_maskstore_ps, _mm256_max_ps, _mm256_min_ps,
+    _mm256_mul_ps, _mm256_round_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps, _mm256_slli_epi32,
+    _mm256_srai_epi32, _mm256_storeu_ps, _mm256_sub_epi32, _mm256_sub_ps,
 };
 
 use super::Vector;
@@ -66,6 +68,35 @@ impl Vector for F32x8 {
     unsafe fn store_first(self, to: *mut f32, count: usize) {
         // SAFETY: as said above; masked lanes are not touched.
         unsafe { _mm256_maskstore_ps(to, first(count), self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bytes(from: *const u8, count: usize) -> Self {
+        let mut bytes = [0u8; 8];
+        // SAFETY: as said above.
+        unsafe {
+            if count < 8 {
+                std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), count);
+            } else {
+                bytes = from.cast::<[u8; 8]>().read_unaligned();
+            }
+            Self(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_set_epi64x(0, i64::from_le_bytes(bytes)))))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_bytes(self, to: *mut u8, count: usize) {
+        // SAFETY: as said above.
+        unsafe {
+            let lanes = _mm256_cvtps_epi32(self.0);
+            let words = _mm_packus_epi32(_mm256_castsi256_si128(lanes), _mm256_extracti128_si256::<1>(lanes));
+            let bytes = _mm_cvtsi128_si64(_mm_packus_epi16(words, words)).to_le_bytes();
+            if count < 8 {
+                std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, count);
+            } else {
+                to.cast::<[u8; 8]>().write_unaligned(bytes);
+            }
+        }
     }
 
     #[inline(always)]

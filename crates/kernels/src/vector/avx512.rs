@@ -1,8 +1,9 @@
 //! Sixteen lanes.
 
 use std::arch::x86_64::{
-    __m512, __mmask16, _CMP_LT_OQ, _MM_HINT_T1, _mm_prefetch, _mm512_add_ps, _mm512_cmp_ps_mask, _mm512_div_ps,
-    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_blend_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
+    __m512, __mmask16, _CMP_LT_OQ, _MM_HINT_T1, _mm_maskz_loadu_epi8, _mm_prefetch, _mm512_add_ps, _mm512_cmp_ps_mask,
+    _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32, _mm512_cvtps_epi32, _mm512_div_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
+    _mm512_mask_blend_ps, _mm512_mask_cvtepi32_storeu_epi8, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
     _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_ps,
     _mm512_setzero_ps, _mm512_storeu_ps, _mm512_sub_ps,
 };
@@ -14,7 +15,7 @@ pub(crate) struct F32x16(pub(crate) __m512);
 
 /// The lowest `count` bits.
 #[inline(always)]
-pub(crate) fn first(count: usize) -> __mmask16 {
+fn first(count: usize) -> __mmask16 {
     debug_assert!(count <= 16, "{count} of 16 lanes");
     // The mask of 16 needs a bit more than it has.
     u16::try_from((1u32 << count) - 1).unwrap_or(u16::MAX)
@@ -58,6 +59,21 @@ impl Vector for F32x16 {
     unsafe fn store_first(self, to: *mut f32, count: usize) {
         // SAFETY: as said above; masked lanes are not touched.
         unsafe { _mm512_mask_storeu_ps(to, first(count), self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bytes(from: *const u8, count: usize) -> Self {
+        // SAFETY: as said above.
+        unsafe {
+            let bytes = _mm_maskz_loadu_epi8(first(count), from.cast());
+            Self(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_bytes(self, to: *mut u8, count: usize) {
+        // SAFETY: as said above.
+        unsafe { _mm512_mask_cvtepi32_storeu_epi8(to.cast(), first(count), _mm512_cvtps_epi32(self.0)) }
     }
 
     #[inline(always)]

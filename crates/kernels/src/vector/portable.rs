@@ -55,6 +55,23 @@ impl Vector for Plain {
     }
 
     #[inline(always)]
+    unsafe fn load_bytes(from: *const u8, count: usize) -> Self {
+        // SAFETY: `count` bytes are readable, the caller promised.
+        let bytes = unsafe { slice::from_raw_parts(from, count.min(8)) };
+        let mut lanes = [0.0; 8];
+        lanes.iter_mut().zip(bytes).for_each(|(lane, &byte)| *lane = f32::from(byte));
+        Self(lanes)
+    }
+
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "integers from 0 to 255")]
+    unsafe fn store_bytes(self, to: *mut u8, count: usize) {
+        // SAFETY: `count` bytes are writable, the caller promised.
+        let bytes = unsafe { slice::from_raw_parts_mut(to, count.min(8)) };
+        bytes.iter_mut().zip(self.0).for_each(|(byte, lane)| *byte = lane as u8);
+    }
+
+    #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
         self.each(other, |a, b| a + b)
     }

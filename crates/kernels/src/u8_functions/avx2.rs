@@ -1,0 +1,31 @@
+//! Eight lanes.
+
+use super::Scale;
+use super::generic::{self, Sum, Table};
+use crate::vector::F32x8;
+
+/// # Safety
+/// The processor has AVX2 and FMA, and the pointers are valid for `count` elements.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn quantize(from: *const f32, to: Scale, out: *mut u8, count: usize) {
+    // SAFETY: the caller's promise; the features are enabled here.
+    unsafe { generic::quantize::<F32x8>(from, to, out, count) }
+}
+
+/// # Safety
+/// The processor has AVX2 and FMA, and the pointers are valid for `count` elements.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn dequantize(from: *const u8, of: Scale, out: *mut f32, count: usize) {
+    // SAFETY: the caller's promise; the features are enabled here.
+    unsafe { generic::dequantize::<F32x8>(from, of, out, count) }
+}
+
+/// # Safety
+/// The processor has AVX2 and FMA, and the pointers are valid for `count` elements.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn add(from: [*const u8; 2], sum: &Sum, out: *mut u8, count: usize) {
+    // SAFETY: the caller's promise; the features are enabled here.
+    unsafe { generic::add::<F32x8>(from, sum, out, count) }
+}
+
+pub(super) static TABLE: Table = Table { quantize, dequantize, add };

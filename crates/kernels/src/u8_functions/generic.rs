@@ -1,0 +1,111 @@
+//! The loops, for any vector.
+
+use super::Scale;
+use crate::vector::Vector;
+
+/// The loops of an instruction set. Pointers are valid for as many elements as the last argument says.
+#[derive(Debug)]
+pub(super) struct Table {
+    pub(super) quantize: unsafe fn(*const f32, Scale, *mut u8, usize),
+    pub(super) dequantize: unsafe fn(*const u8, Scale, *mut f32, usize),
+    pub(super) add: unsafe fn([*const u8; 2], &Sum, *mut u8, usize),
+}
+
+/// How two operands become one.
+pub(super) struct Sum {
+    pub(super) of: [Scale; 2],
+    pub(super) to: Scale,
+    pub(super) bounds: [u8; 2],
+}
+
+pub(super) fn call_quantize(table: &Table, from: &[f32], to: Scale, out: &mut [u8]) {
+    assert_eq!(from.len(), out.len(), "as many elements");
+    // SAFETY: a table is found by its level, which proves its instructions; the slices are of one length.
+    unsafe { (table.quantize)(from.as_ptr(), to, out.as_mut_ptr(), out.len()) }
+}
+
+pub(super) fn call_dequantize(table: &Table, from: &[u8], of: Scale, out: &mut [f32]) {
+    assert_eq!(from.len(), out.len(), "as many elements");
+    // SAFETY: as above.
+    unsafe { (table.dequantize)(from.as_ptr(), of, out.as_mut_ptr(), out.len()) }
+}
+
+pub(super) fn call_add(table: &Table, from: [&[u8]; 2], sum: &Sum, out: &mut [u8]) {
+    assert!(from[0].len() == out.len() && from[1].len() == out.len(), "as many elements");
+    // SAFETY: as above.
+    unsafe { (table.add)([from[0].as_ptr(), from[1].as_ptr()], sum, out.as_mut_ptr(), out.len()) }
+}
+
+/// # Safety
+/// The processor has the instructions of `V`, and the pointers are valid for `count` elements.
+#[inline(always)]
+pub(super) unsafe fn quantize<V: Vector>(from: *const f32, to: Scale, out: *mut u8, count: usize) {
+    // SAFETY: the caller's promise is that of these reads, writes and calls.
+    unsafe {
+        let mut at = 0;
+        while at < count {
+            let taken = V::LANES.min(count - at);
+            let x = if taken < V::LANES { V::load_first(from.add(at), taken) } else { V::load(from.add(at)) };
+            byte(x, to, [0, 255]).store_bytes(out.add(at), taken);
+            at += taken;
+        }
+    }
+}
+
+/// # Safety
+/// As `quantize`.
+#[inline(always)]
+pub(super) unsafe fn dequantize<V: Vector>(from: *const u8, of: Scale, out: *mut f32, count: usize) {
+    // SAFETY: the caller's promise is that of these reads, writes and calls.
+    unsafe {
+        let mut at = 0;
+        while at < count {
+            let taken = V::LANES.min(count - at);
+            let x = meaning(V::load_bytes(from.add(at), taken), of);
+            if taken < V::LANES {
+                x.store_first(out.add(at), taken)
+            } else {
+                x.store(out.add(at))
+            }
+            at += taken;
+        }
+    }
+}
+
+/// # Safety
+/// As `quantize`.
+#[inline(always)]
+pub(super) unsafe fn add<V: Vector>(from: [*const u8; 2], sum: &Sum, out: *mut u8, count: usize) {
+    // SAFETY: the caller's promise is that of these reads, writes and calls.
+    unsafe {
+        let mut at = 0;
+        while at < count {
+            let taken = V::LANES.min(count - at);
+            let a = meaning(V::load_bytes(from[0].add(at), taken), sum.of[0]);
+            let b = meaning(V::load_bytes(from[1].add(at), taken), sum.of[1]);
+            byte(a.add(b), sum.to, sum.bounds).store_bytes(out.add(at), taken);
+            at += taken;
+        }
+    }
+}
+
+/// # Safety
+/// As the methods of [`Vector`].
+#[inline(always)]
+unsafe fn meaning<V: Vector>(byte: V, of: Scale) -> V {
+    // SAFETY: the caller's promise.
+    unsafe { byte.sub(V::splat(f32::from(of.zero))).mul(V::splat(of.scale)) }
+}
+
+/// NaN becomes the lower bound.
+///
+/// # Safety
+/// As the methods of [`Vector`].
+#[inline(always)]
+unsafe fn byte<V: Vector>(x: V, to: Scale, [low, high]: [u8; 2]) -> V {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let shifted = x.div(V::splat(to.scale)).round().add(V::splat(f32::from(to.zero)));
+        shifted.max(V::splat(f32::from(low))).min(V::splat(f32::from(high)))
+    }
+}

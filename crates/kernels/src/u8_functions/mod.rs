@@ -1,0 +1,71 @@
+//! Floats to bytes, bytes to floats, and the sum of two tensors of bytes, each with its scale and zero point.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod generic;
+mod portable;
+
+use crate::grid::Grid;
+use crate::isa::{Level, choose};
+use generic::{Sum, Table};
+
+/// What a byte means: `(byte - zero) * scale`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scale {
+    pub scale: f32,
+    pub zero: u8,
+}
+
+/// Quotients by the scale, rounded to the nearest integer, the even one of two, plus the zero point, within a byte.
+///
+/// # Panics
+/// When the output is not one row with an element for each of `from`.
+pub fn quantize(level: Level, from: &[f32], to: Scale, grid: &Grid<'_, u8>) {
+    assert!(grid.size() == [1, from.len()], "the output is a row of as many elements");
+    while let Some(mut tile) = grid.take() {
+        let first = tile.first()[1];
+        let out = tile.row(0);
+        generic::call_quantize(table(level), &from[first..first + out.len()], to, out);
+    }
+}
+
+/// What bytes mean.
+///
+/// # Panics
+/// When the output is not one row with an element for each of `from`.
+pub fn dequantize(level: Level, from: &[u8], of: Scale, grid: &Grid<'_>) {
+    assert!(grid.size() == [1, from.len()], "the output is a row of as many elements");
+    while let Some(mut tile) = grid.take() {
+        let first = tile.first()[1];
+        let out = tile.row(0);
+        generic::call_dequantize(table(level), &from[first..first + out.len()], of, out);
+    }
+}
+
+/// The sum of what two operands mean, quantized and kept within bounds.
+///
+/// # Panics
+/// When the output is not one row with an element for each of either operand.
+pub fn add(level: Level, from: [&[u8]; 2], of: [Scale; 2], to: Scale, bounds: [u8; 2], grid: &Grid<'_, u8>) {
+    assert!(from.iter().all(|from| grid.size() == [1, from.len()]), "the output is a row of as many elements");
+    while let Some(mut tile) = grid.take() {
+        let first = tile.first()[1];
+        let out = tile.row(0);
+        let [a, b] = [&from[0][first..first + out.len()], &from[1][first..first + out.len()]];
+        generic::call_add(table(level), [a, b], &Sum { of, to, bounds }, out);
+    }
+}
+
+/// Cuts a row of elements into tiles for these functions.
+pub fn grid<T>(out: &mut [T]) -> Grid<'_, T> {
+    let count = out.len();
+    Grid::new(out, count, [1, count], [1, TILE_ELEMENTS])
+}
+
+fn table(level: Level) -> &'static Table {
+    choose!(level, &TABLE)
+}
+
+const TILE_ELEMENTS: usize = 8 << 10;
