@@ -8,7 +8,14 @@ const SCALE: f32 = 0.001;
 
 /// All levels and panel widths agree with the oracle, and touch nothing beside their output.
 fn check(window: &Window, depth: usize, columns: usize, zero: u8) {
-    let left: Vec<u8> = (0..window.reach(depth)).map(|at| (at * 37 % 256).try_into().unwrap()).collect();
+    for behind in [0, 3] {
+        check_behind(window, depth, columns, zero, behind);
+    }
+}
+
+/// With so many bytes behind the window.
+fn check_behind(window: &Window, depth: usize, columns: usize, zero: u8, behind: usize) {
+    let left: Vec<u8> = (0..window.reach(depth) + behind).map(|at| (at * 37 % 256).try_into().unwrap()).collect();
     let count = window.taps() * depth * columns;
     let elements: Vec<i8> = (0..count).map(|at| (at * 101 % 256).to_le_bytes()[0].cast_signed()).collect();
     let weights = Weights { elements: &elements, taps: window.taps(), depth, columns };

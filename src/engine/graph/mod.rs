@@ -35,6 +35,15 @@ struct Value {
     forgotten: Option<Fact>,
     /// Extents, by axis, without which a pass has made this graph wrong.
     assumed: Vec<(usize, usize)>,
+    grain: Option<Grain>,
+}
+
+/// What the elements of a constant are integer multiples of, because they were integers in the file: one number for
+/// each place along an axis, or one for all.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Grain {
+    pub(super) axis: usize,
+    pub(super) scales: Vec<f32>,
 }
 
 #[derive(Clone, Debug)]
@@ -49,7 +58,13 @@ pub(super) struct Node {
 impl Graph {
     /// A value that a node will make, or a graph input.
     pub(super) fn add_value(&mut self, name: impl Into<String>) -> ValueId {
-        self.values.push(Value { name: name.into(), constant: None, forgotten: None, assumed: Vec::new() });
+        self.values.push(Value {
+            name: name.into(),
+            constant: None,
+            forgotten: None,
+            assumed: Vec::new(),
+            grain: None,
+        });
         ValueId(self.values.len() - 1)
     }
 
@@ -68,6 +83,27 @@ impl Graph {
 
     pub(super) fn constant(&self, value: ValueId) -> Option<&Tensor> {
         self.values[value.0].constant.as_ref()
+    }
+
+    /// A constant that was quantized.
+    pub(super) fn add_grained(&mut self, name: impl Into<String>, tensor: Tensor, grain: Grain) -> ValueId {
+        let id = self.add_constant(name, tensor);
+        self.values[id.0].grain = Some(grain);
+        id
+    }
+
+    pub(super) fn grain(&self, value: ValueId) -> Option<&Grain> {
+        self.values[value.0].grain.as_ref()
+    }
+
+    /// The node that makes a value, of those before another.
+    pub(super) fn maker(&self, value: ValueId, before: usize) -> Option<usize> {
+        self.nodes[..before].iter().rposition(|node| node.output == value)
+    }
+
+    /// The node that makes a value which nothing but the node at `taker` takes.
+    pub(super) fn sole_maker(&self, value: ValueId, taker: usize) -> Option<usize> {
+        if self.uses()[value.0] == 1 { self.maker(value, taker) } else { None }
     }
 
     pub(super) fn name(&self, value: ValueId) -> &str {

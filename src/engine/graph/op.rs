@@ -2,6 +2,8 @@
 //! passes push those out.
 
 use kinglet_kernels::Activation;
+use kinglet_kernels::u8_functions::Scale;
+use kinglet_kernels::u8s8_gemm::Finish;
 
 use crate::tensor::{DType, Shape};
 
@@ -78,6 +80,43 @@ pub(in crate::engine) enum Op {
     },
     /// `x` and a shape to broadcast with.
     Expand,
+    /// `x`, scales and zero points: one for all, or one for each place along an axis. The zero point's type is the
+    /// output's.
+    Quantize {
+        axis: isize,
+    },
+    /// Back to floats: `x`, scales and, where they are not zero, zero points.
+    Dequantize {
+        axis: isize,
+    },
+    /// Bytes, constant weights of INT8 (as `Conv`'s), a scale and a bias (INT32) for each output channel.
+    QuantizedConv(QuantizedConv),
+    /// Bytes, constant weights of INT8 (as `Linear`'s), a scale and a bias (INT32) for each column.
+    QuantizedLinear(Quantized),
+    /// Two operands of bytes, not broadcast.
+    QuantizedAdd(QuantizedAdd),
+}
+
+/// A product of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::engine) struct Quantized {
+    /// The zero point of the bytes.
+    pub(in crate::engine) zero: u8,
+    pub(in crate::engine) finish: Finish,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::engine) struct QuantizedConv {
+    /// Bias and activation are in `product`.
+    pub(in crate::engine) conv: Conv,
+    pub(in crate::engine) product: Quantized,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(in crate::engine) struct QuantizedAdd {
+    pub(in crate::engine) of: [Scale; 2],
+    pub(in crate::engine) to: Scale,
+    pub(in crate::engine) bounds: [u8; 2],
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -290,6 +329,11 @@ impl Op {
             Self::Cast { .. } => "Cast",
             Self::Fill { .. } => "Fill",
             Self::Expand => "Expand",
+            Self::Quantize { .. } => "Quantize",
+            Self::Dequantize { .. } => "Dequantize",
+            Self::QuantizedConv(_) => "QuantizedConv",
+            Self::QuantizedLinear(_) => "QuantizedLinear",
+            Self::QuantizedAdd(_) => "QuantizedAdd",
         }
     }
 

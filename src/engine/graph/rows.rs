@@ -164,6 +164,14 @@ fn carried(node: &Node, operands: &[Operand<'_>], out: [&Fact; 2]) -> Result<Car
         Op::MatMul => matmul(operands, out),
         Op::Fill { .. } => rows_axis(&out[0].shape, &out[1].shape).map(Carry::Rows).ok_or(MIXES),
         Op::Shape { .. } => Ok(Carry::Count),
+        Op::Quantize { axis } | Op::Dequantize { axis } => {
+            let single = operands[1].facts[0].elements() == 1;
+            let scaled = if single { None } else { Some(place(*axis, first)?) };
+            sole(operands, |rows| scaled != Some(rows))
+        }
+        Op::QuantizedConv(_) => sole(operands, |axis| axis == 0),
+        Op::QuantizedLinear(_) => sole(operands, |axis| axis + 1 < rank),
+        Op::QuantizedAdd(_) => broadcast(operands, out),
     }
 }
 

@@ -79,8 +79,8 @@ impl GraphFacts {
     pub(in crate::engine) fn macs(&self, node: &Node) -> Option<u64> {
         let depth = match &node.op {
             // Weights of one output channel meet every output element.
-            Op::Conv(_) => self.shape(node.inputs[1])?[1..].iter().product::<usize>(),
-            Op::Linear(_) => self.shape(node.inputs[1])?[0],
+            Op::Conv(_) | Op::QuantizedConv(_) => self.shape(node.inputs[1])?[1..].iter().product::<usize>(),
+            Op::Linear(_) | Op::QuantizedLinear(_) => self.shape(node.inputs[1])?[0],
             Op::MatMul => *self.shape(node.inputs[0])?.last()?,
             _ => 0,
         };
@@ -124,6 +124,11 @@ impl Samples {
 
     pub(in crate::engine) fn rank(&self, value: ValueId) -> Option<usize> {
         Some(self.0[0].shape(value)?.len())
+    }
+
+    /// Whether two values have one shape, for any extents.
+    pub(in crate::engine) fn same_shape(&self, a: ValueId, b: ValueId) -> bool {
+        self.0.iter().all(|facts| facts.shape(a).is_some() && facts.shape(a) == facts.shape(b))
     }
 
     /// The extents of a value that do not depend on the request.

@@ -12,7 +12,19 @@ use crate::engine::graph::op::{
 use crate::engine::graph::{Op, ValueId, floats, tensor_of, tensor_of_integers};
 
 pub(super) fn conv(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
-    let weights = importer.operand(node, 1)?;
+    let (x, weights) = (importer.operand(node, 0)?, importer.operand(node, 1)?);
+    let bias = importer.optional(node, 2)?;
+    conv_of(importer, node, x, weights, bias)
+}
+
+/// A convolution of these operands, with the node's attributes.
+pub(super) fn conv_of(
+    importer: &mut Importer,
+    node: &Source<'_>,
+    x: ValueId,
+    weights: ValueId,
+    bias: Option<ValueId>,
+) -> Result<ValueId, EngineError> {
     let tensor = importer.graph.constant(weights).ok_or_else(|| node.refuse("its weights are no constant"))?;
     let shape = tensor.shape().clone();
     let kernel = shape.get(2..).unwrap_or_default().to_vec();
@@ -20,7 +32,6 @@ pub(super) fn conv(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId
         return Err(node.invalid(&format!("kernel_shape {given:?} is not that of weights {shape}")));
     }
     let groups = usize::try_from(node.int("group", 1)?).ok().filter(|groups| *groups > 0);
-    let bias = importer.optional(node, 2)?;
     let conv = Conv {
         window: spatial(node, &kernel)?,
         groups: groups.ok_or_else(|| node.invalid("group must be positive"))?,
@@ -30,7 +41,7 @@ pub(super) fn conv(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId
     };
     let operands: Vec<ValueId> = [weights].into_iter().chain(bias).collect();
     let axes = conv.window.axes;
-    channels_last(importer, node, axes, Op::Conv(conv), &operands)
+    Ok(channels_last(importer, node, axes, x, Op::Conv(conv), &operands))
 }
 
 pub(super) fn pool(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
@@ -44,7 +55,8 @@ pub(super) fn pool(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId
     }
     let pool = Pool { kind, window: spatial(node, &kernel)?, ceil: node.int("ceil_mode", 0)? != 0 };
     let axes = pool.window.axes;
-    channels_last(importer, node, axes, Op::Pool(pool), &[])
+    let x = importer.operand(node, 0)?;
+    Ok(channels_last(importer, node, axes, x, Op::Pool(pool), &[]))
 }
 
 pub(super) fn global_pool(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
@@ -100,7 +112,8 @@ pub(super) fn conv_transpose(importer: &mut Importer, node: &Source<'_>) -> Resu
     let Spatial { axes, kernel, stride, dilation, .. } = spatial;
     let conv = ConvTranspose { axes, kernel, stride, dilation, before, after, extra, bias: bias.is_some() };
     let operands: Vec<ValueId> = [weights].into_iter().chain(bias).collect();
-    channels_last(importer, node, axes, Op::ConvTranspose(conv), &operands)
+    let x = importer.operand(node, 0)?;
+    Ok(channels_last(importer, node, axes, x, Op::ConvTranspose(conv), &operands))
 }
 
 /// Resize from opset 11 on, of the two spatial axes, by constant scales or by sizes.
@@ -145,7 +158,8 @@ pub(super) fn resize(importer: &mut Importer, node: &Source<'_>) -> Result<Value
     // The list is of the axes as the file has them: images first, then channels.
     let order = importer.graph.add_constant("channels last", tensor_of_integers(&[4], &[0, 2, 3, 1]));
     let list = importer.graph.add(&node.shown(), Op::Gather { axis: 0 }, &[list, order]);
-    channels_last(importer, node, 2, Op::Resize(Resize { by_sizes, filter, place }), &[list])
+    let x = importer.operand(node, 0)?;
+    Ok(channels_last(importer, node, 2, x, Op::Resize(Resize { by_sizes, filter, place }), &[list]))
 }
 
 /// Windows as attributes give them, over one or two axes.
@@ -183,19 +197,19 @@ fn spatial(node: &Source<'_>, kernel: &[usize]) -> Result<Spatial, EngineError> 
     Ok(Spatial { axes, kernel, stride: list("strides")?, dilation: list("dilations")?, padding })
 }
 
-/// Adds an operator of channels-last images on the node's first operand, and gives back its channels-first output.
+/// Adds an operator of channels-last images on a channels-first one, and gives back its channels-first output.
 fn channels_last(
     importer: &mut Importer,
     node: &Source<'_>,
     axes: usize,
+    x: ValueId,
     op: Op,
     others: &[ValueId],
-) -> Result<ValueId, EngineError> {
+) -> ValueId {
     let (to, back) = if axes == 1 { (vec![0, 2, 1], vec![0, 2, 1]) } else { (vec![0, 2, 3, 1], vec![0, 3, 1, 2]) };
-    let x = importer.operand(node, 0)?;
     let name = node.shown();
     let x = importer.graph.add(&name, Op::Transpose { axes: to }, &[x]);
     let operands: Vec<ValueId> = [x].into_iter().chain(others.iter().copied()).collect();
     let y = importer.graph.add(&name, op, &operands);
-    Ok(importer.graph.add(&name, Op::Transpose { axes: back }, &[y]))
+    importer.graph.add(&name, Op::Transpose { axes: back }, &[y])
 }

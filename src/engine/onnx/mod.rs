@@ -7,6 +7,7 @@ mod image;
 mod movement;
 mod node;
 mod product;
+mod quantization;
 mod table;
 
 use std::collections::HashMap;

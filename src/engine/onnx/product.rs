@@ -6,15 +6,19 @@ use super::Importer;
 use super::node::Source;
 use crate::engine::EngineError;
 use crate::engine::graph::op::Linear;
-use crate::engine::graph::{Op, ValueId, floats, tensor_of};
+use crate::engine::graph::{Grain, Op, ValueId, floats, tensor_of};
 
 /// Products with constant weights are linear layers.
 pub(super) fn matmul(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
-    let operands = [importer.operand(node, 0)?, importer.operand(node, 1)?];
-    let constant = importer.graph.constant(operands[1]);
+    let (a, b) = (importer.operand(node, 0)?, importer.operand(node, 1)?);
+    Ok(matmul_of(importer, node, a, b))
+}
+
+pub(super) fn matmul_of(importer: &mut Importer, node: &Source<'_>, a: ValueId, b: ValueId) -> ValueId {
+    let constant = importer.graph.constant(b);
     let is_linear = constant.is_some_and(|weights| weights.shape().len() == 2 && floats(weights).is_some());
     let op = if is_linear { Op::Linear(plain(false)) } else { Op::MatMul };
-    Ok(importer.graph.add(&node.shown(), op, &operands))
+    importer.graph.add(&node.shown(), op, &[a, b])
 }
 
 /// Gemm with constant weights and bias: `alpha` and `beta` are folded into them.
@@ -22,12 +26,22 @@ pub(super) fn gemm(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId
     if node.int("transA", 0)? != 0 {
         return Err(node.refuse("its left side is transposed"));
     }
-    let x = importer.operand(node, 0)?;
+    let (x, weights) = (importer.operand(node, 0)?, importer.operand(node, 1)?);
+    let bias = importer.optional(node, 2)?;
+    gemm_of(importer, node, x, weights, bias)
+}
+
+/// A product of these operands, with the node's attributes.
+pub(super) fn gemm_of(
+    importer: &mut Importer,
+    node: &Source<'_>,
+    x: ValueId,
+    weights: ValueId,
+    bias: Option<ValueId>,
+) -> Result<ValueId, EngineError> {
     let (alpha, beta) = (node.float("alpha", 1.0)?, node.float("beta", 1.0)?);
-    let tensor = importer
-        .graph
-        .constant(importer.operand(node, 1)?)
-        .ok_or_else(|| node.refuse("its weights are no constant"))?;
+    let grain = importer.graph.grain(weights).cloned();
+    let tensor = importer.graph.constant(weights).ok_or_else(|| node.refuse("its weights are no constant"))?;
     let (Some(elements), &[rows, columns]) = (floats(tensor), &tensor.shape()[..]) else {
         return Err(node.refuse("its weights are no matrix of FP32"));
     };
@@ -36,10 +50,16 @@ pub(super) fn gemm(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId
     let at = |k: usize, n: usize| if transposed { n * depth + k } else { k * width + n };
     let weights: Vec<f32> =
         (0..depth).flat_map(|k| (0..width).map(move |n| at(k, n))).map(|at| alpha * elements[at]).collect();
-    let weights =
-        importer.graph.add_constant(format!("{} weights", node.shown()), tensor_of(&[depth, width], &weights));
+    let (name, weights) = (format!("{} weights", node.shown()), tensor_of(&[depth, width], &weights));
+    let weights = match grain.filter(|_| alpha.to_bits() == 1f32.to_bits()) {
+        Some(Grain { axis, scales }) => {
+            let axis = if transposed { 1 - axis.min(1) } else { axis };
+            importer.graph.add_grained(name, weights, Grain { axis, scales })
+        }
+        None => importer.graph.add_constant(name, weights),
+    };
     let mut operands = vec![x, weights];
-    if let Some(bias) = importer.optional(node, 2)? {
+    if let Some(bias) = bias {
         let tensor = importer.graph.constant(bias).ok_or_else(|| node.refuse("its bias is no constant"))?;
         let row = tensor.shape().iter().rev().skip(1).all(|&extent| extent == 1);
         let elements = floats(tensor).filter(|_| row).ok_or_else(|| node.refuse("its bias is no row of FP32"))?;

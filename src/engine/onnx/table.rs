@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use super::node::Source;
-use super::{Importer, constant, elementwise, image, movement, product};
+use super::{Importer, constant, elementwise, image, movement, product, quantization};
 use crate::engine::EngineError;
 use crate::engine::graph::ValueId;
 
@@ -18,7 +18,11 @@ type Import = fn(&mut Importer, &Source<'_>) -> Result<ValueId, EngineError>;
 
 pub(super) fn find(domain: &str, operator: &str, version: i64) -> Option<&'static Row> {
     let fits = |row: &&Row| row.operator == operator && row.versions.contains(&version);
-    STANDARD.iter().find(fits).filter(|_| domain.is_empty())
+    match domain {
+        "" => STANDARD.iter().find(fits),
+        "com.microsoft" => MICROSOFT.iter().find(fits),
+        _ => None,
+    }
 }
 
 const fn row(operator: &'static str, versions: RangeInclusive<i64>, import: Import) -> Row {
@@ -44,6 +48,7 @@ const STANDARD: &[Row] = &[
     row("Conv", FIRST..=LAST, image::conv),
     row("ConvTranspose", FIRST..=LAST, image::conv_transpose),
     row("Cos", FIRST..=LAST, elementwise::unary),
+    row("DequantizeLinear", 10..=LAST, quantization::dequantize),
     row("Div", FIRST..=LAST, elementwise::binary),
     row("Dropout", FIRST..=LAST, movement::dropout),
     row("Equal", FIRST..=LAST, elementwise::compare),
@@ -77,6 +82,9 @@ const STANDARD: &[Row] = &[
     row("Or", FIRST..=LAST, elementwise::compare),
     row("Pad", FIRST..=LAST, movement::pad),
     row("Pow", FIRST..=LAST, elementwise::binary),
+    row("QLinearConv", 10..=LAST, quantization::conv),
+    row("QLinearMatMul", 10..=LAST, quantization::matmul),
+    row("QuantizeLinear", 10..=LAST, quantization::quantize),
     row("Reciprocal", FIRST..=LAST, elementwise::unary),
     row("ReduceMax", FIRST..=LAST, elementwise::reduce),
     row("ReduceMean", FIRST..=LAST, elementwise::reduce),
@@ -103,6 +111,9 @@ const STANDARD: &[Row] = &[
     row("Unsqueeze", FIRST..=LAST, movement::unsqueeze),
     row("Where", 9..=LAST, elementwise::choose),
 ];
+
+/// Operators of ONNX Runtime's own that its quantizer writes.
+const MICROSOFT: &[Row] = &[row("QGemm", 1..=1, quantization::gemm)];
 
 #[cfg(test)]
 mod tests {

@@ -19,7 +19,7 @@ pub(super) fn fold(graph: &mut Graph, samples: &Samples) {
 fn found(graph: &Graph, samples: &Samples, at: usize) -> Option<(usize, Vec<f32>, Vec<f32>)> {
     let node = &graph.nodes[at];
     let taken = node.inputs.iter().find(|&&input| graph.constant(input).is_none())?;
-    let layer = graph.nodes[..at].iter().rposition(|before| before.output == *taken)?;
+    let layer = graph.sole_maker(*taken, at)?;
     let channels = match &graph.nodes[layer].op {
         Op::Conv(conv) if !conv.residual && conv.activation == kinglet_kernels::Activation::None => {
             graph.constant(graph.nodes[layer].inputs[1])?.shape()[0]
@@ -29,9 +29,6 @@ fn found(graph: &Graph, samples: &Samples, at: usize) -> Option<(usize, Vec<f32>
         }
         _ => return None,
     };
-    if graph.uses()[taken.index()] != 1 {
-        return None;
-    }
     let rank = samples.rank(*taken)?;
     let (scale, shift) = channelwise(graph, node, rank, channels)?;
     Some((layer, scale, shift))

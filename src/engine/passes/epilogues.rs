@@ -18,7 +18,7 @@ pub(super) fn fuse(graph: &mut Graph, samples: &Samples) {
 
 fn activate(graph: &mut Graph, at: usize, activation: Activation) {
     let taken = graph.nodes[at].inputs[0];
-    let Some(layer) = sole_producer(graph, at, taken) else { return };
+    let Some(layer) = graph.sole_maker(taken, at) else { return };
     match &mut graph.nodes[layer].op {
         Op::Conv(conv) if conv.activation == Activation::None => conv.activation = activation,
         Op::Linear(linear) if linear.activation == Activation::None => linear.activation = activation,
@@ -31,8 +31,8 @@ fn activate(graph: &mut Graph, at: usize, activation: Activation) {
 fn add(graph: &mut Graph, samples: &Samples, at: usize) {
     let [a, b] = [graph.nodes[at].inputs[0], graph.nodes[at].inputs[1]];
     let layer = |value: ValueId, other: ValueId| {
-        let layer = sole_producer(graph, at, value)?;
-        (graph.constant(other).is_none() && takes_sum(graph, &graph.nodes[layer]) && same_shape(samples, value, other))
+        let layer = graph.sole_maker(value, at)?;
+        (graph.constant(other).is_none() && takes_sum(graph, &graph.nodes[layer]) && samples.same_shape(value, other))
             .then_some((layer, other))
     };
     let Some((layer, other)) = layer(a, b).into_iter().chain(layer(b, a)).max_by_key(|(layer, _)| *layer) else {
@@ -50,14 +50,6 @@ fn add(graph: &mut Graph, samples: &Samples, at: usize) {
     graph.nodes[at] = fused;
 }
 
-/// The node that makes a value which nothing but the node at `at` takes.
-fn sole_producer(graph: &Graph, at: usize, value: ValueId) -> Option<usize> {
-    if graph.uses()[value.index()] != 1 {
-        return None;
-    }
-    graph.nodes[..at].iter().rposition(|node| node.output == value)
-}
-
 fn takes_sum(graph: &Graph, node: &Node) -> bool {
     match &node.op {
         Op::Conv(conv) => {
@@ -68,9 +60,4 @@ fn takes_sum(graph: &Graph, node: &Node) -> bool {
         Op::Linear(linear) => !linear.residual && linear.activation == Activation::None,
         _ => false,
     }
-}
-
-/// Nothing is broadcast, for any extents.
-fn same_shape(samples: &Samples, a: ValueId, b: ValueId) -> bool {
-    samples.0.iter().all(|facts| facts.shape(a).is_some() && facts.shape(a) == facts.shape(b))
 }

@@ -58,6 +58,8 @@ impl Pass<'_> {
                 Some(Op::Softmax { axis: isize::try_from(axes[place(*axis, axes.len())?]).ok()?, log: *log })
             }),
             Op::Reduce(reduce) if reduce.keep => self.before(&node, |axes| reduced(reduce, axes).map(Op::Reduce)),
+            Op::Quantize { axis } => self.scaled(&node, *axis, |axis| Op::Quantize { axis }),
+            Op::Dequantize { axis } => self.scaled(&node, *axis, |axis| Op::Dequantize { axis }),
             Op::Binary(_) | Op::Compare(_) => self.binary(&node),
             Op::Concat { axis } => self.concat(&node, *axis),
             Op::Flatten { axis: 1 } => self.flatten(&node),
@@ -89,6 +91,22 @@ impl Pass<'_> {
         inputs[0] = owed.base;
         self.emit(node, op, inputs, owed.axes);
         Some(())
+    }
+
+    /// An operator with one scale for all elements, or for each place along an axis.
+    fn scaled(&mut self, node: &Node, axis: isize, op: impl Fn(isize) -> Op) -> Option<()> {
+        if self.graph.constant(node.inputs[1])?.element_count() > 1 {
+            return self.before(node, |axes| Some(op(isize::try_from(axes[place(axis, axes.len())?]).ok()?)));
+        }
+        if let Some(Permuted { base, columns, .. }) = self.permuted.get(&node.inputs[0]) {
+            let columns = columns.clone();
+            let output = self.graph.add_value(self.graph.name(node.output).to_owned());
+            let inputs = [*base].into_iter().chain(node.inputs[1..].iter().copied()).collect();
+            self.graph.nodes.push(Node { inputs, output, ..node.clone() });
+            self.permuted.insert(node.output, Permuted { base: output, columns, original: node.clone() });
+            return Some(());
+        }
+        self.before(node, |_| Some(op(axis)))
     }
 
     /// Two operands with the same transposition, or one that has it and another that is given it.
@@ -183,7 +201,12 @@ impl Pass<'_> {
         }
         let base = permuted.base;
         let name = self.graph.name(node.inputs[1]).to_owned();
-        let weights = self.graph.add_constant(name, tensor_of(&[depth, width], &rows));
+        let grain = self.graph.grain(node.inputs[1]).filter(|grain| grain.axis == 1).cloned();
+        let weights = tensor_of(&[depth, width], &rows);
+        let weights = match grain {
+            Some(grain) => self.graph.add_grained(name, weights, grain),
+            None => self.graph.add_constant(name, weights),
+        };
         let mut moved = node.clone();
         (moved.inputs[0], moved.inputs[1]) = (base, weights);
         for input in moved.inputs.iter_mut().skip(2) {

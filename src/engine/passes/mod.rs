@@ -4,6 +4,7 @@ mod affine;
 mod constants;
 mod epilogues;
 mod layout;
+mod quantization;
 
 use super::graph::samples::{Evaluate, Others, Samples, Stopped};
 use super::graph::{Declared, Graph, Node};
@@ -18,12 +19,17 @@ pub(super) fn run(graph: Graph, declared: &Declared, evaluate: &EvaluateIn) -> R
     };
     constants::fold(&mut graph, evaluate);
     graph.drop_dead();
+    quantization::settle(&mut graph);
+    graph.drop_dead();
     let known = samples(&graph)?;
     layout::push_transpositions(&mut graph, &known);
     graph.drop_dead();
     constants::fold(&mut graph, evaluate);
     let known = samples(&graph)?;
     affine::fold(&mut graph, &known);
+    graph.drop_dead();
+    let known = samples(&graph)?;
+    quantization::fuse(&mut graph, &known);
     graph.drop_dead();
     let known = samples(&graph)?;
     epilogues::fuse(&mut graph, &known);

@@ -71,7 +71,7 @@ pub struct Gemm {
 }
 
 /// An element that a product can be written as.
-pub trait Written: Pod {
+pub trait Written: Pod + Send {
     /// Whether a product that ends so is written in this type.
     fn fits(finish: Finish) -> bool;
 }
@@ -185,7 +185,8 @@ impl Gemm {
         Grid::new(out, pitch, [rows, self.columns], [tile_rows, self.width()])
     }
 
-    /// Computes tiles until none is left; any number of threads may do so at once.
+    /// Computes tiles until none is left; any number of threads may do so at once. A depth that is no multiple of four is
+    /// read faster where three bytes of `left` lie behind the window.
     ///
     /// # Panics
     /// When the window reaches beyond `left`, the weights have other taps, the product is written in another type, or the
@@ -196,8 +197,11 @@ impl Gemm {
         assert_eq!(grid.size(), [window.pixels(), self.columns], "the output is pixels by columns");
         assert!(T::fits(self.finish), "the output is of the type that products end in");
         let mut pointers = [ptr::null(); Self::TAPS_MAX * generic::ROWS_MAX];
+        // Groups may be read whole where memory goes on behind the last: what is read too much meets weights of zero.
+        let whole = self.depth.next_multiple_of(4);
+        let depth = if window.reach(whole) <= left.len() { whole } else { self.depth };
         while let Some(tile) = grid.take() {
-            self.run_tile(left, window, &tile, &mut pointers);
+            self.run_tile(left, window, depth, &tile, &mut pointers);
         }
     }
 
@@ -205,6 +209,7 @@ impl Gemm {
         &self,
         left: &[u8],
         window: &Window,
+        depth: usize,
         tile: &Tile<'_, T>,
         pointers: &mut [*const u8; Self::TAPS_MAX * generic::ROWS_MAX],
     ) {
@@ -218,7 +223,7 @@ impl Gemm {
             window.find(left, self.zeros.elements(), [first_row + row, rows], 0..self.taps, 0, pointers);
             let job = Job {
                 taps: self.taps,
-                depth: self.depth,
+                depth,
                 rows: pointers.as_ptr(),
                 weights: self.weights.elements::<i8>()[panel.offset..].as_ptr(),
                 // Within the tile: `row` is less than its rows.

@@ -2,8 +2,8 @@
 
 use super::{Fact, Facts, InferError, extents, two};
 use crate::engine::graph::floats;
-use crate::engine::graph::op::{Conv, ConvTranspose, Pool, Spatial};
-use crate::tensor::Shape;
+use crate::engine::graph::op::{Conv, ConvTranspose, Pool, PoolKind, Spatial};
+use crate::tensor::{DType, Shape};
 
 pub(super) fn conv_transpose(conv: &ConvTranspose, inputs: &Facts<'_>) -> Result<Shape, InferError> {
     let [x, weights] = two(inputs)?;
@@ -89,7 +89,12 @@ pub(super) fn residual(inputs: &Facts<'_>, out: &Shape) -> Result<(), InferError
     }
 }
 
+/// Greatest elements are found among bytes too.
 pub(super) fn pool(pool: &Pool, x: &Fact) -> Result<Shape, InferError> {
+    let is_byte = [DType::U8, DType::I8].contains(&x.dtype) && pool.kind == PoolKind::Max;
+    if x.dtype != DType::F32 && !is_byte {
+        return Err(InferError::Type { expected: "FP32, or bytes whose greatest are sought", got: x.dtype });
+    }
     let [_, _, _, channels] = image(&pool.window, &x.shape)?;
     windows(&pool.window, pool.ceil, channels, &x.shape)
 }

@@ -2,7 +2,9 @@
 
 mod image;
 mod movement;
+mod quantized;
 
+use kinglet_kernels::Activation;
 use smallvec::SmallVec;
 
 use super::integers;
@@ -120,6 +122,20 @@ pub(in crate::engine) fn infer(op: &Op, inputs: &Facts<'_>) -> Result<Fact, Infe
             let [x, shape] = two(inputs)?;
             as_first(broadcast(&x.shape, &extents(&shape.integers("a shape")?)?))
         }
+        Op::Quantize { axis } => quantized::quantize(*axis, inputs),
+        Op::Dequantize { axis } => quantized::dequantize(*axis, inputs),
+        Op::QuantizedConv(conv) => {
+            image::conv(&conv.conv, inputs).map(|shape| Fact::new(quantized::dtype(conv.product.finish), shape))
+        }
+        Op::QuantizedLinear(product) => {
+            let plain = Linear { bias: true, residual: false, activation: Activation::None };
+            linear(&plain, inputs).map(|shape| Fact::new(quantized::dtype(product.finish), shape))
+        }
+        Op::QuantizedAdd(_) => {
+            let [a, b] = two(inputs)?;
+            let mismatch = || InferError::Mismatch(a.shape.to_string(), b.shape.to_string());
+            as_first(if a.shape == b.shape { Ok(a.shape.clone()) } else { Err(mismatch()) })
+        }
     }?;
     fact.bytes().ok_or(InferError::Overflow)?;
     Ok(fact)
@@ -137,7 +153,6 @@ fn computes_floats(op: &Op) -> bool {
     matches!(
         op,
         Op::Conv(_)
-            | Op::Pool(_)
             | Op::Linear(_)
             | Op::MatMul
             | Op::Affine { .. }

@@ -1,14 +1,17 @@
 //! Convolutions: depthwise, grouped, and products over windows of a channels-last image.
 
+use std::ops::Range;
+
+use bytemuck::Pod;
 use kinglet_kernels::f32_depthwise::Depthwise;
 use kinglet_kernels::f32_gemm::{Gemm, Residual, Weights};
 use kinglet_kernels::f32_winograd::Winograd;
 use kinglet_kernels::{Grid, LINE, Level, Window};
 
-use super::{Io, Layer, LowerError, Lowered, View};
+use super::{Io, Layer, LowerError, Lowered, View, constant};
 use crate::engine::graph::infer::{Facts, image};
 use crate::engine::graph::op::{Conv, Spatial};
-use crate::engine::graph::{Fact, Graph, Node, floats};
+use crate::engine::graph::{Fact, Graph, Node};
 use crate::engine::pool::Team;
 
 /// The layer of a convolution whose weights are constant.
@@ -19,29 +22,19 @@ pub(super) fn lower(
     sample: &Fact,
     level: Level,
 ) -> Result<Lowered, LowerError> {
-    let constant = |at: usize, what| {
-        let tensor = node.inputs.get(at).and_then(|&input| graph.constant(input));
-        tensor.ok_or(LowerError::Variable { what })
-    };
-    let tensor = constant(1, "the weights")?;
-    let source = floats(tensor).ok_or(LowerError::Type(tensor.dtype()))?;
-    let &[out, depth, ..] = &tensor.shape()[..] else { return Err(LowerError::Weights(tensor.shape().clone())) };
-    let bias = if conv.bias { Some(constant(2, "the bias")?) } else { None };
-    let bias = bias.map(|bias| floats(bias).ok_or(LowerError::Type(bias.dtype()))).transpose()?;
+    let (source, shape) = constant(graph, node, 1, "the weights")?;
+    let &[out, depth, ..] = &shape[..] else { return Err(LowerError::Weights(shape)) };
+    let bias = if conv.bias { Some(constant(graph, node, 2, "the bias")?.0) } else { None };
     let spatial = conv.window.clone();
     let taps = spatial.kernel[0] * spatial.kernel[1];
     if source.len() != out * depth * taps || bias.as_ref().is_some_and(|bias| bias.len() != out) {
-        return Err(LowerError::Weights(tensor.shape().clone()));
+        return Err(LowerError::Weights(shape));
     }
-    // From `[out][depth][tap]`: taps first, columns last.
-    let packed = |columns: std::ops::Range<usize>| -> Vec<f32> {
-        let of = |tap: usize, k: usize| columns.clone().map(move |column| (column * depth + k) * taps + tap);
-        (0..taps).flat_map(|tap| (0..depth).flat_map(move |k| of(tap, k))).map(|at| source[at]).collect()
-    };
-    let runs = if conv.is_depthwise(tensor.shape()) && taps <= Depthwise::TAPS_MAX {
+    let packed = |columns| taps_first(&source, depth, taps, columns);
+    let runs = if conv.is_depthwise(&shape) && taps <= Depthwise::TAPS_MAX {
         let weights = packed(0..out);
         Runs::Depthwise(Depthwise::pack(level, &weights, taps, out, bias.as_deref(), conv.activation))
-    } else if conv.groups == 1 && depth <= MERGED_DEPTH_MAX && spatial.kernel[1] > 1 && spatial.dilation[1] == 1 {
+    } else if conv.groups == 1 && merges(&spatial, depth) {
         let elements = packed(0..out);
         let (taps, depth) = (spatial.kernel[0], spatial.kernel[1] * depth);
         let weights = Weights { elements: &elements, taps, depth, columns: out };
@@ -62,6 +55,12 @@ pub(super) fn lower(
     };
     let operands = [Some(node.inputs[0]), conv.residual.then(|| node.inputs.last().copied()).flatten()];
     Ok(Lowered { layer: Box::new(Convolution { spatial, runs }), operands: operands.into_iter().flatten().collect() })
+}
+
+/// Weights `[out][depth][tap]` of some output channels: taps first, columns last.
+pub(super) fn taps_first<T: Copy>(source: &[T], depth: usize, taps: usize, columns: Range<usize>) -> Vec<T> {
+    let of = |tap: usize, k: usize| columns.clone().map(move |column| (column * depth + k) * taps + tap);
+    (0..taps).flat_map(|tap| (0..depth).flat_map(move |k| of(tap, k))).map(|at| source[at]).collect()
 }
 
 #[derive(Debug)]
@@ -92,19 +91,13 @@ impl Layer for Convolution {
                 team.share(&|| depthwise.run(x.elements(), &window, &grid));
             }
             Runs::Merged(gemm) => {
-                let (window, padded) = self.merged(&window, channels);
+                let left = window.pad[1];
+                let (window, padded) = merged(&self.spatial, &window, channels);
                 let image = match padded {
                     None => x.elements(),
                     Some(width) => {
                         let scratch: &mut [f32] = bytemuck::cast_slice_mut(io.scratch);
-                        widen(
-                            x.elements(),
-                            x.fact,
-                            self.spatial.axes,
-                            width,
-                            window_left(&self.spatial, x.fact),
-                            scratch,
-                        );
+                        widen(x, self.spatial.axes, [left, width], 0.0, scratch);
                         &*scratch
                     }
                 };
@@ -151,7 +144,7 @@ impl Layer for Convolution {
         let Some((window, channels)) = self.window(operands[0]) else { return 0 };
         match &self.runs {
             Runs::Merged(_) => {
-                let (window, padded) = self.merged(&window, channels);
+                let (window, padded) = merged(&self.spatial, &window, channels);
                 padded.map_or(0, |_| window.images * window.pitch[0] * size_of::<f32>())
             }
             // One thread alone has the largest tasks.
@@ -186,27 +179,28 @@ impl Convolution {
     fn window(&self, x: &Fact) -> Option<(Window, usize)> {
         window(&self.spatial, false, x)
     }
-
-    /// The window of merged taps, and the pixels of a line with its zeros where lines have to be copied.
-    fn merged(&self, window: &Window, channels: usize) -> (Window, Option<usize>) {
-        let columns = self.spatial.kernel[1];
-        let needed = (window.out[1].saturating_sub(1)) * window.stride[1] + columns;
-        let width = if window.pad[1] == 0 && needed <= window.size[1] { None } else { Some(needed) };
-        let line = width.unwrap_or(window.size[1]);
-        let merged = Window {
-            size: [window.size[0], line + 1 - columns],
-            pitch: [window.size[0] * line * channels, line * channels, channels],
-            kernel: [window.kernel[0], 1],
-            dilation: [window.dilation[0], 1],
-            pad: [window.pad[0], 0],
-            ..*window
-        };
-        (merged, width)
-    }
 }
 
-fn window_left(spatial: &Spatial, x: &Fact) -> usize {
-    window(spatial, false, x).map_or(0, |(window, _)| window.pad[1])
+/// Whether a line of the kernel is one tap.
+pub(super) fn merges(spatial: &Spatial, depth: usize) -> bool {
+    depth <= MERGED_DEPTH_MAX && spatial.kernel[1] > 1 && spatial.dilation[1] == 1
+}
+
+/// The window of merged taps, and the pixels of a line with its zeros where lines have to be copied.
+pub(super) fn merged(spatial: &Spatial, window: &Window, channels: usize) -> (Window, Option<usize>) {
+    let columns = spatial.kernel[1];
+    let needed = (window.out[1].saturating_sub(1)) * window.stride[1] + columns;
+    let width = if window.pad[1] == 0 && needed <= window.size[1] { None } else { Some(needed) };
+    let line = width.unwrap_or(window.size[1]);
+    let merged = Window {
+        size: [window.size[0], line + 1 - columns],
+        pitch: [window.size[0] * line * channels, line * channels, channels],
+        kernel: [window.kernel[0], 1],
+        dilation: [window.dilation[0], 1],
+        pad: [window.pad[0], 0],
+        ..*window
+    };
+    (merged, width)
 }
 
 /// How a layer's windows lie over an image, and the image's channels. Inference has checked that they fit.
@@ -224,19 +218,19 @@ pub(super) fn window(spatial: &Spatial, ceil: bool, x: &Fact) -> Option<(Window,
     Some((window, channels))
 }
 
-/// Copies lines of an image into lines of `width` pixels, `left` zeros before them and zeros behind; what is beyond the
-/// width no window sees.
-fn widen(from: &[f32], x: &Fact, axes: usize, width: usize, left: usize, to: &mut [f32]) {
-    let channels = x.shape.last().copied().unwrap_or(0);
-    let columns = x.shape.get(axes).copied().unwrap_or(0);
+/// Copies lines of an image into lines of `width` pixels, `left` pixels of `zero` before them and some behind; what is
+/// beyond the width no window sees.
+pub(super) fn widen<T: Pod>(from: View<'_>, axes: usize, [left, width]: [usize; 2], zero: T, to: &mut [T]) {
+    let channels = from.shape().last().copied().unwrap_or(0);
+    let columns = from.shape().get(axes).copied().unwrap_or(0);
     let taken = columns.min(width.saturating_sub(left)) * channels;
-    for (from, to) in from.chunks_exact((columns * channels).max(1)).zip(to.chunks_exact_mut((width * channels).max(1)))
-    {
+    let lines = from.elements::<T>().chunks_exact((columns * channels).max(1));
+    for (from, to) in lines.zip(to.chunks_exact_mut((width * channels).max(1))) {
         let (before, rest) = to.split_at_mut(left * channels);
         let (line, after) = rest.split_at_mut(taken);
-        before.fill(0.0);
+        before.fill(zero);
         line.copy_from_slice(&from[..taken]);
-        after.fill(0.0);
+        after.fill(zero);
     }
 }
 

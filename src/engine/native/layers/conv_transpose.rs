@@ -3,20 +3,15 @@
 use kinglet_kernels::f32_gemm::{Gemm, Weights};
 use kinglet_kernels::{Activation, Level, Window};
 
-use super::{Io, Layer, LowerError, Lowered};
+use super::{Io, Layer, LowerError, Lowered, constant};
 use crate::engine::graph::infer::Facts;
 use crate::engine::graph::op::ConvTranspose;
-use crate::engine::graph::{Graph, Node, floats};
+use crate::engine::graph::{Graph, Node};
 use crate::engine::pool::Team;
 
 pub(super) fn lower(conv: &ConvTranspose, graph: &Graph, node: &Node, level: Level) -> Result<Lowered, LowerError> {
-    let constant = |at: usize, what| {
-        let tensor = node.inputs.get(at).and_then(|&input| graph.constant(input));
-        let tensor = tensor.ok_or(LowerError::Variable { what })?;
-        Ok((floats(tensor).ok_or(LowerError::Type(tensor.dtype()))?, tensor.shape().clone()))
-    };
-    let (source, shape) = constant(1, "the weights")?;
-    let bias = if conv.bias { Some(constant(2, "the bias")?.0) } else { None };
+    let (source, shape) = constant(graph, node, 1, "the weights")?;
+    let bias = if conv.bias { Some(constant(graph, node, 2, "the bias")?.0) } else { None };
     let taps = conv.kernel[0] * conv.kernel[1];
     let &[depth, out, ..] = &shape[..] else { return Err(LowerError::Weights(shape)) };
     if source.len() != depth * out * taps || bias.as_ref().is_some_and(|bias| bias.len() != out) {

@@ -3,20 +3,15 @@
 use kinglet_kernels::f32_gemm::{Gemm, Residual, Weights};
 use kinglet_kernels::{Level, Window};
 
-use super::{Io, Layer, LowerError, Lowered, View};
+use super::{Io, Layer, LowerError, Lowered, View, constant};
 use crate::engine::graph::op::Linear;
-use crate::engine::graph::{Graph, Node, floats};
+use crate::engine::graph::{Graph, Node};
 use crate::engine::pool::Team;
 
 pub(super) fn lower(linear: &Linear, graph: &Graph, node: &Node, level: Level) -> Result<Lowered, LowerError> {
-    let constant = |at: usize, what| {
-        let tensor = node.inputs.get(at).and_then(|&input| graph.constant(input));
-        let tensor = tensor.ok_or(LowerError::Variable { what })?;
-        Ok((floats(tensor).ok_or(LowerError::Type(tensor.dtype()))?, tensor.shape().clone()))
-    };
-    let (elements, shape) = constant(1, "the weights")?;
+    let (elements, shape) = constant(graph, node, 1, "the weights")?;
     let &[depth, columns] = &shape[..] else { return Err(LowerError::Weights(shape)) };
-    let bias = if linear.bias { Some(constant(2, "the bias")?.0) } else { None };
+    let bias = if linear.bias { Some(constant(graph, node, 2, "the bias")?.0) } else { None };
     if bias.as_ref().is_some_and(|bias| bias.len() != columns) {
         return Err(LowerError::Weights(shape));
     }

@@ -9,6 +9,7 @@ mod matmul;
 mod movement;
 mod pad;
 mod pool;
+mod quantized;
 mod reduce;
 mod resize;
 mod softmax;
@@ -20,7 +21,7 @@ use kinglet_kernels::{Aligned, LINE, Level};
 use smallvec::SmallVec;
 
 use crate::engine::graph::infer::Facts;
-use crate::engine::graph::{Fact, Graph, Node, Op, ValueId};
+use crate::engine::graph::{Fact, Graph, Node, Op, ValueId, floats};
 use crate::engine::pool::Team;
 use crate::tensor::{DType, Shape, Tensor};
 
@@ -104,7 +105,7 @@ pub(super) fn lower(graph: &Graph, node: &Node, sample: &Fact, level: Level) -> 
         Op::Conv(conv) => conv::lower(conv, graph, node, sample, level),
         Op::Linear(linear) => linear::lower(linear, graph, node, level),
         Op::MatMul => all(Box::new(matmul::MatMul)),
-        Op::Pool(pool) => all(Box::new(pool::Pooling::new(pool, level))),
+        Op::Pool(pool) => all(Box::new(pool::Pooling::new(pool, level, sample.dtype))),
         Op::Affine { axis } => all(Box::new(elementwise::Affine(*axis))),
         Op::Activation(activation) => all(Box::new(elementwise::Activate(*activation))),
         Op::Unary(unary) => all(Box::new(elementwise::Map { unary: *unary, level })),
@@ -126,7 +127,19 @@ pub(super) fn lower(graph: &Graph, node: &Node, sample: &Fact, level: Level) -> 
         Op::Expand => first(Box::new(movement::Expand)),
         Op::Fill { value } => all(Box::new(movement::Fill(value.clone()))),
         Op::Shape { .. } => all(Box::new(movement::Copy)),
+        Op::Quantize { axis } => all(Box::new(quantized::Quantize { axis: *axis, level })),
+        Op::Dequantize { axis } => all(Box::new(quantized::Dequantize { axis: *axis, level })),
+        Op::QuantizedConv(conv) => quantized::lower_conv(conv, graph, node, level),
+        Op::QuantizedLinear(product) => quantized::lower_linear(*product, graph, node, level),
+        Op::QuantizedAdd(add) => all(Box::new(quantized::Add { add: *add, level })),
     }
+}
+
+/// The elements and the shape of a constant operand of floats.
+fn constant(graph: &Graph, node: &Node, at: usize, what: &'static str) -> Result<(Vec<f32>, Shape), LowerError> {
+    let tensor = node.inputs.get(at).and_then(|&input| graph.constant(input));
+    let tensor = tensor.ok_or(LowerError::Variable { what })?;
+    Ok((floats(tensor).ok_or(LowerError::Type(tensor.dtype()))?, tensor.shape().clone()))
 }
 
 /// Runs a node on known operands.

@@ -2,6 +2,7 @@
 
 mod hostile;
 mod operators;
+mod quantized;
 
 use kinglet_kernels::Level;
 use tract_onnx::pb::tensor_proto::DataType;
@@ -36,6 +37,10 @@ impl Case {
 
     /// Natively at every level as tract answers, for an input of this shape; returns what ran.
     fn check(&self, shape: &[usize]) -> Vec<LayerReport> {
+        self.check_within(shape, 1e-4)
+    }
+
+    fn check_within(&self, shape: &[usize], tolerance: f32) -> Vec<LayerReport> {
         let given = tensor(shape, &made_up(shape.iter().product(), 1));
         let tract = crate::engine::tract::plan(self.model(), &options()).unwrap();
         let expected = answer(tract, vec![given.clone()]).unwrap().remove(0);
@@ -46,7 +51,7 @@ impl Case {
             let got = answer(plan, vec![given.clone()]).unwrap().remove(0);
             assert_eq!(got.shape(), expected.shape(), "{level}");
             for (got, expected) in values(&got).iter().zip(values(&expected)) {
-                assert!((got - expected).abs() <= 1e-4 + 1e-4 * expected.abs(), "{level}: {got} {expected}");
+                assert!((got - expected).abs() <= tolerance + 1e-4 * expected.abs(), "{level}: {got} {expected}");
             }
         }
         layers

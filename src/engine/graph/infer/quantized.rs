@@ -1,0 +1,59 @@
+//! Shapes and types of operators between floats and integers.
+
+use kinglet_kernels::u8s8_gemm::Finish;
+
+use super::{Fact, Facts, InferError, axis};
+use crate::tensor::DType;
+
+/// The type of a product of bytes.
+pub(super) fn dtype(finish: Finish) -> DType {
+    match finish {
+        Finish::Floats => DType::F32,
+        Finish::Bytes { .. } => DType::U8,
+    }
+}
+
+pub(super) fn quantize(axis: isize, inputs: &Facts<'_>) -> Result<Fact, InferError> {
+    let &[x, _, zero] = inputs.as_slice() else {
+        return Err(InferError::Operands { expected: 3, got: inputs.len() });
+    };
+    if x.dtype != DType::F32 {
+        return Err(InferError::Type { expected: "FP32", got: x.dtype });
+    }
+    if ![DType::U8, DType::I8].contains(&zero.dtype) {
+        return Err(InferError::Type { expected: "a zero point of UINT8 or INT8", got: zero.dtype });
+    }
+    scales(axis, inputs)?;
+    Ok(Fact::new(zero.dtype, x.shape.clone()))
+}
+
+pub(super) fn dequantize(axis: isize, inputs: &Facts<'_>) -> Result<Fact, InferError> {
+    let x = *inputs.first().ok_or(InferError::Operands { expected: 2, got: 0 })?;
+    if ![DType::U8, DType::I8, DType::I32].contains(&x.dtype) {
+        return Err(InferError::Type { expected: "UINT8, INT8 or INT32", got: x.dtype });
+    }
+    if let Some(zero) = inputs.get(2).filter(|zero| zero.dtype != x.dtype) {
+        return Err(InferError::Type { expected: "a zero point of the operand's type", got: zero.dtype });
+    }
+    scales(axis, inputs)?;
+    Ok(Fact::new(DType::F32, x.shape.clone()))
+}
+
+/// Scales and zero points are single, or as many as the axis has places.
+fn scales(given: isize, inputs: &Facts<'_>) -> Result<(), InferError> {
+    let (x, scale) = match inputs.as_slice() {
+        [x, scale, ..] => (x, scale),
+        few => return Err(InferError::Operands { expected: 2, got: few.len() }),
+    };
+    if scale.dtype != DType::F32 {
+        return Err(InferError::Type { expected: "scales of FP32", got: scale.dtype });
+    }
+    let count = scale.elements();
+    if scale.shape.len() > 1 || (count != 1 && x.shape[axis(given, &x.shape)?] != count) {
+        return Err(InferError::Mismatch(x.shape.to_string(), scale.shape.to_string()));
+    }
+    match inputs.get(2).filter(|zero| zero.elements() != count) {
+        Some(zero) => Err(InferError::Mismatch(scale.shape.to_string(), zero.shape.to_string())),
+        None => Ok(()),
+    }
+}

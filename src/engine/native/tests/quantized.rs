@@ -1,0 +1,191 @@
+//! Quantized graphs. Scales are powers of two, so that sums of floats are as exact as those of integers and answers must
+//! be equal whichever way they are computed.
+
+use tract_onnx::pb::AttributeProto;
+
+use super::*;
+use crate::engine::proto::{int, ints, node};
+
+/// Integers of a type, as raw bytes.
+fn raw(name: &str, data_type: DataType, dims: &[i64], raw_data: Vec<u8>) -> TensorProto {
+    TensorProto { name: name.into(), data_type: data_type as i32, dims: dims.to_vec(), raw_data, ..Default::default() }
+}
+
+fn signed(name: &str, dims: &[i64]) -> TensorProto {
+    let count: i64 = dims.iter().product();
+    let bytes = (0..count).map(|at| (at * 37 + 11).to_le_bytes()[0]).collect();
+    raw(name, DataType::Int8, dims, bytes)
+}
+
+fn zero(name: &str, byte: u8) -> TensorProto {
+    raw(name, DataType::Uint8, &[], vec![byte])
+}
+
+fn signed_zero(name: &str, zero: i8) -> TensorProto {
+    raw(name, DataType::Int8, &[], zero.to_le_bytes().to_vec())
+}
+
+fn scale(name: &str, scale: f32) -> TensorProto {
+    floats(name, &[], &[scale])
+}
+
+fn quantized(x: &str, scale: &str, zero: &str, y: &str) -> NodeProto {
+    node("QuantizeLinear", &[x, scale, zero], &[y], vec![])
+}
+
+fn meant(x: &str, scale: &str, zero: &str, y: &str) -> NodeProto {
+    node("DequantizeLinear", &[x, scale, zero], &[y], vec![])
+}
+
+/// A graph with input `x` of this shape, to `y`, and what its operators are at last.
+fn check(
+    x: Vec<&'static str>,
+    shape: &[usize],
+    rank: usize,
+    nodes: Vec<NodeProto>,
+    more: Vec<TensorProto>,
+) -> Vec<&'static str> {
+    let mut constants =
+        vec![scale("s", 0.0625), zero("z", 100), signed_zero("zs", -28), scale("t", 0.5), zero("zt", 64)];
+    constants.extend(more);
+    operators(&Case { x, nodes, constants, rank }.check(shape))
+}
+
+/// `x`, its bytes' meaning `xf`, a convolution and its bytes' meaning `y`, by way of `between`.
+fn convolution(attributes: Vec<AttributeProto>, zero: &str, between: &[(&str, &str, &str)]) -> Vec<NodeProto> {
+    let weights = node("DequantizeLinear", &["w", "ws"], &["wf"], vec![int("axis", 0)]);
+    let mut nodes = vec![
+        weights,
+        quantized("x", "s", zero, "xq"),
+        meant("xq", "s", zero, "xf"),
+        node("Conv", &["xf", "wf", "b"], &["c"], attributes),
+    ];
+    nodes.extend(between.iter().map(|(op_type, from, to)| node(op_type, &[from], &[to], vec![])));
+    let last = between.last().map_or("c", |(_, _, to)| to);
+    nodes.extend([quantized(last, "t", "zt", "yq"), meant("yq", "t", "zt", "y")]);
+    nodes
+}
+
+fn weights_of(out: i64, depth: i64, kernel: i64) -> Vec<TensorProto> {
+    let count = usize::try_from(out).unwrap();
+    let scales: Vec<f32> = (0..count).map(|at| [0.0078125, 0.015625][at % 2]).collect();
+    let bias: Vec<f32> = (0..count).map(|at| at as f32 * 0.25 - 1.0).collect();
+    vec![signed("w", &[out, depth, kernel, kernel]), floats("ws", &[out], &scales), floats("b", &[out], &bias)]
+}
+
+#[test]
+fn convolutions_between_conversions() {
+    for (channels, out, groups, kernel, stride) in
+        [("1", 16, 1, 5, 1), ("3", 8, 1, 3, 2), ("8", 20, 1, 3, 1), ("8", 12, 4, 3, 1), ("5", 7, 1, 1, 1)]
+    {
+        let count: usize = channels.parse().unwrap();
+        for zero in ["z", "zs"] {
+            let pads = vec![ints("pads", &[kernel / 2; 4]), ints("strides", &[stride; 2]), int("group", groups)];
+            let nodes = convolution(pads, zero, &[("Relu", "c", "r")]);
+            let more = weights_of(out, i64::try_from(count).unwrap() / groups, kernel);
+            let ran = check(vec!["n", channels, "9", "10"], &[2, count, 9, 10], 4, nodes, more);
+            assert!(ran.contains(&"QuantizedConv"), "{ran:?}");
+            assert!(!ran.contains(&"Activation"), "{ran:?}");
+        }
+    }
+}
+
+#[test]
+fn bytes_are_moved_and_compared_as_they_are() {
+    let mut nodes = convolution(vec![ints("pads", &[1; 4])], "zs", &[]);
+    nodes.truncate(4);
+    let kernel = || vec![ints("kernel_shape", &[2, 2]), ints("strides", &[2, 2]), ints("pads", &[1, 0, 0, 1])];
+    nodes.extend([
+        quantized("c", "t", "zt", "cq"),
+        meant("cq", "t", "zt", "cf"),
+        node("MaxPool", &["cf"], &["p"], kernel()),
+        quantized("p", "t", "zt", "pq"),
+        meant("pq", "t", "zt", "pf"),
+        node("Flatten", &["pf"], &["f"], vec![]),
+        quantized("f", "t", "zt", "fq"),
+        meant("fq", "t", "zt", "ff"),
+        node("DequantizeLinear", &["v", "vs"], &["vf"], vec![int("axis", 0)]),
+        node("Gemm", &["ff", "vf"], &["y"], vec![int("transB", 1)]),
+    ]);
+    let mut more = weights_of(8, 4, 3);
+    more.extend([signed("v", &[3, 200]), floats("vs", &[3], &[0.0078125, 0.015625, 0.03125])]);
+    let ran = check(vec!["n", "4", "9", "10"], &[3, 4, 9, 10], 2, nodes, more);
+    assert_eq!(ran, ["Quantize", "Transpose", "QuantizedConv", "Pool", "QuantizedLinear"], "{ran:?}");
+}
+
+#[test]
+fn sums_of_bytes() {
+    let mut nodes = convolution(vec![ints("pads", &[1; 4])], "z", &[]);
+    nodes.truncate(4);
+    nodes.extend([
+        quantized("c", "t", "zt", "cq"),
+        meant("cq", "t", "zt", "cf"),
+        node("Add", &["cf", "xf"], &["sum"], vec![]),
+        node("Relu", &["sum"], &["r"], vec![]),
+        quantized("r", "t", "zt", "yq"),
+        meant("yq", "t", "zt", "y"),
+    ]);
+    let ran = check(vec!["n", "4", "5", "6"], &[2, 4, 5, 6], 4, nodes, weights_of(4, 4, 3));
+    assert!(ran.contains(&"QuantizedAdd") && !ran.contains(&"Binary"), "{ran:?}");
+}
+
+#[test]
+fn what_is_no_product_of_bytes_stays_floats() {
+    let attributes = || vec![ints("pads", &[1; 4])];
+    let shape = vec!["n", "4", "5", "6"];
+    // A bias that is none of the sums' integers.
+    let mut more = weights_of(4, 4, 3);
+    more[2] = floats("b", &[4], &[0.1, 0.2, 0.3, 0.4]);
+    let nodes = convolution(attributes(), "z", &[]);
+    let case = Case { x: shape.clone(), nodes, constants: more, rank: 4 };
+    let mut constants = vec![scale("s", 0.0625), zero("z", 100), scale("t", 0.5), zero("zt", 64)];
+    constants.extend(case.constants);
+    let ran = operators(&Case { constants, ..case }.check_within(&[1, 4, 5, 6], 0.5));
+    assert!(ran.contains(&"Conv") && !ran.contains(&"QuantizedConv"), "{ran:?}");
+    // Each channel by itself.
+    let more = weights_of(4, 1, 3);
+    let nodes = convolution(vec![ints("pads", &[1; 4]), int("group", 4)], "z", &[]);
+    let ran = check(shape, &[1, 4, 5, 6], 4, nodes, more);
+    assert!(ran.contains(&"Conv") && !ran.contains(&"QuantizedConv"), "{ran:?}");
+}
+
+#[test]
+fn scales_along_an_axis() {
+    let nodes = vec![
+        node("QuantizeLinear", &["x", "scales", "zeros"], &["q"], vec![int("axis", 1)]),
+        node("DequantizeLinear", &["q", "scales", "zeros"], &["y"], vec![int("axis", 1)]),
+    ];
+    for zeros in
+        [raw("zeros", DataType::Uint8, &[3], vec![0, 128, 255]), raw("zeros", DataType::Int8, &[3], vec![0, 127, 0x80])]
+    {
+        let more = vec![floats("scales", &[3], &[0.25, 0.0078125, 2.0]), zeros];
+        check(vec!["n", "3", "m"], &[2, 3, 4], 3, nodes.clone(), more);
+    }
+}
+
+#[test]
+fn operators_on_integers() {
+    let bias: Vec<u8> = (0..5i32).flat_map(|at| (at * 40 - 100).to_le_bytes()).collect();
+    let linear = ["xq", "s", "z", "w", "ws", "wz", "t", "zt"];
+    let nodes = vec![
+        quantized("x", "s", "z", "xq"),
+        node("QLinearConv", &[&linear[..], &["b"]].concat(), &["yq"], vec![ints("pads", &[1; 4])]),
+        meant("yq", "t", "zt", "y"),
+    ];
+    let more = vec![
+        signed("w", &[5, 3, 3, 3]),
+        scale("ws", 0.015625),
+        signed_zero("wz", 0),
+        raw("b", DataType::Int32, &[5], bias),
+    ];
+    let ran = check(vec!["n", "3", "6", "7"], &[2, 3, 6, 7], 4, nodes, more);
+    assert!(ran.contains(&"QuantizedConv"), "{ran:?}");
+    let nodes = vec![
+        quantized("x", "s", "z", "xq"),
+        node("QLinearMatMul", &linear, &["yq"], vec![]),
+        meant("yq", "t", "zt", "y"),
+    ];
+    let more = vec![signed("w", &[7, 5]), scale("ws", 0.015625), signed_zero("wz", 0)];
+    let ran = check(vec!["n", "m", "7"], &[2, 3, 7], 3, nodes, more);
+    assert!(ran.contains(&"QuantizedLinear"), "{ran:?}");
+}
