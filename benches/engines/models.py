@@ -130,6 +130,30 @@ def main() -> None:
         place = folder / f"{name}.onnx"
         if not place.exists():
             onnx.save(make(), place)
+        if not (folder / f"{name}_int8.onnx").exists():
+            quantize(place, folder / f"{name}_int8.onnx")
+
+
+def quantize(source: Path, target: Path) -> None:
+    """Static quantization as ONNX Runtime's users do it: QDQ, unsigned activations, a scale for each channel of weights."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    shape = [dim.dim_value or 1 for dim in onnx.load(source).graph.input[0].type.tensor_type.shape.dim]
+
+    class Rows(CalibrationDataReader):
+        def __init__(self) -> None:
+            random = np.random.default_rng(2)
+            self.rows = iter([{"x": random.standard_normal(shape).astype(np.float32)} for _ in range(4)])
+
+        def get_next(self):
+            return next(self.rows, None)
+
+    prepared = target.with_suffix(".prepared")
+    quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+    types = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
+    quantize_static(str(prepared), str(target), Rows(), quant_format=QuantFormat.QDQ, per_channel=True, **types)
+    prepared.unlink()
 
 
 if __name__ == "__main__":
