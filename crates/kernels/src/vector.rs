@@ -34,8 +34,8 @@ pub(crate) trait Vector: Copy {
     unsafe fn store_first(self, to: *mut f32, count: usize);
     /// The first `count` of `LANES` bytes as floats; zeros behind.
     unsafe fn load_bytes(from: *const u8, count: usize) -> Self;
-    /// The first `count` lanes, integers from 0 to 255, as bytes.
-    unsafe fn store_bytes(self, to: *mut u8, count: usize);
+    /// The first `count` lanes, each the nearest integer (the even one of two) plus `zero`, which is from 0 to 255.
+    unsafe fn store_bytes(self, zero: i32, to: *mut u8, count: usize);
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn sub(self, other: Self) -> Self;
     unsafe fn div(self, other: Self) -> Self;

@@ -3,8 +3,9 @@
 
 mod support;
 
-use kinglet_kernels::f32_depthwise::Depthwise;
+use kinglet_kernels::f32_depthwise::{ByteDepthwise, Depthwise, Filters};
 use kinglet_kernels::f32_pool::Pool;
+use kinglet_kernels::u8s8_gemm::Finish;
 use kinglet_kernels::{Activation, Level, Window, reference};
 use support::{assert_close, values};
 
@@ -45,11 +46,36 @@ fn depthwise() {
                 _ => reference::f32_depthwise(&image, &window, &weights, bias, activation),
             };
             for level in Level::all() {
-                let depthwise = Depthwise::pack(level, &weights, window.taps(), channels, bias, activation);
+                let filters = Filters { weights: &weights, taps: window.taps(), channels, bias };
+                let depthwise = Depthwise::pack(level, &filters, activation);
                 let mut out = vec![0.0; window.pixels() * channels];
                 depthwise.run(&image, &window, &depthwise.grid(&mut out, channels, window.pixels()));
                 assert_close(&out, &expected, window.taps(), &format!("{level} {channels} {window:?}"));
             }
+        }
+    }
+}
+
+#[test]
+fn depthwise_of_bytes() {
+    for (channels, window) in CHANNELS.into_iter().flat_map(|c| windows().into_iter().map(move |w| (c, w))) {
+        let (window, zero, scale) = (with_channels(&window, channels), 113u8, 0.0078125);
+        let image: Vec<u8> = (0..window.reach(channels)).map(|at| (at * 37 % 256).to_le_bytes()[0]).collect();
+        let weights: Vec<f32> = (0..window.taps() * channels).map(|at| (at * 101 % 255) as f32 - 127.0).collect();
+        let bias: Vec<f32> = (0..channels).map(|at| at as f32 * 100.0 - 700.0).collect();
+        let meant: Vec<f32> = image.iter().map(|&byte| f32::from(byte) - f32::from(zero)).collect();
+        let sums = match channels {
+            0 => Vec::new(),
+            _ => reference::f32_depthwise(&meant, &window, &weights, Some(&bias), Activation::None),
+        };
+        for level in Level::all() {
+            let filters = Filters { weights: &weights, taps: window.taps(), channels, bias: Some(&bias) };
+            let finish = Finish::Bytes { zero: 100, low: 100, high: 250 };
+            let depthwise = ByteDepthwise::pack(level, &filters, zero, &vec![scale; channels], finish);
+            let mut out = vec![0; window.pixels() * channels];
+            depthwise.run(&image, &window, &depthwise.grid(&mut out, channels, window.pixels()));
+            let expected = sums.iter().map(|sum| ((sum * scale).round_ties_even() + 100.0).clamp(100.0, 250.0));
+            assert!(out.iter().map(|&byte| f32::from(byte)).eq(expected), "{level} {channels} {window:?}");
         }
     }
 }

@@ -32,8 +32,11 @@ fn every_tail() {
             assert!(out.iter().copied().eq(a.iter().map(|&byte| meaning(byte, to))), "{level} {count}");
             let mut out = vec![0u8; count];
             add(level, [&a, &b], [to, other], to, [100, 200], &grid(&mut out));
-            let sums = a.iter().zip(&b).map(|(&a, &b)| byte(meaning(a, to) + meaning(b, other), to, [100, 200]));
-            assert!(out.iter().map(|&got| f32::from(got)).eq(sums), "{level} {count}");
+            for ((&a, &b), &got) in a.iter().zip(&b).zip(&out) {
+                let sum = meaning(a, to) + meaning(b, other);
+                let near = [sum - 1e-5, sum + 1e-5].map(|sum| byte(sum, to, [100, 200]));
+                assert!(near.contains(&f32::from(got)), "{level} {count}: {a} {b} {got}");
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 //! operators between DequantizeLinear and QuantizeLinear, or on integers, which are imported so.
 
 use kinglet_kernels::Activation;
+use kinglet_kernels::f32_depthwise::ByteDepthwise;
 use kinglet_kernels::u8_functions::Scale;
 use kinglet_kernels::u8s8_gemm::{Finish, Gemm};
 
@@ -155,14 +156,21 @@ fn product(graph: &mut Graph, at: usize, to: Option<(Scale, [u8; 2])>) -> Option
     let channels = *weights.shape().get(channels_axis)?;
     let taps: usize = if is_conv { weights.shape()[2..].iter().product() } else { 1 };
     let depth = weights.element_count() / channels.max(1);
-    let suits = taps <= Gemm::TAPS_MAX && depth <= Gemm::PRODUCTS_MAX;
-    if !suits || matches!(&node.op, Op::Conv(conv) if conv.is_depthwise(weights.shape())) {
+    let is_depthwise = matches!(&node.op, Op::Conv(conv) if conv.is_depthwise(weights.shape()));
+    let suits = match is_depthwise {
+        true => taps <= ByteDepthwise::TAPS_MAX && to.is_some(),
+        false => taps <= Gemm::TAPS_MAX && depth <= Gemm::PRODUCTS_MAX,
+    };
+    if !suits {
         return None;
     }
     let (integers, scales) = integral(graph, node.inputs[1], &weights, channels_axis, channels)?;
     let units: Vec<f32> = scales.iter().map(|scale| of.scale * scale).collect();
     let bias = if has_bias { floats(graph.constant(node.inputs[2])?)? } else { vec![0.0; channels] };
     let bias: Vec<i32> = bias.iter().zip(&units).map(|(bias, unit)| whole(bias / unit)).collect::<Option<_>>()?;
+    if is_depthwise && bias.iter().any(|bias| bias.abs() > ByteDepthwise::BIAS_MAX) {
+        return None;
+    }
     let (factor, finish) = match to {
         None => (units, Finish::Floats),
         Some((to, [low, high])) => {

@@ -1,14 +1,17 @@
 //! Four pixels of two vectors: eight sums of 16 registers.
 
-use super::generic::{self, Job, Table};
+use super::generic::{self, Element, Job, Table};
 use crate::vector::F32x8;
 
 /// # Safety
 /// The processor has AVX2 and FMA, and the job's pointers are valid.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn tile<const P: usize>(job: &Job) {
+unsafe fn tile<E: Element, const P: usize>(job: &Job<'_, E>) {
     // SAFETY: the caller's promise; the features are enabled here.
-    unsafe { generic::pixels::<F32x8, P>(job) }
+    unsafe { generic::pixels::<F32x8, E, P>(job) }
 }
 
-pub(super) static TABLE: Table = Table { name: "avx2", tiles: &[tile::<1>, tile::<2>, tile::<3>, tile::<4>] };
+pub(super) static TABLE: Table<f32> =
+    Table { name: "avx2", tiles: &[tile::<f32, 1>, tile::<f32, 2>, tile::<f32, 3>, tile::<f32, 4>] };
+pub(super) static BYTES: Table<u8> =
+    Table { name: "avx2", tiles: &[tile::<u8, 1>, tile::<u8, 2>, tile::<u8, 3>, tile::<u8, 4>] };

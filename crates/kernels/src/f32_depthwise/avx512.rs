@@ -1,15 +1,21 @@
 //! Six pixels of two vectors: twelve sums of 32 registers.
 
-use super::generic::{self, Job, Table};
+use super::generic::{self, Element, Job, Table};
 use crate::vector::F32x16;
 
 /// # Safety
 /// The processor has AVX-512 F, BW, DQ and VL, and the job's pointers are valid.
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn tile<const P: usize>(job: &Job) {
+unsafe fn tile<E: Element, const P: usize>(job: &Job<'_, E>) {
     // SAFETY: the caller's promise; the features are enabled here.
-    unsafe { generic::pixels::<F32x16, P>(job) }
+    unsafe { generic::pixels::<F32x16, E, P>(job) }
 }
 
-pub(super) static TABLE: Table =
-    Table { name: "avx512", tiles: &[tile::<1>, tile::<2>, tile::<3>, tile::<4>, tile::<5>, tile::<6>] };
+pub(super) static TABLE: Table<f32> = Table {
+    name: "avx512",
+    tiles: &[tile::<f32, 1>, tile::<f32, 2>, tile::<f32, 3>, tile::<f32, 4>, tile::<f32, 5>, tile::<f32, 6>],
+};
+pub(super) static BYTES: Table<u8> = Table {
+    name: "avx512",
+    tiles: &[tile::<u8, 1>, tile::<u8, 2>, tile::<u8, 3>, tile::<u8, 4>, tile::<u8, 5>, tile::<u8, 6>],
+};

@@ -1,47 +1,125 @@
 //! The loop over channels for a block of `P` pixels, for any vector.
 
+use std::fmt::Debug;
+
+use bytemuck::Pod;
+
+use super::Requantize;
+use super::portable;
+#[cfg(target_arch = "x86_64")]
+use super::{avx2, avx512};
 use crate::activation::Activation;
+use crate::isa::{Level, choose};
 use crate::vector::{Vector, activate};
 
 /// What a kernel works on. All pointers are valid for the extents beside them.
-pub(super) struct Job {
+pub(super) struct Job<'a, E: Element> {
     pub(super) taps: usize,
     pub(super) channels: usize,
-    pub(super) pixels: Pixels,
+    pub(super) pixels: Pixels<E>,
     /// `[taps][weights_pitch]`; whole vectors are readable.
     pub(super) weights: *const f32,
     pub(super) weights_pitch: usize,
     /// `[weights_pitch]`.
     pub(super) bias: *const f32,
-    pub(super) out: *mut f32,
+    pub(super) out: *mut E,
     pub(super) out_pitch: usize,
-    pub(super) activation: Activation,
+    pub(super) finish: &'a E::Finish,
 }
 
 /// Where the pixels of a block have their taps.
-pub(super) enum Pixels {
+pub(super) enum Pixels<E> {
     /// Anywhere: `[taps][P]`, where a pixel's channels of a tap begin.
-    Apart(*const *const f32),
+    Apart(*const *const E),
     /// All in the image and in one line of the output: where the first pixel's first tap begins, elements from a pixel
     /// to the next, and `[taps]` offsets of taps.
-    Together { first: *const f32, step: usize, taps: *const usize },
+    Together { first: *const E, step: usize, taps: *const usize },
 }
 
-pub(super) type Kernel = unsafe fn(&Job);
+/// What an image consists of, and what becomes of its sums.
+///
+/// # Safety
+/// As the methods of [`Vector`]; pointers are valid for `count` elements.
+pub(super) trait Element: Pod + Debug + Send {
+    type Finish: Debug + Send + Sync;
+
+    fn table(level: Level) -> &'static Table<Self>;
+    unsafe fn load<V: Vector>(from: *const Self, count: usize) -> V;
+    /// The results of sums, whose first is of this channel.
+    unsafe fn finish<V: Vector>(sums: V, finish: &Self::Finish, channel: usize) -> V;
+    unsafe fn store<V: Vector>(results: V, finish: &Self::Finish, to: *mut Self, count: usize);
+}
+
+impl Element for f32 {
+    type Finish = Activation;
+
+    fn table(level: Level) -> &'static Table<Self> {
+        choose!(level, &TABLE)
+    }
+
+    #[inline(always)]
+    unsafe fn load<V: Vector>(from: *const Self, count: usize) -> V {
+        // SAFETY: the caller's promise.
+        unsafe { if count < V::LANES { V::load_first(from, count) } else { V::load(from) } }
+    }
+
+    #[inline(always)]
+    unsafe fn finish<V: Vector>(sums: V, finish: &Activation, _channel: usize) -> V {
+        // SAFETY: the caller's promise.
+        unsafe { activate(sums, *finish) }
+    }
+
+    #[inline(always)]
+    unsafe fn store<V: Vector>(results: V, _finish: &Activation, to: *mut Self, count: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { if count < V::LANES { results.store_first(to, count) } else { results.store(to) } }
+    }
+}
+
+impl Element for u8 {
+    type Finish = Requantize;
+
+    fn table(level: Level) -> &'static Table<Self> {
+        choose!(level, &BYTES)
+    }
+
+    #[inline(always)]
+    unsafe fn load<V: Vector>(from: *const Self, count: usize) -> V {
+        // SAFETY: the caller's promise.
+        unsafe { V::load_bytes(from, count) }
+    }
+
+    #[inline(always)]
+    unsafe fn finish<V: Vector>(sums: V, finish: &Requantize, channel: usize) -> V {
+        // SAFETY: the caller's promise; there are scales for whole vectors.
+        unsafe {
+            let scale = V::load(finish.scale.elements::<f32>().as_ptr().add(channel));
+            sums.mul(scale).max(V::splat(finish.low)).min(V::splat(finish.high))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store<V: Vector>(results: V, finish: &Requantize, to: *mut Self, count: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { results.store_bytes(finish.zero, to, count) }
+    }
+}
+
+pub(super) type Kernel<E> = unsafe fn(&Job<'_, E>);
 
 /// The kernels of an instruction set, by pixels less one.
 #[derive(Debug)]
-pub(super) struct Table {
+pub(super) struct Table<E: Element> {
     pub(super) name: &'static str,
-    pub(super) tiles: &'static [Kernel],
+    pub(super) tiles: &'static [Kernel<E>],
 }
 
 /// The most pixels of any block.
 pub(super) const PIXELS_MAX: usize = 6;
 
 /// Runs a kernel of a table.
-pub(super) fn call(kernel: Kernel, job: &Job) {
-    // SAFETY: kernels are only found in the table of a level, which proves their instructions; `Depthwise::run` has
+pub(super) fn call<E: Element>(kernel: Kernel<E>, job: &Job<'_, E>) {
+    // SAFETY: kernels are only found in the table of a level, which proves their instructions; `Packed::run` has
     // checked the extents that the job's pointers cover, and the job has as many pixels as the kernel.
     unsafe { kernel(job) }
 }
@@ -49,13 +127,13 @@ pub(super) fn call(kernel: Kernel, job: &Job) {
 /// # Safety
 /// The processor has the instructions of `V`, and the job's pointers are valid.
 #[inline(always)]
-pub(super) unsafe fn pixels<V: Vector, const P: usize>(job: &Job) {
+pub(super) unsafe fn pixels<V: Vector, E: Element, const P: usize>(job: &Job<'_, E>) {
     // SAFETY: the caller's promise is that of these calls.
     unsafe {
         match job.pixels {
-            Pixels::Apart(pixels) => channels::<V, P>(job, |tap, p| *pixels.add(tap * P + p)),
+            Pixels::Apart(pixels) => channels::<V, E, P>(job, |tap, p| *pixels.add(tap * P + p)),
             Pixels::Together { first, step, taps } => {
-                channels::<V, P>(job, |tap, p| first.add(*taps.add(tap) + p * step))
+                channels::<V, E, P>(job, |tap, p| first.add(*taps.add(tap) + p * step))
             }
         }
     }
@@ -64,17 +142,17 @@ pub(super) unsafe fn pixels<V: Vector, const P: usize>(job: &Job) {
 /// # Safety
 /// As `pixels`; `at` is where a pixel's channels of a tap begin.
 #[inline(always)]
-unsafe fn channels<V: Vector, const P: usize>(job: &Job, at: impl Fn(usize, usize) -> *const f32) {
+unsafe fn channels<V: Vector, E: Element, const P: usize>(job: &Job<'_, E>, at: impl Fn(usize, usize) -> *const E) {
     // SAFETY: the caller's promise is that of these calls.
     unsafe {
         let mut channel = 0;
         while channel + 2 * V::LANES <= job.channels {
-            block::<V, P, 2>(job, &at, channel, V::LANES);
+            block::<V, E, P, 2>(job, &at, channel, V::LANES);
             channel += 2 * V::LANES;
         }
         while channel < job.channels {
             let count = V::LANES.min(job.channels - channel);
-            block::<V, P, 1>(job, &at, channel, count);
+            block::<V, E, P, 1>(job, &at, channel, count);
             channel += count;
         }
     }
@@ -85,9 +163,9 @@ unsafe fn channels<V: Vector, const P: usize>(job: &Job, at: impl Fn(usize, usiz
 /// # Safety
 /// As `pixels`.
 #[inline(always)]
-unsafe fn block<V: Vector, const P: usize, const N: usize>(
-    job: &Job,
-    at: &impl Fn(usize, usize) -> *const f32,
+unsafe fn block<V: Vector, E: Element, const P: usize, const N: usize>(
+    job: &Job<'_, E>,
+    at: &impl Fn(usize, usize) -> *const E,
     channel: usize,
     count: usize,
 ) {
@@ -104,8 +182,7 @@ unsafe fn block<V: Vector, const P: usize, const N: usize>(
                 let from = at(tap, p).add(channel);
                 for (n, sum) in sums.iter_mut().enumerate() {
                     let from = from.add(n * V::LANES);
-                    let x = if count < V::LANES { V::load_first(from, count) } else { V::load(from) };
-                    *sum = x.mul_add(w[n], *sum);
+                    *sum = E::load::<V>(from, count).mul_add(w[n], *sum);
                 }
             }
         }
@@ -118,9 +195,8 @@ unsafe fn block<V: Vector, const P: usize, const N: usize>(
         for (p, sums) in sums.iter().enumerate() {
             let to = job.out.add(p * job.out_pitch + channel);
             for (n, sum) in sums.iter().enumerate() {
-                let value = activate(*sum, job.activation);
-                let to = to.add(n * V::LANES);
-                if count < V::LANES { value.store_first(to, count) } else { value.store(to) }
+                let results = E::finish(*sum, job.finish, channel + n * V::LANES);
+                E::store(results, job.finish, to.add(n * V::LANES), count);
             }
         }
     }

@@ -1,82 +1,67 @@
-//! Convolutions of every channel by itself, in `f32`: lanes are channels, and taps are read where they lie.
+//! Convolutions of every channel by itself: lanes are channels, and taps are read where they lie. Sums are `f32`, which
+//! are exact for bytes too: a filter's products of bytes stay below 2^24.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod generic;
+mod packed;
 mod portable;
 
-use std::ptr;
-
 use crate::activation::Activation;
-use crate::aligned::{Aligned, LINE};
-use crate::grid::{Grid, Tile};
-use crate::isa::{Level, choose};
+use crate::aligned::Aligned;
+use crate::grid::Grid;
+use crate::isa::Level;
+use crate::u8s8_gemm::Finish;
 use crate::window::Window;
-use generic::{Job, Pixels, Table};
+use packed::{Packed, TAPS_MAX, padded_floats};
 
-/// A filter for each channel, laid out for the kernels of one instruction set.
+/// A filter for each channel.
+#[derive(Clone, Copy, Debug)]
+pub struct Filters<'a> {
+    /// `[tap][channel]`.
+    pub weights: &'a [f32],
+    pub taps: usize,
+    pub channels: usize,
+    pub bias: Option<&'a [f32]>,
+}
+
+/// Filters of an image of floats.
 #[derive(Debug)]
-pub struct Depthwise {
-    table: &'static Table,
-    taps: usize,
-    channels: usize,
-    /// `[tap][padded channels]`.
-    weights: Aligned,
-    bias: Aligned,
-    /// What taps outside the image see.
-    zeros: Aligned,
-    activation: Activation,
+pub struct Depthwise(Packed<f32>);
+
+/// Filters of an image of bytes, to bytes.
+#[derive(Debug)]
+pub struct ByteDepthwise(Packed<u8>);
+
+/// How sums become bytes.
+#[derive(Debug)]
+struct Requantize {
+    scale: Aligned,
+    zero: i32,
+    /// What results are kept within before the zero point is added.
+    low: f32,
+    high: f32,
 }
 
 impl Depthwise {
-    /// Packs weights in the order `[tap][channel]`.
-    ///
-    /// # Panics
-    /// When there are no taps or more than `TAPS_MAX`, or weights or bias do not have the elements that the extents
-    /// say.
-    pub fn pack(
-        level: Level,
-        weights: &[f32],
-        taps: usize,
-        channels: usize,
-        bias: Option<&[f32]>,
-        activation: Activation,
-    ) -> Self {
-        assert!((1..=TAPS_MAX).contains(&taps), "a filter has 1 to {TAPS_MAX} taps");
-        assert_eq!(weights.len(), taps * channels, "weights are [tap][channel]");
-        let padded = channels.next_multiple_of(LANES_MAX);
-        let mut packed = Self {
-            table: table(level),
-            taps,
-            channels,
-            weights: Aligned::zeroed(taps * padded * size_of::<f32>()),
-            bias: Aligned::zeroed(padded * size_of::<f32>()),
-            zeros: Aligned::zeroed(padded * size_of::<f32>()),
-            activation,
-        };
-        if let Some(bias) = bias {
-            packed.bias.elements_mut::<f32>()[..channels].copy_from_slice(bias);
-        }
-        if channels > 0 {
-            let rows = packed.weights.elements_mut::<f32>().chunks_exact_mut(padded);
-            for (to, from) in rows.zip(weights.chunks_exact(channels)) {
-                to[..channels].copy_from_slice(from);
-            }
-        }
-        packed
-    }
-
     /// The most taps of a filter; convolutions of more are products.
     pub const TAPS_MAX: usize = TAPS_MAX;
 
+    /// # Panics
+    /// When there are no taps or more than `TAPS_MAX`, or weights or bias do not have the elements that the extents
+    /// say.
+    pub fn pack(level: Level, filters: &Filters<'_>, activation: Activation) -> Self {
+        Self(Packed::new(level, filters, 0.0, activation))
+    }
+
     pub fn bytes(&self) -> usize {
-        self.weights.bytes() + self.bias.bytes() + self.zeros.bytes()
+        self.0.bytes()
     }
 
     pub fn kernel(&self) -> String {
-        format!("f32_depthwise_{}p__{}", self.table.tiles.len(), self.table.name)
+        format!("f32_depthwise_{}p__{}", self.0.table.tiles.len(), self.0.table.name)
     }
 
     /// Cuts an output of so many pixels into tiles for `run`.
@@ -84,8 +69,7 @@ impl Depthwise {
     /// # Panics
     /// When `out` cannot hold the pixels.
     pub fn grid<'a>(&self, out: &'a mut [f32], pitch: usize, pixels: usize) -> Grid<'a> {
-        let rows = (TILE_ELEMENTS / self.channels.max(1)).max(1).next_multiple_of(self.table.tiles.len());
-        Grid::new(out, pitch, [pixels, self.channels], [rows, self.channels.max(1)])
+        self.0.grid(out, pitch, pixels)
     }
 
     /// Computes tiles until none is left; any number of threads may do so at once.
@@ -93,73 +77,56 @@ impl Depthwise {
     /// # Panics
     /// When the window reaches beyond `image`, the weights have other taps, or the output another size.
     pub fn run(&self, image: &[f32], window: &Window, grid: &Grid<'_>) {
-        assert!(window.reach(self.channels) <= image.len(), "the window lies within the image");
-        assert_eq!(window.taps(), self.taps, "the window has the taps of the weights");
-        assert_eq!(grid.size(), [window.pixels(), self.channels], "the output is pixels by channels");
-        let mut taps = TapsFound { offsets: [0; TAPS_MAX], pointers: [ptr::null(); TAPS_MAX * generic::PIXELS_MAX] };
-        taps.offsets.iter_mut().zip(0..self.taps).for_each(|(offset, tap)| *offset = window.tap_offset(tap));
-        while let Some(tile) = grid.take() {
-            assert_eq!(tile.size[1], self.channels, "a tile of the output has all channels");
-            let mut row = 0;
-            while row < tile.size[0] {
-                row += self.block(image, window, &mut taps, &tile, row);
-            }
+        self.0.run(image, window, grid);
+    }
+}
+
+impl ByteDepthwise {
+    /// As [`Depthwise::TAPS_MAX`].
+    pub const TAPS_MAX: usize = TAPS_MAX;
+
+    /// With a larger bias sums may not be exact.
+    pub const BIAS_MAX: i32 = (1 << 24) - 2 * 255 * 128 * TAPS_MAX as i32;
+
+    /// Weights and bias are integers, the latter at most [`Self::BIAS_MAX`]; `zero` is the zero point of the
+    /// image, `scale` what the sums of each channel are multiplied with.
+    ///
+    /// # Panics
+    /// As [`Depthwise::pack`], and when `scale` has not an element for each channel or `finish` is floats.
+    pub fn pack(level: Level, filters: &Filters<'_>, zero: u8, scale: &[f32], finish: Finish) -> Self {
+        assert_eq!(scale.len(), filters.channels, "there is a scale for each channel");
+        let Finish::Bytes { zero: zero_out, low, high } = finish else { panic!("the output is bytes") };
+        let mut bias = filters.bias.map_or_else(|| vec![0.0; filters.channels], <[f32]>::to_vec);
+        for row in filters.weights.chunks_exact(filters.channels.max(1)) {
+            bias.iter_mut().zip(row).for_each(|(bias, weight)| *bias -= f32::from(zero) * weight);
         }
+        let scale = padded_floats(scale, filters.channels);
+        let bound = |bound: u8| f32::from(bound) - f32::from(zero_out);
+        let finish = Requantize { scale, zero: zero_out.into(), low: bound(low), high: bound(high) };
+        Self(Packed::new(level, &Filters { bias: Some(&bias), ..*filters }, zero, finish))
     }
 
-    /// Computes a block of pixels of a line from a row of the tile on: in the image or on its edge. Returns how many.
-    fn block(&self, image: &[f32], window: &Window, taps: &mut TapsFound, tile: &Tile<'_>, row: usize) -> usize {
-        let TapsFound { offsets, pointers } = taps;
-        let kernels = self.table.tiles;
-        let place = window.place(tile.first[0] + row);
-        let inner = window.inner(place.y);
-        let is_inner = inner.contains(&place.x);
-        let end = match is_inner {
-            true => inner.end,
-            false if place.x < inner.start => inner.start,
-            false => window.out[1],
-        };
-        let pixels = kernels.len().min(tile.size[0] - row).min(end - place.x);
-        let pixels_at = if is_inner {
-            let first = image.as_ptr().wrapping_offset(window.origin(place));
-            Pixels::Together { first, step: window.stride[1] * window.pitch[2], taps: offsets.as_ptr() }
-        } else {
-            let rows = [tile.first[0] + row, pixels];
-            window.find(image, self.zeros.elements(), rows, 0..self.taps, 0, pointers);
-            Pixels::Apart(pointers.as_ptr())
-        };
-        let job = Job {
-            taps: self.taps,
-            channels: self.channels,
-            pixels: pixels_at,
-            weights: self.weights.elements::<f32>().as_ptr(),
-            weights_pitch: self.channels.next_multiple_of(LANES_MAX),
-            bias: self.bias.elements::<f32>().as_ptr(),
-            // Within the tile: `row` is less than its rows.
-            out: tile.out.wrapping_add(row * tile.pitch),
-            out_pitch: tile.pitch,
-            activation: self.activation,
-        };
-        generic::call(kernels[pixels - 1], &job);
-        pixels
+    pub fn bytes(&self) -> usize {
+        self.0.bytes()
+    }
+
+    pub fn kernel(&self) -> String {
+        format!("u8s8_depthwise_{}p__{}", self.0.table.tiles.len(), self.0.table.name)
+    }
+
+    /// Cuts an output of so many pixels into tiles for `run`.
+    ///
+    /// # Panics
+    /// When `out` cannot hold the pixels.
+    pub fn grid<'a>(&self, out: &'a mut [u8], pitch: usize, pixels: usize) -> Grid<'a, u8> {
+        self.0.grid(out, pitch, pixels)
+    }
+
+    /// Computes tiles until none is left; any number of threads may do so at once.
+    ///
+    /// # Panics
+    /// When the window reaches beyond `image`, the weights have other taps, or the output another size.
+    pub fn run(&self, image: &[u8], window: &Window, grid: &Grid<'_, u8>) {
+        self.0.run(image, window, grid);
     }
 }
-
-/// Where taps are: from an output pixel's first tap, and those of a block of pixels.
-struct TapsFound {
-    offsets: [usize; TAPS_MAX],
-    pointers: [*const f32; TAPS_MAX * generic::PIXELS_MAX],
-}
-
-fn table(level: Level) -> &'static Table {
-    choose!(level, &TABLE)
-}
-
-/// Room for the pointers of a block of pixels on the stack.
-const TAPS_MAX: usize = 128;
-
-/// Lanes of the widest vector: channels are padded to them for every instruction set.
-const LANES_MAX: usize = LINE / size_of::<f32>();
-
-/// Elements of output in a tile: 64 KiB.
-const TILE_ELEMENTS: usize = 16 << 10;

@@ -1,13 +1,14 @@
 //! Two pixels at a time, in plain code.
 
-use super::generic::{self, Job, Table};
+use super::generic::{self, Element, Job, Table};
 use crate::vector::Plain;
 
 /// # Safety
 /// The job's pointers are valid.
-unsafe fn tile<const P: usize>(job: &Job) {
+unsafe fn tile<E: Element, const P: usize>(job: &Job<'_, E>) {
     // SAFETY: the caller's promise; no instruction set is needed.
-    unsafe { generic::pixels::<Plain, P>(job) }
+    unsafe { generic::pixels::<Plain, E, P>(job) }
 }
 
-pub(super) static TABLE: Table = Table { name: "portable", tiles: &[tile::<1>, tile::<2>] };
+pub(super) static TABLE: Table<f32> = Table { name: "portable", tiles: &[tile::<f32, 1>, tile::<f32, 2>] };
+pub(super) static BYTES: Table<u8> = Table { name: "portable", tiles: &[tile::<u8, 1>, tile::<u8, 2>] };

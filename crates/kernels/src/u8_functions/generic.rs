@@ -11,10 +11,11 @@ pub(super) struct Table {
     pub(super) add: unsafe fn([*const u8; 2], &Sum, *mut u8, usize),
 }
 
-/// How two operands become one.
+/// How two operands become one: each times its ratio, together with a shift, and a zero point when it is rounded.
 pub(super) struct Sum {
-    pub(super) of: [Scale; 2],
-    pub(super) to: Scale,
+    pub(super) ratios: [f32; 2],
+    pub(super) shift: f32,
+    pub(super) zero: u8,
     pub(super) bounds: [u8; 2],
 }
 
@@ -46,7 +47,8 @@ pub(super) unsafe fn quantize<V: Vector>(from: *const f32, to: Scale, out: *mut 
         while at < count {
             let taken = V::LANES.min(count - at);
             let x = if taken < V::LANES { V::load_first(from.add(at), taken) } else { V::load(from.add(at)) };
-            byte(x, to, [0, 255]).store_bytes(out.add(at), taken);
+            let quotient = x.div(V::splat(to.scale));
+            bounded(quotient, to.zero, [0, u8::MAX]).store_bytes(to.zero.into(), out.add(at), taken);
             at += taken;
         }
     }
@@ -61,7 +63,8 @@ pub(super) unsafe fn dequantize<V: Vector>(from: *const u8, of: Scale, out: *mut
         let mut at = 0;
         while at < count {
             let taken = V::LANES.min(count - at);
-            let x = meaning(V::load_bytes(from.add(at), taken), of);
+            let byte = V::load_bytes(from.add(at), taken);
+            let x = byte.sub(V::splat(f32::from(of.zero))).mul(V::splat(of.scale));
             if taken < V::LANES {
                 x.store_first(out.add(at), taken)
             } else {
@@ -81,31 +84,21 @@ pub(super) unsafe fn add<V: Vector>(from: [*const u8; 2], sum: &Sum, out: *mut u
         let mut at = 0;
         while at < count {
             let taken = V::LANES.min(count - at);
-            let a = meaning(V::load_bytes(from[0].add(at), taken), sum.of[0]);
-            let b = meaning(V::load_bytes(from[1].add(at), taken), sum.of[1]);
-            byte(a.add(b), sum.to, sum.bounds).store_bytes(out.add(at), taken);
+            let b = V::load_bytes(from[1].add(at), taken).mul_add(V::splat(sum.ratios[1]), V::splat(sum.shift));
+            let both = V::load_bytes(from[0].add(at), taken).mul_add(V::splat(sum.ratios[0]), b);
+            bounded(both, sum.zero, sum.bounds).store_bytes(sum.zero.into(), out.add(at), taken);
             at += taken;
         }
     }
 }
 
-/// # Safety
-/// As the methods of [`Vector`].
-#[inline(always)]
-unsafe fn meaning<V: Vector>(byte: V, of: Scale) -> V {
-    // SAFETY: the caller's promise.
-    unsafe { byte.sub(V::splat(f32::from(of.zero))).mul(V::splat(of.scale)) }
-}
-
-/// NaN becomes the lower bound.
+/// Kept within bytes, before the zero point is added. NaN becomes the lower bound.
 ///
 /// # Safety
 /// As the methods of [`Vector`].
 #[inline(always)]
-unsafe fn byte<V: Vector>(x: V, to: Scale, [low, high]: [u8; 2]) -> V {
+unsafe fn bounded<V: Vector>(x: V, zero: u8, [low, high]: [u8; 2]) -> V {
+    let (low, high) = (f32::from(low) - f32::from(zero), f32::from(high) - f32::from(zero));
     // SAFETY: the caller's promise.
-    unsafe {
-        let shifted = x.div(V::splat(to.scale)).round().add(V::splat(f32::from(to.zero)));
-        shifted.max(V::splat(f32::from(low))).min(V::splat(f32::from(high)))
-    }
+    unsafe { x.max(V::splat(low)).min(V::splat(high)) }
 }

@@ -44,17 +44,21 @@ pub fn dequantize(level: Level, from: &[u8], of: Scale, grid: &Grid<'_>) {
     }
 }
 
-/// The sum of what two operands mean, quantized and kept within bounds.
+/// The sum of what two operands mean, quantized and kept within bounds. It is computed in units of the output's scale, so
+/// that a sum halfway between two bytes may become either.
 ///
 /// # Panics
 /// When the output is not one row with an element for each of either operand.
 pub fn add(level: Level, from: [&[u8]; 2], of: [Scale; 2], to: Scale, bounds: [u8; 2], grid: &Grid<'_, u8>) {
+    let ratios = of.map(|of| of.scale / to.scale);
+    let shift = -(ratios[0] * f32::from(of[0].zero) + ratios[1] * f32::from(of[1].zero));
+    let sum = Sum { ratios, shift, zero: to.zero, bounds };
     assert!(from.iter().all(|from| grid.size() == [1, from.len()]), "the output is a row of as many elements");
     while let Some(mut tile) = grid.take() {
         let first = tile.first()[1];
         let out = tile.row(0);
         let [a, b] = [&from[0][first..first + out.len()], &from[1][first..first + out.len()]];
-        generic::call_add(table(level), [a, b], &Sum { of, to, bounds }, out);
+        generic::call_add(table(level), [a, b], &sum, out);
     }
 }
 

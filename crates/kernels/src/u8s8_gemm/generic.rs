@@ -20,8 +20,16 @@ pub(super) struct Job {
     pub(super) bias: *const i32,
     /// `[N * LANES]`, what sums are multiplied with.
     pub(super) scale: *const f32,
-    /// What is added to the rounded products, and their bounds then; without it they are written as they are.
-    pub(super) bytes: Option<[f32; 3]>,
+    /// How products become bytes; without it they are written as they are.
+    pub(super) bytes: Option<Bytes>,
+}
+
+/// The bounds of products, and what is added to them when they are rounded.
+#[derive(Clone, Copy)]
+pub(super) struct Bytes {
+    pub(super) low: f32,
+    pub(super) high: f32,
+    pub(super) zero: i32,
 }
 
 /// `LANES` sums, and what is multiplied for them.
@@ -81,6 +89,7 @@ pub(super) fn call(kernel: Kernel, job: &Job) {
 pub(super) unsafe fn tile<S: Sums, const M: usize, const N: usize>(job: &Job) {
     // SAFETY: the caller's promise is that of these reads, writes and calls.
     unsafe {
+        // Sums that began with the bias would not stay in registers.
         let mut sums = [[S::zero(); N]; M];
         let mut weights = job.weights;
         let (groups, rest) = (job.depth / 4, job.depth % 4);
@@ -125,11 +134,10 @@ pub(super) unsafe fn tile<S: Sums, const M: usize, const N: usize>(job: &Job) {
                 match job.bytes {
                     None if count < S::LANES => product.store_first(row.cast::<f32>().add(at), count),
                     None => product.store(row.cast::<f32>().add(at)),
-                    Some([zero, low, high]) => {
-                        let shifted = product.round().add(S::Floats::splat(zero));
+                    Some(Bytes { low, high, zero }) => {
                         // A product that is no number becomes the lower bound.
-                        let byte = shifted.max(S::Floats::splat(low)).min(S::Floats::splat(high));
-                        byte.store_bytes(row.add(at), count);
+                        let product = product.max(S::Floats::splat(low)).min(S::Floats::splat(high));
+                        product.store_bytes(zero, row.add(at), count);
                     }
                 }
             }

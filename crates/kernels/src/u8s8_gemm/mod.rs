@@ -22,7 +22,7 @@ use crate::grid::{Grid, Tile};
 use crate::isa::{Level, Set};
 use crate::panels::width_for;
 use crate::window::Window;
-use generic::{Job, Table};
+use generic::{Bytes, Job, Table};
 
 /// Weights in the order `[tap][depth][column]`, dense.
 #[derive(Clone, Copy, Debug)]
@@ -234,7 +234,11 @@ impl Gemm {
                 scale: self.scale.elements::<f32>()[first_column..].as_ptr(),
                 bytes: match self.finish {
                     Finish::Floats => None,
-                    Finish::Bytes { zero, low, high } => Some([zero, low, high].map(f32::from)),
+                    Finish::Bytes { zero, low, high } => Some(Bytes {
+                        low: f32::from(low) - f32::from(zero),
+                        high: f32::from(high) - f32::from(zero),
+                        zero: zero.into(),
+                    }),
                 },
             };
             generic::call(tiles[rows - 1], &job);

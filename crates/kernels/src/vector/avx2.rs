@@ -85,10 +85,10 @@ impl Vector for F32x8 {
     }
 
     #[inline(always)]
-    unsafe fn store_bytes(self, to: *mut u8, count: usize) {
+    unsafe fn store_bytes(self, zero: i32, to: *mut u8, count: usize) {
         // SAFETY: as said above.
         unsafe {
-            let lanes = _mm256_cvtps_epi32(self.0);
+            let lanes = _mm256_add_epi32(_mm256_cvtps_epi32(self.0), _mm256_set1_epi32(zero));
             let words = _mm_packus_epi32(_mm256_castsi256_si128(lanes), _mm256_extracti128_si256::<1>(lanes));
             let bytes = _mm_cvtsi128_si64(_mm_packus_epi16(words, words)).to_le_bytes();
             if count < 8 {

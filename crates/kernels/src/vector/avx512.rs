@@ -1,11 +1,11 @@
 //! Sixteen lanes.
 
 use std::arch::x86_64::{
-    __m512, __mmask16, _CMP_LT_OQ, _MM_HINT_T1, _mm_maskz_loadu_epi8, _mm_prefetch, _mm512_add_ps, _mm512_cmp_ps_mask,
-    _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32, _mm512_cvtps_epi32, _mm512_div_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
-    _mm512_mask_blend_ps, _mm512_mask_cvtepi32_storeu_epi8, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
-    _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_ps,
-    _mm512_setzero_ps, _mm512_storeu_ps, _mm512_sub_ps,
+    __m512, __mmask16, _CMP_LT_OQ, _MM_HINT_T1, _mm_loadu_si128, _mm_maskz_loadu_epi8, _mm_prefetch, _mm512_add_epi32,
+    _mm512_add_ps, _mm512_cmp_ps_mask, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32, _mm512_cvtps_epi32, _mm512_div_ps,
+    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_blend_ps, _mm512_mask_cvtepi32_storeu_epi8, _mm512_mask_storeu_ps,
+    _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_roundscale_ps, _mm512_scalef_ps,
+    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps, _mm512_sub_ps,
 };
 
 use super::Vector;
@@ -65,15 +65,22 @@ impl Vector for F32x16 {
     unsafe fn load_bytes(from: *const u8, count: usize) -> Self {
         // SAFETY: as said above.
         unsafe {
-            let bytes = _mm_maskz_loadu_epi8(first(count), from.cast());
+            let bytes = match count {
+                16 => _mm_loadu_si128(from.cast()),
+                _ => _mm_maskz_loadu_epi8(first(count), from.cast()),
+            };
             Self(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes)))
         }
     }
 
     #[inline(always)]
-    unsafe fn store_bytes(self, to: *mut u8, count: usize) {
+    unsafe fn store_bytes(self, zero: i32, to: *mut u8, count: usize) {
         // SAFETY: as said above.
-        unsafe { _mm512_mask_cvtepi32_storeu_epi8(to.cast(), first(count), _mm512_cvtps_epi32(self.0)) }
+        unsafe {
+            let bytes = _mm512_add_epi32(_mm512_cvtps_epi32(self.0), _mm512_set1_epi32(zero));
+            // No case for whole vectors: callers unroll loops around this only while it is short.
+            _mm512_mask_cvtepi32_storeu_epi8(to.cast(), first(count), bytes);
+        }
     }
 
     #[inline(always)]

@@ -65,10 +65,10 @@ impl Vector for Plain {
 
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "integers from 0 to 255")]
-    unsafe fn store_bytes(self, to: *mut u8, count: usize) {
+    unsafe fn store_bytes(self, zero: i32, to: *mut u8, count: usize) {
         // SAFETY: `count` bytes are writable, the caller promised.
         let bytes = unsafe { slice::from_raw_parts_mut(to, count.min(8)) };
-        bytes.iter_mut().zip(self.0).for_each(|(byte, lane)| *byte = lane as u8);
+        bytes.iter_mut().zip(self.0).for_each(|(byte, lane)| *byte = (lane.round_ties_even() as i32 + zero) as u8);
     }
 
     #[inline(always)]

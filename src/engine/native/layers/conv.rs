@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use bytemuck::Pod;
-use kinglet_kernels::f32_depthwise::Depthwise;
+use kinglet_kernels::f32_depthwise::{Depthwise, Filters};
 use kinglet_kernels::f32_gemm::{Gemm, Residual, Weights};
 use kinglet_kernels::f32_winograd::Winograd;
 use kinglet_kernels::{Grid, LINE, Level, Window};
@@ -33,7 +33,8 @@ pub(super) fn lower(
     let packed = |columns| taps_first(&source, depth, taps, columns);
     let runs = if conv.is_depthwise(&shape) && taps <= Depthwise::TAPS_MAX {
         let weights = packed(0..out);
-        Runs::Depthwise(Depthwise::pack(level, &weights, taps, out, bias.as_deref(), conv.activation))
+        let filters = Filters { weights: &weights, taps, channels: out, bias: bias.as_deref() };
+        Runs::Depthwise(Depthwise::pack(level, &filters, conv.activation))
     } else if conv.groups == 1 && merges(&spatial, depth) {
         let elements = packed(0..out);
         let (taps, depth) = (spatial.kernel[0], spatial.kernel[1] * depth);

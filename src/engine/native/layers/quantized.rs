@@ -1,6 +1,7 @@
 //! Quantized operators: bytes times bytes, sums of bytes, and the ways from floats and back.
 
 use bytemuck::Pod;
+use kinglet_kernels::f32_depthwise::{ByteDepthwise, Filters};
 use kinglet_kernels::u8_functions::{self, Scale};
 use kinglet_kernels::u8s8_gemm::{Finish, Gemm, Requantize, Weights, Written};
 use kinglet_kernels::{Level, Window};
@@ -111,6 +112,15 @@ pub(super) fn lower_conv(
     if !constants.fit(out * depth * taps, out) {
         return Err(LowerError::Weights(constants.shape));
     }
+    if conv.is_depthwise(&constants.shape) {
+        let weights: Vec<f32> =
+            taps_first(&constants.weights, depth, taps, 0..out).into_iter().map(f32::from).collect();
+        let bias: Vec<f32> = constants.bias.iter().map(|&bias| bias as f32).collect();
+        let filters = Filters { weights: &weights, taps, channels: out, bias: Some(&bias) };
+        let packed = ByteDepthwise::pack(level, &filters, product.zero, &constants.scale, product.finish);
+        let layer = Depthwise { spatial, packed };
+        return Ok(Lowered { layer: Box::new(layer), operands: vec![node.inputs[0]] });
+    }
     let is_merged = conv.groups == 1 && merges(&spatial, depth);
     let [taps_packed, depth_packed] =
         if is_merged { [spatial.kernel[0], spatial.kernel[1] * depth] } else { [taps, depth] };
@@ -125,6 +135,30 @@ pub(super) fn lower_conv(
     let groups = (0..conv.groups).map(group).collect();
     let layer = Convolution { spatial, is_merged, zero: product.zero, finish: product.finish, groups };
     Ok(Lowered { layer: Box::new(layer), operands: vec![node.inputs[0]] })
+}
+
+/// Each channel by itself.
+#[derive(Debug)]
+struct Depthwise {
+    spatial: Spatial,
+    packed: ByteDepthwise,
+}
+
+impl Layer for Depthwise {
+    fn run(&self, io: &mut Io<'_>, team: &mut Team) {
+        let x = io.operands[0];
+        let Some((window, channels)) = window(&self.spatial, false, x.fact) else { return };
+        let grid = self.packed.grid(&mut *io.output.bytes, channels, window.pixels());
+        team.share(&|| self.packed.run(x.bytes, &window, &grid));
+    }
+
+    fn bytes(&self) -> usize {
+        self.packed.bytes()
+    }
+
+    fn kernel(&self) -> String {
+        self.packed.kernel()
+    }
 }
 
 #[derive(Debug)]
