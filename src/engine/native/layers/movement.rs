@@ -207,6 +207,12 @@ fn copy<T: Pod>(from: &[T], first: isize, axes: &[(usize, isize)], to: &mut [T])
 
 /// Rows of the output are columns of the input: in blocks, so that a line of the cache is used up before it is left.
 fn transpose<T: Pod>(from: &[T], [rows, columns]: [usize; 2], stride: usize, to: &mut [T]) {
+    match columns {
+        2 => return interleave::<T, 2>(from, rows, stride, to),
+        3 => return interleave::<T, 3>(from, rows, stride, to),
+        4 => return interleave::<T, 4>(from, rows, stride, to),
+        _ => {}
+    }
     for first in (0..rows).step_by(BLOCK) {
         let block = first..(first + BLOCK).min(rows);
         for column in 0..columns {
@@ -214,6 +220,16 @@ fn transpose<T: Pod>(from: &[T], [rows, columns]: [usize; 2], stride: usize, to:
             for (row, &element) in block.clone().zip(line) {
                 to[row * columns + column] = element;
             }
+        }
+    }
+}
+
+/// As `transpose`, for the few planes of an image.
+fn interleave<T: Pod, const PLANES: usize>(from: &[T], rows: usize, stride: usize, to: &mut [T]) {
+    let planes: [&[T]; PLANES] = std::array::from_fn(|plane| &from[plane * stride..][..rows]);
+    for (row, to) in to.chunks_exact_mut(PLANES).enumerate() {
+        for (to, plane) in to.iter_mut().zip(planes) {
+            *to = plane[row];
         }
     }
 }
