@@ -18,6 +18,8 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 SUITES = ["node", "simple", "pytorch-operator", "pytorch-converted", "light"]
 RELATIVE, ABSOLUTE = 1e-3, 1e-5
+# Expected sums above 127 wrap around there, where the standard says that they saturate; ONNX Runtime saturates too.
+DISPUTED = {"test_qlinearmatmul_2D_int8_float32", "test_qlinearmatmul_3D_int8_float32"}
 
 
 def main() -> None:
@@ -88,7 +90,7 @@ def ran(client: rest.InferenceServerClient, case: Path) -> tuple[str, str]:
             for value, expected in zip(graph.output, outputs):
                 wrong = difference(answer.as_numpy(value.name), expected)
                 if wrong:
-                    return "wrong", f"{value.name}: {wrong}"
+                    return "disputed" if case.name in DISPUTED else "wrong", f"{value.name}: {wrong}"
         return "right", ""
     except InferenceServerException as error:
         return "failed", str(error)

@@ -5,7 +5,7 @@ use kinglet_kernels::Activation;
 use super::Importer;
 use super::node::Source;
 use crate::engine::EngineError;
-use crate::engine::graph::op::{Axes, Binary, Compare, Reduce, ReduceKind, Unary};
+use crate::engine::graph::op::{Binary, Compare, Reduce, ReduceKind, Unary};
 use crate::engine::graph::{Op, ValueId, floats};
 
 pub(super) fn unary(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
@@ -25,6 +25,15 @@ pub(super) fn unary(importer: &mut Importer, node: &Source<'_>) -> Result<ValueI
         "Round" => Unary::Round,
         "Sin" => Unary::Sin,
         "Cos" => Unary::Cos,
+        "Tan" => Unary::Tan,
+        "Asin" => Unary::Asin,
+        "Acos" => Unary::Acos,
+        "Atan" => Unary::Atan,
+        "Sinh" => Unary::Sinh,
+        "Cosh" => Unary::Cosh,
+        "Asinh" => Unary::Asinh,
+        "Acosh" => Unary::Acosh,
+        "Atanh" => Unary::Atanh,
         _ => Unary::Sigmoid,
     };
     one(importer, node, Op::Unary(unary))
@@ -41,6 +50,7 @@ pub(super) fn binary(importer: &mut Importer, node: &Source<'_>) -> Result<Value
         "Min" => Binary::Min,
         _ => Binary::Max,
     };
+    importer.expect_trailing(node)?;
     let operands = importer.operands(node)?;
     let (&first, others) = operands.split_first().ok_or_else(|| node.invalid("it has no operands"))?;
     let chain = |chain, &other: &ValueId| importer.graph.add(&node.shown(), Op::Binary(binary), &[chain, other]);
@@ -57,6 +67,7 @@ pub(super) fn compare(importer: &mut Importer, node: &Source<'_>) -> Result<Valu
         "And" => Compare::And,
         _ => Compare::Or,
     };
+    importer.expect_trailing(node)?;
     let operands = [importer.operand(node, 0)?, importer.operand(node, 1)?];
     Ok(importer.graph.add(&node.shown(), Op::Compare(compare), &operands))
 }
@@ -127,14 +138,7 @@ pub(super) fn reduce(importer: &mut Importer, node: &Source<'_>) -> Result<Value
         "ReduceMin" => ReduceKind::Min,
         _ => ReduceKind::Prod,
     };
-    let axes = importer.integers(node, "axes", 1)?.unwrap_or_default();
-    if axes.is_empty() && node.int("noop_with_empty_axes", 0)? != 0 {
-        return importer.operand(node, 0);
-    }
-    let axes = match axes.as_slice() {
-        [] => Axes::From(0),
-        given => Axes::Given(given.iter().map(|&axis| isize::try_from(axis).unwrap_or(isize::MAX)).collect()),
-    };
+    let Some(axes) = importer.axes(node)? else { return importer.operand(node, 0) };
     let reduce = Reduce { kind, axes, keep: node.int("keepdims", 1)? != 0 };
     one(importer, node, Op::Reduce(reduce))
 }

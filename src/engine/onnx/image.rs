@@ -68,6 +68,7 @@ pub(super) fn global_pool(importer: &mut Importer, node: &Source<'_>) -> Result<
 
 /// With constant statistics it is a scale and a shift of each channel.
 pub(super) fn batch_normalization(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    importer.expect_test(node)?;
     if node.int("training_mode", 0)? != 0 || node.int("spatial", 1)? == 0 {
         return Err(node.refuse("it trains, or normalises elements by themselves"));
     }

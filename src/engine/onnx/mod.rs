@@ -1,6 +1,7 @@
 //! ONNX graphs into the engine's own: one importer per operator, one row of [`table`] per operator and range of
 //! versions. What has no row is refused by name.
 
+mod composed;
 mod constant;
 mod elementwise;
 mod image;
@@ -31,7 +32,9 @@ pub(super) fn import(proto: &ModelProto, inputs: &[TensorSpec]) -> Result<Graph,
         ));
     }
     let versions = proto.opset_import.iter().map(|opset| (standard(&opset.domain).to_owned(), opset.version));
-    let mut importer = Importer { graph: Graph::default(), values: HashMap::new(), versions: versions.collect() };
+    let versions: HashMap<String, i64> = versions.collect();
+    let version = versions.get("").copied();
+    let mut importer = Importer { graph: Graph::default(), values: HashMap::new(), versions, version };
     importer.constants(source)?;
     for input in inputs {
         let value = importer.graph.add_value(&input.name);
@@ -57,6 +60,8 @@ pub(super) struct Importer {
     values: HashMap<String, ValueId>,
     /// Of operator sets, by domain.
     versions: HashMap<String, i64>,
+    /// Of the standard operators.
+    version: Option<i64>,
 }
 
 impl Importer {

@@ -12,6 +12,7 @@ pub(super) fn identity(importer: &mut Importer, node: &Source<'_>) -> Result<Val
 
 /// It drops nothing, unless it is told to train.
 pub(super) fn dropout(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    importer.expect_test(node)?;
     if importer.optional(node, 2)?.is_some() {
         return Err(node.refuse("it may be told to train"));
     }

@@ -5,6 +5,7 @@ use tract_onnx::pb::attribute_proto::AttributeType;
 
 use super::{Importer, unsupported};
 use crate::engine::EngineError;
+use crate::engine::graph::op::Axes;
 use crate::engine::graph::{ValueId, integers, tensor_of_integers};
 use crate::engine::proto;
 use crate::tensor::Tensor;
@@ -99,6 +100,33 @@ impl Importer {
         let Some(value) = self.optional(node, at)? else { return Ok(None) };
         let constant = self.graph.constant(value).ok_or_else(|| node.refuse(&format!("{name} must be constant")))?;
         integers(constant).map(Some).ok_or_else(|| node.invalid(&format!("{name} must be integers")))
+    }
+
+    /// Up to opset 6 operands were broadcast on request, from the axis that was named on.
+    pub(super) fn expect_trailing(&self, node: &Source<'_>) -> Result<(), EngineError> {
+        match self.version == Some(6) && proto::attribute(node.proto, "axis").is_some() {
+            true => Err(node.refuse("its operands are broadcast along a named axis")),
+            false => Ok(()),
+        }
+    }
+
+    /// Up to opset 6 these operators trained unless they were told not to.
+    pub(super) fn expect_test(&self, node: &Source<'_>) -> Result<(), EngineError> {
+        match self.version == Some(6) && node.int("is_test", 0)? == 0 {
+            true => Err(node.refuse("it trains")),
+            false => Ok(()),
+        }
+    }
+
+    /// The axes of a reduction, an attribute of older versions and an operand of newer ones; none where it reduces
+    /// nothing.
+    pub(super) fn axes(&self, node: &Source<'_>) -> Result<Option<Axes>, EngineError> {
+        let axes = self.integers(node, "axes", 1)?.unwrap_or_default();
+        if axes.is_empty() {
+            return Ok((node.int("noop_with_empty_axes", 0)? == 0).then_some(Axes::From(0)));
+        }
+        let axis = |axis: &i64| isize::try_from(*axis).unwrap_or(isize::MAX);
+        Ok(Some(Axes::Given(axes.iter().map(axis).collect())))
     }
 
     /// Integers of an attribute as an operand, as newer versions have them.

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use super::node::Source;
-use super::{Importer, constant, elementwise, image, movement, product, quantization};
+use super::{Importer, composed, constant, elementwise, image, movement, product, quantization};
 use crate::engine::EngineError;
 use crate::engine::graph::ValueId;
 
@@ -30,17 +30,24 @@ const fn row(operator: &'static str, versions: RangeInclusive<i64>, import: Impo
 }
 
 /// The oldest and the newest version of the standard operators that are known here.
-const FIRST: i64 = 7;
+const FIRST: i64 = 6;
 const LAST: i64 = 22;
 
 const STANDARD: &[Row] = &[
     row("Abs", FIRST..=LAST, elementwise::unary),
+    row("Acos", FIRST..=LAST, elementwise::unary),
+    row("Acosh", 9..=LAST, elementwise::unary),
     row("Add", FIRST..=LAST, elementwise::binary),
     row("And", FIRST..=LAST, elementwise::compare),
+    row("Asin", FIRST..=LAST, elementwise::unary),
+    row("Asinh", 9..=LAST, elementwise::unary),
+    row("Atan", FIRST..=LAST, elementwise::unary),
+    row("Atanh", 9..=LAST, elementwise::unary),
     row("AveragePool", FIRST..=LAST, image::pool),
     row("BatchNormalization", FIRST..=LAST, image::batch_normalization),
     row("Cast", FIRST..=LAST, movement::cast),
     row("Ceil", FIRST..=LAST, elementwise::unary),
+    row("Celu", 12..=LAST, composed::celu),
     row("Clip", FIRST..=LAST, elementwise::clip),
     row("Concat", FIRST..=LAST, movement::concat),
     row("Constant", FIRST..=LAST, constant::constant),
@@ -48,9 +55,11 @@ const STANDARD: &[Row] = &[
     row("Conv", FIRST..=LAST, image::conv),
     row("ConvTranspose", FIRST..=LAST, image::conv_transpose),
     row("Cos", FIRST..=LAST, elementwise::unary),
+    row("Cosh", 9..=LAST, elementwise::unary),
     row("DequantizeLinear", 10..=LAST, quantization::dequantize),
     row("Div", FIRST..=LAST, elementwise::binary),
     row("Dropout", FIRST..=LAST, movement::dropout),
+    row("Elu", FIRST..=LAST, composed::elu),
     row("Equal", FIRST..=LAST, elementwise::compare),
     row("Erf", 9..=LAST, elementwise::unary),
     row("Exp", FIRST..=LAST, elementwise::unary),
@@ -58,6 +67,7 @@ const STANDARD: &[Row] = &[
     row("Flatten", FIRST..=LAST, movement::flatten),
     row("Floor", FIRST..=LAST, elementwise::unary),
     row("Gather", FIRST..=LAST, movement::gather),
+    row("Gelu", 20..=LAST, composed::gelu),
     row("Gemm", FIRST..=LAST, product::gemm),
     row("GlobalAveragePool", FIRST..=LAST, image::global_pool),
     row("GlobalMaxPool", FIRST..=LAST, image::global_pool),
@@ -66,6 +76,9 @@ const STANDARD: &[Row] = &[
     row("HardSigmoid", FIRST..=LAST, elementwise::hard_sigmoid),
     row("HardSwish", 14..=LAST, elementwise::hard_swish),
     row("Identity", FIRST..=LAST, movement::identity),
+    row("InstanceNormalization", FIRST..=LAST, composed::instance_normalization),
+    row("IsInf", 10..=LAST, composed::is_inf),
+    row("IsNaN", 9..=LAST, composed::is_nan),
     row("LeakyRelu", FIRST..=LAST, elementwise::leaky_relu),
     row("Less", FIRST..=LAST, elementwise::compare),
     row("LessOrEqual", 12..=LAST, elementwise::compare),
@@ -75,41 +88,58 @@ const STANDARD: &[Row] = &[
     row("MatMul", FIRST..=LAST, product::matmul),
     row("Max", FIRST..=LAST, elementwise::binary),
     row("MaxPool", FIRST..=LAST, image::pool),
+    row("Mean", 8..=LAST, composed::sum),
+    row("MeanVarianceNormalization", 9..=LAST, composed::mean_variance_normalization),
     row("Min", FIRST..=LAST, elementwise::binary),
+    row("Mish", 18..=LAST, composed::mish),
     row("Mul", FIRST..=LAST, elementwise::binary),
     row("Neg", FIRST..=LAST, elementwise::unary),
     row("Not", FIRST..=LAST, elementwise::not),
     row("Or", FIRST..=LAST, elementwise::compare),
+    row("PRelu", 9..=LAST, composed::prelu),
     row("Pad", FIRST..=LAST, movement::pad),
     row("Pow", FIRST..=LAST, elementwise::binary),
     row("QLinearConv", 10..=LAST, quantization::conv),
     row("QLinearMatMul", 10..=LAST, quantization::matmul),
     row("QuantizeLinear", 10..=LAST, quantization::quantize),
     row("Reciprocal", FIRST..=LAST, elementwise::unary),
+    row("ReduceL1", FIRST..=LAST, composed::reduce),
+    row("ReduceL2", FIRST..=LAST, composed::reduce),
+    row("ReduceLogSum", FIRST..=LAST, composed::reduce),
+    row("ReduceLogSumExp", FIRST..=LAST, composed::reduce),
     row("ReduceMax", FIRST..=LAST, elementwise::reduce),
     row("ReduceMean", FIRST..=LAST, elementwise::reduce),
     row("ReduceMin", FIRST..=LAST, elementwise::reduce),
     row("ReduceProd", FIRST..=LAST, elementwise::reduce),
     row("ReduceSum", FIRST..=LAST, elementwise::reduce),
+    row("ReduceSumSquare", FIRST..=LAST, composed::reduce),
     row("Relu", FIRST..=LAST, elementwise::relu),
     row("Reshape", FIRST..=LAST, movement::reshape),
     row("Resize", 11..=LAST, image::resize),
     row("Round", 11..=LAST, elementwise::unary),
+    row("Selu", FIRST..=LAST, composed::selu),
     row("Shape", FIRST..=LAST, movement::shape),
+    row("Shrink", 9..=LAST, composed::shrink),
     row("Sigmoid", FIRST..=LAST, elementwise::unary),
     row("Sign", 9..=LAST, elementwise::unary),
     row("Sin", FIRST..=LAST, elementwise::unary),
+    row("Sinh", 9..=LAST, elementwise::unary),
     row("Slice", FIRST..=LAST, movement::slice),
     row("Softmax", FIRST..=12, elementwise::softmax_of_two_axes),
     row("Softmax", 13..=LAST, elementwise::softmax),
     row("Softplus", FIRST..=LAST, elementwise::unary),
+    row("Softsign", FIRST..=LAST, composed::softsign),
     row("Sqrt", FIRST..=LAST, elementwise::unary),
     row("Squeeze", FIRST..=LAST, movement::squeeze),
     row("Sub", FIRST..=LAST, elementwise::binary),
+    row("Sum", 8..=LAST, composed::sum),
+    row("Tan", FIRST..=LAST, elementwise::unary),
     row("Tanh", FIRST..=LAST, elementwise::unary),
+    row("ThresholdedRelu", 10..=LAST, composed::thresholded_relu),
     row("Transpose", FIRST..=LAST, movement::transpose),
     row("Unsqueeze", FIRST..=LAST, movement::unsqueeze),
     row("Where", 9..=LAST, elementwise::choose),
+    row("Xor", FIRST..=LAST, composed::xor),
 ];
 
 /// Operators of ONNX Runtime's own that its quantizer writes.
@@ -132,7 +162,7 @@ mod tests {
     fn versions_decide() {
         assert!(find("", "Softmax", 12).is_some_and(|row| *row.versions.end() == 12));
         assert!(find("", "Softmax", 13).is_some_and(|row| *row.versions.start() == 13));
-        assert!(find("", "Softmax", 6).is_none());
+        assert!(find("", "Softmax", 5).is_none());
         assert!(find("com.example", "Softmax", 13).is_none());
     }
 }

@@ -85,8 +85,8 @@ impl ByteDepthwise {
     /// As [`Depthwise::TAPS_MAX`].
     pub const TAPS_MAX: usize = TAPS_MAX;
 
-    /// With a larger bias sums may not be exact.
-    pub const BIAS_MAX: i32 = (1 << 24) - 2 * 255 * 128 * TAPS_MAX as i32;
+    /// With a larger bias sums may not be exact: products, and what the zero point takes off, make up as much again.
+    pub const BIAS_MAX: i32 = 1 << 23;
 
     /// Weights and bias are integers, the latter at most [`Self::BIAS_MAX`]; `zero` is the zero point of the
     /// image, `scale` what the sums of each channel are multiplied with.

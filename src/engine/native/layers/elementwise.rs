@@ -59,6 +59,15 @@ impl Layer for Map {
             Unary::Round => map(io, f32::round_ties_even),
             Unary::Sin => map(io, f32::sin),
             Unary::Cos => map(io, f32::cos),
+            Unary::Tan => map(io, f32::tan),
+            Unary::Asin => map(io, f32::asin),
+            Unary::Acos => map(io, f32::acos),
+            Unary::Atan => map(io, f32::atan),
+            Unary::Sinh => map(io, f32::sinh),
+            Unary::Cosh => map(io, f32::cosh),
+            Unary::Asinh => map(io, f32::asinh),
+            Unary::Acosh => map(io, f32::acosh),
+            Unary::Atanh => map(io, f32::atanh),
             Unary::Exp | Unary::Tanh | Unary::Sigmoid | Unary::Erf => {}
         }
     }

@@ -1,5 +1,6 @@
 //! Small graphs against tract, at every instruction set: each operator, and each pass that changes what runs.
 
+mod composed;
 mod hostile;
 mod operators;
 mod quantized;

@@ -1,0 +1,255 @@
+//! Operators that are written with others.
+
+use std::f32::consts::{FRAC_1_SQRT_2, FRAC_2_PI};
+
+use kinglet_kernels::Activation;
+
+use super::Importer;
+use super::node::Source;
+use crate::engine::EngineError;
+use crate::engine::graph::op::{Axes, Binary, Compare, Reduce, ReduceKind, Unary};
+use crate::engine::graph::{Op, ValueId, tensor_of};
+
+/// What an operator is written as: operators that all have its name.
+struct Formula<'a> {
+    importer: &'a mut Importer,
+    name: String,
+}
+
+impl<'a> Formula<'a> {
+    /// A formula of the node's first operand.
+    fn of(importer: &'a mut Importer, node: &Source<'_>) -> Result<(Self, ValueId), EngineError> {
+        let x = importer.operand(node, 0)?;
+        Ok((Self { importer, name: node.shown() }, x))
+    }
+
+    fn number(&mut self, number: f32) -> ValueId {
+        self.importer.graph.add_constant(format!("{} constant", self.name), tensor_of(&[], &[number]))
+    }
+
+    fn op(&mut self, op: Op, operands: &[ValueId]) -> ValueId {
+        self.importer.graph.add(&self.name, op, operands)
+    }
+
+    fn unary(&mut self, unary: Unary, x: ValueId) -> ValueId {
+        self.op(Op::Unary(unary), &[x])
+    }
+
+    fn binary(&mut self, binary: Binary, a: ValueId, b: ValueId) -> ValueId {
+        self.op(Op::Binary(binary), &[a, b])
+    }
+
+    /// With a number on the right.
+    fn with(&mut self, binary: Binary, x: ValueId, number: f32) -> ValueId {
+        let number = self.number(number);
+        self.binary(binary, x, number)
+    }
+
+    fn reduce(&mut self, kind: ReduceKind, axes: &Axes, keep: bool, x: ValueId) -> ValueId {
+        self.op(Op::Reduce(Reduce { kind, axes: axes.clone(), keep }), &[x])
+    }
+
+    /// `then` where `x` compares so with a number, `otherwise` elsewhere.
+    fn choose(&mut self, x: ValueId, compare: Compare, number: f32, [then, otherwise]: [ValueId; 2]) -> ValueId {
+        let number = self.number(number);
+        let condition = self.op(Op::Compare(compare), &[x, number]);
+        self.op(Op::Where, &[condition, then, otherwise])
+    }
+
+    /// `scale * (exp(x) - 1)`.
+    fn exponential_less_one(&mut self, x: ValueId, scale: f32) -> ValueId {
+        let power = self.unary(Unary::Exp, x);
+        let less = self.with(Binary::Sub, power, 1.0);
+        self.with(Binary::Mul, less, scale)
+    }
+
+    /// `x` less its mean over axes, and the mean of the squares of that.
+    fn centred(&mut self, x: ValueId, axes: &Axes) -> [ValueId; 2] {
+        let mean = self.reduce(ReduceKind::Mean, axes, true, x);
+        let difference = self.binary(Binary::Sub, x, mean);
+        let square = self.binary(Binary::Mul, difference, difference);
+        [difference, self.reduce(ReduceKind::Mean, axes, true, square)]
+    }
+}
+
+/// Sum and Mean of any number of operands.
+pub(super) fn sum(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let operands = importer.operands(node)?;
+    let (mut formula, first) = Formula::of(importer, node)?;
+    let sum = operands[1..].iter().fold(first, |sum, &other| formula.binary(Binary::Add, sum, other));
+    Ok(match node.proto.op_type.as_str() {
+        "Mean" => formula.with(Binary::Div, sum, operands.len() as f32),
+        _ => sum,
+    })
+}
+
+pub(super) fn elu(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let (mut formula, x) = Formula::of(importer, node)?;
+    let below = formula.exponential_less_one(x, node.float("alpha", 1.0)?);
+    Ok(formula.choose(x, Compare::Less, 0.0, [below, x]))
+}
+
+pub(super) fn selu(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let (alpha, gamma) = (node.float("alpha", 1.673_263_2)?, node.float("gamma", 1.050_701)?);
+    let (mut formula, x) = Formula::of(importer, node)?;
+    let below = formula.exponential_less_one(x, alpha);
+    let either = formula.choose(x, Compare::Less, 0.0, [below, x]);
+    Ok(formula.with(Binary::Mul, either, gamma))
+}
+
+pub(super) fn celu(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let alpha = node.float("alpha", 1.0)?;
+    let (mut formula, x) = Formula::of(importer, node)?;
+    let part = formula.with(Binary::Div, x, alpha);
+    let below = formula.exponential_less_one(part, alpha);
+    Ok(formula.choose(x, Compare::Less, 0.0, [below, x]))
+}
+
+pub(super) fn thresholded_relu(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let (mut formula, x) = Formula::of(importer, node)?;
+    let zero = formula.number(0.0);
+    Ok(formula.choose(x, Compare::Greater, node.float("alpha", 1.0)?, [x, zero]))
+}
+
+pub(super) fn shrink(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let (bound, bias) = (node.float("lambd", 0.5)?, node.float("bias", 0.0)?);
+    let (mut formula, x) = Formula::of(importer, node)?;
+    let (raised, lowered) = (formula.with(Binary::Add, x, bias), formula.with(Binary::Sub, x, bias));
+    let zero = formula.number(0.0);
+    let above = formula.choose(x, Compare::Greater, bound, [lowered, zero]);
+    Ok(formula.choose(x, Compare::Less, -bound, [raised, above]))
+}
+
+pub(super) fn prelu(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let slope = importer.operand(node, 1)?;
+    let (mut formula, x) = Formula::of(importer, node)?;
+    let below = formula.binary(Binary::Mul, x, slope);
+    Ok(formula.choose(x, Compare::Less, 0.0, [below, x]))
+}
+
+pub(super) fn softsign(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let (mut formula, x) = Formula::of(importer, node)?;
+    let size = formula.unary(Unary::Abs, x);
+    let size = formula.with(Binary::Add, size, 1.0);
+    Ok(formula.binary(Binary::Div, x, size))
+}
+
+pub(super) fn mish(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let (mut formula, x) = Formula::of(importer, node)?;
+    let soft = formula.unary(Unary::Softplus, x);
+    let tanh = formula.unary(Unary::Tanh, soft);
+    Ok(formula.binary(Binary::Mul, x, tanh))
+}
+
+/// Half of `x` times one more than a function of `x` that goes from -1 to 1.
+pub(super) fn gelu(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let approximate = node.text("approximate")?;
+    let (mut formula, x) = Formula::of(importer, node)?;
+    let step = match approximate.as_deref().unwrap_or("none") {
+        "none" => {
+            let part = formula.with(Binary::Mul, x, FRAC_1_SQRT_2);
+            formula.unary(Unary::Erf, part)
+        }
+        "tanh" => {
+            let square = formula.binary(Binary::Mul, x, x);
+            let cube = formula.binary(Binary::Mul, square, x);
+            let cube = formula.with(Binary::Mul, cube, 0.044_715);
+            let sum = formula.binary(Binary::Add, x, cube);
+            let part = formula.with(Binary::Mul, sum, FRAC_2_PI.sqrt());
+            formula.unary(Unary::Tanh, part)
+        }
+        other => return Err(node.invalid(&format!("approximate {other:?} is neither \"none\" nor \"tanh\""))),
+    };
+    let raised = formula.with(Binary::Add, step, 1.0);
+    let half = formula.with(Binary::Mul, x, 0.5);
+    Ok(formula.binary(Binary::Mul, half, raised))
+}
+
+/// Reductions of functions of the operand, or whose result is one of them.
+pub(super) fn reduce(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let axes = importer.axes(node)?;
+    let keep = node.int("keepdims", 1)? != 0;
+    let (mut formula, x) = Formula::of(importer, node)?;
+    let Some(axes) = axes else {
+        return Err(node.refuse("it reduces no axis"));
+    };
+    let kind = node.proto.op_type.as_str();
+    Ok(match kind {
+        "ReduceL1" => {
+            let size = formula.unary(Unary::Abs, x);
+            formula.reduce(ReduceKind::Sum, &axes, keep, size)
+        }
+        "ReduceL2" | "ReduceSumSquare" => {
+            let square = formula.binary(Binary::Mul, x, x);
+            let sum = formula.reduce(ReduceKind::Sum, &axes, keep, square);
+            if kind == "ReduceL2" { formula.unary(Unary::Sqrt, sum) } else { sum }
+        }
+        "ReduceLogSum" => {
+            let sum = formula.reduce(ReduceKind::Sum, &axes, keep, x);
+            formula.unary(Unary::Log, sum)
+        }
+        // Powers are of what is not above the greatest element, which is kept finite so that the difference is a number.
+        _ => {
+            let finite = Op::Activation(Activation::Clip { low: f32::MIN, high: f32::MAX });
+            let greatest = formula.reduce(ReduceKind::Max, &axes, true, x);
+            let greatest = formula.op(finite.clone(), &[greatest]);
+            let below = formula.binary(Binary::Sub, x, greatest);
+            let power = formula.unary(Unary::Exp, below);
+            let sum = formula.reduce(ReduceKind::Sum, &axes, keep, power);
+            let log = formula.unary(Unary::Log, sum);
+            let greatest = formula.reduce(ReduceKind::Max, &axes, keep, x);
+            let greatest = formula.op(finite, &[greatest]);
+            formula.binary(Binary::Add, log, greatest)
+        }
+    })
+}
+
+/// Each image and channel by itself.
+pub(super) fn instance_normalization(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let (scale, shift) = (importer.operand(node, 1)?, importer.operand(node, 2)?);
+    let epsilon = node.float("epsilon", 1e-5)?;
+    let (mut formula, x) = Formula::of(importer, node)?;
+    let [difference, variance] = formula.centred(x, &Axes::From(2));
+    let variance = formula.with(Binary::Add, variance, epsilon);
+    let deviation = formula.unary(Unary::Sqrt, variance);
+    let normal = formula.binary(Binary::Div, difference, deviation);
+    Ok(formula.op(Op::Affine { axis: 1 }, &[normal, scale, shift]))
+}
+
+pub(super) fn mean_variance_normalization(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let axes = node.ints("axes")?.unwrap_or_else(|| vec![0, 2, 3]);
+    let axes = Axes::Given(axes.into_iter().map(|axis| isize::try_from(axis).unwrap_or(isize::MAX)).collect());
+    let (mut formula, x) = Formula::of(importer, node)?;
+    let [difference, variance] = formula.centred(x, &axes);
+    let deviation = formula.unary(Unary::Sqrt, variance);
+    let deviation = formula.with(Binary::Add, deviation, 1e-9);
+    Ok(formula.binary(Binary::Div, difference, deviation))
+}
+
+/// Exclusive or: truth values that differ.
+pub(super) fn xor(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let other = importer.operand(node, 1)?;
+    let (mut formula, x) = Formula::of(importer, node)?;
+    let same = formula.op(Op::Compare(Compare::Equal), &[x, other]);
+    Ok(formula.op(Op::Not, &[same]))
+}
+
+/// What does not equal itself.
+pub(super) fn is_nan(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let (mut formula, x) = Formula::of(importer, node)?;
+    let same = formula.op(Op::Compare(Compare::Equal), &[x, x]);
+    Ok(formula.op(Op::Not, &[same]))
+}
+
+pub(super) fn is_inf(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let detects = [node.int("detect_negative", 1)? != 0, node.int("detect_positive", 1)? != 0];
+    let (mut formula, x) = Formula::of(importer, node)?;
+    let (compared, to) = match detects {
+        [true, true] => (formula.unary(Unary::Abs, x), f32::INFINITY),
+        [true, false] => (x, f32::NEG_INFINITY),
+        [false, true] => (x, f32::INFINITY),
+        [false, false] => return Err(node.refuse("it detects neither infinity")),
+    };
+    let to = formula.number(to);
+    Ok(formula.op(Op::Compare(Compare::Equal), &[compared, to]))
+}
