@@ -5,7 +5,9 @@ use tract_onnx::pb::AttributeProto;
 use super::*;
 use crate::engine::proto::{int, ints, node, text};
 
-type Named<F> = (&'static str, F);
+/// What an operator of this name computes.
+type Function = (&'static str, fn(f32) -> f32);
+type Reduction = (&'static str, fn(&[f32]) -> f32);
 
 fn float(name: &str, f: f32) -> AttributeProto {
     let r#type = tract_onnx::pb::attribute_proto::AttributeType::Float as i32;
@@ -39,7 +41,7 @@ fn each(op_type: &str, attributes: Vec<AttributeProto>, meaning: impl Fn(f32) ->
 
 #[test]
 fn functions_of_one_operand() {
-    let functions: [Named<fn(f32) -> f32>; 9] = [
+    let functions: [Function; 9] = [
         ("Tan", f32::tan),
         ("Asin", f32::asin),
         ("Acos", f32::acos),
@@ -82,7 +84,7 @@ fn several_operands() {
 
 #[test]
 fn reductions() {
-    let meanings: [Named<fn(&[f32]) -> f32>; 4] = [
+    let meanings: [Reduction; 4] = [
         ("ReduceL1", |x| x.iter().map(|x| x.abs()).sum()),
         ("ReduceL2", |x| x.iter().map(|x| x * x).sum::<f32>().sqrt()),
         ("ReduceSumSquare", |x| x.iter().map(|x| x * x).sum()),
