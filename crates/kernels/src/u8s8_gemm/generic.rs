@@ -1,5 +1,6 @@
 //! The inner loop over one tile, for any vector: `M` rows by `N` vectors of columns stay in registers.
 
+use crate::aligned::LINE;
 use crate::vector::Vector;
 
 /// What a tile kernel works on. All pointers are valid for the extents beside them.
@@ -11,6 +12,8 @@ pub(super) struct Job {
     pub(super) rows: *const *const u8,
     /// `[taps * groups][N * LANES][4]`, a group being four elements of the depth, the last filled with zeros.
     pub(super) weights: *const i8,
+    /// What will be read next, or anything: it is only fetched, a cache line for each group.
+    pub(super) next: *const i8,
     /// The first element, and bytes from a row to the next.
     pub(super) out: *mut u8,
     pub(super) out_pitch: usize,
@@ -91,7 +94,7 @@ pub(super) unsafe fn tile<S: Sums, const M: usize, const N: usize>(job: &Job) {
     unsafe {
         // Sums that began with the bias would not stay in registers.
         let mut sums = [[S::zero(); N]; M];
-        let mut weights = job.weights;
+        let (mut weights, mut next) = (job.weights, job.next);
         let (groups, rest) = (job.depth / 4, job.depth % 4);
         for tap in 0..job.taps {
             let mut rows = [std::ptr::null(); M];
@@ -107,6 +110,8 @@ pub(super) unsafe fn tile<S: Sums, const M: usize, const N: usize>(job: &Job) {
                         sums[m][n] = sums[m][n].dot(x, w[n]);
                     }
                 }
+                S::Floats::prefetch(next.cast());
+                next = next.wrapping_add(LINE);
                 weights = weights.add(N * S::LANES * 4);
             }
             if rest > 0 {

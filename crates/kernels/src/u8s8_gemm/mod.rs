@@ -17,7 +17,7 @@ use std::ptr;
 
 use bytemuck::Pod;
 
-use crate::aligned::Aligned;
+use crate::aligned::{Aligned, LINE};
 use crate::grid::{Grid, Tile};
 use crate::isa::{Level, Set};
 use crate::panels::width_for;
@@ -221,11 +221,15 @@ impl Gemm {
         for row in (0..tile.size[0]).step_by(tiles.len()) {
             let rows = tiles.len().min(tile.size[0] - row);
             window.find(left, self.zeros.elements(), [first_row + row, rows], 0..self.taps, 0, pointers);
+            let weights = self.weights.elements::<i8>()[panel.offset..].as_ptr();
+            let groups = self.taps * self.depth.div_ceil(4);
             let job = Job {
                 taps: self.taps,
                 depth,
                 rows: pointers.as_ptr(),
-                weights: self.weights.elements::<i8>()[panel.offset..].as_ptr(),
+                weights,
+                // The panel behind this one, a piece with each block of rows.
+                next: weights.wrapping_add(groups * (panel.vectors * self.table.lanes * 4 + row / tiles.len() * LINE)),
                 // Within the tile: `row` is less than its rows.
                 out: tile.out.wrapping_add(row * tile.pitch).cast(),
                 out_pitch: tile.pitch * size_of::<T>(),
