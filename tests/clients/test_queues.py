@@ -92,7 +92,9 @@ def test_an_expired_request_is_refused_at_once_and_never_run(server, ask):
 
 def test_a_timeout_that_delays_lets_others_pass(server):
     """timeout_action delay: the expired request runs after those that are in time."""
+    before = runs(server, "slow_delaying")
     crowd = Crowd(server, "slow_delaying", count=6)
+    wait_until_running(server, "slow_delaying", before)
     crowd.send("slow_delaying", "late", timeout=SHORT_US)
     crowd.send("slow_delaying", "in time")
     answers = crowd.wait(8)
