@@ -228,6 +228,7 @@ pub(super) fn mean_variance_normalization(importer: &mut Importer, node: &Source
 
 /// Exclusive or: truth values that differ.
 pub(super) fn xor(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    importer.expect_trailing(node)?;
     let other = importer.operand(node, 1)?;
     let (mut formula, x) = Formula::of(importer, node)?;
     let same = formula.op(Op::Compare(Compare::Equal), &[x, other]);
