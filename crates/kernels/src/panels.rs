@@ -1,17 +1,131 @@
-//! How wide the panels of packed weights are.
+//! What packed products of any element type share: weights, their panels, and the kernels of an instruction set.
 
-/// The width, in vectors, that computes the fewest empty lanes and loads the least for so many columns. `rows` are those
-/// of a full tile, by vectors less one.
-pub(crate) fn width_for(rows: impl Fn(usize) -> usize, widest: usize, lanes: usize, columns: usize) -> usize {
-    let vectors = columns.div_ceil(lanes).max(1);
-    // Loads per multiply-add of a full tile, times the vectors computed.
-    let cost = |width: usize| -> f32 {
-        let loads = |width: usize| {
-            let rows = rows(width - 1) as f32;
-            width as f32 * (1.0 + (rows + width as f32) / (rows * width as f32))
-        };
-        let (full, rest) = (vectors / width, vectors % width);
-        full as f32 * loads(width) + if rest > 0 { loads(rest) } else { 0.0 }
-    };
-    (1..=widest).min_by(|a, b| cost(*a).total_cmp(&cost(*b))).unwrap_or(1)
+use crate::grid::{Grid, Tile};
+
+/// Weights in the order `[tap][depth][column]`, dense.
+#[derive(Clone, Copy, Debug)]
+pub struct Weights<'a, T = f32> {
+    pub elements: &'a [T],
+    pub taps: usize,
+    pub depth: usize,
+    pub columns: usize,
 }
+
+/// The kernels of an instruction set for jobs `J`, each of a number of rows and of vectors.
+#[derive(Debug)]
+pub(crate) struct Table<J: 'static> {
+    pub(crate) name: &'static str,
+    pub(crate) lanes: usize,
+    /// By vectors less one, then by rows less one.
+    pub(crate) tiles: &'static [&'static [unsafe fn(&J)]],
+}
+
+/// The most rows of any tile.
+pub(crate) const ROWS_MAX: usize = 12;
+
+/// `tile` for `N` vectors and these numbers of rows.
+macro_rules! tiles {
+    ($n:literal: $($m:literal)*) => { &[$(tile::<$m, $n>),*] };
+}
+pub(crate) use tiles;
+
+/// Columns cut into panels of equal width, of which the last may be narrower.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Panels {
+    pub(crate) columns: usize,
+    lanes: usize,
+    /// Of a full panel.
+    vectors: usize,
+    /// Rows of a full panel's tile.
+    rows: usize,
+}
+
+/// Columns that one tile works on.
+pub(crate) struct Panel {
+    pub(crate) columns: usize,
+    pub(crate) vectors: usize,
+}
+
+impl<J> Table<J> {
+    /// Panels of so many vectors; `None` takes the width that suits the number of columns.
+    ///
+    /// # Panics
+    /// When no kernel is so wide.
+    pub(crate) fn panels(&self, columns: usize, vectors: Option<usize>) -> Panels {
+        let vectors = vectors.unwrap_or_else(|| self.width_for(columns));
+        assert!((1..=self.tiles.len()).contains(&vectors), "no kernel is {vectors} vectors wide");
+        Panels { columns, lanes: self.lanes, vectors, rows: self.tiles[vectors - 1].len() }
+    }
+
+    /// The width, in vectors, that computes the fewest empty lanes and loads the least for so many columns.
+    fn width_for(&self, columns: usize) -> usize {
+        let vectors = columns.div_ceil(self.lanes).max(1);
+        // Loads per multiply-add of a full tile, times the vectors computed.
+        let cost = |width: usize| -> f32 {
+            let loads = |width: usize| {
+                let rows = self.tiles[width - 1].len() as f32;
+                width as f32 * (1.0 + (rows + width as f32) / (rows * width as f32))
+            };
+            let (full, rest) = (vectors / width, vectors % width);
+            full as f32 * loads(width) + if rest > 0 { loads(rest) } else { 0.0 }
+        };
+        (1..=self.tiles.len()).min_by(|a, b| cost(*a).total_cmp(&cost(*b))).unwrap_or(1)
+    }
+
+    /// A kernel's name, `<dtype>_<op>_<rows>x<columns>__<isa>`.
+    pub(crate) fn kernel(&self, operation: &str, panels: &Panels) -> String {
+        format!("{operation}_{}x{}__{}", panels.rows, panels.width(), self.name)
+    }
+}
+
+impl Panels {
+    /// Columns of a full panel.
+    pub(crate) fn width(&self) -> usize {
+        self.vectors * self.lanes
+    }
+
+    /// Columns with those that fill the last vector.
+    pub(crate) fn padded(&self) -> usize {
+        self.columns.next_multiple_of(self.lanes)
+    }
+
+    /// The first columns of all panels.
+    pub(crate) fn firsts(&self) -> impl Iterator<Item = usize> + use<> {
+        (0..self.columns).step_by(self.width())
+    }
+
+    /// The panel that begins at a column.
+    pub(crate) fn panel(&self, first: usize) -> Panel {
+        let columns = self.width().min(self.columns - first);
+        Panel { columns, vectors: columns.div_ceil(self.lanes) }
+    }
+
+    /// The panel of a tile.
+    ///
+    /// # Panics
+    /// When the tile is not a panel wide, as those of `grid` are.
+    pub(crate) fn of<T>(&self, tile: &Tile<'_, T>) -> Panel {
+        let first = tile.first[1];
+        let panel = self.panel(first);
+        let whole = first.is_multiple_of(self.width()) && tile.size[1] == panel.columns;
+        assert!(whole, "a tile of the output is a panel wide");
+        panel
+    }
+
+    /// Cuts an output into tiles: panels of columns, and as many rows as keep their input, of so many bytes each, in the
+    /// second-level cache.
+    ///
+    /// # Panics
+    /// When `out` cannot hold `rows` rows `pitch` elements apart.
+    pub(crate) fn grid<'a, T>(&self, out: &'a mut [T], pitch: usize, rows: usize, row_bytes: usize) -> Grid<'a, T> {
+        let cached = TILE_BYTES / row_bytes.max(1);
+        let tile_rows = cached.clamp(self.rows, TILE_ROWS_MAX).next_multiple_of(self.rows);
+        Grid::new(out, pitch, [rows, self.columns], [tile_rows, self.width()])
+    }
+}
+
+/// What the rows of a tile read at most.
+const TILE_BYTES: usize = 512 << 10;
+
+/// Enough to read weights rarely, few enough that all cores get tiles.
+const TILE_ROWS_MAX: usize = 96;

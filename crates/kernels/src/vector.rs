@@ -72,3 +72,30 @@ pub(crate) unsafe fn activate<V: Vector>(x: V, activation: Activation) -> V {
         }
     }
 }
+
+/// How results in units of bytes become bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ToBytes {
+    /// What results are kept within before the zero point is added.
+    low: f32,
+    high: f32,
+    zero: i32,
+}
+
+impl ToBytes {
+    /// With a zero point, and within two bytes.
+    pub(crate) fn within(zero: u8, [low, high]: [u8; 2]) -> Self {
+        let below = |byte: u8| f32::from(byte) - f32::from(zero);
+        Self { low: below(low), high: below(high), zero: zero.into() }
+    }
+
+    /// Stores the first `count` lanes, each rounded once. What is no number becomes the lower bound.
+    ///
+    /// # Safety
+    /// As the methods of [`Vector`].
+    #[inline(always)]
+    pub(crate) unsafe fn store<V: Vector>(self, results: V, to: *mut u8, count: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { results.max(V::splat(self.low)).min(V::splat(self.high)).store_bytes(self.zero, to, count) }
+    }
+}

@@ -94,14 +94,14 @@ impl Element for u8 {
         // SAFETY: the caller's promise; there are scales for whole vectors.
         unsafe {
             let scale = V::load(finish.scale.elements::<f32>().as_ptr().add(channel));
-            sums.mul(scale).max(V::splat(finish.low)).min(V::splat(finish.high))
+            sums.mul(scale)
         }
     }
 
     #[inline(always)]
     unsafe fn store<V: Vector>(results: V, finish: &Requantize, to: *mut Self, count: usize) {
         // SAFETY: the caller's promise.
-        unsafe { results.store_bytes(finish.zero, to, count) }
+        unsafe { finish.bytes.store(results, to, count) }
     }
 }
 

@@ -14,6 +14,7 @@ use crate::aligned::Aligned;
 use crate::grid::Grid;
 use crate::isa::Level;
 use crate::u8s8_gemm::Finish;
+use crate::vector::ToBytes;
 use crate::window::Window;
 use packed::{Packed, TAPS_MAX, padded_floats};
 
@@ -39,10 +40,7 @@ pub struct ByteDepthwise(Packed<u8>);
 #[derive(Debug)]
 struct Requantize {
     scale: Aligned,
-    zero: i32,
-    /// What results are kept within before the zero point is added.
-    low: f32,
-    high: f32,
+    bytes: ToBytes,
 }
 
 impl Depthwise {
@@ -101,8 +99,7 @@ impl ByteDepthwise {
             bias.iter_mut().zip(row).for_each(|(bias, weight)| *bias -= f32::from(zero) * weight);
         }
         let scale = padded_floats(scale, filters.channels);
-        let bound = |bound: u8| f32::from(bound) - f32::from(zero_out);
-        let finish = Requantize { scale, zero: zero_out.into(), low: bound(low), high: bound(high) };
+        let finish = Requantize { scale, bytes: ToBytes::within(zero_out, [low, high]) };
         Self(Packed::new(level, &Filters { bias: Some(&bias), ..*filters }, zero, finish))
     }
 

@@ -1,6 +1,7 @@
 //! Tiles of 32 registers: at most 24 sums, the weights of a step, and one element of a row.
 
-use super::generic::{self, Job, Table};
+use super::generic::{self, Job};
+use crate::panels::{Table, tiles};
 use crate::vector::F32x16;
 
 /// # Safety
@@ -11,48 +12,13 @@ unsafe fn tile<const M: usize, const N: usize>(job: &Job) {
     unsafe { generic::tile::<F32x16, M, N>(job) }
 }
 
-pub(super) static TABLE: Table = Table {
+pub(super) static TABLE: Table<Job> = Table {
     name: "avx512",
     lanes: 16,
     tiles: &[
-        &[
-            tile::<1, 1>,
-            tile::<2, 1>,
-            tile::<3, 1>,
-            tile::<4, 1>,
-            tile::<5, 1>,
-            tile::<6, 1>,
-            tile::<7, 1>,
-            tile::<8, 1>,
-            tile::<9, 1>,
-            tile::<10, 1>,
-            tile::<11, 1>,
-            tile::<12, 1>,
-        ],
-        &[
-            tile::<1, 2>,
-            tile::<2, 2>,
-            tile::<3, 2>,
-            tile::<4, 2>,
-            tile::<5, 2>,
-            tile::<6, 2>,
-            tile::<7, 2>,
-            tile::<8, 2>,
-            tile::<9, 2>,
-            tile::<10, 2>,
-            tile::<11, 2>,
-            tile::<12, 2>,
-        ],
-        &[
-            tile::<1, 3>,
-            tile::<2, 3>,
-            tile::<3, 3>,
-            tile::<4, 3>,
-            tile::<5, 3>,
-            tile::<6, 3>,
-            tile::<7, 3>,
-            tile::<8, 3>,
-        ],
-        &[tile::<1, 4>, tile::<2, 4>, tile::<3, 4>, tile::<4, 4>, tile::<5, 4>, tile::<6, 4>],
+        tiles!(1: 1 2 3 4 5 6 7 8 9 10 11 12),
+        tiles!(2: 1 2 3 4 5 6 7 8 9 10 11 12),
+        tiles!(3: 1 2 3 4 5 6 7 8),
+        tiles!(4: 1 2 3 4 5 6),
     ],
 };

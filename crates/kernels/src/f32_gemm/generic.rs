@@ -5,6 +5,7 @@ use crate::aligned::LINE;
 use crate::vector::{Vector, activate};
 
 /// What a tile kernel works on. All pointers are valid for the extents beside them.
+#[derive(Debug)]
 pub(super) struct Job {
     pub(super) taps: usize,
     /// Elements of every tap.
@@ -25,6 +26,7 @@ pub(super) struct Job {
     pub(super) ends: Option<End>,
 }
 
+#[derive(Debug)]
 pub(super) struct End {
     /// `[N * LANES]`.
     pub(super) bias: *const f32,
@@ -33,23 +35,8 @@ pub(super) struct End {
     pub(super) activation: Activation,
 }
 
-/// A kernel for a number of rows and of vectors.
-pub(super) type Kernel = unsafe fn(&Job);
-
-/// The kernels of an instruction set.
-#[derive(Debug)]
-pub(super) struct Table {
-    pub(super) name: &'static str,
-    pub(super) lanes: usize,
-    /// By vectors less one, then by rows less one.
-    pub(super) tiles: &'static [&'static [Kernel]],
-}
-
-/// The most rows of any tile.
-pub(super) const ROWS_MAX: usize = 12;
-
 /// Runs a kernel of a table.
-pub(super) fn call(kernel: Kernel, job: &Job) {
+pub(super) fn call(kernel: unsafe fn(&Job), job: &Job) {
     // SAFETY: kernels are only found in the table of a level, which proves their instructions; `Gemm::run` has checked
     // the extents that the job's pointers cover, and the job has as many rows as the kernel.
     unsafe { kernel(job) }

@@ -18,28 +18,18 @@ use crate::activation::Activation;
 use crate::aligned::{Aligned, LINE};
 use crate::grid::{Grid, Tile};
 use crate::isa::{Level, choose};
-use crate::panels::width_for;
+pub use crate::panels::Weights;
+use crate::panels::{Panels, ROWS_MAX, Table};
 use crate::window::Window;
-use generic::{Job, Table};
-
-/// Weights in the order `[tap][depth][column]`, dense.
-#[derive(Clone, Copy, Debug)]
-pub struct Weights<'a> {
-    pub elements: &'a [f32],
-    pub taps: usize,
-    pub depth: usize,
-    pub columns: usize,
-}
+use generic::Job;
 
 /// Weights laid out for the kernels of one instruction set, with what follows the product.
 #[derive(Debug)]
 pub struct Gemm {
-    table: &'static Table,
+    table: &'static Table<Job>,
     taps: usize,
     depth: usize,
-    columns: usize,
-    /// Vectors of a full panel; the last panel may be narrower.
-    vectors: usize,
+    panels: Panels,
     weights: Aligned,
     /// One for each column and zeros up to a whole vector.
     bias: Aligned,
@@ -71,16 +61,13 @@ impl Gemm {
         assert_eq!(elements.len(), taps * depth * columns, "weights are [tap][depth][column]");
         assert!(bias.is_none_or(|bias| bias.len() == columns), "there is a bias for each column");
         let table = table(level);
-        let vectors =
-            vectors.unwrap_or_else(|| width_for(|at| table.tiles[at].len(), table.tiles.len(), table.lanes, columns));
-        assert!((1..=table.tiles.len()).contains(&vectors), "no kernel is {vectors} vectors wide");
-        let padded = columns.next_multiple_of(table.lanes);
+        let panels = table.panels(columns, vectors);
+        let padded = panels.padded();
         let mut packed = Self {
             table,
             taps,
             depth,
-            columns,
-            vectors,
+            panels,
             weights: Aligned::zeroed(taps * depth * padded * size_of::<f32>()),
             bias: Aligned::zeroed(padded * size_of::<f32>()),
             zeros: Aligned::zeroed(depth * size_of::<f32>()),
@@ -90,10 +77,10 @@ impl Gemm {
             packed.bias.elements_mut::<f32>()[..columns].copy_from_slice(bias);
         }
         let rows = taps * depth;
-        for first in (0..columns).step_by(packed.width()) {
-            let panel = packed.panel(first);
+        for first in panels.firsts() {
+            let (panel, offset) = (panels.panel(first), packed.offset(first));
             let (width, taken) = (panel.vectors * table.lanes, panel.columns);
-            let to = &mut packed.weights.elements_mut::<f32>()[panel.offset..][..rows * width];
+            let to = &mut packed.weights.elements_mut::<f32>()[offset..][..rows * width];
             for (to, from) in to.chunks_exact_mut(width).zip(elements.chunks_exact(columns)) {
                 to[..taken].copy_from_slice(&from[first..first + taken]);
             }
@@ -112,13 +99,12 @@ impl Gemm {
     }
 
     pub fn columns(&self) -> usize {
-        self.columns
+        self.panels.columns
     }
 
     /// The kernel that runs full tiles, named `<dtype>_<op>_<rows>x<columns>__<isa>`.
     pub fn kernel(&self) -> String {
-        let rows = self.table.tiles[self.vectors - 1].len();
-        format!("f32_gemm_{rows}x{}__{}", self.width(), self.table.name)
+        self.table.kernel("f32_gemm", &self.panels)
     }
 
     /// Cuts an output into tiles that `run` works on: panels of columns, and as many rows as keep their input in the
@@ -127,10 +113,7 @@ impl Gemm {
     /// # Panics
     /// When `out` cannot hold `rows` rows `pitch` elements apart.
     pub fn grid<'a>(&self, out: &'a mut [f32], pitch: usize, rows: usize) -> Grid<'a> {
-        let full = self.table.tiles[self.vectors - 1].len();
-        let cached = TILE_ELEMENTS / self.depth.max(1);
-        let tile_rows = cached.clamp(full, TILE_ROWS_MAX).next_multiple_of(full);
-        Grid::new(out, pitch, [rows, self.columns], [tile_rows, self.width()])
+        self.panels.grid(out, pitch, rows, self.depth * size_of::<f32>())
     }
 
     /// Computes tiles until none is left; any number of threads may do so at once.
@@ -142,9 +125,9 @@ impl Gemm {
         let pixels = window.pixels();
         assert!(window.reach(self.depth) <= left.len(), "the window lies within the image");
         assert_eq!(window.taps(), self.taps, "the window has the taps of the weights");
-        assert_eq!(grid.size(), [pixels, self.columns], "the output is pixels by columns");
+        assert_eq!(grid.size(), [pixels, self.columns()], "the output is pixels by columns");
         if let Some(Residual { elements, pitch }) = residual {
-            let end = if pixels == 0 || self.columns == 0 { 0 } else { (pixels - 1) * pitch + self.columns };
+            let end = if pixels == 0 || self.columns() == 0 { 0 } else { (pixels - 1) * pitch + self.columns() };
             assert!(end <= elements.len(), "the residual is pixels by columns");
         }
         let mut pointers = [ptr::null(); POINTERS];
@@ -166,12 +149,10 @@ impl Gemm {
         pointers: &mut [*const f32; POINTERS],
     ) {
         let [first_row, first_column] = tile.first;
-        let panel = self.panel(first_column);
-        let whole = first_column.is_multiple_of(self.width()) && tile.size[1] == panel.columns;
-        assert!(whole, "a tile of the output is a panel wide");
+        let panel = self.panels.of(tile);
         let tiles = self.table.tiles[panel.vectors - 1];
         let width = panel.vectors * self.table.lanes;
-        let weights = &self.weights.elements::<f32>()[panel.offset + part.row * width..];
+        let weights = &self.weights.elements::<f32>()[self.offset(first_column) + part.row * width..];
         let rows_of_weights = part.taps * part.depth;
         for row in (0..tile.size[0]).step_by(tiles.len()) {
             let rows = tiles.len().min(tile.size[0] - row);
@@ -206,7 +187,7 @@ impl Gemm {
 
     /// Parts of the chain whose weights stay in the second-level cache while the rows of a tile pass.
     fn parts(&self) -> impl Iterator<Item = Part> {
-        let depth_max = (PART_ELEMENTS / self.width()).max(1);
+        let depth_max = (PART_ELEMENTS / self.panels.width()).max(1);
         let per_tap = self.depth.div_ceil(depth_max).max(1);
         let together = if per_tap > 1 { 1 } else { (depth_max / self.depth.max(1)).clamp(1, TAPS_MAX) };
         let groups = self.taps.div_ceil(together).max(1);
@@ -223,23 +204,10 @@ impl Gemm {
         })
     }
 
-    fn panel(&self, first: usize) -> Panel {
-        let columns = self.width().min(self.columns - first);
-        let vectors = columns.div_ceil(self.table.lanes);
-        Panel { columns, vectors, offset: first * self.taps * self.depth }
+    /// Where the packed weights of the panel that begins at a column begin.
+    fn offset(&self, first: usize) -> usize {
+        first * self.taps * self.depth
     }
-
-    fn width(&self) -> usize {
-        self.vectors * self.table.lanes
-    }
-}
-
-/// Columns that one tile works on.
-struct Panel {
-    columns: usize,
-    vectors: usize,
-    /// Of its packed weights.
-    offset: usize,
 }
 
 /// Some taps with all their depth, or one tap with some of it.
@@ -253,21 +221,15 @@ struct Part {
     is_last: bool,
 }
 
-fn table(level: Level) -> &'static Table {
+fn table(level: Level) -> &'static Table<Job> {
     choose!(level, &TABLE)
 }
 
 /// Elements of weights in a part: 256 KiB, a quarter of the second-level cache.
 const PART_ELEMENTS: usize = 64 << 10;
 
-/// Elements of input that the rows of a tile read at most: 512 KiB.
-const TILE_ELEMENTS: usize = 128 << 10;
-
-/// Enough to read weights rarely, few enough that all cores get tiles.
-const TILE_ROWS_MAX: usize = 96;
-
 /// The most taps of a part.
 const TAPS_MAX: usize = 64;
 
 /// Room for the pointers of a part.
-const POINTERS: usize = TAPS_MAX * generic::ROWS_MAX;
+const POINTERS: usize = TAPS_MAX * ROWS_MAX;

@@ -1,6 +1,7 @@
 //! Tiles in plain code, small enough for sixteen registers of four lanes.
 
-use super::generic::{self, Job, Table};
+use super::generic::{self, Job};
+use crate::panels::{Table, tiles};
 use crate::vector::Plain;
 
 /// # Safety
@@ -10,8 +11,5 @@ unsafe fn tile<const M: usize, const N: usize>(job: &Job) {
     unsafe { generic::tile::<Plain, M, N>(job) }
 }
 
-pub(super) static TABLE: Table = Table {
-    name: "portable",
-    lanes: 8,
-    tiles: &[&[tile::<1, 1>, tile::<2, 1>, tile::<3, 1>, tile::<4, 1>], &[tile::<1, 2>, tile::<2, 2>]],
-};
+pub(super) static TABLE: Table<Job> =
+    Table { name: "portable", lanes: 8, tiles: &[tiles!(1: 1 2 3 4), tiles!(2: 1 2)] };

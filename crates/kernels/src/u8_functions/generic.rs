@@ -1,7 +1,7 @@
 //! The loops, for any vector.
 
 use super::Scale;
-use crate::vector::Vector;
+use crate::vector::{ToBytes, Vector};
 
 /// The loops of an instruction set. Pointers are valid for as many elements as the last argument says.
 #[derive(Debug)]
@@ -11,12 +11,11 @@ pub(super) struct Table {
     pub(super) add: unsafe fn([*const u8; 2], &Sum, *mut u8, usize),
 }
 
-/// How two operands become one: each times its ratio, together with a shift, and a zero point when it is rounded.
+/// How two operands become one: each times its ratio, together with a shift.
 pub(super) struct Sum {
     pub(super) ratios: [f32; 2],
     pub(super) shift: f32,
-    pub(super) zero: u8,
-    pub(super) bounds: [u8; 2],
+    pub(super) bytes: ToBytes,
 }
 
 pub(super) fn call_quantize(table: &Table, from: &[f32], to: Scale, out: &mut [u8]) {
@@ -41,14 +40,14 @@ pub(super) fn call_add(table: &Table, from: [&[u8]; 2], sum: &Sum, out: &mut [u8
 /// The processor has the instructions of `V`, and the pointers are valid for `count` elements.
 #[inline(always)]
 pub(super) unsafe fn quantize<V: Vector>(from: *const f32, to: Scale, out: *mut u8, count: usize) {
+    let bytes = ToBytes::within(to.zero, [0, u8::MAX]);
     // SAFETY: the caller's promise is that of these reads, writes and calls.
     unsafe {
         let mut at = 0;
         while at < count {
             let taken = V::LANES.min(count - at);
             let x = if taken < V::LANES { V::load_first(from.add(at), taken) } else { V::load(from.add(at)) };
-            let quotient = x.div(V::splat(to.scale));
-            bounded(quotient, to.zero, [0, u8::MAX]).store_bytes(to.zero.into(), out.add(at), taken);
+            bytes.store(x.div(V::splat(to.scale)), out.add(at), taken);
             at += taken;
         }
     }
@@ -86,19 +85,8 @@ pub(super) unsafe fn add<V: Vector>(from: [*const u8; 2], sum: &Sum, out: *mut u
             let taken = V::LANES.min(count - at);
             let b = V::load_bytes(from[1].add(at), taken).mul_add(V::splat(sum.ratios[1]), V::splat(sum.shift));
             let both = V::load_bytes(from[0].add(at), taken).mul_add(V::splat(sum.ratios[0]), b);
-            bounded(both, sum.zero, sum.bounds).store_bytes(sum.zero.into(), out.add(at), taken);
+            sum.bytes.store(both, out.add(at), taken);
             at += taken;
         }
     }
-}
-
-/// Kept within bytes, before the zero point is added. NaN becomes the lower bound.
-///
-/// # Safety
-/// As the methods of [`Vector`].
-#[inline(always)]
-unsafe fn bounded<V: Vector>(x: V, zero: u8, [low, high]: [u8; 2]) -> V {
-    let (low, high) = (f32::from(low) - f32::from(zero), f32::from(high) - f32::from(zero));
-    // SAFETY: the caller's promise.
-    unsafe { x.max(V::splat(low)).min(V::splat(high)) }
 }

@@ -9,6 +9,7 @@ mod portable;
 
 use crate::grid::Grid;
 use crate::isa::{Level, choose};
+use crate::vector::ToBytes;
 use generic::{Sum, Table};
 
 /// What a byte means: `(byte - zero) * scale`.
@@ -52,7 +53,7 @@ pub fn dequantize(level: Level, from: &[u8], of: Scale, grid: &Grid<'_>) {
 pub fn add(level: Level, from: [&[u8]; 2], of: [Scale; 2], to: Scale, bounds: [u8; 2], grid: &Grid<'_, u8>) {
     let ratios = of.map(|of| of.scale / to.scale);
     let shift = -(ratios[0] * f32::from(of[0].zero) + ratios[1] * f32::from(of[1].zero));
-    let sum = Sum { ratios, shift, zero: to.zero, bounds };
+    let sum = Sum { ratios, shift, bytes: ToBytes::within(to.zero, bounds) };
     assert!(from.iter().all(|from| grid.size() == [1, from.len()]), "the output is a row of as many elements");
     while let Some(mut tile) = grid.take() {
         let first = tile.first()[1];

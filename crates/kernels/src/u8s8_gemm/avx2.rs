@@ -7,7 +7,8 @@ use std::arch::x86_64::{
     _mm256_srli_epi16,
 };
 
-use super::generic::{self, Job, Sums, Table, tiles};
+use super::generic::{self, Job, Sums};
+use crate::panels::{Table, tiles};
 use crate::vector::F32x8;
 
 #[derive(Clone, Copy)]
@@ -82,5 +83,5 @@ unsafe fn tile<const M: usize, const N: usize>(job: &Job) {
     unsafe { generic::tile::<I32x8, M, N>(job) }
 }
 
-pub(super) static TABLE: Table =
+pub(super) static TABLE: Table<Job> =
     Table { name: "avx2", lanes: 8, tiles: &[tiles!(1: 1 2 3 4 5 6 7 8), tiles!(2: 1 2 3 4)] };

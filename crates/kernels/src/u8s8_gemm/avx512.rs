@@ -5,7 +5,8 @@ use std::arch::x86_64::{
     _mm512_setzero_si512,
 };
 
-use super::generic::{self, Job, Sums, Table, tiles};
+use super::generic::{self, Job, Sums};
+use crate::panels::{Table, tiles};
 use crate::vector::F32x16;
 
 #[derive(Clone, Copy)]
@@ -70,7 +71,7 @@ unsafe fn tile<const M: usize, const N: usize>(job: &Job) {
     unsafe { generic::tile::<I32x16, M, N>(job) }
 }
 
-pub(super) static TABLE: Table = Table {
+pub(super) static TABLE: Table<Job> = Table {
     name: "avx512vnni",
     lanes: 16,
     tiles: &[

@@ -1,9 +1,10 @@
 //! The inner loop over one tile, for any vector: `M` rows by `N` vectors of columns stay in registers.
 
 use crate::aligned::LINE;
-use crate::vector::Vector;
+use crate::vector::{ToBytes, Vector};
 
 /// What a tile kernel works on. All pointers are valid for the extents beside them.
+#[derive(Debug)]
 pub(super) struct Job {
     pub(super) taps: usize,
     /// Elements of every tap.
@@ -24,15 +25,7 @@ pub(super) struct Job {
     /// `[N * LANES]`, what sums are multiplied with.
     pub(super) scale: *const f32,
     /// How products become bytes; without it they are written as they are.
-    pub(super) bytes: Option<Bytes>,
-}
-
-/// The bounds of products, and what is added to them when they are rounded.
-#[derive(Clone, Copy)]
-pub(super) struct Bytes {
-    pub(super) low: f32,
-    pub(super) high: f32,
-    pub(super) zero: i32,
+    pub(super) bytes: Option<ToBytes>,
 }
 
 /// `LANES` sums, and what is multiplied for them.
@@ -58,29 +51,8 @@ pub(super) trait Sums: Copy {
     unsafe fn floats(self) -> Self::Floats;
 }
 
-/// A kernel for a number of rows and of vectors.
-pub(super) type Kernel = unsafe fn(&Job);
-
-/// The kernels of an instruction set.
-#[derive(Debug)]
-pub(super) struct Table {
-    pub(super) name: &'static str,
-    pub(super) lanes: usize,
-    /// By vectors less one, then by rows less one.
-    pub(super) tiles: &'static [&'static [Kernel]],
-}
-
-/// The most rows of any tile.
-pub(super) const ROWS_MAX: usize = 12;
-
-/// `tile` for `N` vectors and these numbers of rows.
-macro_rules! tiles {
-    ($n:literal: $($m:literal)*) => { &[$(tile::<$m, $n>),*] };
-}
-pub(super) use tiles;
-
 /// Runs a kernel of a table.
-pub(super) fn call(kernel: Kernel, job: &Job) {
+pub(super) fn call(kernel: unsafe fn(&Job), job: &Job) {
     // SAFETY: kernels are only found in the table of a level, which proves their instructions; `Gemm::run` has checked
     // the extents that the job's pointers cover, and the job has as many rows as the kernel.
     unsafe { kernel(job) }
@@ -139,11 +111,7 @@ pub(super) unsafe fn tile<S: Sums, const M: usize, const N: usize>(job: &Job) {
                 match job.bytes {
                     None if count < S::LANES => product.store_first(row.cast::<f32>().add(at), count),
                     None => product.store(row.cast::<f32>().add(at)),
-                    Some(Bytes { low, high, zero }) => {
-                        // A product that is no number becomes the lower bound.
-                        let product = product.max(S::Floats::splat(low)).min(S::Floats::splat(high));
-                        product.store_bytes(zero, row.add(at), count);
-                    }
+                    Some(bytes) => bytes.store(product, row.add(at), count),
                 }
             }
         }

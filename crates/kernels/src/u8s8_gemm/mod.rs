@@ -20,18 +20,13 @@ use bytemuck::Pod;
 use crate::aligned::{Aligned, LINE};
 use crate::grid::{Grid, Tile};
 use crate::isa::{Level, Set};
-use crate::panels::width_for;
+use crate::panels::{self, Panel, Panels, ROWS_MAX, Table};
+use crate::vector::ToBytes;
 use crate::window::Window;
-use generic::{Bytes, Job, Table};
+use generic::Job;
 
 /// Weights in the order `[tap][depth][column]`, dense.
-#[derive(Clone, Copy, Debug)]
-pub struct Weights<'a> {
-    pub elements: &'a [i8],
-    pub taps: usize,
-    pub depth: usize,
-    pub columns: usize,
-}
+pub type Weights<'a> = panels::Weights<'a, i8>;
 
 /// What follows the sums.
 #[derive(Clone, Copy, Debug)]
@@ -55,12 +50,10 @@ pub enum Finish {
 /// Weights laid out for the kernels of one instruction set, with what follows the product.
 #[derive(Debug)]
 pub struct Gemm {
-    table: &'static Table,
+    table: &'static Table<Job>,
     taps: usize,
     depth: usize,
-    columns: usize,
-    /// Vectors of a full panel; the last panel may be narrower.
-    vectors: usize,
+    panels: Panels,
     weights: Aligned,
     /// One for each column and zeros up to a whole vector, with what the zero point adds taken off.
     bias: Aligned,
@@ -107,16 +100,13 @@ impl Gemm {
         assert!(taps <= Self::TAPS_MAX, "a window has at most {} taps", Self::TAPS_MAX);
         assert!(then.bias.len() == columns && then.scale.len() == columns, "each column has a bias and a scale");
         let table = table(level);
-        let vectors =
-            vectors.unwrap_or_else(|| width_for(|at| table.tiles[at].len(), table.tiles.len(), table.lanes, columns));
-        assert!((1..=table.tiles.len()).contains(&vectors), "no kernel is {vectors} vectors wide");
-        let padded = columns.next_multiple_of(table.lanes);
+        let panels = table.panels(columns, vectors);
+        let padded = panels.padded();
         let mut packed = Self {
             table,
             taps,
             depth,
-            columns,
-            vectors,
+            panels,
             weights: Aligned::zeroed(taps * depth.div_ceil(4) * 4 * padded),
             bias: Aligned::zeroed(padded * size_of::<i32>()),
             scale: Aligned::zeroed(padded * size_of::<f32>()),
@@ -132,19 +122,19 @@ impl Gemm {
                 *sum = sum.wrapping_sub(i32::from(zero) * i32::from(weight));
             }
         }
-        for first in (0..columns).step_by(packed.width()) {
+        for first in panels.firsts() {
             packed.pack_panel(elements, first);
         }
         packed
     }
 
     fn pack_panel(&mut self, elements: &[i8], first: usize) {
-        let Panel { columns, vectors, offset } = self.panel(first);
-        let (width, groups) = (vectors * self.table.lanes, self.depth.div_ceil(4));
+        let (Panel { columns, vectors }, offset) = (self.panels.panel(first), self.offset(first));
+        let (width, groups, pitch) = (vectors * self.table.lanes, self.depth.div_ceil(4), self.columns());
         let to = &mut self.weights.elements_mut::<i8>()[offset..];
         for tap in 0..self.taps {
             for k in 0..self.depth {
-                let from = &elements[(tap * self.depth + k) * self.columns + first..][..columns];
+                let from = &elements[(tap * self.depth + k) * pitch + first..][..columns];
                 let group = &mut to[(tap * groups + k / 4) * width * 4..][..width * 4];
                 for (four, &weight) in group.chunks_exact_mut(4).zip(from) {
                     four[k % 4] = weight;
@@ -164,13 +154,12 @@ impl Gemm {
     }
 
     pub fn columns(&self) -> usize {
-        self.columns
+        self.panels.columns
     }
 
     /// The kernel that runs full tiles, named `<dtype>_<op>_<rows>x<columns>__<isa>`.
     pub fn kernel(&self) -> String {
-        let rows = self.table.tiles[self.vectors - 1].len();
-        format!("u8s8_gemm_{rows}x{}__{}", self.width(), self.table.name)
+        self.table.kernel("u8s8_gemm", &self.panels)
     }
 
     /// Cuts an output into tiles that `run` works on: panels of columns, and as many rows as keep their input in the
@@ -179,10 +168,7 @@ impl Gemm {
     /// # Panics
     /// When `out` cannot hold `rows` rows `pitch` elements apart.
     pub fn grid<'a, T>(&self, out: &'a mut [T], pitch: usize, rows: usize) -> Grid<'a, T> {
-        let full = self.table.tiles[self.vectors - 1].len();
-        let cached = TILE_ELEMENTS / self.depth.max(1);
-        let tile_rows = cached.clamp(full, TILE_ROWS_MAX).next_multiple_of(full);
-        Grid::new(out, pitch, [rows, self.columns], [tile_rows, self.width()])
+        self.panels.grid(out, pitch, rows, self.depth)
     }
 
     /// Computes tiles until none is left; any number of threads may do so at once. A depth that is no multiple of four is
@@ -194,9 +180,9 @@ impl Gemm {
     pub fn run<T: Written>(&self, left: &[u8], window: &Window, grid: &Grid<'_, T>) {
         assert!(window.reach(self.depth) <= left.len(), "the window lies within the image");
         assert_eq!(window.taps(), self.taps, "the window has the taps of the weights");
-        assert_eq!(grid.size(), [window.pixels(), self.columns], "the output is pixels by columns");
+        assert_eq!(grid.size(), [window.pixels(), self.columns()], "the output is pixels by columns");
         assert!(T::fits(self.finish), "the output is of the type that products end in");
-        let mut pointers = [ptr::null(); Self::TAPS_MAX * generic::ROWS_MAX];
+        let mut pointers = [ptr::null(); Self::TAPS_MAX * ROWS_MAX];
         // Groups may be read whole where memory goes on behind the last: what is read too much meets weights of zero.
         let whole = self.depth.next_multiple_of(4);
         let depth = if window.reach(whole) <= left.len() { whole } else { self.depth };
@@ -211,17 +197,15 @@ impl Gemm {
         window: &Window,
         depth: usize,
         tile: &Tile<'_, T>,
-        pointers: &mut [*const u8; Self::TAPS_MAX * generic::ROWS_MAX],
+        pointers: &mut [*const u8; Self::TAPS_MAX * ROWS_MAX],
     ) {
         let [first_row, first_column] = tile.first;
-        let panel = self.panel(first_column);
-        let whole = first_column.is_multiple_of(self.width()) && tile.size[1] == panel.columns;
-        assert!(whole, "a tile of the output is a panel wide");
+        let panel = self.panels.of(tile);
         let tiles = self.table.tiles[panel.vectors - 1];
         for row in (0..tile.size[0]).step_by(tiles.len()) {
             let rows = tiles.len().min(tile.size[0] - row);
             window.find(left, self.zeros.elements(), [first_row + row, rows], 0..self.taps, 0, pointers);
-            let weights = self.weights.elements::<i8>()[panel.offset..].as_ptr();
+            let weights = self.weights.elements::<i8>()[self.offset(first_column)..].as_ptr();
             let groups = self.taps * self.depth.div_ceil(4);
             let job = Job {
                 taps: self.taps,
@@ -238,37 +222,20 @@ impl Gemm {
                 scale: self.scale.elements::<f32>()[first_column..].as_ptr(),
                 bytes: match self.finish {
                     Finish::Floats => None,
-                    Finish::Bytes { zero, low, high } => Some(Bytes {
-                        low: f32::from(low) - f32::from(zero),
-                        high: f32::from(high) - f32::from(zero),
-                        zero: zero.into(),
-                    }),
+                    Finish::Bytes { zero, low, high } => Some(ToBytes::within(zero, [low, high])),
                 },
             };
             generic::call(tiles[rows - 1], &job);
         }
     }
 
-    fn panel(&self, first: usize) -> Panel {
-        let columns = self.width().min(self.columns - first);
-        let vectors = columns.div_ceil(self.table.lanes);
-        Panel { columns, vectors, offset: first * self.taps * self.depth.div_ceil(4) * 4 }
-    }
-
-    fn width(&self) -> usize {
-        self.vectors * self.table.lanes
+    /// Where the packed weights of the panel that begins at a column begin.
+    fn offset(&self, first: usize) -> usize {
+        first * self.taps * self.depth.div_ceil(4) * 4
     }
 }
 
-/// Columns that one tile works on.
-struct Panel {
-    columns: usize,
-    vectors: usize,
-    /// Of its packed weights.
-    offset: usize,
-}
-
-fn table(level: Level) -> &'static Table {
+fn table(level: Level) -> &'static Table<Job> {
     match level.set() {
         #[cfg(target_arch = "x86_64")]
         Set::Avx512Vnni => &avx512::TABLE,
@@ -277,9 +244,3 @@ fn table(level: Level) -> &'static Table {
         _ => &portable::TABLE,
     }
 }
-
-/// Elements of input that the rows of a tile read at most: 512 KiB.
-const TILE_ELEMENTS: usize = 512 << 10;
-
-/// Enough to read weights rarely, few enough that all cores get tiles.
-const TILE_ROWS_MAX: usize = 96;

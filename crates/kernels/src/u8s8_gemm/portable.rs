@@ -1,6 +1,7 @@
 //! Eight sums in plain code.
 
-use super::generic::{self, Job, Sums, Table, tiles};
+use super::generic::{self, Job, Sums};
+use crate::panels::{Table, tiles};
 use crate::vector::Plain;
 
 #[derive(Clone, Copy)]
@@ -68,4 +69,5 @@ unsafe fn tile<const M: usize, const N: usize>(job: &Job) {
     unsafe { generic::tile::<Lanes, M, N>(job) }
 }
 
-pub(super) static TABLE: Table = Table { name: "portable", lanes: LANES, tiles: &[tiles!(1: 1 2 3 4), tiles!(2: 1 2)] };
+pub(super) static TABLE: Table<Job> =
+    Table { name: "portable", lanes: LANES, tiles: &[tiles!(1: 1 2 3 4), tiles!(2: 1 2)] };
