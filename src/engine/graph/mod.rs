@@ -85,10 +85,10 @@ impl Graph {
         self.values[value.0].constant.as_ref()
     }
 
-    /// A constant that was quantized.
-    pub(super) fn add_grained(&mut self, name: impl Into<String>, tensor: Tensor, grain: Grain) -> ValueId {
+    /// A constant that may have been quantized.
+    pub(super) fn add_grained(&mut self, name: impl Into<String>, tensor: Tensor, grain: Option<Grain>) -> ValueId {
         let id = self.add_constant(name, tensor);
-        self.values[id.0].grain = Some(grain);
+        self.values[id.0].grain = grain;
         id
     }
 
@@ -103,7 +103,9 @@ impl Graph {
 
     /// The node that makes a value which nothing but the node at `taker` takes.
     pub(super) fn sole_maker(&self, value: ValueId, taker: usize) -> Option<usize> {
-        if self.uses()[value.0] == 1 { self.maker(value, taker) } else { None }
+        let taken = self.nodes.iter().flat_map(|node| &node.inputs).chain(&self.outputs);
+        let is_sole = taken.filter(|taken| **taken == value).take(2).count() == 1;
+        if is_sole { self.maker(value, taker) } else { None }
     }
 
     pub(super) fn name(&self, value: ValueId) -> &str {
@@ -112,15 +114,6 @@ impl Graph {
 
     pub(super) fn value_count(&self) -> usize {
         self.values.len()
-    }
-
-    /// How often each value is taken, the graph's outputs included.
-    pub(super) fn uses(&self) -> Vec<usize> {
-        let mut uses = vec![0; self.values.len()];
-        for value in self.nodes.iter().flat_map(|node| &node.inputs).chain(&self.outputs) {
-            uses[value.0] += 1;
-        }
-        uses
     }
 
     /// Has everything that takes a node's output take `new`, and leaves the node without operands, for

@@ -290,6 +290,13 @@ pub(in crate::engine) enum Axes {
     From(usize),
 }
 
+impl Axes {
+    /// As a file lists them; a number that cannot be an axis is none of any shape's.
+    pub(in crate::engine) fn given(axes: &[i64]) -> Self {
+        Self::Given(axes.iter().map(|&axis| isize::try_from(axis).unwrap_or(isize::MAX)).collect())
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::engine) enum ReduceKind {
     Sum,

@@ -218,7 +218,7 @@ pub(super) fn instance_normalization(importer: &mut Importer, node: &Source<'_>)
 
 pub(super) fn mean_variance_normalization(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
     let axes = node.ints("axes")?.unwrap_or_else(|| vec![0, 2, 3]);
-    let axes = Axes::Given(axes.into_iter().map(|axis| isize::try_from(axis).unwrap_or(isize::MAX)).collect());
+    let axes = Axes::given(&axes);
     let (mut formula, x) = Formula::of(importer, node)?;
     let [difference, variance] = formula.centred(x, &axes);
     let deviation = formula.unary(Unary::Sqrt, variance);

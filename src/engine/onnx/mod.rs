@@ -32,9 +32,7 @@ pub(super) fn import(proto: &ModelProto, inputs: &[TensorSpec]) -> Result<Graph,
         ));
     }
     let versions = proto.opset_import.iter().map(|opset| (standard(&opset.domain).to_owned(), opset.version));
-    let versions: HashMap<String, i64> = versions.collect();
-    let version = versions.get("").copied();
-    let mut importer = Importer { graph: Graph::default(), values: HashMap::new(), versions, version };
+    let mut importer = Importer { graph: Graph::default(), values: HashMap::new(), versions: versions.collect() };
     importer.constants(source)?;
     for input in inputs {
         let value = importer.graph.add_value(&input.name);
@@ -60,8 +58,6 @@ pub(super) struct Importer {
     values: HashMap<String, ValueId>,
     /// Of operator sets, by domain.
     versions: HashMap<String, i64>,
-    /// Of the standard operators.
-    version: Option<i64>,
 }
 
 impl Importer {

@@ -104,7 +104,7 @@ impl Importer {
 
     /// Up to opset 6 operands were broadcast on request, from the axis that was named on.
     pub(super) fn expect_trailing(&self, node: &Source<'_>) -> Result<(), EngineError> {
-        match self.version == Some(6) && proto::attribute(node.proto, "axis").is_some() {
+        match self.versions.get("") == Some(&6) && proto::attribute(node.proto, "axis").is_some() {
             true => Err(node.refuse("its operands are broadcast along a named axis")),
             false => Ok(()),
         }
@@ -112,7 +112,7 @@ impl Importer {
 
     /// Up to opset 6 these operators trained unless they were told not to.
     pub(super) fn expect_test(&self, node: &Source<'_>) -> Result<(), EngineError> {
-        match self.version == Some(6) && node.int("is_test", 0)? == 0 {
+        match self.versions.get("") == Some(&6) && node.int("is_test", 0)? == 0 {
             true => Err(node.refuse("it trains")),
             false => Ok(()),
         }
@@ -125,8 +125,7 @@ impl Importer {
         if axes.is_empty() {
             return Ok((node.int("noop_with_empty_axes", 0)? == 0).then_some(Axes::From(0)));
         }
-        let axis = |axis: &i64| isize::try_from(*axis).unwrap_or(isize::MAX);
-        Ok(Some(Axes::Given(axes.iter().map(axis).collect())))
+        Ok(Some(Axes::given(&axes)))
     }
 
     /// Integers of an attribute as an operand, as newer versions have them.

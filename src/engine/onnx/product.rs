@@ -50,14 +50,10 @@ pub(super) fn gemm_of(
     let at = |k: usize, n: usize| if transposed { n * depth + k } else { k * width + n };
     let weights: Vec<f32> =
         (0..depth).flat_map(|k| (0..width).map(move |n| at(k, n))).map(|at| alpha * elements[at]).collect();
-    let (name, weights) = (format!("{} weights", node.shown()), tensor_of(&[depth, width], &weights));
-    let weights = match grain.filter(|_| alpha.to_bits() == 1f32.to_bits()) {
-        Some(Grain { axis, scales }) => {
-            let axis = if transposed { 1 - axis.min(1) } else { axis };
-            importer.graph.add_grained(name, weights, Grain { axis, scales })
-        }
-        None => importer.graph.add_constant(name, weights),
-    };
+    let turned = |Grain { axis, scales }| Grain { axis: if transposed { 1 - axis.min(1) } else { axis }, scales };
+    let grain = grain.filter(|_| alpha.to_bits() == 1f32.to_bits()).map(turned);
+    let weights = tensor_of(&[depth, width], &weights);
+    let weights = importer.graph.add_grained(format!("{} weights", node.shown()), weights, grain);
     let mut operands = vec![x, weights];
     if let Some(bias) = bias {
         let tensor = importer.graph.constant(bias).ok_or_else(|| node.refuse("its bias is no constant"))?;

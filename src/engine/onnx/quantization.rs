@@ -134,8 +134,7 @@ fn meaning(importer: &mut Importer, node: &Source<'_>, of: Bytes, axis: isize) -
         (element - zero) as f32 * scales[place(at)]
     };
     let meant: Vec<f32> = elements.iter().enumerate().map(mean).collect();
-    let grain = Grain { axis, scales };
-    Ok(importer.graph.add_grained(node.shown(), tensor_of(&shape, &meant), grain))
+    Ok(importer.graph.add_grained(node.shown(), tensor_of(&shape, &meant), Some(Grain { axis, scales })))
 }
 
 /// A bias in units of the product of two scales.

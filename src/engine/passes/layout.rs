@@ -202,11 +202,7 @@ impl Pass<'_> {
         let base = permuted.base;
         let name = self.graph.name(node.inputs[1]).to_owned();
         let grain = self.graph.grain(node.inputs[1]).filter(|grain| grain.axis == 1).cloned();
-        let weights = tensor_of(&[depth, width], &rows);
-        let weights = match grain {
-            Some(grain) => self.graph.add_grained(name, weights, grain),
-            None => self.graph.add_constant(name, weights),
-        };
+        let weights = self.graph.add_grained(name, tensor_of(&[depth, width], &rows), grain);
         let mut moved = node.clone();
         (moved.inputs[0], moved.inputs[1]) = (base, weights);
         for input in moved.inputs.iter_mut().skip(2) {
