@@ -3,6 +3,7 @@
 The slow models take tens of milliseconds a row on one core, so that requests queue behind each other.
 """
 
+import concurrent.futures
 import http.client
 import json
 import queue
@@ -189,21 +190,28 @@ def test_a_full_queue_refuses_at_once(server):
 
 
 def test_a_full_queue_says_when_to_come_back(server):
-    crowd = Crowd(server, "slow_short_queue")
-    answered = 1
-    while crowd.answers.get(timeout=WAIT_SECONDS)[2] is None:
-        answered += 1
+    """Of more than the queue holds, sent at once, each that is refused hears when to come back."""
     body = json.dumps(
         {"inputs": [{"name": "x", "shape": [1, 1, SLOW_WIDTH], "datatype": "FP32", "data": [1] * SLOW_WIDTH}]}
     )
-    connection = http.client.HTTPConnection(server.http, timeout=WAIT_SECONDS)
-    connection.request("POST", "/v2/models/slow_short_queue/infer", body=body)
-    answer = connection.getresponse()
-    assert answer.status == 429
-    assert int(answer.getheader("Retry-After")) >= 1
-    assert json.loads(answer.read())["error"]
-    connection.close()
-    crowd.wait(AHEAD - answered)
+
+    def ask(_):
+        connection = http.client.HTTPConnection(server.http, timeout=WAIT_SECONDS)
+        try:
+            connection.request("POST", "/v2/models/slow_short_queue/infer", body=body)
+            answer = connection.getresponse()
+            return answer.status, answer.getheader("Retry-After"), json.loads(answer.read())
+        finally:
+            connection.close()
+
+    with concurrent.futures.ThreadPoolExecutor(AHEAD) as clients:
+        answers = list(clients.map(ask, range(AHEAD)))
+    refused = [answer for answer in answers if answer[0] != 200]
+    assert 1 <= len(refused) < AHEAD
+    for status, retry_after, reply in refused:
+        assert status == 429
+        assert int(retry_after) >= 1
+        assert reply["error"]
 
 
 def test_waiting_requests_become_one_batch(server):
