@@ -4,6 +4,7 @@
 //! every tile to one taker.
 
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A matrix of `rows` by `cols` elements, rows `pitch` elements apart, and the tiles not yet taken.
@@ -77,6 +78,24 @@ impl<T> Tile<'_, T> {
 
     pub fn size(&self) -> [usize; 2] {
         self.size
+    }
+
+    /// Some rows of the tile, cut again.
+    ///
+    /// # Panics
+    /// When the rows are not the tile's, or a tile of these would be empty.
+    pub(crate) fn grid(&mut self, rows: Range<usize>, tile: [usize; 2]) -> Grid<'_, T> {
+        assert!(rows.start <= rows.end && rows.end <= self.size[0], "rows {rows:?} are the tile's {}", self.size[0]);
+        assert!(!tile.contains(&0), "a tile has elements");
+        Grid {
+            // Within the tile, or behind it where there are no rows.
+            out: self.out.wrapping_add(rows.start * self.pitch),
+            pitch: self.pitch,
+            size: [rows.len(), self.size[1]],
+            tile,
+            next: AtomicUsize::new(0),
+            borrowed: PhantomData,
+        }
     }
 
     /// The elements of one row of the tile.

@@ -118,9 +118,14 @@ impl Panels {
     /// # Panics
     /// When `out` cannot hold `rows` rows `pitch` elements apart.
     pub(crate) fn grid<'a, T>(&self, out: &'a mut [T], pitch: usize, rows: usize, row_bytes: usize) -> Grid<'a, T> {
+        Grid::new(out, pitch, [rows, self.columns], self.tile(row_bytes))
+    }
+
+    /// Rows and columns of a tile whose rows read so many bytes each.
+    pub(crate) fn tile(&self, row_bytes: usize) -> [usize; 2] {
         let cached = TILE_BYTES / row_bytes.max(1);
-        let tile_rows = cached.clamp(self.rows, TILE_ROWS_MAX).next_multiple_of(self.rows);
-        Grid::new(out, pitch, [rows, self.columns], [tile_rows, self.width()])
+        let rows = cached.clamp(self.rows, TILE_ROWS_MAX).next_multiple_of(self.rows);
+        [rows, self.width()]
     }
 }
 

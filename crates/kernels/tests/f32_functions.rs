@@ -4,7 +4,7 @@
 mod support;
 
 use kinglet_kernels::Level;
-use kinglet_kernels::f32_functions::{Function, softmax, softmax_grid};
+use kinglet_kernels::f32_functions::{Function, normalize, rows_grid, softmax};
 use support::{assert_close, values};
 
 /// The function in `f64`.
@@ -82,10 +82,37 @@ fn rows_of_softmax() {
         let expected: Vec<f32> = from.chunks(width).flat_map(softmax_of).collect();
         for level in Level::all() {
             let mut out = vec![0.0; rows * width];
-            softmax(level, &from, &softmax_grid(&mut out, rows, width));
+            softmax(level, &from, &rows_grid(&mut out, rows, width));
             assert_close(&out, &expected, width, &level.to_string());
         }
     }
+}
+
+#[test]
+fn normalised_rows() {
+    for (rows, width) in [(0, 3), (1, 1), (3, 7), (5, 16), (2, 129), (600, 20), (3, 768)] {
+        // Far from zero, where squares of the elements would lose the variance.
+        let from: Vec<f32> = values(rows * width, 5).iter().map(|x| x * 3.0 + 40.0).collect();
+        let (scale, shift) = (values(width, 6), values(width, 7));
+        let expected: Vec<f32> = from.chunks(width).flat_map(|row| normalized(row, &scale, &shift)).collect();
+        for level in Level::all() {
+            let mut out = vec![0.0; rows * width];
+            normalize(level, &from, [&scale, &shift], 1e-5, &rows_grid(&mut out, rows, width));
+            for (got, expected) in out.iter().zip(&expected) {
+                assert!((got - expected).abs() < 2e-5, "{level} {rows}x{width}: {got} {expected}");
+            }
+        }
+    }
+}
+
+fn normalized(row: &[f32], scale: &[f32], shift: &[f32]) -> Vec<f32> {
+    let mean = |of: &dyn Fn(f64) -> f64| row.iter().map(|&x| of(x.into())).sum::<f64>() / row.len() as f64;
+    let centre = mean(&|x| x);
+    let deviation = (mean(&|x| (x - centre).powi(2)) + 1e-5).sqrt();
+    let one = |((&x, &scale), &shift): ((&f32, &f32), &f32)| {
+        narrowed((f64::from(x) - centre) / deviation * f64::from(scale) + f64::from(shift))
+    };
+    row.iter().zip(scale).zip(shift).map(one).collect()
 }
 
 fn softmax_of(row: &[f32]) -> Vec<f32> {

@@ -1,7 +1,7 @@
 //! Functions, lanes as wide as the registers.
 
 use super::Function;
-use super::generic::{self, Table};
+use super::generic::{self, Norm, Scores, Table};
 use crate::vector::F32x16;
 
 /// # Safety
@@ -13,11 +13,19 @@ unsafe fn map(function: Function, from: *const f32, to: *mut f32, count: usize) 
 }
 
 /// # Safety
-/// The processor has AVX-512 F, BW, DQ and VL, and `from` and `to` are valid for `count` elements.
+/// The processor has AVX-512 F, BW, DQ and VL, and `scores` and `to` are valid for `count` elements.
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn softmax(from: *const f32, to: *mut f32, count: usize) {
+unsafe fn softmax(scores: &Scores, to: *mut f32, count: usize) {
     // SAFETY: the caller's promise; the features are enabled here.
-    unsafe { generic::softmax::<F32x16>(from, to, count) }
+    unsafe { generic::softmax::<F32x16>(scores, to, count) }
 }
 
-pub(super) static TABLE: Table = Table { map, softmax };
+/// # Safety
+/// The processor has AVX-512 F, BW, DQ and VL, and `norm`, `from` and `to` are valid for `count` elements.
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
+unsafe fn normalize(norm: &Norm, from: *const f32, to: *mut f32, count: usize) {
+    // SAFETY: the caller's promise; the features are enabled here.
+    unsafe { generic::normalize::<F32x16>(norm, from, to, count) }
+}
+
+pub(super) static TABLE: Table = Table { map, softmax, normalize };

@@ -6,7 +6,24 @@ use crate::vector::Vector;
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) map: unsafe fn(Function, *const f32, *mut f32, usize),
-    pub(super) softmax: unsafe fn(*const f32, *mut f32, usize),
+    pub(super) softmax: unsafe fn(&Scores, *mut f32, usize),
+    pub(super) normalize: unsafe fn(&Norm, *const f32, *mut f32, usize),
+}
+
+/// What softmax is taken of: `scale * from + mask`, elements of both as many as results.
+#[derive(Debug)]
+pub(super) struct Scores {
+    pub(super) from: *const f32,
+    pub(super) scale: f32,
+    pub(super) mask: Option<*const f32>,
+}
+
+/// What a row with a mean of zero and a variance of one is multiplied by and added to: as many elements as the row.
+#[derive(Debug)]
+pub(super) struct Norm {
+    pub(super) scale: *const f32,
+    pub(super) shift: *const f32,
+    pub(super) epsilon: f32,
 }
 
 /// # Panics
@@ -17,12 +34,26 @@ pub(super) fn call_map(table: &Table, function: Function, from: &[f32], to: &mut
     unsafe { (table.map)(function, from.as_ptr(), to.as_mut_ptr(), to.len()) }
 }
 
+/// Over `from`, or over the row itself.
+///
 /// # Panics
-/// When `from` and `to` differ in length.
-pub(super) fn call_softmax(table: &Table, from: &[f32], to: &mut [f32]) {
-    assert_eq!(from.len(), to.len(), "an element for each");
-    // SAFETY: the table was found by its level, which proves its instructions; both slices have as many elements.
-    unsafe { (table.softmax)(from.as_ptr(), to.as_mut_ptr(), to.len()) }
+/// When `from`, `mask` and `to` differ in length.
+pub(super) fn call_softmax(table: &Table, from: Option<&[f32]>, scale: f32, mask: Option<&[f32]>, to: &mut [f32]) {
+    let long = |slice: Option<&[f32]>| slice.is_none_or(|slice| slice.len() == to.len());
+    assert!(long(from) && long(mask), "an element for each");
+    let from = from.map_or(to.as_ptr(), <[f32]>::as_ptr);
+    let scores = Scores { from, scale, mask: mask.map(<[f32]>::as_ptr) };
+    // SAFETY: the table was found by its level, which proves its instructions; all slices have as many elements.
+    unsafe { (table.softmax)(&scores, to.as_mut_ptr(), to.len()) }
+}
+
+/// # Panics
+/// When `from`, `scale`, `shift` and `to` differ in length.
+pub(super) fn call_normalize(table: &Table, from: &[f32], [scale, shift]: [&[f32]; 2], epsilon: f32, to: &mut [f32]) {
+    assert!([from, scale, shift].iter().all(|slice| slice.len() == to.len()), "an element for each");
+    let norm = Norm { scale: scale.as_ptr(), shift: shift.as_ptr(), epsilon };
+    // SAFETY: the table was found by its level, which proves its instructions; all slices have as many elements.
+    unsafe { (table.normalize)(&norm, from.as_ptr(), to.as_mut_ptr(), to.len()) }
 }
 
 /// Every vector of `count` elements through an expression. A macro, because a closure would not be inlined into a function
@@ -38,6 +69,23 @@ macro_rules! each {
         if at < $count {
             let $x = $vector::load_first($from.add(at), $count - at);
             $value.store_first($to.add(at), $count - at);
+        }
+    }};
+}
+
+/// As `each`, for elements of two.
+macro_rules! pairs {
+    ($vector:ident, $from:expr, $with:expr, $to:expr, $count:expr, |$x:ident, $y:ident| $value:expr) => {{
+        let mut at = 0;
+        while at + $vector::LANES <= $count {
+            let ($x, $y) = ($vector::load($from.add(at)), $vector::load($with.add(at)));
+            $value.store($to.add(at));
+            at += $vector::LANES;
+        }
+        if at < $count {
+            let left = $count - at;
+            let ($x, $y) = ($vector::load_first($from.add(at), left), $vector::load_first($with.add(at), left));
+            $value.store_first($to.add(at), left);
         }
     }};
 }
@@ -82,15 +130,37 @@ pub(super) unsafe fn map<V: Vector>(function: Function, from: *const f32, to: *m
 }
 
 /// # Safety
-/// As `map`.
+/// As `map`; `scores` has as many elements.
 #[inline(always)]
-pub(super) unsafe fn softmax<V: Vector>(from: *const f32, to: *mut f32, count: usize) {
+pub(super) unsafe fn softmax<V: Vector>(scores: &Scores, to: *mut f32, count: usize) {
     // SAFETY: the caller's promise is that of these reads and writes.
     unsafe {
-        let shift = V::splat(fold!(V, from, count, f32::NEG_INFINITY, max, f32::max));
-        each!(V, from, to, count, |x| exp(x.sub(shift)));
-        let sum = V::splat(fold!(V, to, count, 0.0, add, |a, b| a + b));
-        each!(V, to, to, count, |x| x.div(sum));
+        let (from, scale) = (scores.from, V::splat(scores.scale));
+        match scores.mask {
+            Some(mask) => pairs!(V, from, mask, to, count, |x, mask| x.mul_add(scale, mask)),
+            None => each!(V, from, to, count, |x| x.mul(scale)),
+        }
+        let shift = V::splat(fold!(V, to, count, f32::NEG_INFINITY, max, f32::max));
+        each!(V, to, to, count, |x| exp(x.sub(shift)));
+        let share = V::splat(1.0 / fold!(V, to, count, 0.0, add, |a, b| a + b));
+        each!(V, to, to, count, |x| x.mul(share));
+    }
+}
+
+/// The mean first, then the variance about it, so that no digits cancel.
+///
+/// # Safety
+/// As `map`; `norm` has as many elements.
+#[inline(always)]
+pub(super) unsafe fn normalize<V: Vector>(norm: &Norm, from: *const f32, to: *mut f32, count: usize) {
+    // SAFETY: the caller's promise is that of these reads and writes.
+    unsafe {
+        let mean = V::splat(fold!(V, from, count, 0.0, add, |a, b| a + b) / count as f32);
+        each!(V, from, to, count, |x| x.sub(mean).mul(x.sub(mean)));
+        let variance = fold!(V, to, count, 0.0, add, |a, b| a + b) / count as f32;
+        let share = V::splat(1.0 / (variance + norm.epsilon).sqrt());
+        pairs!(V, from, norm.scale, to, count, |x, scale| x.sub(mean).mul(share).mul(scale));
+        pairs!(V, to, norm.shift, to, count, |x, shift| x.add(shift));
     }
 }
 

@@ -1,4 +1,4 @@
-//! Functions of single elements that are more than a few instructions, and softmax over rows, in `f32`.
+//! Functions of single elements that are more than a few instructions, and of rows (softmax, normalisation), in `f32`.
 //!
 //! The exponential is that of Cephes (Moshier, 1989): a polynomial of the remainder after powers of two.
 
@@ -56,23 +56,43 @@ impl Function {
 /// # Panics
 /// When the output has not the elements of `from`, or its tiles are not whole rows.
 pub fn softmax(level: Level, from: &[f32], grid: &Grid<'_>) {
+    for_rows(from, grid, |from, to| generic::call_softmax(table(level), Some(from), 1.0, None, to));
+}
+
+/// A row of scores made the softmax of `scale * score + mask`.
+pub(crate) fn softmax_of_scores(level: Level, scale: f32, mask: Option<&[f32]>, row: &mut [f32]) {
+    generic::call_softmax(table(level), None, scale, mask, row);
+}
+
+/// Each row with its mean taken off and divided by its standard deviation, times `scale` plus `shift` (Ba, Kiros and
+/// Hinton, "Layer Normalization", 2016); `epsilon` is added to the variance. Until no tile is left.
+///
+/// # Panics
+/// When the output has not the elements of `from`, its tiles are not whole rows, or scales and shifts are not as many as
+/// a row's elements.
+pub fn normalize(level: Level, from: &[f32], factors: [&[f32]; 2], epsilon: f32, grid: &Grid<'_>) {
+    for_rows(from, grid, |from, to| generic::call_normalize(table(level), from, factors, epsilon, to));
+}
+
+/// Cuts rows into tiles for functions of rows.
+///
+/// # Panics
+/// When `out` cannot hold the rows.
+pub fn rows_grid(out: &mut [f32], rows: usize, width: usize) -> Grid<'_> {
+    Grid::new(out, width, [rows, width], [(TILE_ELEMENTS / width.max(1)).max(1), width.max(1)])
+}
+
+/// Every row of the output with that of the input, until no tile is left.
+fn for_rows(from: &[f32], grid: &Grid<'_>, run: impl Fn(&[f32], &mut [f32])) {
     let [rows, width] = grid.size();
     assert_eq!(rows * width, from.len(), "the output has as many elements");
     while let Some(mut tile) = grid.take() {
         assert_eq!(tile.size()[1], width, "a tile is whole rows");
         for row in 0..tile.size()[0] {
             let first = (tile.first()[0] + row) * width;
-            generic::call_softmax(table(level), &from[first..first + width], tile.row(row));
+            run(&from[first..first + width], tile.row(row));
         }
     }
-}
-
-/// Cuts rows into tiles for `softmax`.
-///
-/// # Panics
-/// When `out` cannot hold the rows.
-pub fn softmax_grid(out: &mut [f32], rows: usize, width: usize) -> Grid<'_> {
-    Grid::new(out, width, [rows, width], [(TILE_ELEMENTS / width.max(1)).max(1), width.max(1)])
 }
 
 fn table(level: Level) -> &'static Table {

@@ -1,7 +1,7 @@
 //! Functions in plain code.
 
 use super::Function;
-use super::generic::{self, Table};
+use super::generic::{self, Norm, Scores, Table};
 use crate::vector::Plain;
 
 /// # Safety
@@ -12,10 +12,17 @@ unsafe fn map(function: Function, from: *const f32, to: *mut f32, count: usize) 
 }
 
 /// # Safety
-/// `from` and `to` are valid for `count` elements.
-unsafe fn softmax(from: *const f32, to: *mut f32, count: usize) {
+/// `scores` and `to` are valid for `count` elements.
+unsafe fn softmax(scores: &Scores, to: *mut f32, count: usize) {
     // SAFETY: the caller's promise; no instruction set is needed.
-    unsafe { generic::softmax::<Plain>(from, to, count) }
+    unsafe { generic::softmax::<Plain>(scores, to, count) }
 }
 
-pub(super) static TABLE: Table = Table { map, softmax };
+/// # Safety
+/// `norm`, `from` and `to` are valid for `count` elements.
+unsafe fn normalize(norm: &Norm, from: *const f32, to: *mut f32, count: usize) {
+    // SAFETY: the caller's promise; no instruction set is needed.
+    unsafe { generic::normalize::<Plain>(norm, from, to, count) }
+}
+
+pub(super) static TABLE: Table = Table { map, softmax, normalize };

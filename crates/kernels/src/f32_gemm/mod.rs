@@ -26,10 +26,7 @@ use generic::Job;
 /// Weights laid out for the kernels of one instruction set, with what follows the product.
 #[derive(Debug)]
 pub struct Gemm {
-    table: &'static Table<Job>,
-    taps: usize,
-    depth: usize,
-    panels: Panels,
+    packing: Packing,
     weights: Aligned,
     /// One for each column and zeros up to a whole vector.
     bias: Aligned,
@@ -38,11 +35,38 @@ pub struct Gemm {
     activation: Activation,
 }
 
+/// How weights of some extents lie for the kernels of one instruction set. The memory is the caller's, so that a product
+/// of two computed operands can pack one of them when it runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Packing {
+    table: &'static Table<Job>,
+    taps: usize,
+    depth: usize,
+    panels: Panels,
+}
+
 /// Added to the product before the activation: a matrix of the output's size.
 #[derive(Clone, Copy, Debug)]
 pub struct Residual<'a> {
     pub elements: &'a [f32],
     pub pitch: usize,
+}
+
+/// What a product is made of.
+struct Operands<'a> {
+    left: &'a [f32],
+    window: &'a Window,
+    packed: &'a [f32],
+    /// What taps outside the image see.
+    zeros: &'a [f32],
+}
+
+/// What follows the last sum of a product.
+struct Ends<'a> {
+    /// One for each column and zeros up to a whole vector.
+    bias: &'a [f32],
+    residual: Option<Residual<'a>>,
+    activation: Activation,
 }
 
 impl Gemm {
@@ -60,31 +84,19 @@ impl Gemm {
         let Weights { elements, taps, depth, columns } = *weights;
         assert_eq!(elements.len(), taps * depth * columns, "weights are [tap][depth][column]");
         assert!(bias.is_none_or(|bias| bias.len() == columns), "there is a bias for each column");
-        let table = table(level);
-        let panels = table.panels(columns, vectors);
-        let padded = panels.padded();
+        let panels = table(level).panels(columns, vectors);
+        let packing = Packing { table: table(level), taps, depth, panels };
         let mut packed = Self {
-            table,
-            taps,
-            depth,
-            panels,
-            weights: Aligned::zeroed(taps * depth * padded * size_of::<f32>()),
-            bias: Aligned::zeroed(padded * size_of::<f32>()),
+            packing,
+            weights: Aligned::zeroed(packing.elements() * size_of::<f32>()),
+            bias: Aligned::zeroed(panels.padded() * size_of::<f32>()),
             zeros: Aligned::zeroed(depth * size_of::<f32>()),
             activation,
         };
         if let Some(bias) = bias {
             packed.bias.elements_mut::<f32>()[..columns].copy_from_slice(bias);
         }
-        let rows = taps * depth;
-        for first in panels.firsts() {
-            let (panel, offset) = (panels.panel(first), packed.offset(first));
-            let (width, taken) = (panel.vectors * table.lanes, panel.columns);
-            let to = &mut packed.weights.elements_mut::<f32>()[offset..][..rows * width];
-            for (to, from) in to.chunks_exact_mut(width).zip(elements.chunks_exact(columns)) {
-                to[..taken].copy_from_slice(&from[first..first + taken]);
-            }
-        }
+        packing.pack(elements, [columns, 1], packed.weights.elements_mut());
         packed
     }
 
@@ -99,12 +111,12 @@ impl Gemm {
     }
 
     pub fn columns(&self) -> usize {
-        self.panels.columns
+        self.packing.columns()
     }
 
     /// The kernel that runs full tiles, named `<dtype>_<op>_<rows>x<columns>__<isa>`.
     pub fn kernel(&self) -> String {
-        self.table.kernel("f32_gemm", &self.panels)
+        self.packing.kernel()
     }
 
     /// Cuts an output into tiles that `run` works on: panels of columns, and as many rows as keep their input in the
@@ -113,7 +125,7 @@ impl Gemm {
     /// # Panics
     /// When `out` cannot hold `rows` rows `pitch` elements apart.
     pub fn grid<'a>(&self, out: &'a mut [f32], pitch: usize, rows: usize) -> Grid<'a> {
-        self.panels.grid(out, pitch, rows, self.depth * size_of::<f32>())
+        self.packing.grid(out, pitch, rows)
     }
 
     /// Computes tiles until none is left; any number of threads may do so at once.
@@ -122,18 +134,105 @@ impl Gemm {
     /// When the window reaches beyond `left`, the weights have other taps, the sizes of residual or output differ, or the
     /// output was cut otherwise than by `grid`.
     pub fn run(&self, left: &[f32], window: &Window, residual: Option<Residual<'_>>, grid: &Grid<'_>) {
+        let ends = Ends { bias: self.bias.elements(), residual, activation: self.activation };
+        let operands = Operands { left, window, packed: self.weights.elements(), zeros: self.zeros.elements() };
+        self.packing.run_with(&operands, Some(&ends), grid);
+    }
+}
+
+impl Packing {
+    /// For a product with a matrix of `depth` rows and so many columns.
+    pub fn matrix(level: Level, depth: usize, columns: usize) -> Self {
+        Self { table: table(level), taps: 1, depth, panels: table(level).panels(columns, None) }
+    }
+
+    /// Elements that the packed weights take.
+    pub fn elements(&self) -> usize {
+        self.taps * self.depth * self.panels.padded()
+    }
+
+    pub fn columns(&self) -> usize {
+        self.panels.columns
+    }
+
+    /// As [`Gemm::kernel`].
+    pub fn kernel(&self) -> String {
+        self.table.kernel("f32_gemm", &self.panels)
+    }
+
+    /// As [`Gemm::grid`].
+    ///
+    /// # Panics
+    /// When `out` cannot hold `rows` rows `pitch` elements apart.
+    pub fn grid<'a>(&self, out: &'a mut [f32], pitch: usize, rows: usize) -> Grid<'a> {
+        Grid::new(out, pitch, [rows, self.columns()], self.tile())
+    }
+
+    /// Rows and columns of a full tile of the output.
+    pub(crate) fn tile(&self) -> [usize; 2] {
+        self.panels.tile(self.depth * size_of::<f32>())
+    }
+
+    /// Lays out weights whose elements are so far apart from one row to the next, and from one column to the next.
+    ///
+    /// # Panics
+    /// When `from` or `to` is too short.
+    pub fn pack(&self, from: &[f32], [row_stride, column_stride]: [usize; 2], to: &mut [f32]) {
+        let (rows, columns) = (self.taps * self.depth, self.columns());
+        let last = rows.saturating_sub(1) * row_stride + columns.saturating_sub(1) * column_stride;
+        assert!(rows == 0 || columns == 0 || last < from.len(), "{rows}x{columns} weights lie within their memory");
+        for first in self.panels.firsts() {
+            let panel = self.panels.panel(first);
+            let width = panel.vectors * self.table.lanes;
+            let to = &mut to[self.offset(first)..][..rows * width];
+            if column_stride == 1 {
+                for (row, to) in to.chunks_exact_mut(width).enumerate() {
+                    let (taken, filled) = to.split_at_mut(panel.columns);
+                    taken.copy_from_slice(&from[row * row_stride + first..][..panel.columns]);
+                    filled.fill(0.0);
+                }
+                continue;
+            }
+            // What is read lies together along the rows; what is written stays in the nearest cache for a block of them.
+            for (block, to) in to.chunks_mut(PACKED_TOGETHER * width).enumerate() {
+                if panel.columns < width {
+                    to.fill(0.0);
+                }
+                for column in 0..panel.columns {
+                    let from = &from[block * PACKED_TOGETHER * row_stride + (first + column) * column_stride..];
+                    let to = to[column..].iter_mut().step_by(width);
+                    to.zip(from.iter().step_by(row_stride.max(1))).for_each(|(to, from)| *to = *from);
+                }
+            }
+        }
+    }
+
+    /// The product of rows, `pitch` elements apart, with packed weights, and nothing else, tile by tile until none is
+    /// left. The output has as many rows.
+    ///
+    /// # Panics
+    /// When the rows reach beyond `left`, `packed` is too short, or the output was cut otherwise than by `grid`.
+    pub fn run(&self, left: &[f32], pitch: usize, packed: &[f32], grid: &Grid<'_>) {
+        // No tap of rows lies outside them.
+        let window = Window::rows(grid.size()[0], pitch);
+        self.run_with(&Operands { left, window: &window, packed, zeros: &[] }, None, grid);
+    }
+
+    fn run_with(&self, operands: &Operands<'_>, ends: Option<&Ends<'_>>, grid: &Grid<'_>) {
+        let Operands { left, window, packed, .. } = *operands;
         let pixels = window.pixels();
         assert!(window.reach(self.depth) <= left.len(), "the window lies within the image");
         assert_eq!(window.taps(), self.taps, "the window has the taps of the weights");
+        assert!(packed.len() >= self.elements(), "weights are packed");
         assert_eq!(grid.size(), [pixels, self.columns()], "the output is pixels by columns");
-        if let Some(Residual { elements, pitch }) = residual {
+        if let Some(Residual { elements, pitch }) = ends.and_then(|ends| ends.residual) {
             let end = if pixels == 0 || self.columns() == 0 { 0 } else { (pixels - 1) * pitch + self.columns() };
             assert!(end <= elements.len(), "the residual is pixels by columns");
         }
         let mut pointers = [ptr::null(); POINTERS];
         while let Some(tile) = grid.take() {
             for part in self.parts() {
-                self.run_part(left, window, residual, &tile, &part, &mut pointers);
+                self.run_part(operands, ends, &tile, &part, &mut pointers);
             }
         }
     }
@@ -141,26 +240,30 @@ impl Gemm {
     /// One part of the chain, for all rows of a tile.
     fn run_part(
         &self,
-        left: &[f32],
-        window: &Window,
-        residual: Option<Residual<'_>>,
+        operands: &Operands<'_>,
+        ends: Option<&Ends<'_>>,
         tile: &Tile<'_>,
         part: &Part,
         pointers: &mut [*const f32; POINTERS],
     ) {
+        let Operands { left, window, packed, zeros } = *operands;
         let [first_row, first_column] = tile.first;
         let panel = self.panels.of(tile);
         let tiles = self.table.tiles[panel.vectors - 1];
         let width = panel.vectors * self.table.lanes;
-        let weights = &self.weights.elements::<f32>()[self.offset(first_column) + part.row * width..];
+        let weights = &packed[self.offset(first_column) + part.row * width..];
         let rows_of_weights = part.taps * part.depth;
         for row in (0..tile.size[0]).step_by(tiles.len()) {
             let rows = tiles.len().min(tile.size[0] - row);
             let taps = part.tap..part.tap + part.taps;
-            window.find(left, self.zeros.elements(), [first_row + row, rows], taps, part.from, pointers);
-            let residual = residual.map(|Residual { elements, pitch }| {
-                (elements[(first_row + row) * pitch + first_column..].as_ptr(), pitch)
-            });
+            window.find(left, zeros, [first_row + row, rows], taps, part.from, pointers);
+            let end = |ends: &Ends<'_>| generic::End {
+                bias: ends.bias[first_column..].as_ptr(),
+                residual: ends.residual.map(|Residual { elements, pitch }| {
+                    (elements[(first_row + row) * pitch + first_column..].as_ptr(), pitch)
+                }),
+                activation: ends.activation,
+            };
             let job = Job {
                 taps: part.taps,
                 depth: part.depth,
@@ -175,11 +278,7 @@ impl Gemm {
                 out_pitch: tile.pitch,
                 columns: panel.columns,
                 resume: part.row > 0,
-                ends: part.is_last.then(|| generic::End {
-                    bias: self.bias.elements::<f32>()[first_column..].as_ptr(),
-                    residual,
-                    activation: self.activation,
-                }),
+                ends: ends.filter(|_| part.is_last).map(end),
             };
             generic::call(tiles[rows - 1], &job);
         }
@@ -224,6 +323,9 @@ struct Part {
 fn table(level: Level) -> &'static Table<Job> {
     choose!(level, &TABLE)
 }
+
+/// Rows of a matrix that are packed before the next column of it.
+const PACKED_TOGETHER: usize = 64;
 
 /// Elements of weights in a part: 256 KiB, a quarter of the second-level cache.
 const PART_ELEMENTS: usize = 64 << 10;

@@ -20,7 +20,7 @@ impl Layer for Softmax {
         let (count, inner) = (x.shape()[axis], x.shape()[axis + 1..].iter().product::<usize>());
         if inner == 1 && !self.log && count > 0 {
             let rows = x.fact.elements() / count;
-            let grid = f32_functions::softmax_grid(io.output.elements(), rows, count);
+            let grid = f32_functions::rows_grid(io.output.elements(), rows, count);
             return team.share(&|| f32_functions::softmax(self.level, x.elements(), &grid));
         }
         let block = (count * inner).max(1);
