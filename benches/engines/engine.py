@@ -45,7 +45,10 @@ def made_up(path: str, batch: int) -> dict[str, np.ndarray]:
         tensor = value.type.tensor_type
         shape = [batch if axis == 0 else dim.dim_value or 1 for axis, dim in enumerate(tensor.shape.dim)]
         dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
-        inputs[value.name] = random.standard_normal(shape).astype(dtype)
+        # Integers are indices and masks.
+        is_integer = np.issubdtype(dtype, np.integer)
+        made = random.integers(0, 2, shape) if is_integer else random.standard_normal(shape)
+        inputs[value.name] = made.astype(dtype)
     return inputs
 
 

@@ -51,10 +51,40 @@ class Network:
         weights = self.random.normal(0, inputs**-0.5, (outputs, inputs))
         return self.node("Gemm", flat, self.constant(weights), self.constant(np.zeros(outputs)), transB=1)
 
+    def linear(self, x: str, inputs: int, outputs: int) -> str:
+        weights = self.constant(self.random.normal(0, inputs**-0.5, (inputs, outputs)))
+        return self.node("Add", self.node("MatMul", x, weights), self.constant(self.random.normal(0, 0.1, outputs)))
+
+    def layer_norm(self, x: str, width: int) -> str:
+        """In pieces, as exporters write it below opset 17."""
+        difference = self.node("Sub", x, self.node("ReduceMean", x, axes=[-1]))
+        variance = self.node("ReduceMean", self.node("Pow", difference, self.constant(np.float32(2))), axes=[-1])
+        deviation = self.node("Sqrt", self.node("Add", variance, self.constant(np.float32(1e-12))))
+        normalized = self.node("Div", difference, deviation)
+        scaled = self.node("Mul", normalized, self.constant(self.random.uniform(0.5, 1.5, width)))
+        return self.node("Add", scaled, self.constant(self.random.normal(0, 0.1, width)))
+
+    def gelu(self, x: str) -> str:
+        step = self.node("Erf", self.node("Div", x, self.constant(np.float32(2**0.5))))
+        raised = self.node("Add", step, self.constant(np.float32(1)))
+        return self.node("Mul", self.node("Mul", x, raised), self.constant(np.float32(0.5)))
+
+    def integers(self, *values: int) -> str:
+        name = f"w{len(self.weights)}"
+        self.weights.append(numpy_helper.from_array(np.array(values, np.int64), name))
+        return name
+
+    def heads(self, x: str, width: int, heads: int, axes: list[int]) -> str:
+        return self.node("Transpose", self.node("Reshape", x, self.integers(0, 0, heads, width // heads)), perm=axes)
+
     def model(self, output: str, row: list[int], outputs: int) -> onnx.ModelProto:
-        x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", *row])
-        y = helper.make_tensor_value_info(output, TensorProto.FLOAT, ["N", outputs])
-        graph = helper.make_graph(self.nodes, "bench", [x], [y], self.weights)
+        return self.model_of(
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", *row])],
+            helper.make_tensor_value_info(output, TensorProto.FLOAT, ["N", outputs]),
+        )
+
+    def model_of(self, inputs: list, output) -> onnx.ModelProto:
+        graph = helper.make_graph(self.nodes, "bench", inputs, [output], self.weights)
         made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
         onnx.checker.check_model(made)
         return made
@@ -120,7 +150,43 @@ def mlp() -> onnx.ModelProto:
     return net.model(x, [784], 10)
 
 
-MODELS = {"mlp": mlp, "mobilenetv2": mobilenetv2, "resnet50": resnet50}
+def encoder(layers: int, width: int) -> onnx.ModelProto:
+    """Devlin et al., "BERT", 2019, for 128 tokens, twelve heads, a tenth of the vocabulary."""
+    net, tokens, heads = Network(), 128, 12
+    words, places, kinds = [net.constant(net.random.normal(0, 1, (count, width))) for count in (3000, 512, 2)]
+    x = net.node("Add", net.node("Gather", words, "input_ids"), net.node("Gather", kinds, "token_type_ids"))
+    x = net.node("Add", x, net.node("Gather", places, net.integers(*range(tokens))))
+    x = net.layer_norm(x, width)
+    seen = net.node("Cast", net.node("Unsqueeze", "attention_mask", net.integers(1, 2)), to=TensorProto.FLOAT)
+    hidden = net.node("Sub", net.constant(np.float32(1)), seen)
+    mask = net.node("Mul", hidden, net.constant(np.float32(-10000)))
+    for _ in range(layers):
+        q = net.heads(net.linear(x, width, width), width, heads, [0, 2, 1, 3])
+        k = net.heads(net.linear(x, width, width), width, heads, [0, 2, 3, 1])
+        v = net.heads(net.linear(x, width, width), width, heads, [0, 2, 1, 3])
+        scores = net.node("Div", net.node("MatMul", q, k), net.constant(np.float32((width // heads) ** 0.5)))
+        weights = net.node("Softmax", net.node("Add", scores, mask), axis=-1)
+        mixed = net.node("Transpose", net.node("MatMul", weights, v), perm=[0, 2, 1, 3])
+        mixed = net.linear(net.node("Reshape", mixed, net.integers(0, 0, width)), width, width)
+        x = net.layer_norm(net.node("Add", mixed, x), width)
+        wide = net.gelu(net.linear(x, width, 4 * width))
+        x = net.layer_norm(net.node("Add", net.linear(wide, 4 * width, width), x), width)
+    names = ["input_ids", "attention_mask", "token_type_ids"]
+    inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, ["N", tokens]) for name in names]
+    return net.model_of(inputs, helper.make_tensor_value_info(x, TensorProto.FLOAT, ["N", tokens, width]))
+
+
+def minilm() -> onnx.ModelProto:
+    """Wang et al., "MiniLM", 2020, of six layers; 1.4 GMAC."""
+    return encoder(6, 384)
+
+
+def bert() -> onnx.ModelProto:
+    return encoder(12, 768)
+
+
+MODELS = {"bert": bert, "minilm": minilm, "mlp": mlp, "mobilenetv2": mobilenetv2, "resnet50": resnet50}
+QUANTIZED = ["mlp", "mobilenetv2", "resnet50"]
 
 
 def main() -> None:
@@ -130,7 +196,7 @@ def main() -> None:
         place = folder / f"{name}.onnx"
         if not place.exists():
             onnx.save(make(), place)
-        if not (folder / f"{name}_int8.onnx").exists():
+        if name in QUANTIZED and not (folder / f"{name}_int8.onnx").exists():
             quantize(place, folder / f"{name}_int8.onnx")
 
 

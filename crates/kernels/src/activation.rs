@@ -1,6 +1,9 @@
-//! Functions of one element that a kernel applies to what it has just computed, while it is still in registers.
+//! Functions of one element that a kernel applies to what it has just computed, while it is still in registers or in the
+//! nearest cache.
 
-/// An elementwise function that costs a few instructions.
+use crate::f32_functions::Function;
+
+/// An elementwise function that follows a product.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Activation {
     #[default]
@@ -13,10 +16,20 @@ pub enum Activation {
     HardSigmoid { alpha: f32, beta: f32 },
     /// `x * min(max(x / 6 + 0.5, 0), 1)`.
     HardSwish,
+    /// More than a few instructions: applied to tiles once they are written.
+    Function(Function),
 }
 
 impl Activation {
     pub const RELU: Self = Self::Clip { low: 0.0, high: f32::INFINITY };
+
+    /// What kernels do in registers, and what is left to do to what they have written.
+    pub fn split(self) -> (Self, Option<Function>) {
+        match self {
+            Self::Function(function) => (Self::None, Some(function)),
+            other => (other, None),
+        }
+    }
 
     /// The function of one element, in the order of operations that the vector form has. NaN stays NaN.
     pub fn apply(self, x: f32) -> f32 {
@@ -32,6 +45,7 @@ impl Activation {
             }
             Self::HardSigmoid { alpha, beta } => clip(alpha * x + beta, 0.0, 1.0),
             Self::HardSwish => x * clip(x * SIXTH + 0.5, 0.0, 1.0),
+            Self::Function(function) => function.apply(x),
         }
     }
 }

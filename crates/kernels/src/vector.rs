@@ -54,7 +54,7 @@ pub(crate) trait Vector: Copy {
     unsafe fn where_negative(self, negative: Self, other: Self) -> Self;
 }
 
-/// [`Activation::apply`] on every lane.
+/// [`Activation::apply`] on every lane, but for functions, which follow once a tile is written.
 ///
 /// # Safety
 /// As the methods of [`Vector`].
@@ -64,7 +64,7 @@ pub(crate) unsafe fn activate<V: Vector>(x: V, activation: Activation) -> V {
     unsafe {
         let clip = |x: V, low: f32, high: f32| V::splat(high).min(V::splat(low).max(x));
         match activation {
-            Activation::None => x,
+            Activation::None | Activation::Function(_) => x,
             Activation::Clip { low, high } => clip(x, low, high),
             Activation::LeakyRelu { slope } => x.where_negative(x.mul(V::splat(slope)), x),
             Activation::HardSigmoid { alpha, beta } => clip(x.mul(V::splat(alpha)).add(V::splat(beta)), 0.0, 1.0),

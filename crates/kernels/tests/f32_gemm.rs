@@ -3,6 +3,7 @@
 
 mod support;
 
+use kinglet_kernels::f32_functions::Function;
 use kinglet_kernels::f32_gemm::{Gemm, Residual, Weights};
 use kinglet_kernels::{Activation, Level, Window, reference};
 use support::{assert_close, values};
@@ -100,6 +101,8 @@ fn what_follows_the_sum() {
         Activation::LeakyRelu { slope: 0.1 },
         Activation::HardSigmoid { alpha: 0.2, beta: 0.5 },
         Activation::HardSwish,
+        Activation::Function(Function::Gelu),
+        Activation::Function(Function::Sigmoid),
     ];
     for activation in activations {
         for (bias, residual) in [(false, false), (true, false), (false, true), (true, true)] {

@@ -17,6 +17,12 @@ pub(in crate::engine) enum Op {
     Linear(Linear),
     /// Two operands, broadcast over leading axes.
     MatMul,
+    /// Queries, keys, values, and a mask or nothing, which is added to the scaled scores.
+    Attention(Attention),
+    /// `x`, `scale` and `shift`: rows of the last axis with a mean of zero and a variance of one, scaled and shifted.
+    Normalize {
+        epsilon: f32,
+    },
     /// `x`, `scale` and `shift`: `x * scale[i] + shift[i]`, `i` being the place along an axis.
     Affine {
         axis: usize,
@@ -224,19 +230,24 @@ pub(in crate::engine) struct Linear {
     pub(in crate::engine) activation: Activation,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(in crate::engine) struct Attention {
+    /// Of scores.
+    pub(in crate::engine) scale: f32,
+    /// Whether queries, keys, values and results are `[batch, token, head, element]` rather than
+    /// `[batch, head, token, element]`.
+    pub(in crate::engine) heads_inside: [bool; 4],
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::engine) enum Unary {
     Neg,
     Abs,
-    Exp,
     Log,
     Sqrt,
     Reciprocal,
     Floor,
     Ceil,
-    Tanh,
-    Sigmoid,
-    Erf,
     Softplus,
     Sign,
     Round,
@@ -321,6 +332,8 @@ impl Op {
             Self::Pool(_) => "Pool",
             Self::Linear(_) => "Linear",
             Self::MatMul => "MatMul",
+            Self::Attention(_) => "Attention",
+            Self::Normalize { .. } => "Normalize",
             Self::Affine { .. } => "Affine",
             Self::Activation(_) => "Activation",
             Self::Unary(_) => "Unary",

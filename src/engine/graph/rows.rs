@@ -123,6 +123,8 @@ fn carried(node: &Node, operands: &[Operand<'_>], out: [&Fact; 2]) -> Result<Car
         Op::Conv(_) | Op::Pool(_) => sole(operands, |axis| axis == 0),
         Op::Linear(_) => sole(operands, |axis| axis + 1 < rank),
         Op::Affine { axis } => sole(operands, |rows| rows != *axis),
+        Op::Normalize { .. } => sole(operands, |axis| axis + 1 < rank),
+        Op::Attention(_) => attention(operands),
         Op::Activation(_) | Op::Unary(_) | Op::Cast { .. } | Op::Not => Ok(first.carry),
         Op::Binary(_) | Op::Compare(_) | Op::Where => broadcast(operands, out),
         Op::ConvTranspose(_) => sole(operands, |axis| axis == 0),
@@ -272,6 +274,18 @@ fn matmul(operands: &[Operand<'_>], out: [&Fact; 2]) -> Result<Carry, &'static s
         }
         _ => Err(MIXES),
     }
+}
+
+/// Queries, keys and values of a row attend to each other; a mask is the row's, or the same for all.
+fn attention(operands: &[Operand<'_>]) -> Result<Carry, &'static str> {
+    let (heads, mask) = operands.split_at_checked(3).ok_or(MIXES)?;
+    let of_row = |operand: &Operand<'_>| operand.carry == Carry::Rows(0);
+    let same_for_all = |mask: &Operand<'_>| {
+        let shape = &mask.facts[0].shape;
+        mask.carry == Carry::Fixed && (shape.len() < 4 || shape[0] == 1)
+    };
+    let fits = |mask: &Operand<'_>| same_for_all(mask) || of_row(mask) && mask.facts[0].shape.len() == 4;
+    if heads.iter().all(of_row) && mask.iter().all(fits) { Ok(Carry::Rows(0)) } else { Err(MIXES) }
 }
 
 const MIXES: &str = "it may mix rows";

@@ -4,6 +4,8 @@
 //! an accident can make wrong: a pass that relies on it says so ([`Graph::assume`]), and inference for a request's own
 //! extents refuses what does not fit.
 
+use kinglet_kernels::f32_attention::Extents;
+
 use super::infer::{self, Fact, Facts, InferError};
 use super::{Declared, Graph, Node, Op, ValueId};
 use crate::engine::Dim;
@@ -82,6 +84,11 @@ impl GraphFacts {
             Op::Conv(_) | Op::QuantizedConv(_) => self.shape(node.inputs[1])?[1..].iter().product::<usize>(),
             Op::Linear(_) | Op::QuantizedLinear(_) => self.shape(node.inputs[1])?[0],
             Op::MatMul => *self.shape(node.inputs[0])?.last()?,
+            Op::Attention(attention) => {
+                let facts: Option<Facts<'_>> = node.inputs.iter().map(|&input| self.get(input)).collect();
+                let Extents { batch, heads, queries, keys, depth, width } = infer::heads(attention, &facts?).ok()?;
+                return Some((batch * heads * queries * keys * (depth + width)) as u64);
+            }
             _ => 0,
         };
         Some((self.get(node.output)?.elements() * depth) as u64)

@@ -1,14 +1,13 @@
 //! Operators that are written with others.
 
-use std::f32::consts::{FRAC_1_SQRT_2, FRAC_2_PI};
-
 use kinglet_kernels::Activation;
+use kinglet_kernels::f32_functions::Function;
 
 use super::Importer;
 use super::node::Source;
 use crate::engine::EngineError;
 use crate::engine::graph::op::{Axes, Binary, Compare, Reduce, ReduceKind, Unary};
-use crate::engine::graph::{Op, ValueId, tensor_of};
+use crate::engine::graph::{Op, ValueId, tensor_of, tensor_of_integers};
 
 /// What an operator is written as: operators that all have its name.
 struct Formula<'a> {
@@ -35,6 +34,10 @@ impl<'a> Formula<'a> {
         self.op(Op::Unary(unary), &[x])
     }
 
+    fn function(&mut self, function: Function, x: ValueId) -> ValueId {
+        self.op(Op::Activation(Activation::Function(function)), &[x])
+    }
+
     fn binary(&mut self, binary: Binary, a: ValueId, b: ValueId) -> ValueId {
         self.op(Op::Binary(binary), &[a, b])
     }
@@ -58,7 +61,7 @@ impl<'a> Formula<'a> {
 
     /// `scale * (exp(x) - 1)`.
     fn exponential_less_one(&mut self, x: ValueId, scale: f32) -> ValueId {
-        let power = self.unary(Unary::Exp, x);
+        let power = self.function(Function::Exp, x);
         let less = self.with(Binary::Sub, power, 1.0);
         self.with(Binary::Mul, less, scale)
     }
@@ -137,32 +140,35 @@ pub(super) fn softsign(importer: &mut Importer, node: &Source<'_>) -> Result<Val
 pub(super) fn mish(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
     let (mut formula, x) = Formula::of(importer, node)?;
     let soft = formula.unary(Unary::Softplus, x);
-    let tanh = formula.unary(Unary::Tanh, soft);
+    let tanh = formula.function(Function::Tanh, soft);
     Ok(formula.binary(Binary::Mul, x, tanh))
 }
 
-/// Half of `x` times one more than a function of `x` that goes from -1 to 1.
 pub(super) fn gelu(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
-    let approximate = node.text("approximate")?;
-    let (mut formula, x) = Formula::of(importer, node)?;
-    let step = match approximate.as_deref().unwrap_or("none") {
-        "none" => {
-            let part = formula.with(Binary::Mul, x, FRAC_1_SQRT_2);
-            formula.unary(Unary::Erf, part)
-        }
-        "tanh" => {
-            let square = formula.binary(Binary::Mul, x, x);
-            let cube = formula.binary(Binary::Mul, square, x);
-            let cube = formula.with(Binary::Mul, cube, 0.044_715);
-            let sum = formula.binary(Binary::Add, x, cube);
-            let part = formula.with(Binary::Mul, sum, FRAC_2_PI.sqrt());
-            formula.unary(Unary::Tanh, part)
-        }
+    let function = match node.text("approximate")?.as_deref().unwrap_or("none") {
+        "none" => Function::Gelu,
+        "tanh" => Function::GeluTanh,
         other => return Err(node.invalid(&format!("approximate {other:?} is neither \"none\" nor \"tanh\""))),
     };
-    let raised = formula.with(Binary::Add, step, 1.0);
-    let half = formula.with(Binary::Mul, x, 0.5);
-    Ok(formula.binary(Binary::Mul, half, raised))
+    let (mut formula, x) = Formula::of(importer, node)?;
+    Ok(formula.function(function, x))
+}
+
+/// All axes from the given one on are normalised as one.
+pub(super) fn layer_normalization(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let (axis, epsilon) = (node.axis(-1)?, node.float("epsilon", 1e-5)?);
+    let (scale, shift) = (importer.operand(node, 1)?, importer.optional(node, 2)?);
+    let (mut formula, x) = Formula::of(importer, node)?;
+    let shift = shift.unwrap_or_else(|| formula.with(Binary::Mul, scale, 0.0));
+    if axis == -1 {
+        return Ok(formula.op(Op::Normalize { epsilon }, &[x, scale, shift]));
+    }
+    let shape = formula.op(Op::Shape { from: 0, to: None }, &[x]);
+    let rows = formula.op(Op::Flatten { axis }, &[x]);
+    let all = formula.importer.graph.add_constant(format!("{} shape", formula.name), tensor_of_integers(&[1], &[-1]));
+    let [scale, shift] = [scale, shift].map(|factor| formula.op(Op::Reshape { allow_zero: false }, &[factor, all]));
+    let normalized = formula.op(Op::Normalize { epsilon }, &[rows, scale, shift]);
+    Ok(formula.op(Op::Reshape { allow_zero: true }, &[normalized, shape]))
 }
 
 /// Reductions of functions of the operand, or whose result is one of them.
@@ -194,7 +200,7 @@ pub(super) fn reduce(importer: &mut Importer, node: &Source<'_>) -> Result<Value
             let greatest = formula.reduce(ReduceKind::Max, &axes, true, x);
             let greatest = formula.op(finite.clone(), &[greatest]);
             let below = formula.binary(Binary::Sub, x, greatest);
-            let power = formula.unary(Unary::Exp, below);
+            let power = formula.function(Function::Exp, below);
             let sum = formula.reduce(ReduceKind::Sum, &axes, keep, power);
             let log = formula.unary(Unary::Log, sum);
             let greatest = formula.reduce(ReduceKind::Max, &axes, keep, x);

@@ -1,6 +1,7 @@
 //! Functions of elements, and reductions.
 
 use kinglet_kernels::Activation;
+use kinglet_kernels::f32_functions::Function;
 
 use super::Importer;
 use super::node::Source;
@@ -12,14 +13,11 @@ pub(super) fn unary(importer: &mut Importer, node: &Source<'_>) -> Result<ValueI
     let unary = match node.proto.op_type.as_str() {
         "Neg" => Unary::Neg,
         "Abs" => Unary::Abs,
-        "Exp" => Unary::Exp,
         "Log" => Unary::Log,
         "Sqrt" => Unary::Sqrt,
         "Reciprocal" => Unary::Reciprocal,
         "Floor" => Unary::Floor,
         "Ceil" => Unary::Ceil,
-        "Tanh" => Unary::Tanh,
-        "Erf" => Unary::Erf,
         "Softplus" => Unary::Softplus,
         "Sign" => Unary::Sign,
         "Round" => Unary::Round,
@@ -33,10 +31,20 @@ pub(super) fn unary(importer: &mut Importer, node: &Source<'_>) -> Result<ValueI
         "Cosh" => Unary::Cosh,
         "Asinh" => Unary::Asinh,
         "Acosh" => Unary::Acosh,
-        "Atanh" => Unary::Atanh,
-        _ => Unary::Sigmoid,
+        _ => Unary::Atanh,
     };
     one(importer, node, Op::Unary(unary))
+}
+
+/// Functions that there are kernels for.
+pub(super) fn function(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let function = match node.proto.op_type.as_str() {
+        "Exp" => Function::Exp,
+        "Tanh" => Function::Tanh,
+        "Erf" => Function::Erf,
+        _ => Function::Sigmoid,
+    };
+    one(importer, node, Op::Activation(Activation::Function(function)))
 }
 
 /// Min and Max of any number of operands are chains of two.

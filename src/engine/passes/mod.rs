@@ -5,6 +5,7 @@ mod constants;
 mod epilogues;
 mod layout;
 mod quantization;
+mod recover;
 
 use super::graph::samples::{Evaluate, Others, Samples, Stopped};
 use super::graph::{Declared, Graph, Node};
@@ -20,6 +21,9 @@ pub(super) fn run(graph: Graph, declared: &Declared, evaluate: &EvaluateIn) -> R
     constants::fold(&mut graph, evaluate);
     graph.drop_dead();
     quantization::settle(&mut graph);
+    graph.drop_dead();
+    let known = samples(&graph)?;
+    recover::recover(&mut graph, &known);
     graph.drop_dead();
     let known = samples(&graph)?;
     layout::push_transpositions(&mut graph, &known);

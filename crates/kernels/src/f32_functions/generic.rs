@@ -34,6 +34,12 @@ pub(super) fn call_map(table: &Table, function: Function, from: &[f32], to: &mut
     unsafe { (table.map)(function, from.as_ptr(), to.as_mut_ptr(), to.len()) }
 }
 
+/// In place.
+pub(super) fn call_map_over(table: &Table, function: Function, row: &mut [f32]) {
+    // SAFETY: the table was found by its level, which proves its instructions; each element is read before it is written.
+    unsafe { (table.map)(function, row.as_ptr(), row.as_mut_ptr(), row.len()) }
+}
+
 /// Over `from`, or over the row itself.
 ///
 /// # Panics
@@ -125,6 +131,7 @@ pub(super) unsafe fn map<V: Vector>(function: Function, from: *const f32, to: *m
             Function::Tanh => each!(V, from, to, count, |x| tanh(x)),
             Function::Erf => each!(V, from, to, count, |x| erf(x)),
             Function::Gelu => each!(V, from, to, count, |x| gelu(x)),
+            Function::GeluTanh => each!(V, from, to, count, |x| gelu_tanh(x)),
         }
     }
 }
@@ -172,6 +179,19 @@ unsafe fn gelu<V: Vector>(x: V) -> V {
     unsafe {
         let inner = erf(x.mul(V::splat(std::f32::consts::FRAC_1_SQRT_2)));
         x.mul(V::splat(0.5)).mul(inner.add(V::splat(1.0)))
+    }
+}
+
+/// One half of one more than a tangent is a logistic function of twice its argument.
+///
+/// # Safety
+/// The processor has the instructions of `V`.
+#[inline(always)]
+unsafe fn gelu_tanh<V: Vector>(x: V) -> V {
+    // SAFETY: the caller's promise is that of these calls.
+    unsafe {
+        let slope = x.mul(x).mul_add(V::splat(0.044_715), V::splat(1.0));
+        x.mul(sigmoid(x.mul(slope).mul(V::splat(1.595_769_1))))
     }
 }
 

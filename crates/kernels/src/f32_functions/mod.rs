@@ -26,10 +26,13 @@ pub enum Function {
     Erf,
     /// `x / 2 * (1 + erf(x / sqrt(2)))`.
     Gelu,
+    /// `x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3)))`.
+    GeluTanh,
 }
 
 impl Function {
-    pub const ALL: [Self; 6] = [Self::Exp, Self::Sigmoid, Self::Silu, Self::Tanh, Self::Erf, Self::Gelu];
+    pub const ALL: [Self; 7] =
+        [Self::Exp, Self::Sigmoid, Self::Silu, Self::Tanh, Self::Erf, Self::Gelu, Self::GeluTanh];
 
     /// Computes tiles of one row until none is left.
     ///
@@ -42,6 +45,24 @@ impl Function {
             let to = tile.row(0);
             generic::call_map(table(level), self, &from[first..first + to.len()], to);
         }
+    }
+
+    /// Computes tiles in place until none is left.
+    pub fn over(self, level: Level, grid: &Grid<'_>) {
+        while let Some(mut tile) = grid.take() {
+            (0..tile.size()[0]).for_each(|row| self.over_row(level, tile.row(row)));
+        }
+    }
+
+    pub(crate) fn over_row(self, level: Level, row: &mut [f32]) {
+        generic::call_map_over(table(level), self, row);
+    }
+
+    /// Of one element, as the portable kernel has it.
+    pub fn apply(self, x: f32) -> f32 {
+        let mut row = [x];
+        generic::call_map_over(&portable::TABLE, self, &mut row);
+        row[0]
     }
 
     /// Cuts a row of elements into tiles for `run`.

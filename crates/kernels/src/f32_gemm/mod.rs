@@ -39,6 +39,7 @@ pub struct Gemm {
 /// of two computed operands can pack one of them when it runs.
 #[derive(Clone, Copy, Debug)]
 pub struct Packing {
+    level: Level,
     table: &'static Table<Job>,
     taps: usize,
     depth: usize,
@@ -85,7 +86,7 @@ impl Gemm {
         assert_eq!(elements.len(), taps * depth * columns, "weights are [tap][depth][column]");
         assert!(bias.is_none_or(|bias| bias.len() == columns), "there is a bias for each column");
         let panels = table(level).panels(columns, vectors);
-        let packing = Packing { table: table(level), taps, depth, panels };
+        let packing = Packing { level, table: table(level), taps, depth, panels };
         let mut packed = Self {
             packing,
             weights: Aligned::zeroed(packing.elements() * size_of::<f32>()),
@@ -143,7 +144,7 @@ impl Gemm {
 impl Packing {
     /// For a product with a matrix of `depth` rows and so many columns.
     pub fn matrix(level: Level, depth: usize, columns: usize) -> Self {
-        Self { table: table(level), taps: 1, depth, panels: table(level).panels(columns, None) }
+        Self { level, table: table(level), taps: 1, depth, panels: table(level).panels(columns, None) }
     }
 
     /// Elements that the packed weights take.
@@ -230,9 +231,9 @@ impl Packing {
             assert!(end <= elements.len(), "the residual is pixels by columns");
         }
         let mut pointers = [ptr::null(); POINTERS];
-        while let Some(tile) = grid.take() {
+        while let Some(mut tile) = grid.take() {
             for part in self.parts() {
-                self.run_part(operands, ends, &tile, &part, &mut pointers);
+                self.run_part(operands, ends, &mut tile, &part, &mut pointers);
             }
         }
     }
@@ -242,7 +243,7 @@ impl Packing {
         &self,
         operands: &Operands<'_>,
         ends: Option<&Ends<'_>>,
-        tile: &Tile<'_>,
+        tile: &mut Tile<'_>,
         part: &Part,
         pointers: &mut [*const f32; POINTERS],
     ) {
@@ -253,6 +254,7 @@ impl Packing {
         let width = panel.vectors * self.table.lanes;
         let weights = &packed[self.offset(first_column) + part.row * width..];
         let rows_of_weights = part.taps * part.depth;
+        let (activation, function) = ends.map_or((Activation::None, None), |ends| ends.activation.split());
         for row in (0..tile.size[0]).step_by(tiles.len()) {
             let rows = tiles.len().min(tile.size[0] - row);
             let taps = part.tap..part.tap + part.taps;
@@ -262,7 +264,7 @@ impl Packing {
                 residual: ends.residual.map(|Residual { elements, pitch }| {
                     (elements[(first_row + row) * pitch + first_column..].as_ptr(), pitch)
                 }),
-                activation: ends.activation,
+                activation,
             };
             let job = Job {
                 taps: part.taps,
@@ -281,6 +283,9 @@ impl Packing {
                 ends: ends.filter(|_| part.is_last).map(end),
             };
             generic::call(tiles[rows - 1], &job);
+            if let Some(function) = function.filter(|_| part.is_last) {
+                (row..row + rows).for_each(|row| function.over_row(self.level, tile.row(row)));
+            }
         }
     }
 

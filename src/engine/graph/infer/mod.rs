@@ -1,5 +1,6 @@
 //! Shapes and types of values, for concrete extents of the inputs.
 
+mod attention;
 mod image;
 mod movement;
 mod quantized;
@@ -10,6 +11,7 @@ use smallvec::SmallVec;
 use super::integers;
 use super::op::{Axes, Linear, Op, Reduce};
 use crate::tensor::{DType, Shape, Tensor};
+pub(in crate::engine) use attention::heads;
 pub(in crate::engine) use image::image;
 pub(in crate::engine) use movement::{Cut, padded, slice};
 
@@ -88,6 +90,8 @@ pub(in crate::engine) fn infer(op: &Op, inputs: &Facts<'_>) -> Result<Fact, Infe
         Op::Pool(pool) => as_first(image::pool(pool, first.clone()?)),
         Op::Linear(linear) => as_first(self::linear(linear, inputs)),
         Op::MatMul => as_first(matmul(two(inputs)?)),
+        Op::Attention(attention) => as_first(attention::attention(attention, inputs)),
+        Op::Normalize { .. } => as_first(normalize(inputs)),
         Op::Affine { axis } => as_first(affine(*axis, inputs)),
         Op::Activation(_) | Op::Unary(_) => as_first(Ok(first.clone()?.shape.clone())),
         Op::Binary(_) => as_first(binary(two(inputs)?)),
@@ -155,6 +159,8 @@ fn computes_floats(op: &Op) -> bool {
         Op::Conv(_)
             | Op::Linear(_)
             | Op::MatMul
+            | Op::Attention(_)
+            | Op::Normalize { .. }
             | Op::Affine { .. }
             | Op::ConvTranspose(_)
             | Op::Resize(_)
@@ -220,6 +226,16 @@ fn affine(axis: usize, inputs: &Facts<'_>) -> Result<Shape, InferError> {
     let [x, scale] = two(inputs)?;
     match (x.shape.get(axis), &scale.shape[..], inputs.get(2).map(|shift| &shift.shape)) {
         (Some(extent), [count], Some(shift)) if extent == count && *shift == scale.shape => Ok(x.shape.clone()),
+        _ => Err(InferError::Mismatch(x.shape.to_string(), scale.shape.to_string())),
+    }
+}
+
+fn normalize(inputs: &Facts<'_>) -> Result<Shape, InferError> {
+    let &[x, scale, shift] = inputs.as_slice() else {
+        return Err(InferError::Operands { expected: 3, got: inputs.len() });
+    };
+    match (x.shape.last(), &scale.shape[..]) {
+        (Some(extent), [count]) if extent == count && shift.shape == scale.shape => Ok(x.shape.clone()),
         _ => Err(InferError::Mismatch(x.shape.to_string(), scale.shape.to_string())),
     }
 }

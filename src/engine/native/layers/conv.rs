@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use bytemuck::Pod;
 use kinglet_kernels::f32_depthwise::{Depthwise, Filters};
+use kinglet_kernels::f32_functions::Function;
 use kinglet_kernels::f32_gemm::{Gemm, Residual, Weights};
 use kinglet_kernels::f32_winograd::Winograd;
 use kinglet_kernels::{Grid, LINE, Level, Window};
@@ -31,10 +32,13 @@ pub(super) fn lower(
         return Err(LowerError::Weights(shape));
     }
     let packed = |columns| taps_first(&source, depth, taps, columns);
+    let (within, function) = conv.activation.split();
+    let mut after = None;
     let runs = if conv.is_depthwise(&shape) && taps <= Depthwise::TAPS_MAX {
         let weights = packed(0..out);
         let filters = Filters { weights: &weights, taps, channels: out, bias: bias.as_deref() };
-        Runs::Depthwise(Depthwise::pack(level, &filters, conv.activation))
+        after = function;
+        Runs::Depthwise(Depthwise::pack(level, &filters, within))
     } else if conv.groups == 1 && merges(&spatial, depth) {
         let elements = packed(0..out);
         let (taps, depth) = (spatial.kernel[0], spatial.kernel[1] * depth);
@@ -43,7 +47,8 @@ pub(super) fn lower(
     } else if conv.groups == 1 && transforms(&spatial, depth, sample) {
         let elements = packed(0..out);
         let weights = Weights { elements: &elements, taps, depth, columns: out };
-        Runs::Winograd(Winograd::pack(level, &weights, bias.as_deref(), conv.activation))
+        after = function;
+        Runs::Winograd(Winograd::pack(level, &weights, bias.as_deref(), within))
     } else {
         let columns = out / conv.groups;
         let group = |group: usize| {
@@ -55,7 +60,8 @@ pub(super) fn lower(
         Runs::Groups((0..conv.groups).map(group).collect())
     };
     let operands = [Some(node.inputs[0]), conv.residual.then(|| node.inputs.last().copied()).flatten()];
-    Ok(Lowered { layer: Box::new(Convolution { spatial, runs }), operands: operands.into_iter().flatten().collect() })
+    let layer = Box::new(Convolution { spatial, runs, after, level });
+    Ok(Lowered { layer, operands: operands.into_iter().flatten().collect() })
 }
 
 /// Weights `[out][depth][tap]` of some output channels: taps first, columns last.
@@ -68,6 +74,9 @@ pub(super) fn taps_first<T: Copy>(source: &[T], depth: usize, taps: usize, colum
 struct Convolution {
     spatial: Spatial,
     runs: Runs,
+    /// What the kernel does not apply itself.
+    after: Option<Function>,
+    level: Level,
 }
 
 #[derive(Debug)]
@@ -138,6 +147,10 @@ impl Layer for Convolution {
                     team.share(&|| gemm.run(image, &window, residual, &grid));
                 }
             }
+        }
+        if let Some(function) = self.after {
+            let grid = Function::grid(out);
+            team.share(&|| function.over(self.level, &grid));
         }
     }
 

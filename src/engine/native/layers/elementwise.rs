@@ -11,42 +11,36 @@ use crate::engine::pool::Team;
 use crate::tensor::DType;
 
 #[derive(Debug)]
-pub(super) struct Activate(pub(super) Activation);
-
-impl Layer for Activate {
-    fn run(&self, io: &mut Io<'_>, _team: &mut Team) {
-        let activation = self.0;
-        map(io, |x: f32| activation.apply(x));
-    }
-}
-
-#[derive(Debug)]
-pub(super) struct Map {
-    pub(super) unary: Unary,
+pub(super) struct Activate {
+    pub(super) activation: Activation,
     pub(super) level: Level,
 }
 
-impl Map {
-    /// The kernel of a function that has one.
-    fn function(&self) -> Option<Function> {
-        Some(match self.unary {
-            Unary::Exp => Function::Exp,
-            Unary::Tanh => Function::Tanh,
-            Unary::Sigmoid => Function::Sigmoid,
-            Unary::Erf => Function::Erf,
-            _ => return None,
-        })
-    }
-}
-
-impl Layer for Map {
+impl Layer for Activate {
     fn run(&self, io: &mut Io<'_>, team: &mut Team) {
-        if let Some(function) = self.function() {
+        let activation = self.activation;
+        if let Activation::Function(function) = activation {
             let x = io.operands[0];
             let grid = Function::grid(io.output.elements());
             return team.share(&|| function.run(self.level, x.elements(), &grid));
         }
-        match self.unary {
+        map(io, |x: f32| activation.apply(x));
+    }
+
+    fn kernel(&self) -> String {
+        match self.activation {
+            Activation::Function(_) => format!("f32_functions__{}", self.level),
+            _ => "plain".into(),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Map(pub(super) Unary);
+
+impl Layer for Map {
+    fn run(&self, io: &mut Io<'_>, _team: &mut Team) {
+        match self.0 {
             Unary::Neg => map(io, |x: f32| -x),
             Unary::Abs => map(io, f32::abs),
             Unary::Log => map(io, f32::ln),
@@ -68,12 +62,7 @@ impl Layer for Map {
             Unary::Asinh => map(io, f32::asinh),
             Unary::Acosh => map(io, f32::acosh),
             Unary::Atanh => map(io, f32::atanh),
-            Unary::Exp | Unary::Tanh | Unary::Sigmoid | Unary::Erf => {}
         }
-    }
-
-    fn kernel(&self) -> String {
-        self.function().map_or_else(|| "plain".into(), |_| format!("f32_functions__{}", self.level))
     }
 }
 

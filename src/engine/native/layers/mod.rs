@@ -1,5 +1,6 @@
 //! Operators as they run: one file per family, each from the operator to bytes in the arena.
 
+mod attention;
 mod choice;
 mod conv;
 mod conv_transpose;
@@ -7,6 +8,7 @@ mod elementwise;
 mod linear;
 mod matmul;
 mod movement;
+mod normalize;
 mod pad;
 mod pool;
 mod quantized;
@@ -104,11 +106,13 @@ pub(super) fn lower(graph: &Graph, node: &Node, sample: &Fact, level: Level) -> 
     match &node.op {
         Op::Conv(conv) => conv::lower(conv, graph, node, sample, level),
         Op::Linear(linear) => linear::lower(linear, graph, node, level),
-        Op::MatMul => all(Box::new(matmul::MatMul)),
+        Op::MatMul => all(Box::new(matmul::MatMul(level))),
+        Op::Attention(attention) => all(Box::new(attention::Attend { attention: *attention, level })),
+        Op::Normalize { epsilon } => all(Box::new(normalize::Normalize { epsilon: *epsilon, level })),
         Op::Pool(pool) => all(Box::new(pool::Pooling::new(pool, level, sample.dtype))),
         Op::Affine { axis } => all(Box::new(elementwise::Affine(*axis))),
-        Op::Activation(activation) => all(Box::new(elementwise::Activate(*activation))),
-        Op::Unary(unary) => all(Box::new(elementwise::Map { unary: *unary, level })),
+        Op::Activation(activation) => all(Box::new(elementwise::Activate { activation: *activation, level })),
+        Op::Unary(unary) => all(Box::new(elementwise::Map(*unary))),
         Op::Binary(binary) => all(Box::new(elementwise::Combine(*binary))),
         Op::Compare(compare) => all(Box::new(elementwise::Test(*compare))),
         Op::Where => all(Box::new(choice::Choose)),
