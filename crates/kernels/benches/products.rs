@@ -4,6 +4,8 @@
 
 use std::time::{Duration, Instant};
 
+use kinglet_kernels::f32_attention::{Attention, Extents, Order, Strided};
+use kinglet_kernels::f32_functions::{rows_grid, softmax};
 use kinglet_kernels::f32_gemm::{Gemm, Weights};
 use kinglet_kernels::f32_winograd::Winograd;
 use kinglet_kernels::{Activation, Level, Window, u8s8_gemm};
@@ -29,6 +31,17 @@ fn main() {
             }
         }
         println!();
+    }
+    for size in [[12, 128, 32], [12, 128, 64], [12, 512, 64]].iter() {
+        let name = format!("attention {}x{}x{}", size[0], size[1], size[2]);
+        if name.contains(&filter) {
+            print!("{name:24}");
+            for level in Level::all() {
+                let [pack, products, softmax, all] = attention_times(*size, level).map(|time| time.as_secs_f64() * 1e6);
+                print!(" | {level} us: pack {pack:.0}, products {products:.0}, softmax {softmax:.0}, all {all:.0}");
+            }
+            println!();
+        }
     }
 }
 
@@ -84,6 +97,25 @@ fn winograd_rate((_, window, depth, columns): &Case, level: Level) -> f64 {
         winograd.run(&left, window, None, 0, &winograd.grid(&mut out, window, 1, tasks), &mut scratch);
     });
     (window.pixels() * elements.len()) as f64 / time.as_secs_f64() / 1e9
+}
+
+/// Packing, the products and softmax by themselves, and all together.
+fn attention_times([heads, tokens, depth]: [usize; 3], level: Level) -> [Duration; 4] {
+    let extents = Extents { batch: 1, heads, queries: tokens, keys: tokens, depth, width: depth };
+    let elements = made_up(heads * tokens * depth);
+    let x = Strided { elements: &elements, strides: [heads * tokens * depth, depth, heads * depth, 1] };
+    let attention = Attention::new(level, extents, 0.2);
+    let (mut packed, mut room) = (vec![0.0; attention.packed_elements()], vec![0.0; attention.room_elements()]);
+    let mut out = vec![0.0; elements.len()];
+    let pack = least(|| attention.pack(&x, &x, &attention.packed_grid(&mut packed)));
+    let run = least(|| {
+        let grid = attention.grid(&mut out, Order::HeadsInside);
+        attention.run(&x, None, &packed, Order::HeadsInside, &grid, &mut room);
+    });
+    let scores = made_up(heads * tokens * tokens);
+    let mut weights = vec![0.0; scores.len()];
+    let softmax = least(|| softmax(level, &scores, &rows_grid(&mut weights, heads * tokens, tokens)));
+    [pack, run.saturating_sub(softmax), softmax, pack + run]
 }
 
 fn least(mut run: impl FnMut()) -> Duration {

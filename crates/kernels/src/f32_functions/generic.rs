@@ -104,17 +104,40 @@ macro_rules! fold {
         for at in (0..whole).step_by($vector::LANES) {
             folded = $vector::load($from.add(at)).$method(folded);
         }
+        join!($vector, folded, $from, $count, $start, $single)
+    }};
+}
+
+/// Lanes of a fold made one with what no whole vector holds.
+macro_rules! join {
+    ($vector:ident, $folded:expr, $from:expr, $count:expr, $start:expr, $single:expr) => {{
         // No vector has more lanes.
         let mut lanes = [$start; 16];
-        folded.store(lanes.as_mut_ptr());
+        $folded.store(lanes.as_mut_ptr());
         let mut one: f32 = $start;
         for lane in &lanes[..$vector::LANES] {
             one = $single(one, *lane);
         }
-        for at in whole..$count {
+        for at in $count / $vector::LANES * $vector::LANES..$count {
             one = $single(one, *$from.add(at));
         }
         one
+    }};
+}
+
+/// As `each` or `pairs`, with the results of whole vectors folded as they are written.
+macro_rules! folding {
+    ($vector:ident, $each:ident, ($($from:expr),+), $to:expr, $count:expr, |$($x:ident),+| $value:expr, $start:expr, $method:ident, $single:expr) => {{
+        let mut folded = $vector::splat($start);
+        let whole = $count / $vector::LANES * $vector::LANES;
+        $each!($vector, $($from),+, $to, whole, |$($x),+| {
+            let value = $value;
+            folded = value.$method(folded);
+            value
+        });
+        let left = $count - whole;
+        $each!($vector, $($from.add(whole)),+, $to.add(whole), left, |$($x),+| $value);
+        join!($vector, folded, $to, $count, $start, $single)
     }};
 }
 
@@ -143,13 +166,25 @@ pub(super) unsafe fn softmax<V: Vector>(scores: &Scores, to: *mut f32, count: us
     // SAFETY: the caller's promise is that of these reads and writes.
     unsafe {
         let (from, scale) = (scores.from, V::splat(scores.scale));
-        match scores.mask {
-            Some(mask) => pairs!(V, from, mask, to, count, |x, mask| x.mul_add(scale, mask)),
-            None => each!(V, from, to, count, |x| x.mul(scale)),
-        }
-        let shift = V::splat(fold!(V, to, count, f32::NEG_INFINITY, max, f32::max));
-        each!(V, to, to, count, |x| exp(x.sub(shift)));
-        let share = V::splat(1.0 / fold!(V, to, count, 0.0, add, |a, b| a + b));
+        let greatest = match scores.mask {
+            Some(mask) => {
+                folding!(
+                    V,
+                    pairs,
+                    (from, mask),
+                    to,
+                    count,
+                    |x, mask| x.mul_add(scale, mask),
+                    f32::NEG_INFINITY,
+                    max,
+                    f32::max
+                )
+            }
+            None => folding!(V, each, (from), to, count, |x| x.mul(scale), f32::NEG_INFINITY, max, f32::max),
+        };
+        let shift = V::splat(greatest);
+        let sum = folding!(V, each, (to), to, count, |x| exp(x.sub(shift)), 0.0, add, |a, b| a + b);
+        let share = V::splat(1.0 / sum);
         each!(V, to, to, count, |x| x.mul(share));
     }
 }
