@@ -4,6 +4,7 @@ mod composed;
 mod hostile;
 mod operators;
 mod quantized;
+mod recovered;
 
 use kinglet_kernels::Level;
 use tract_onnx::pb::tensor_proto::DataType;
