@@ -101,6 +101,8 @@ pub(in crate::engine) enum Op {
     QuantizedLinear(Quantized),
     /// Two operands of bytes, not broadcast.
     QuantizedAdd(QuantizedAdd),
+    /// Bytes, and the byte that each of 256 becomes.
+    LookUp,
 }
 
 /// A product of bytes.
@@ -363,6 +365,7 @@ impl Op {
             Self::QuantizedConv(_) => "QuantizedConv",
             Self::QuantizedLinear(_) => "QuantizedLinear",
             Self::QuantizedAdd(_) => "QuantizedAdd",
+            Self::LookUp => "LookUp",
         }
     }
 

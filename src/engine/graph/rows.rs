@@ -174,6 +174,7 @@ fn carried(node: &Node, operands: &[Operand<'_>], out: [&Fact; 2]) -> Result<Car
         Op::QuantizedConv(_) => sole(operands, |axis| axis == 0),
         Op::QuantizedLinear(_) => sole(operands, |axis| axis + 1 < rank),
         Op::QuantizedAdd(_) => broadcast(operands, out),
+        Op::LookUp => Ok(first.carry),
     }
 }
 

@@ -6,6 +6,7 @@ mod epilogues;
 mod layout;
 mod quantization;
 mod recover;
+mod tables;
 
 use super::graph::samples::{Evaluate, Others, Samples, Stopped};
 use super::graph::{Declared, Graph, Node};
@@ -33,7 +34,7 @@ pub(super) fn run(graph: Graph, declared: &Declared, evaluate: &EvaluateIn) -> R
     affine::fold(&mut graph, &known);
     graph.drop_dead();
     let known = samples(&graph)?;
-    quantization::fuse(&mut graph, &known);
+    quantization::fuse(&mut graph, &known, evaluate);
     graph.drop_dead();
     let known = samples(&graph)?;
     epilogues::fuse(&mut graph, &known);

@@ -6,6 +6,7 @@ use kinglet_kernels::f32_depthwise::ByteDepthwise;
 use kinglet_kernels::u8_functions::Scale;
 use kinglet_kernels::u8s8_gemm::{Finish, Gemm};
 
+use super::{EvaluateIn, tables};
 use crate::engine::graph::op::{Binary, PoolKind, Quantized, QuantizedAdd, QuantizedConv};
 use crate::engine::graph::samples::Samples;
 use crate::engine::graph::{Graph, Node, Op, ValueId, floats, tensor_of};
@@ -97,7 +98,7 @@ fn make_unsigned(graph: &mut Graph) {
 }
 
 /// Makes products and sums of bytes.
-pub(super) fn fuse(graph: &mut Graph, samples: &Samples) {
+pub(super) fn fuse(graph: &mut Graph, samples: &Samples, evaluate: &EvaluateIn) {
     // Transpositions have been carried out since.
     move_bytes(graph);
     for at in 0..graph.nodes.len() {
@@ -107,6 +108,7 @@ pub(super) fn fuse(graph: &mut Graph, samples: &Samples) {
             graph.nodes[at] = node;
         }
     }
+    tables::tabulate(graph, evaluate);
     graph.drop_dead();
     for at in 0..graph.nodes.len() {
         if let Some(node) = product(graph, at, None) {
@@ -230,7 +232,7 @@ fn meaning(graph: &Graph, value: ValueId, before: usize) -> Option<(ValueId, Sca
 }
 
 /// The one scale of a conversion to bytes, or from them.
-fn scale(graph: &Graph, node: &Node, to_bytes: bool) -> Option<Scale> {
+pub(super) fn scale(graph: &Graph, node: &Node, to_bytes: bool) -> Option<Scale> {
     match node.op {
         Op::Quantize { .. } if to_bytes => {}
         Op::Dequantize { .. } if !to_bytes => {}

@@ -1,4 +1,4 @@
-//! Floats to bytes, bytes to floats, and the sum of two tensors of bytes, each with its scale and zero point.
+//! Floats to bytes, bytes to floats, functions of bytes by table, and the sum of two tensors of bytes, each with its scale and zero point.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -60,6 +60,19 @@ pub fn add(level: Level, from: [&[u8]; 2], of: [Scale; 2], to: Scale, bounds: [u
         let out = tile.row(0);
         let [a, b] = [&from[0][first..first + out.len()], &from[1][first..first + out.len()]];
         generic::call_add(table(level), [a, b], &sum, out);
+    }
+}
+
+/// For every byte what a table has for it.
+///
+/// # Panics
+/// When the output is not one row with an element for each of `from`.
+pub fn look_up(table: &[u8; 256], from: &[u8], grid: &Grid<'_, u8>) {
+    assert!(grid.size() == [1, from.len()], "the output is a row of as many elements");
+    while let Some(mut tile) = grid.take() {
+        let first = tile.first()[1];
+        let out = tile.row(0);
+        out.iter_mut().zip(&from[first..]).for_each(|(out, from)| *out = table[usize::from(*from)]);
     }
 }
 

@@ -135,6 +135,7 @@ pub(in crate::engine) fn infer(op: &Op, inputs: &Facts<'_>) -> Result<Fact, Infe
             let plain = Linear { bias: true, residual: false, activation: Activation::None };
             linear(&plain, inputs).map(|shape| Fact::new(quantized::dtype(product.finish), shape))
         }
+        Op::LookUp => quantized::look_up(inputs),
         Op::QuantizedAdd(_) => {
             let [a, b] = two(inputs)?;
             let mismatch = || InferError::Mismatch(a.shape.to_string(), b.shape.to_string());

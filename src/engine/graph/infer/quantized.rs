@@ -39,6 +39,15 @@ pub(super) fn dequantize(axis: isize, inputs: &Facts<'_>) -> Result<Fact, InferE
     Ok(Fact::new(DType::F32, x.shape.clone()))
 }
 
+pub(super) fn look_up(inputs: &Facts<'_>) -> Result<Fact, InferError> {
+    let [x, table] = super::two(inputs)?;
+    match [x, table].into_iter().find(|operand| operand.dtype != DType::U8) {
+        Some(other) => Err(InferError::Type { expected: "UINT8", got: other.dtype }),
+        None if table.elements() != 256 => Err(InferError::Mismatch(x.shape.to_string(), table.shape.to_string())),
+        None => Ok(Fact::new(DType::U8, x.shape.clone())),
+    }
+}
+
 /// Scales and zero points are single, or as many as the axis has places.
 fn scales(given: isize, inputs: &Facts<'_>) -> Result<(), InferError> {
     let (x, scale) = match inputs.as_slice() {

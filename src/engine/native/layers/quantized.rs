@@ -239,6 +239,19 @@ impl Layer for Add {
 }
 
 #[derive(Debug)]
+pub(super) struct LookUp;
+
+impl Layer for LookUp {
+    fn run(&self, io: &mut Io<'_>, team: &mut Team) {
+        // Inference has counted them.
+        let Ok(table) = <&[u8; 256]>::try_from(io.operands[1].bytes) else { return };
+        let from = io.operands[0].bytes;
+        let grid = u8_functions::grid(&mut *io.output.bytes);
+        team.share(&|| u8_functions::look_up(table, from, &grid));
+    }
+}
+
+#[derive(Debug)]
 pub(super) struct Quantize {
     pub(super) axis: isize,
     pub(super) level: Level,

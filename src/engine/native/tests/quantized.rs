@@ -135,6 +135,24 @@ fn sums_of_bytes() {
 }
 
 #[test]
+fn functions_between_bytes_are_tables() {
+    let between = |nodes: Vec<NodeProto>| {
+        let begin = vec![quantized("x", "s", "z", "xq"), meant("xq", "s", "z", "a")];
+        let end = vec![quantized("b", "t", "zt", "yq"), meant("yq", "t", "zt", "y")];
+        let nodes = begin.into_iter().chain(nodes).chain(end).collect();
+        check(vec!["n", "300"], &[3, 300], 2, nodes, vec![scale("three", 3.0), weights("row", &[300])])
+    };
+    let one = |op: &str, x: &str, y: &str| node(op, &[x], &[y], vec![]);
+    let table = ["Quantize", "LookUp", "Dequantize"];
+    assert_eq!(between(vec![one("Sigmoid", "a", "b")]), table);
+    assert_eq!(between(vec![one("Identity", "a", "b")]), table);
+    assert_eq!(between(vec![one("Relu", "a", "c"), node("Sub", &["three", "c"], &["b"], vec![])]), table);
+    // Not of single elements.
+    let rows = between(vec![node("Mul", &["a", "row"], &["b"], vec![])]);
+    assert_eq!(rows, ["Quantize", "Dequantize", "Binary", "Quantize", "Dequantize"]);
+}
+
+#[test]
 fn what_is_no_product_of_bytes_stays_floats() {
     let attributes = || vec![ints("pads", &[1; 4])];
     let shape = vec!["n", "4", "5", "6"];
