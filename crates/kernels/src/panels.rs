@@ -23,8 +23,9 @@ pub(crate) struct Table<J: 'static> {
 /// The most rows of any tile.
 pub(crate) const ROWS_MAX: usize = 12;
 
-/// `tile` for `N` vectors and these numbers of rows.
+/// `tile`, or another function, for `N` vectors and these numbers of rows.
 macro_rules! tiles {
+    ($function:ident $n:literal: $($m:literal)*) => { &[$($function::<$m, $n>),*] };
     ($n:literal: $($m:literal)*) => { &[$(tile::<$m, $n>),*] };
 }
 pub(crate) use tiles;

@@ -1,8 +1,8 @@
 //! Products of bytes against the oracle, exactly, at every level this processor has.
 #![allow(clippy::unwrap_used, reason = "a helper that fails fails the test")]
 
-use kinglet_kernels::u8s8_gemm::{Finish, Gemm, Requantize, Weights};
-use kinglet_kernels::{Level, Window, reference};
+use kinglet_kernels::u8s8_gemm::{Finish, Gemm, Matrix, Requantize, Weights, Zeros};
+use kinglet_kernels::{Aligned, Level, Window, reference};
 
 const SCALE: f32 = 0.001;
 
@@ -102,4 +102,53 @@ fn floats_are_not_written_as_bytes() {
     let weights = Weights { elements: &[1], taps: 1, depth: 1, columns: 1 };
     let gemm = Gemm::pack(Level::all().last().unwrap(), &weights, 0, &then, None);
     gemm.run(&[1], &Window::rows(1, 1), &gemm.grid(&mut [0u8], 1, 1));
+}
+
+/// Products of two matrices of bytes, less their zero points.
+fn check_computed([rows, depth, columns]: [usize; 3], zeros: Zeros) {
+    let byte = |at: usize, seed: usize| (at * 7919 + seed).to_le_bytes()[1] ^ at.to_le_bytes()[0];
+    let left: Vec<u8> = (0..rows * depth).map(|at| byte(at, 3)).collect();
+    let right: Vec<u8> = (0..depth * columns).map(|at| byte(at, 77)).collect();
+    let below = |byte: u8, zero: u8| f64::from(byte) - f64::from(zero);
+    let one = |row: usize, column: usize| -> f64 {
+        let product =
+            |k: usize| below(left[row * depth + k], zeros.left) * below(right[k * columns + column], zeros.right);
+        (0..depth).map(product).sum()
+    };
+    let expected: Vec<f64> = (0..rows * columns).map(|at| one(at / columns, at % columns)).collect();
+    for level in Level::all() {
+        let told = format!("{level} {rows}x{depth}x{columns} {zeros:?}");
+        let matrix = Matrix::new(level, depth, columns);
+        let mut packed = Aligned::zeroed(matrix.bytes());
+        packed.elements_mut::<u8>().fill(7);
+        matrix.pack(&right, zeros, 1.0, packed.elements_mut());
+        let mut out = vec![0.5f32; rows * columns];
+        let grid = matrix.grid(&mut out, columns, rows);
+        matrix.run(&left, depth, packed.elements(), zeros, Finish::Floats, &grid);
+        assert!(out.iter().zip(&expected).all(|(got, expected)| f64::from(*got) == *expected), "{told}");
+        let (scale, finish) = (1e-3, Finish::Bytes { zero: 100, low: 3, high: 250 });
+        matrix.pack(&right, zeros, scale, packed.elements_mut());
+        let mut out = vec![7u8; rows * columns];
+        let grid = matrix.grid(&mut out, columns, rows);
+        matrix.run(&left, depth, packed.elements(), zeros, finish, &grid);
+        for (got, expected) in out.iter().zip(&expected) {
+            let expected = (*expected * f64::from(scale) + 100.0).clamp(3.0, 250.0);
+            assert!((f64::from(*got) - expected).abs() <= 0.5 + 1e-4, "{told}: {got} {expected}");
+        }
+    }
+}
+
+#[test]
+fn computed_matrices_of_every_tail() {
+    for [left, right] in [[0, 128], [0, 0], [255, 255], [100, 131]] {
+        for rows in [1, 2, 6, 7, 13] {
+            for depth in [1, 4, 7, 64] {
+                for columns in [1, 9, 16, 65] {
+                    check_computed([rows, depth, columns], Zeros { left, right });
+                }
+            }
+        }
+    }
+    check_computed([97, 16, 33], Zeros { left: 3, right: 200 });
+    check_computed([2, 0, 5], Zeros { left: 3, right: 200 });
 }

@@ -3,7 +3,7 @@
 
 use kinglet_kernels::Activation;
 use kinglet_kernels::u8_functions::Scale;
-use kinglet_kernels::u8s8_gemm::Finish;
+use kinglet_kernels::u8s8_gemm::{Finish, Zeros};
 
 use crate::tensor::{DType, Shape};
 
@@ -99,6 +99,8 @@ pub(in crate::engine) enum Op {
     QuantizedConv(QuantizedConv),
     /// Bytes, constant weights of INT8 (as `Linear`'s), a scale and a bias (INT32) for each column.
     QuantizedLinear(Quantized),
+    /// Two operands of bytes, as `MatMul`'s.
+    QuantizedMatMul(QuantizedMatMul),
     /// Two operands of bytes, not broadcast.
     QuantizedAdd(QuantizedAdd),
     /// Bytes, and the byte that each of 256 becomes.
@@ -118,6 +120,15 @@ pub(in crate::engine) struct QuantizedConv {
     /// Bias and activation are in `product`.
     pub(in crate::engine) conv: Conv,
     pub(in crate::engine) product: Quantized,
+}
+
+/// A product of two operands of bytes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(in crate::engine) struct QuantizedMatMul {
+    pub(in crate::engine) zeros: Zeros,
+    /// What sums are multiplied with.
+    pub(in crate::engine) scale: f32,
+    pub(in crate::engine) finish: Finish,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -364,6 +375,7 @@ impl Op {
             Self::Dequantize { .. } => "Dequantize",
             Self::QuantizedConv(_) => "QuantizedConv",
             Self::QuantizedLinear(_) => "QuantizedLinear",
+            Self::QuantizedMatMul(_) => "QuantizedMatMul",
             Self::QuantizedAdd(_) => "QuantizedAdd",
             Self::LookUp => "LookUp",
         }

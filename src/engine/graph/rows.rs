@@ -163,7 +163,7 @@ fn carried(node: &Node, operands: &[Operand<'_>], out: [&Fact; 2]) -> Result<Car
         Op::Gather { axis } => gather(operands, place(*axis, first)?),
         Op::Slice => sliced(operands),
         Op::Expand => broadcast(&operands[..1], out),
-        Op::MatMul => matmul(operands, out),
+        Op::MatMul | Op::QuantizedMatMul(_) => matmul(operands, out),
         Op::Fill { .. } => rows_axis(&out[0].shape, &out[1].shape).map(Carry::Rows).ok_or(MIXES),
         Op::Shape { .. } => Ok(Carry::Count),
         Op::Quantize { axis } | Op::Dequantize { axis } => {

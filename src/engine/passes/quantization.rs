@@ -4,10 +4,10 @@
 use kinglet_kernels::Activation;
 use kinglet_kernels::f32_depthwise::ByteDepthwise;
 use kinglet_kernels::u8_functions::Scale;
-use kinglet_kernels::u8s8_gemm::{Finish, Gemm};
+use kinglet_kernels::u8s8_gemm::{Finish, Gemm, Matrix, Zeros};
 
 use super::{EvaluateIn, tables};
-use crate::engine::graph::op::{Binary, PoolKind, Quantized, QuantizedAdd, QuantizedConv};
+use crate::engine::graph::op::{Binary, PoolKind, Quantized, QuantizedAdd, QuantizedConv, QuantizedMatMul};
 use crate::engine::graph::samples::Samples;
 use crate::engine::graph::{Graph, Node, Op, ValueId, floats, tensor_of};
 use crate::tensor::{DType, Shape, Tensor};
@@ -111,7 +111,7 @@ pub(super) fn fuse(graph: &mut Graph, samples: &Samples, evaluate: &EvaluateIn) 
     tables::tabulate(graph, evaluate);
     graph.drop_dead();
     for at in 0..graph.nodes.len() {
-        if let Some(node) = product(graph, at, None) {
+        if let Some(node) = product(graph, at, None).or_else(|| computed_product(graph, samples, at, None)) {
             graph.nodes[at] = Node { output: graph.nodes[at].output, ..node };
         }
     }
@@ -126,10 +126,10 @@ fn requantized(graph: &mut Graph, samples: &Samples, at: usize) -> Option<Node> 
         bounds = [byte(low, to), byte(high, to)];
         maker = graph.sole_maker(graph.nodes[maker].inputs[0], maker)?;
     }
-    let made = if graph.nodes[maker].op == Op::Binary(Binary::Add) {
-        sum(graph, samples, maker, to, bounds)
-    } else {
-        product(graph, maker, Some((to, bounds)))
+    let made = match graph.nodes[maker].op {
+        Op::Binary(Binary::Add) => sum(graph, samples, maker, to, bounds),
+        Op::MatMul => computed_product(graph, samples, maker, Some((to, bounds))),
+        _ => product(graph, maker, Some((to, bounds))),
     }?;
     Some(Node { output: graph.nodes[at].output, ..made })
 }
@@ -192,6 +192,26 @@ fn product(graph: &mut Graph, at: usize, to: Option<(Scale, [u8; 2])>) -> Option
         _ => Op::QuantizedLinear(product),
     };
     Some(Node { op, inputs: [bytes].into_iter().chain(operands).collect(), ..node })
+}
+
+/// A product of two computed operands that both are bytes.
+fn computed_product(graph: &Graph, samples: &Samples, at: usize, to: Option<(Scale, [u8; 2])>) -> Option<Node> {
+    let node = &graph.nodes[at];
+    if node.op != Op::MatMul {
+        return None;
+    }
+    let depth = samples.fixed(node.inputs[0])?.last().copied()?;
+    let [(a, of_a), (b, of_b)] = [meaning(graph, node.inputs[0], at)?, meaning(graph, node.inputs[1], at)?];
+    if depth.is_some_and(|depth| depth > Matrix::DEPTH_MAX) {
+        return None;
+    }
+    let unit = of_a.scale * of_b.scale;
+    let (scale, finish) = match to {
+        None => (unit, Finish::Floats),
+        Some((to, [low, high])) => (unit / to.scale, Finish::Bytes { zero: to.zero, low, high }),
+    };
+    let op = Op::QuantizedMatMul(QuantizedMatMul { zeros: Zeros { left: of_a.zero, right: of_b.zero }, scale, finish });
+    Some(Node { inputs: vec![a, b], op, ..node.clone() })
 }
 
 /// Weights as the integers that they were, if these fit signed bytes, and a scale for each channel.

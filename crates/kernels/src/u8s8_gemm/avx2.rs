@@ -35,6 +35,12 @@ impl Sums for I32x8 {
     }
 
     #[inline(always)]
+    unsafe fn splat(value: i32) -> Self {
+        // SAFETY: as said above.
+        Self(unsafe { _mm256_set1_epi32(value) })
+    }
+
+    #[inline(always)]
     unsafe fn bytes(four: u32) -> [__m256i; 2] {
         // SAFETY: as said above.
         unsafe {
@@ -80,8 +86,19 @@ impl Sums for I32x8 {
 #[target_feature(enable = "avx2,fma")]
 unsafe fn tile<const M: usize, const N: usize>(job: &Job) {
     // SAFETY: the caller's promise; the features are enabled here.
-    unsafe { generic::tile::<I32x8, M, N>(job) }
+    unsafe { generic::tile::<I32x8, M, N, false>(job) }
+}
+
+/// # Safety
+/// The processor has AVX2 and FMA, and the job's pointers are valid.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn by_row<const M: usize, const N: usize>(job: &Job) {
+    // SAFETY: the caller's promise; the features are enabled here.
+    unsafe { generic::tile::<I32x8, M, N, true>(job) }
 }
 
 pub(super) static TABLE: Table<Job> =
     Table { name: "avx2", lanes: 8, tiles: &[tiles!(1: 1 2 3 4 5 6 7 8), tiles!(2: 1 2 3 4)] };
+
+pub(super) static BY_ROW: Table<Job> =
+    Table { name: "avx2", lanes: 8, tiles: &[tiles!(by_row 1: 1 2 3 4 5 6 7 8), tiles!(by_row 2: 1 2 3 4)] };

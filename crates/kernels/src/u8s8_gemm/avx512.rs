@@ -33,6 +33,12 @@ impl Sums for I32x16 {
     }
 
     #[inline(always)]
+    unsafe fn splat(value: i32) -> Self {
+        // SAFETY: as said above.
+        Self(unsafe { _mm512_set1_epi32(value) })
+    }
+
+    #[inline(always)]
     unsafe fn bytes(four: u32) -> __m512i {
         // SAFETY: as said above.
         unsafe { _mm512_set1_epi32(four.cast_signed()) }
@@ -68,7 +74,15 @@ impl Sums for I32x16 {
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 unsafe fn tile<const M: usize, const N: usize>(job: &Job) {
     // SAFETY: the caller's promise; the features are enabled here.
-    unsafe { generic::tile::<I32x16, M, N>(job) }
+    unsafe { generic::tile::<I32x16, M, N, false>(job) }
+}
+
+/// # Safety
+/// The processor has AVX-512 F, BW, DQ, VL and VNNI, and the job's pointers are valid.
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+unsafe fn by_row<const M: usize, const N: usize>(job: &Job) {
+    // SAFETY: the caller's promise; the features are enabled here.
+    unsafe { generic::tile::<I32x16, M, N, true>(job) }
 }
 
 pub(super) static TABLE: Table<Job> = Table {
@@ -79,5 +93,16 @@ pub(super) static TABLE: Table<Job> = Table {
         tiles!(2: 1 2 3 4 5 6 7 8 9 10 11 12),
         tiles!(3: 1 2 3 4 5 6 7 8),
         tiles!(4: 1 2 3 4 5 6),
+    ],
+};
+
+pub(super) static BY_ROW: Table<Job> = Table {
+    name: "avx512vnni",
+    lanes: 16,
+    tiles: &[
+        tiles!(by_row 1: 1 2 3 4 5 6 7 8 9 10 11 12),
+        tiles!(by_row 2: 1 2 3 4 5 6 7 8 9 10 11 12),
+        tiles!(by_row 3: 1 2 3 4 5 6 7 8),
+        tiles!(by_row 4: 1 2 3 4 5 6),
     ],
 };

@@ -22,6 +22,8 @@ pub(super) struct Job {
     pub(super) columns: usize,
     /// `[N * LANES]`, added to the sums.
     pub(super) bias: *const i32,
+    /// `[M]`, added to the sums of a row by kernels that do so.
+    pub(super) row_bias: *const i32,
     /// `[N * LANES]`, what sums are multiplied with.
     pub(super) scale: *const f32,
     /// How products become bytes; without it they are written as they are.
@@ -43,6 +45,7 @@ pub(super) trait Sums: Copy {
 
     unsafe fn zero() -> Self;
     unsafe fn load(from: *const i32) -> Self;
+    unsafe fn splat(value: i32) -> Self;
     unsafe fn bytes(four: u32) -> Self::Bytes;
     unsafe fn weights(from: *const i8) -> Self::Weights;
     /// The sums, each with four products more, exact but for a wrap at 2^31.
@@ -61,7 +64,7 @@ pub(super) fn call(kernel: unsafe fn(&Job), job: &Job) {
 /// # Safety
 /// The processor has the instructions of `S`, and the job's pointers are valid.
 #[inline(always)]
-pub(super) unsafe fn tile<S: Sums, const M: usize, const N: usize>(job: &Job) {
+pub(super) unsafe fn tile<S: Sums, const M: usize, const N: usize, const BY_ROW: bool>(job: &Job) {
     // SAFETY: the caller's promise is that of these reads, writes and calls.
     unsafe {
         // Sums that began with the bias would not stay in registers.
@@ -101,19 +104,61 @@ pub(super) unsafe fn tile<S: Sums, const M: usize, const N: usize>(job: &Job) {
                 weights = weights.add(N * S::LANES * 4);
             }
         }
+        if BY_ROW {
+            finish_by_row::<S, M, N>(job, &sums);
+        } else {
+            for n in 0..N {
+                let at = n * S::LANES;
+                let (bias, scale) = (S::load(job.bias.add(at)), S::Floats::load(job.scale.add(at)));
+                for (m, sums) in sums.iter().enumerate() {
+                    write::<S>(job, [m, at], sums[n].add(bias).floats().mul(scale));
+                }
+            }
+        }
+    }
+}
+
+/// With what is added to the sums of a row. Together with it the end is too long to be unrolled, and an array that a loop
+/// indexes lies in memory from its beginning: sums are copied there once, and stay in registers until then.
+///
+/// # Safety
+/// As `tile`.
+#[inline(always)]
+unsafe fn finish_by_row<S: Sums, const M: usize, const N: usize>(job: &Job, sums: &[[S; N]; M]) {
+    // SAFETY: the caller's promise is that of these reads, writes and calls.
+    unsafe {
+        let mut copied = [[S::zero(); N]; M];
+        let copied = std::hint::black_box(copied.as_mut_ptr()).cast::<S>();
+        for (m, sums) in sums.iter().enumerate() {
+            for (n, sum) in sums.iter().enumerate() {
+                copied.add(m * N + n).write(*sum);
+            }
+        }
         for n in 0..N {
             let at = n * S::LANES;
             let (bias, scale) = (S::load(job.bias.add(at)), S::Floats::load(job.scale.add(at)));
-            let count = S::LANES.min(job.columns - at);
-            for (m, sums) in sums.iter().enumerate() {
-                let product = sums[n].add(bias).floats().mul(scale);
-                let row = job.out.add(m * job.out_pitch);
-                match job.bytes {
-                    None if count < S::LANES => product.store_first(row.cast::<f32>().add(at), count),
-                    None => product.store(row.cast::<f32>().add(at)),
-                    Some(bytes) => bytes.store(product, row.add(at), count),
-                }
+            for m in 0..M {
+                let sum = copied.add(m * N + n).read().add(bias).add(S::splat(*job.row_bias.add(m)));
+                write::<S>(job, [m, at], sum.floats().mul(scale));
             }
+        }
+    }
+}
+
+/// Writes the products of a row and as many columns as there are lanes, or as are left.
+///
+/// # Safety
+/// As `tile`.
+#[inline(always)]
+unsafe fn write<S: Sums>(job: &Job, [m, column]: [usize; 2], products: S::Floats) {
+    // SAFETY: the caller's promise is that of these writes.
+    unsafe {
+        let count = S::LANES.min(job.columns - column);
+        let row = job.out.add(m * job.out_pitch);
+        match job.bytes {
+            None if count < S::LANES => products.store_first(row.cast::<f32>().add(column), count),
+            None => products.store(row.cast::<f32>().add(column)),
+            Some(bytes) => bytes.store(products, row.add(column), count),
         }
     }
 }

@@ -10,6 +10,7 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod computed;
 mod generic;
 mod portable;
 
@@ -23,6 +24,7 @@ use crate::isa::{Level, Set};
 use crate::panels::{self, Panel, Panels, ROWS_MAX, Table};
 use crate::vector::ToBytes;
 use crate::window::Window;
+pub use computed::{Matrix, Zeros};
 use generic::Job;
 
 /// Weights in the order `[tap][depth][column]`, dense.
@@ -178,11 +180,49 @@ impl Gemm {
     /// When the window reaches beyond `left`, the weights have other taps, the product is written in another type, or the
     /// output was cut otherwise than by `grid`.
     pub fn run<T: Written>(&self, left: &[u8], window: &Window, grid: &Grid<'_, T>) {
+        let packed = Packed {
+            table: self.table,
+            taps: self.taps,
+            depth: self.depth,
+            panels: &self.panels,
+            weights: self.weights.elements(),
+            bias: self.bias.elements(),
+            scale: self.scale.elements(),
+            zeros: self.zeros.elements(),
+            row_factor: 0,
+            finish: self.finish,
+        };
+        packed.run(left, window, grid);
+    }
+
+    /// Where the packed weights of the panel that begins at a column begin.
+    fn offset(&self, first: usize) -> usize {
+        first * self.taps * self.depth.div_ceil(4) * 4
+    }
+}
+
+/// What the right side of a product was packed to.
+struct Packed<'a> {
+    table: &'static Table<Job>,
+    taps: usize,
+    depth: usize,
+    panels: &'a Panels,
+    weights: &'a [i8],
+    bias: &'a [i32],
+    scale: &'a [f32],
+    zeros: &'a [u8],
+    /// What the sum of a row's bytes is multiplied with and added to each of its sums, by a table that does so.
+    row_factor: i32,
+    finish: Finish,
+}
+
+impl Packed<'_> {
+    fn run<T: Written>(&self, left: &[u8], window: &Window, grid: &Grid<'_, T>) {
         assert!(window.reach(self.depth) <= left.len(), "the window lies within the image");
         assert_eq!(window.taps(), self.taps, "the window has the taps of the weights");
-        assert_eq!(grid.size(), [window.pixels(), self.columns()], "the output is pixels by columns");
+        assert_eq!(grid.size(), [window.pixels(), self.panels.columns], "the output is pixels by columns");
         assert!(T::fits(self.finish), "the output is of the type that products end in");
-        let mut pointers = [ptr::null(); Self::TAPS_MAX * ROWS_MAX];
+        let mut pointers = [ptr::null(); Gemm::TAPS_MAX * ROWS_MAX];
         // Groups may be read whole where memory goes on behind the last: what is read too much meets weights of zero.
         let whole = self.depth.next_multiple_of(4);
         let depth = if window.reach(whole) <= left.len() { whole } else { self.depth };
@@ -197,16 +237,24 @@ impl Gemm {
         window: &Window,
         depth: usize,
         tile: &Tile<'_, T>,
-        pointers: &mut [*const u8; Self::TAPS_MAX * ROWS_MAX],
+        pointers: &mut [*const u8; Gemm::TAPS_MAX * ROWS_MAX],
     ) {
         let [first_row, first_column] = tile.first;
         let panel = self.panels.of(tile);
         let tiles = self.table.tiles[panel.vectors - 1];
+        let groups = self.taps * self.depth.div_ceil(4);
+        let weights = self.weights[first_column * groups * 4..].as_ptr();
+        let mut row_bias = [0; ROWS_MAX];
         for row in (0..tile.size[0]).step_by(tiles.len()) {
             let rows = tiles.len().min(tile.size[0] - row);
-            window.find(left, self.zeros.elements(), [first_row + row, rows], 0..self.taps, 0, pointers);
-            let weights = self.weights.elements::<i8>()[self.offset(first_column)..].as_ptr();
-            let groups = self.taps * self.depth.div_ceil(4);
+            window.find(left, self.zeros, [first_row + row, rows], 0..self.taps, 0, pointers);
+            if self.row_factor != 0 {
+                // Products of two matrices are windows of one line.
+                let line = |row: usize| &left[(first_row + row) * window.pitch[2]..][..self.depth];
+                row_bias.iter_mut().zip(row..row + rows).for_each(|(bias, row)| {
+                    *bias = self.row_factor.wrapping_mul(line(row).iter().map(|&byte| i32::from(byte)).sum());
+                });
+            }
             let job = Job {
                 taps: self.taps,
                 depth,
@@ -218,8 +266,9 @@ impl Gemm {
                 out: tile.out.wrapping_add(row * tile.pitch).cast(),
                 out_pitch: tile.pitch * size_of::<T>(),
                 columns: panel.columns,
-                bias: self.bias.elements::<i32>()[first_column..].as_ptr(),
-                scale: self.scale.elements::<f32>()[first_column..].as_ptr(),
+                bias: self.bias[first_column..].as_ptr(),
+                row_bias: row_bias.as_ptr(),
+                scale: self.scale[first_column..].as_ptr(),
                 bytes: match self.finish {
                     Finish::Floats => None,
                     Finish::Bytes { zero, low, high } => Some(ToBytes::within(zero, [low, high])),
@@ -227,11 +276,6 @@ impl Gemm {
             };
             generic::call(tiles[rows - 1], &job);
         }
-    }
-
-    /// Where the packed weights of the panel that begins at a column begin.
-    fn offset(&self, first: usize) -> usize {
-        first * self.taps * self.depth.div_ceil(4) * 4
     }
 }
 

@@ -28,6 +28,11 @@ impl Sums for Lanes {
     }
 
     #[inline(always)]
+    unsafe fn splat(value: i32) -> Self {
+        Self([value; LANES])
+    }
+
+    #[inline(always)]
     unsafe fn bytes(four: u32) -> [i32; 4] {
         four.to_le_bytes().map(i32::from)
     }
@@ -66,8 +71,18 @@ impl Sums for Lanes {
 /// The job's pointers are valid.
 unsafe fn tile<const M: usize, const N: usize>(job: &Job) {
     // SAFETY: the caller's promise; no instruction set is needed.
-    unsafe { generic::tile::<Lanes, M, N>(job) }
+    unsafe { generic::tile::<Lanes, M, N, false>(job) }
+}
+
+/// # Safety
+/// The job's pointers are valid.
+unsafe fn by_row<const M: usize, const N: usize>(job: &Job) {
+    // SAFETY: the caller's promise; no instruction set is needed.
+    unsafe { generic::tile::<Lanes, M, N, true>(job) }
 }
 
 pub(super) static TABLE: Table<Job> =
     Table { name: "portable", lanes: LANES, tiles: &[tiles!(1: 1 2 3 4), tiles!(2: 1 2)] };
+
+pub(super) static BY_ROW: Table<Job> =
+    Table { name: "portable", lanes: LANES, tiles: &[tiles!(by_row 1: 1 2 3 4), tiles!(by_row 2: 1 2)] };

@@ -6,6 +6,7 @@ mod movement;
 mod quantized;
 
 use kinglet_kernels::Activation;
+use kinglet_kernels::u8s8_gemm::Matrix;
 use smallvec::SmallVec;
 
 use super::integers;
@@ -134,6 +135,13 @@ pub(in crate::engine) fn infer(op: &Op, inputs: &Facts<'_>) -> Result<Fact, Infe
         Op::QuantizedLinear(product) => {
             let plain = Linear { bias: true, residual: false, activation: Activation::None };
             linear(&plain, inputs).map(|shape| Fact::new(quantized::dtype(product.finish), shape))
+        }
+        Op::QuantizedMatMul(product) => {
+            quantized::expect_bytes(inputs)?;
+            if inputs[0].shape.last().is_some_and(|depth| *depth > Matrix::DEPTH_MAX) {
+                return Err(InferError::Overflow);
+            }
+            matmul(two(inputs)?).map(|shape| Fact::new(quantized::dtype(product.finish), shape))
         }
         Op::LookUp => quantized::look_up(inputs),
         Op::QuantizedAdd(_) => {

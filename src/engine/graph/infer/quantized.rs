@@ -41,10 +41,17 @@ pub(super) fn dequantize(axis: isize, inputs: &Facts<'_>) -> Result<Fact, InferE
 
 pub(super) fn look_up(inputs: &Facts<'_>) -> Result<Fact, InferError> {
     let [x, table] = super::two(inputs)?;
-    match [x, table].into_iter().find(|operand| operand.dtype != DType::U8) {
+    expect_bytes(inputs)?;
+    match table.elements() {
+        256 => Ok(Fact::new(DType::U8, x.shape.clone())),
+        _ => Err(InferError::Mismatch(x.shape.to_string(), table.shape.to_string())),
+    }
+}
+
+pub(super) fn expect_bytes(inputs: &Facts<'_>) -> Result<(), InferError> {
+    match inputs.iter().find(|operand| operand.dtype != DType::U8) {
         Some(other) => Err(InferError::Type { expected: "UINT8", got: other.dtype }),
-        None if table.elements() != 256 => Err(InferError::Mismatch(x.shape.to_string(), table.shape.to_string())),
-        None => Ok(Fact::new(DType::U8, x.shape.clone())),
+        None => Ok(()),
     }
 }
 

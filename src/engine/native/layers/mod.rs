@@ -135,6 +135,7 @@ pub(super) fn lower(graph: &Graph, node: &Node, sample: &Fact, level: Level) -> 
         Op::Dequantize { axis } => all(Box::new(quantized::Dequantize { axis: *axis, level })),
         Op::QuantizedConv(conv) => quantized::lower_conv(conv, graph, node, level),
         Op::QuantizedLinear(product) => quantized::lower_linear(*product, graph, node, level),
+        Op::QuantizedMatMul(product) => all(Box::new(matmul::QuantizedMatMul { product: *product, level })),
         Op::LookUp => all(Box::new(quantized::LookUp)),
         Op::QuantizedAdd(add) => all(Box::new(quantized::Add { add: *add, level })),
     }

@@ -153,6 +153,32 @@ fn functions_between_bytes_are_tables() {
 }
 
 #[test]
+fn products_of_computed_bytes() {
+    let begin = || {
+        vec![
+            quantized("x", "s", "z", "xq"),
+            meant("xq", "s", "z", "a"),
+            node("Mul", &["x", "half"], &["h"], vec![]),
+            quantized("h", "s", "zt", "hq"),
+            meant("hq", "s", "zt", "hf"),
+            node("Transpose", &["hf"], &["b"], vec![ints("perm", &[0, 2, 1])]),
+        ]
+    };
+    let ran = |end: Vec<NodeProto>| {
+        let nodes = begin().into_iter().chain(end).collect();
+        check(vec!["n", "9", "13"], &[3, 9, 13], 3, nodes, vec![scale("half", 0.5)])
+    };
+    let floats = ran(vec![node("MatMul", &["a", "b"], &["y"], vec![])]);
+    assert!(floats.ends_with(&["QuantizedMatMul"]), "{floats:?}");
+    let bytes = ran(vec![
+        node("MatMul", &["a", "b"], &["p"], vec![]),
+        quantized("p", "t", "zt", "yq"),
+        meant("yq", "t", "zt", "y"),
+    ]);
+    assert!(bytes.ends_with(&["QuantizedMatMul", "Dequantize"]), "{bytes:?}");
+}
+
+#[test]
 fn what_is_no_product_of_bytes_stays_floats() {
     let attributes = || vec![ints("pads", &[1; 4])];
     let shape = vec!["n", "4", "5", "6"];

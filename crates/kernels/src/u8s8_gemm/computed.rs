@@ -1,0 +1,143 @@
+//! Products of two computed matrices of bytes: the right one is packed, as signed bytes, when they meet.
+
+use super::{Finish, Packed, Written, portable};
+#[cfg(target_arch = "x86_64")]
+use super::{avx2, avx512};
+use crate::aligned::LINE;
+use crate::grid::Grid;
+use crate::isa::{Level, Set};
+use crate::panels::{Panel, Panels, Table};
+use crate::window::Window;
+
+/// How a matrix of unsigned bytes lies for the kernels of one instruction set. The memory is the caller's.
+#[derive(Clone, Copy, Debug)]
+pub struct Matrix {
+    table: &'static Table<super::Job>,
+    depth: usize,
+    panels: Panels,
+}
+
+/// The zero points of both sides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Zeros {
+    pub left: u8,
+    pub right: u8,
+}
+
+impl Matrix {
+    /// The most rows with which no bytes can make a sum overflow.
+    pub const DEPTH_MAX: usize = (1 << 31) / (255 * 255) - 1;
+
+    /// Of `depth` rows and so many columns.
+    pub fn new(level: Level, depth: usize, columns: usize) -> Self {
+        let table = table(level);
+        Self { table, depth, panels: table.panels(columns, None) }
+    }
+
+    /// As [`super::Gemm::kernel`].
+    pub fn kernel(level: Level) -> String {
+        format!("u8u8_gemm_packed__{}", table(level).name)
+    }
+
+    /// Bytes that a packed matrix takes, from the beginning of a cache line on.
+    pub fn bytes(&self) -> usize {
+        let [bias, scale] = self.parts();
+        scale + (scale - bias)
+    }
+
+    /// Where bias and scale begin, behind the weights.
+    fn parts(&self) -> [usize; 2] {
+        let (padded, groups) = (self.panels.padded(), self.depth.div_ceil(4));
+        let bias = (groups * 4 * padded).next_multiple_of(LINE);
+        [bias, bias + (padded * size_of::<i32>()).next_multiple_of(LINE)]
+    }
+
+    /// Lays out a matrix whose rows lie behind each other, for left sides with a zero point; products are multiplied with
+    /// `scale`.
+    ///
+    /// # Panics
+    /// When `from` has not the elements of the matrix, or `to` is too short or begins within a word.
+    pub fn pack(&self, from: &[u8], zeros: Zeros, scale: f32, to: &mut [u8]) {
+        let (depth, columns, lanes) = (self.depth, self.panels.columns, self.table.lanes);
+        assert_eq!(from.len(), depth * columns, "a matrix of {depth} rows and {columns} columns");
+        let [bias_at, scale_at] = self.parts();
+        let (weights, rest) = to[..self.bytes()].split_at_mut(bias_at);
+        let (bias, scales) = rest.split_at_mut(scale_at - bias_at);
+        let (bias, scales): (&mut [i32], &mut [f32]) =
+            (bytemuck::cast_slice_mut(bias), bytemuck::cast_slice_mut(scales));
+        scales.fill(scale);
+        // With signed bytes the zero point is as much lower.
+        let right = i32::from(zeros.right) - SIGNED;
+        let whole = i32::try_from(depth).unwrap_or(i32::MAX).wrapping_mul(right);
+        bias.fill(i32::from(zeros.left).wrapping_mul(whole));
+        for first in self.panels.firsts() {
+            let Panel { columns: taken, vectors } = self.panels.panel(first);
+            let width = vectors * lanes;
+            let groups = &mut weights[first * depth.div_ceil(4) * 4..][..depth.div_ceil(4) * 4 * width];
+            for (group, to) in groups.chunks_exact_mut(width * 4).enumerate() {
+                if taken < width || group * 4 + 4 > depth {
+                    to.fill(0);
+                }
+                for k in group * 4..(group * 4 + 4).min(depth) {
+                    let from = &from[k * columns + first..][..taken];
+                    for ((four, bias), &byte) in to.chunks_exact_mut(4).zip(&mut bias[first..]).zip(from) {
+                        four[k % 4] = byte ^ 0x80;
+                        *bias = bias.wrapping_sub(i32::from(zeros.left) * (i32::from(byte) - SIGNED));
+                    }
+                }
+            }
+        }
+    }
+
+    /// An output cut for `run`.
+    ///
+    /// # Panics
+    /// When `out` cannot hold `rows` rows `pitch` elements apart.
+    pub fn grid<'a, T>(&self, out: &'a mut [T], pitch: usize, rows: usize) -> Grid<'a, T> {
+        self.panels.grid(out, pitch, rows, self.depth)
+    }
+
+    /// Products of rows, `pitch` bytes apart, with a packed matrix of these zero points, tile by tile until none is left.
+    ///
+    /// # Panics
+    /// When rows reach beyond `left`, `packed` is too short or begins within a word, the product is written in another
+    /// type, or the output was cut otherwise than by `grid`.
+    pub fn run<T: Written>(
+        &self,
+        left: &[u8],
+        pitch: usize,
+        packed: &[u8],
+        zeros: Zeros,
+        finish: Finish,
+        grid: &Grid<'_, T>,
+    ) {
+        let [bias, scale] = self.parts();
+        let packed = Packed {
+            table: self.table,
+            taps: 1,
+            depth: self.depth,
+            panels: &self.panels,
+            weights: bytemuck::cast_slice(&packed[..bias]),
+            bias: bytemuck::cast_slice(&packed[bias..scale]),
+            scale: bytemuck::cast_slice(&packed[scale..self.bytes()]),
+            // No tap of rows lies outside them.
+            zeros: &[],
+            row_factor: SIGNED - i32::from(zeros.right),
+            finish,
+        };
+        packed.run(left, &Window::rows(grid.size()[0], pitch), grid);
+    }
+}
+
+fn table(level: Level) -> &'static Table<super::Job> {
+    match level.set() {
+        #[cfg(target_arch = "x86_64")]
+        Set::Avx512Vnni => &avx512::BY_ROW,
+        #[cfg(target_arch = "x86_64")]
+        Set::Avx512 | Set::Avx2 => &avx2::BY_ROW,
+        _ => &portable::BY_ROW,
+    }
+}
+
+/// How far a byte is above its signed form.
+const SIGNED: i32 = 128;
