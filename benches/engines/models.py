@@ -186,7 +186,7 @@ def bert() -> onnx.ModelProto:
 
 
 MODELS = {"bert": bert, "minilm": minilm, "mlp": mlp, "mobilenetv2": mobilenetv2, "resnet50": resnet50}
-QUANTIZED = ["mlp", "mobilenetv2", "resnet50"]
+QUANTIZED = ["minilm", "mlp", "mobilenetv2", "resnet50"]
 
 
 def main() -> None:
@@ -205,12 +205,18 @@ def quantize(source: Path, target: Path) -> None:
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    shape = [dim.dim_value or 1 for dim in onnx.load(source).graph.input[0].type.tensor_type.shape.dim]
+    values = onnx.load(source).graph.input
+
+    def made_up(random: np.random.Generator, value) -> np.ndarray:
+        shape = [dim.dim_value or 1 for dim in value.type.tensor_type.shape.dim]
+        if value.type.tensor_type.elem_type == TensorProto.INT64:
+            return random.integers(0, 2, shape)
+        return random.standard_normal(shape).astype(np.float32)
 
     class Rows(CalibrationDataReader):
         def __init__(self) -> None:
             random = np.random.default_rng(2)
-            self.rows = iter([{"x": random.standard_normal(shape).astype(np.float32)} for _ in range(4)])
+            self.rows = iter([{value.name: made_up(random, value) for value in values} for _ in range(4)])
 
         def get_next(self):
             return next(self.rows, None)

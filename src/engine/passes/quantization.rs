@@ -108,7 +108,7 @@ pub(super) fn fuse(graph: &mut Graph, samples: &Samples, evaluate: &EvaluateIn) 
             graph.nodes[at] = node;
         }
     }
-    tables::tabulate(graph, evaluate);
+    tables::tabulate(graph, samples, evaluate);
     graph.drop_dead();
     for at in 0..graph.nodes.len() {
         if let Some(node) = product(graph, at, None).or_else(|| computed_product(graph, samples, at, None)) {

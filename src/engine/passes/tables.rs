@@ -1,57 +1,93 @@
-//! Functions of single elements between bytes and bytes: a table has the byte that each becomes.
+//! Functions of one byte: whatever is computed between a conversion from bytes and one to bytes, from nothing but the
+//! elements of one tensor at the same place, is a table of 256 bytes.
+
+use std::collections::HashMap;
 
 use super::EvaluateIn;
 use super::quantization::scale;
+use crate::engine::graph::samples::Samples;
 use crate::engine::graph::{Graph, Node, Op, ValueId};
 use crate::tensor::{DType, Shape, Tensor};
 
-/// Puts a table in the place of each conversion to bytes that ends such a chain.
-pub(super) fn tabulate(graph: &mut Graph, evaluate: &EvaluateIn) {
+/// A value that is a function of the bytes at the same place of another: what it is for each of 256.
+#[derive(Clone)]
+struct Function {
+    of: ValueId,
+    values: Tensor,
+}
+
+/// Puts a table in the place of each conversion to bytes that ends such a function. What has become of no use stays
+/// behind, for [`Graph::drop_dead`] to find.
+pub(super) fn tabulate(graph: &mut Graph, samples: &Samples, evaluate: &EvaluateIn) {
+    let mut functions = HashMap::new();
     for at in 0..graph.nodes.len() {
-        let Some((bytes, table)) = tabulated(graph, evaluate, at) else { continue };
-        let table = graph.add_constant(format!("{} table", graph.nodes[at].name), table);
-        graph.nodes[at].op = Op::LookUp;
-        graph.nodes[at].inputs = vec![bytes, table];
-    }
-}
-
-/// What bytes a chain begins with, and what it makes of each.
-fn tabulated(graph: &Graph, evaluate: &EvaluateIn, at: usize) -> Option<(ValueId, Tensor)> {
-    scale(graph, &graph.nodes[at], true)?;
-    let mut chain = vec![(&graph.nodes[at], 0)];
-    let mut taken = graph.nodes[at].inputs[0];
-    loop {
-        let node = &graph.nodes[graph.maker(taken, at)?];
-        if scale(graph, node, false).is_some() {
-            chain.push((node, 0));
-            break;
+        let Some(function) = function(graph, samples, evaluate, &functions, at) else { continue };
+        let node = &graph.nodes[at];
+        if scale(graph, node, true).is_some() {
+            let table = graph.add_constant(format!("{} table", graph.nodes[at].name), function.values.clone());
+            graph.nodes[at].op = Op::LookUp;
+            graph.nodes[at].inputs = vec![function.of, table];
         }
-        let operand = varying(graph, node)?;
-        chain.push((node, operand));
-        taken = node.inputs[operand];
+        functions.insert(graph.nodes[at].output, function);
     }
-    let all: Vec<u8> = (0..=u8::MAX).collect();
-    let all = Tensor::new(DType::U8, Shape::new(&[all.len()]), all.into()).ok()?;
-    let table = chain.iter().rev().try_fold(all, |values, &(node, operand)| {
-        let constant =
-            |(place, input): (usize, &ValueId)| if place == operand { Some(&values) } else { graph.constant(*input) };
-        let operands: Option<Vec<&Tensor>> = node.inputs.iter().enumerate().map(constant).collect();
-        evaluate(graph, node, &operands?)
-    })?;
-    let (first, _) = chain.last()?;
-    (table.element_count() == 256).then(|| (first.inputs[0], table))
 }
 
-/// The operand whose elements a node computes a function of, one by one.
-fn varying(graph: &Graph, node: &Node) -> Option<usize> {
-    match node.op {
-        Op::Activation(_) | Op::Unary(_) => Some(0),
+fn function(
+    graph: &Graph,
+    samples: &Samples,
+    evaluate: &EvaluateIn,
+    functions: &HashMap<ValueId, Function>,
+    at: usize,
+) -> Option<Function> {
+    let node = &graph.nodes[at];
+    let known = |value: ValueId| functions.get(&value).cloned();
+    let (of, varying) = match node.op {
+        Op::Dequantize { .. } => {
+            scale(graph, node, false)?;
+            let bytes = node.inputs[0];
+            let itself = || Some(Function { of: bytes, values: all_bytes()? });
+            let function = known(bytes).or_else(itself)?;
+            (function.of, vec![Some(function.values)])
+        }
+        Op::Quantize { .. } => {
+            scale(graph, node, true)?;
+            let function = known(node.inputs[0])?;
+            (function.of, vec![Some(function.values)])
+        }
+        Op::Activation(_) | Op::Unary(_) => {
+            let function = known(node.inputs[0])?;
+            (function.of, vec![Some(function.values)])
+        }
         Op::Binary(_) => {
-            let is_number = |at: usize| {
-                graph.constant(node.inputs[at]).is_some_and(|c| c.element_count() == 1 && c.shape().len() < 2)
-            };
-            [0, 1].into_iter().find(|at| is_number(1 - at))
+            let operands = [known(node.inputs[0]), known(node.inputs[1])];
+            let of = operands.iter().flatten().next()?.of;
+            let same_place = |value: ValueId| samples.same_shape(value, node.output);
+            let fits = node.inputs.iter().zip(&operands).all(|(&input, operand)| match operand {
+                Some(function) => function.of == of && same_place(input),
+                None => is_number(graph, input),
+            });
+            (of, fits.then(|| operands.map(|operand| operand.map(|function| function.values)).to_vec())?)
         }
-        _ => None,
-    }
+        _ => return None,
+    };
+    let values = computed(graph, evaluate, node, &varying)?;
+    (values.element_count() == 256).then_some(Function { of, values })
+}
+
+/// A node of the values that vary, and of constants.
+fn computed(graph: &Graph, evaluate: &EvaluateIn, node: &Node, varying: &[Option<Tensor>]) -> Option<Tensor> {
+    let operand = |(place, input): (usize, &ValueId)| {
+        varying.get(place).and_then(Option::as_ref).or_else(|| graph.constant(*input))
+    };
+    let operands: Option<Vec<&Tensor>> = node.inputs.iter().enumerate().map(operand).collect();
+    evaluate(graph, node, &operands?)
+}
+
+fn is_number(graph: &Graph, value: ValueId) -> bool {
+    graph.constant(value).is_some_and(|constant| constant.element_count() == 1)
+}
+
+fn all_bytes() -> Option<Tensor> {
+    let all: Vec<u8> = (0..=u8::MAX).collect();
+    Tensor::new(DType::U8, Shape::new(&[all.len()]), all.into()).ok()
 }

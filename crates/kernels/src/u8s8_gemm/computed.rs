@@ -69,22 +69,38 @@ impl Matrix {
         // With signed bytes the zero point is as much lower.
         let right = i32::from(zeros.right) - SIGNED;
         let whole = i32::try_from(depth).unwrap_or(i32::MAX).wrapping_mul(right);
-        bias.fill(i32::from(zeros.left).wrapping_mul(whole));
+        bias.fill(0);
         for first in self.panels.firsts() {
             let Panel { columns: taken, vectors } = self.panels.panel(first);
             let width = vectors * lanes;
-            let groups = &mut weights[first * depth.div_ceil(4) * 4..][..depth.div_ceil(4) * 4 * width];
-            for (group, to) in groups.chunks_exact_mut(width * 4).enumerate() {
-                if taken < width || group * 4 + 4 > depth {
-                    to.fill(0);
-                }
-                for k in group * 4..(group * 4 + 4).min(depth) {
-                    let from = &from[k * columns + first..][..taken];
-                    for ((four, bias), &byte) in to.chunks_exact_mut(4).zip(&mut bias[first..]).zip(from) {
-                        four[k % 4] = byte ^ 0x80;
-                        *bias = bias.wrapping_sub(i32::from(zeros.left) * (i32::from(byte) - SIGNED));
+            let (bias, groups) = (&mut bias[first..first + taken], depth.div_ceil(4));
+            let weights = &mut weights[first * groups * 4..][..groups * 4 * width];
+            for (group, to) in weights.chunks_exact_mut(width * 4).enumerate() {
+                let row = |k: usize| &from[(group * 4 + k) * columns + first..][..taken];
+                let (taken, filled) = to.split_at_mut(taken * 4);
+                filled.fill(0);
+                if group * 4 + 4 <= depth {
+                    let [a, b, c, d] = [row(0), row(1), row(2), row(3)];
+                    for ((((four, a), b), c), d) in taken.chunks_exact_mut(4).zip(a).zip(b).zip(c).zip(d) {
+                        four.copy_from_slice(&[a ^ 0x80, b ^ 0x80, c ^ 0x80, d ^ 0x80]);
+                    }
+                } else {
+                    taken.fill(0);
+                    for k in 0..depth % 4 {
+                        taken.chunks_exact_mut(4).zip(row(k)).for_each(|(four, byte)| four[k] = byte ^ 0x80);
                     }
                 }
+                // The zero point of probabilities is zero.
+                if zeros.left != 0 {
+                    for k in 0..(depth - group * 4).min(4) {
+                        bias.iter_mut().zip(row(k)).for_each(|(sum, &byte)| *sum += i32::from(byte));
+                    }
+                }
+            }
+            if zeros.left != 0 {
+                let left = i32::from(zeros.left);
+                let signed = SIGNED.wrapping_mul(i32::try_from(depth).unwrap_or(i32::MAX));
+                bias.iter_mut().for_each(|sum| *sum = left.wrapping_mul(whole + signed - *sum));
             }
         }
     }

@@ -147,6 +147,16 @@ fn functions_between_bytes_are_tables() {
     assert_eq!(between(vec![one("Sigmoid", "a", "b")]), table);
     assert_eq!(between(vec![one("Identity", "a", "b")]), table);
     assert_eq!(between(vec![one("Relu", "a", "c"), node("Sub", &["three", "c"], &["b"], vec![])]), table);
+    let gelu = vec![
+        node("Div", &["a", "three"], &["d"], vec![]),
+        quantized("d", "s", "z", "dq"),
+        meant("dq", "s", "z", "df"),
+        one("Erf", "df", "e"),
+        quantized("e", "s", "z", "eq"),
+        meant("eq", "s", "z", "ef"),
+        node("Mul", &["ef", "a"], &["b"], vec![]),
+    ];
+    assert_eq!(between(gelu), table);
     // Not of single elements.
     let rows = between(vec![node("Mul", &["a", "row"], &["b"], vec![])]);
     assert_eq!(rows, ["Quantize", "Dequantize", "Binary", "Quantize", "Dequantize"]);
