@@ -84,6 +84,7 @@ impl<T> Tile<'_, T> {
     ///
     /// # Panics
     /// When the rows are not the tile's, or a tile of these would be empty.
+    #[expect(clippy::needless_pass_by_ref_mut, reason = "the grid has the tile's elements to itself")]
     pub(crate) fn grid(&mut self, rows: Range<usize>, tile: [usize; 2]) -> Grid<'_, T> {
         assert!(rows.start <= rows.end && rows.end <= self.size[0], "rows {rows:?} are the tile's {}", self.size[0]);
         assert!(!tile.contains(&0), "a tile has elements");

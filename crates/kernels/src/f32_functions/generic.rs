@@ -226,7 +226,7 @@ unsafe fn gelu_tanh<V: Vector>(x: V) -> V {
     // SAFETY: the caller's promise is that of these calls.
     unsafe {
         let slope = x.mul(x).mul_add(V::splat(0.044_715), V::splat(1.0));
-        x.mul(sigmoid(x.mul(slope).mul(V::splat(1.595_769_1))))
+        x.mul(sigmoid(x.mul(slope).mul(V::splat(1.595_769))))
     }
 }
 

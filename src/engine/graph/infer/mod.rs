@@ -6,7 +6,6 @@ mod movement;
 mod quantized;
 
 use kinglet_kernels::Activation;
-use kinglet_kernels::u8s8_gemm::Matrix;
 use smallvec::SmallVec;
 
 use super::integers;
@@ -136,19 +135,9 @@ pub(in crate::engine) fn infer(op: &Op, inputs: &Facts<'_>) -> Result<Fact, Infe
             let plain = Linear { bias: true, residual: false, activation: Activation::None };
             linear(&plain, inputs).map(|shape| Fact::new(quantized::dtype(product.finish), shape))
         }
-        Op::QuantizedMatMul(product) => {
-            quantized::expect_bytes(inputs)?;
-            if inputs[0].shape.last().is_some_and(|depth| *depth > Matrix::DEPTH_MAX) {
-                return Err(InferError::Overflow);
-            }
-            matmul(two(inputs)?).map(|shape| Fact::new(quantized::dtype(product.finish), shape))
-        }
+        Op::QuantizedMatMul(product) => quantized::matmul(product, inputs),
         Op::LookUp => quantized::look_up(inputs),
-        Op::QuantizedAdd(_) => {
-            let [a, b] = two(inputs)?;
-            let mismatch = || InferError::Mismatch(a.shape.to_string(), b.shape.to_string());
-            as_first(if a.shape == b.shape { Ok(a.shape.clone()) } else { Err(mismatch()) })
-        }
+        Op::QuantizedAdd(_) => quantized::add(inputs),
     }?;
     fact.bytes().ok_or(InferError::Overflow)?;
     Ok(fact)

@@ -1,8 +1,9 @@
 //! Shapes and types of operators between floats and integers.
 
-use kinglet_kernels::u8s8_gemm::Finish;
+use kinglet_kernels::u8s8_gemm::{Finish, Matrix};
 
 use super::{Fact, Facts, InferError, axis};
+use crate::engine::graph::op::QuantizedMatMul;
 use crate::tensor::DType;
 
 /// The type of a product of bytes.
@@ -48,7 +49,24 @@ pub(super) fn look_up(inputs: &Facts<'_>) -> Result<Fact, InferError> {
     }
 }
 
-pub(super) fn expect_bytes(inputs: &Facts<'_>) -> Result<(), InferError> {
+pub(super) fn matmul(product: &QuantizedMatMul, inputs: &Facts<'_>) -> Result<Fact, InferError> {
+    expect_bytes(inputs)?;
+    let [a, b] = super::two(inputs)?;
+    if a.shape.last().is_some_and(|depth| *depth > Matrix::DEPTH_MAX) {
+        return Err(InferError::Overflow);
+    }
+    super::matmul([a, b]).map(|shape| Fact::new(dtype(product.finish), shape))
+}
+
+pub(super) fn add(inputs: &Facts<'_>) -> Result<Fact, InferError> {
+    let [a, b] = super::two(inputs)?;
+    match a.shape == b.shape {
+        true => Ok(Fact::new(a.dtype, a.shape.clone())),
+        false => Err(InferError::Mismatch(a.shape.to_string(), b.shape.to_string())),
+    }
+}
+
+fn expect_bytes(inputs: &Facts<'_>) -> Result<(), InferError> {
     match inputs.iter().find(|operand| operand.dtype != DType::U8) {
         Some(other) => Err(InferError::Type { expected: "UINT8", got: other.dtype }),
         None => Ok(()),
