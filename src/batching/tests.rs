@@ -259,7 +259,10 @@ async fn different_shapes_never_share_a_batch() {
     for answer in asked {
         answer.await.unwrap().unwrap();
     }
-    assert_eq!(house.runs(), [vec![0], vec![1, 3], vec![2, 2, 4, 4]]);
+    let runs = house.runs();
+    assert_eq!(runs[..2], [vec![0], vec![1, 3]]);
+    // Whether the others share a batch depends on what the first took, which is no matter here.
+    assert_eq!(runs[2..].concat(), [2, 2, 4, 4]);
 }
 
 #[tokio::test]
