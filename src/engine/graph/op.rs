@@ -72,6 +72,26 @@ pub(in crate::engine) enum Op {
     },
     /// `x`, starts, ends, axes, steps; the last two may be missing.
     Slice,
+    /// Where along an axis the extreme element is.
+    Arg(Arg),
+    /// The greatest or least elements along an axis, or where they are: `x` and how many, which must be known.
+    Top(Top),
+    /// Sums of all elements before each along an axis, which is the second operand.
+    CumulativeSum {
+        exclusive: bool,
+        reverse: bool,
+    },
+    /// `x` and indices along an axis, an element for each.
+    GatherElements {
+        axis: isize,
+    },
+    /// `x`, indices along an axis and an element for each, which replaces one of `x` or is combined with it.
+    ScatterElements {
+        axis: isize,
+        with: Option<Binary>,
+    },
+    /// How many elements the input has.
+    Size,
     /// The extents of the input as integers.
     Shape {
         from: isize,
@@ -286,6 +306,15 @@ pub(in crate::engine) enum Binary {
     Pow,
     Min,
     Max,
+    /// With the sign of the divisor.
+    Modulo,
+    /// With the sign of what is divided.
+    Remainder,
+    BitAnd,
+    BitOr,
+    BitXor,
+    ShiftLeft,
+    ShiftRight,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -319,6 +348,23 @@ impl Axes {
     pub(in crate::engine) fn given(axes: &[i64]) -> Self {
         Self::Given(axes.iter().map(|&axis| isize::try_from(axis).unwrap_or(isize::MAX)).collect())
     }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::engine) struct Arg {
+    pub(in crate::engine) greatest: bool,
+    pub(in crate::engine) axis: isize,
+    pub(in crate::engine) keep: bool,
+    /// Of equal elements the last rather than the first.
+    pub(in crate::engine) last: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::engine) struct Top {
+    pub(in crate::engine) axis: isize,
+    pub(in crate::engine) greatest: bool,
+    /// Where the elements are rather than what they are.
+    pub(in crate::engine) places: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -367,6 +413,12 @@ impl Op {
             Self::Concat { .. } => "Concat",
             Self::Gather { .. } => "Gather",
             Self::Slice => "Slice",
+            Self::Arg(_) => "Arg",
+            Self::Top(_) => "Top",
+            Self::CumulativeSum { .. } => "CumulativeSum",
+            Self::GatherElements { .. } => "GatherElements",
+            Self::ScatterElements { .. } => "ScatterElements",
+            Self::Size => "Size",
             Self::Shape { .. } => "Shape",
             Self::Cast { .. } => "Cast",
             Self::Fill { .. } => "Fill",

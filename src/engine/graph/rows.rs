@@ -5,7 +5,7 @@
 //! what is not known to do so mixes rows.
 
 use super::infer::{Cut, Fact, Facts, axis, padded, reduced, slice};
-use super::op::Op;
+use super::op::{Op, Top};
 use super::samples::{BATCHES, Samples};
 use super::{Graph, Node, ValueId};
 use crate::tensor::{Shape, Tensor};
@@ -164,8 +164,11 @@ fn carried(node: &Node, operands: &[Operand<'_>], out: [&Fact; 2]) -> Result<Car
         Op::Slice => sliced(operands),
         Op::Expand => broadcast(&operands[..1], out),
         Op::MatMul | Op::QuantizedMatMul(_) => matmul(operands, out),
+        Op::Arg(_) | Op::Top(_) | Op::CumulativeSum { .. } | Op::GatherElements { .. } | Op::ScatterElements { .. } => {
+            selected(node, operands, first)
+        }
         Op::Fill { .. } => rows_axis(&out[0].shape, &out[1].shape).map(Carry::Rows).ok_or(MIXES),
-        Op::Shape { .. } => Ok(Carry::Count),
+        Op::Shape { .. } | Op::Size => Ok(Carry::Count),
         Op::Quantize { axis } | Op::Dequantize { axis } => {
             let single = operands[1].facts[0].elements() == 1;
             let scaled = if single { None } else { Some(place(*axis, first)?) };
@@ -188,6 +191,38 @@ fn sole(operands: &[Operand<'_>], allowed: impl Fn(usize) -> bool) -> Result<Car
     let others = operands[1..].iter().all(|other| other.carry == Carry::Fixed || other.carry == first);
     match first {
         Carry::Rows(axis) if allowed(axis) && others => Ok(first),
+        _ => Err(MIXES),
+    }
+}
+
+/// What chooses elements along an axis does so in every row by itself, if the axis is not the rows'.
+fn selected(node: &Node, operands: &[Operand<'_>], first: &Operand<'_>) -> Result<Carry, &'static str> {
+    match &node.op {
+        Op::Arg(arg) => {
+            let axis = place(arg.axis, first)?;
+            let Carry::Rows(rows) = sole(operands, |rows| rows != axis)? else { return Err(MIXES) };
+            Ok(Carry::Rows(if arg.keep || rows < axis { rows } else { rows - 1 }))
+        }
+        Op::Top(Top { axis, .. }) => {
+            let axis = place(*axis, first)?;
+            sole(operands, |rows| rows != axis)
+        }
+        Op::CumulativeSum { .. } => {
+            let given = operands[1].facts[0].integers("an axis").map_err(|_| "its axis is not known")?;
+            let given = given.first().and_then(|axis| isize::try_from(*axis).ok()).ok_or(MIXES)?;
+            let axis = place(given, first)?;
+            sole(operands, |rows| rows != axis)
+        }
+        Op::GatherElements { axis } | Op::ScatterElements { axis, .. } => {
+            let axis = place(*axis, first)?;
+            let all = operands.iter().all(|operand| operand.carry == first.carry);
+            let as_many =
+                |rows: usize| operands.iter().all(|other| other.facts[0].shape[rows] == first.facts[0].shape[rows]);
+            match first.carry {
+                Carry::Rows(rows) if rows != axis && all && as_many(rows) => Ok(first.carry),
+                _ => Err(MIXES),
+            }
+        }
         _ => Err(MIXES),
     }
 }

@@ -7,7 +7,7 @@ use super::Importer;
 use super::node::Source;
 use crate::engine::EngineError;
 use crate::engine::graph::op::{Axes, Binary, Compare, Reduce, ReduceKind, Unary};
-use crate::engine::graph::{Op, ValueId, tensor_of, tensor_of_integers};
+use crate::engine::graph::{Op, ValueId, tensor_of};
 
 /// What an operator is written as: operators that all have its name.
 struct Formula<'a> {
@@ -154,21 +154,39 @@ pub(super) fn gelu(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId
     Ok(formula.function(function, x))
 }
 
-/// All axes from the given one on are normalised as one.
-pub(super) fn layer_normalization(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+/// All axes from the given one on are normalised as one. Mean and inverse deviation are computed where they are asked for.
+pub(super) fn layer_normalization(importer: &mut Importer, node: &Source<'_>) -> Result<Vec<ValueId>, EngineError> {
     let (axis, epsilon) = (node.axis(-1)?, node.float("epsilon", 1e-5)?);
     let (scale, shift) = (importer.operand(node, 1)?, importer.optional(node, 2)?);
+    let asked = node.has_output(1) || node.has_output(2);
     let (mut formula, x) = Formula::of(importer, node)?;
     let shift = shift.unwrap_or_else(|| formula.with(Binary::Mul, scale, 0.0));
-    if axis == -1 {
-        return Ok(formula.op(Op::Normalize { epsilon }, &[x, scale, shift]));
+    if axis == -1 && !asked {
+        return Ok(vec![formula.op(Op::Normalize { epsilon }, &[x, scale, shift])]);
     }
     let shape = formula.op(Op::Shape { from: 0, to: None }, &[x]);
     let rows = formula.op(Op::Flatten { axis }, &[x]);
-    let all = formula.importer.graph.add_constant(format!("{} shape", formula.name), tensor_of_integers(&[1], &[-1]));
-    let [scale, shift] = [scale, shift].map(|factor| formula.op(Op::Reshape { allow_zero: false }, &[factor, all]));
-    let normalized = formula.op(Op::Normalize { epsilon }, &[rows, scale, shift]);
-    Ok(formula.op(Op::Reshape { allow_zero: true }, &[normalized, shape]))
+    let all = formula.importer.list_of(&formula.name, &[-1]);
+    let factors = [scale, shift].map(|factor| formula.op(Op::Reshape { allow_zero: false }, &[factor, all]));
+    let normalized = formula.op(Op::Normalize { epsilon }, &[rows, factors[0], factors[1]]);
+    let mut outputs = vec![formula.op(Op::Reshape { allow_zero: true }, &[normalized, shape])];
+    if asked {
+        let from = formula.op(Op::Shape { from: 0, to: Some(axis) }, &[x]);
+        let behind = formula.op(Op::Shape { from: axis, to: None }, &[x]);
+        let zero = formula.importer.list_of(&formula.name, &[0]);
+        let one = formula.importer.list_of(&formula.name, &[1]);
+        let nothing = formula.op(Op::Binary(Binary::Mul), &[behind, zero]);
+        let ones = formula.op(Op::Binary(Binary::Add), &[nothing, one]);
+        let kept = formula.op(Op::Concat { axis: 0 }, &[from, ones]);
+        let [difference, variance] = formula.centred(rows, &Axes::Given(vec![-1]));
+        let mean = formula.binary(Binary::Sub, rows, difference);
+        let mean = formula.reduce(ReduceKind::Max, &Axes::Given(vec![-1]), true, mean);
+        let raised = formula.with(Binary::Add, variance, epsilon);
+        let deviation = formula.unary(Unary::Sqrt, raised);
+        let inverse = formula.unary(Unary::Reciprocal, deviation);
+        outputs.extend([mean, inverse].map(|one| formula.op(Op::Reshape { allow_zero: true }, &[one, kept])));
+    }
+    Ok(outputs)
 }
 
 /// Reductions of functions of the operand, or whose result is one of them.

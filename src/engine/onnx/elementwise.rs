@@ -56,6 +56,9 @@ pub(super) fn binary(importer: &mut Importer, node: &Source<'_>) -> Result<Value
         "Div" => Binary::Div,
         "Pow" => Binary::Pow,
         "Min" => Binary::Min,
+        "BitwiseAnd" => Binary::BitAnd,
+        "BitwiseOr" => Binary::BitOr,
+        "BitwiseXor" => Binary::BitXor,
         _ => Binary::Max,
     };
     importer.expect_trailing(node)?;
@@ -63,6 +66,21 @@ pub(super) fn binary(importer: &mut Importer, node: &Source<'_>) -> Result<Value
     let (&first, others) = operands.split_first().ok_or_else(|| node.invalid("it has no operands"))?;
     let chain = |chain, &other: &ValueId| importer.graph.add(&node.shown(), Op::Binary(binary), &[chain, other]);
     Ok(others.iter().fold(first, chain))
+}
+
+/// Of integers with the divisor's sign, unless it is told to be the remainder that C has.
+pub(super) fn modulo(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let binary = if node.int("fmod", 0)? == 0 { Binary::Modulo } else { Binary::Remainder };
+    two(importer, node, Op::Binary(binary))
+}
+
+pub(super) fn shift(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let binary = match node.text("direction")?.as_deref() {
+        Some("LEFT") => Binary::ShiftLeft,
+        Some("RIGHT") => Binary::ShiftRight,
+        other => return Err(node.invalid(&format!("direction {other:?} is neither \"LEFT\" nor \"RIGHT\""))),
+    };
+    two(importer, node, Op::Binary(binary))
 }
 
 pub(super) fn compare(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
@@ -76,8 +94,7 @@ pub(super) fn compare(importer: &mut Importer, node: &Source<'_>) -> Result<Valu
         _ => Compare::Or,
     };
     importer.expect_trailing(node)?;
-    let operands = [importer.operand(node, 0)?, importer.operand(node, 1)?];
-    Ok(importer.graph.add(&node.shown(), Op::Compare(compare), &operands))
+    two(importer, node, Op::Compare(compare))
 }
 
 pub(super) fn not(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
@@ -107,8 +124,20 @@ pub(super) fn hard_swish(importer: &mut Importer, node: &Source<'_>) -> Result<V
     one(importer, node, Op::Activation(Activation::HardSwish))
 }
 
-/// Bounds are attributes up to opset 10, operands from 11 on.
+/// Bounds are attributes up to opset 10, operands from 11 on: numbers that a kernel may keep results within, or computed
+/// ones, and those of other types.
 pub(super) fn clip(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let x = importer.operand(node, 0)?;
+    let bounds = [importer.optional(node, 1)?, importer.optional(node, 2)?];
+    let is_number = |bound: &ValueId| importer.graph.constant(*bound).and_then(floats).is_some();
+    if !bounds.iter().flatten().all(is_number) {
+        let binaries = [Binary::Max, Binary::Min].into_iter().zip(bounds);
+        let kept = |x, (binary, bound): (Binary, Option<ValueId>)| match bound {
+            Some(bound) => importer.graph.add(&node.shown(), Op::Binary(binary), &[x, bound]),
+            None => x,
+        };
+        return Ok(binaries.fold(x, kept));
+    }
     let bound = |name: &str, at: usize, default: f32| match importer.optional(node, at)? {
         None => node.float(name, default),
         Some(value) => {
@@ -149,6 +178,11 @@ pub(super) fn reduce(importer: &mut Importer, node: &Source<'_>) -> Result<Value
     let Some(axes) = importer.axes(node)? else { return importer.operand(node, 0) };
     let reduce = Reduce { kind, axes, keep: node.int("keepdims", 1)? != 0 };
     one(importer, node, Op::Reduce(reduce))
+}
+
+fn two(importer: &mut Importer, node: &Source<'_>, op: Op) -> Result<ValueId, EngineError> {
+    let operands = [importer.operand(node, 0)?, importer.operand(node, 1)?];
+    Ok(importer.graph.add(&node.shown(), op, &operands))
 }
 
 fn is_log(node: &Source<'_>) -> bool {

@@ -9,6 +9,7 @@ mod movement;
 mod node;
 mod product;
 mod quantization;
+mod selection;
 mod table;
 
 use std::collections::HashMap;
@@ -20,6 +21,7 @@ use super::graph::{Graph, ValueId};
 use super::{EngineError, TensorSpec};
 use crate::tensor::{DType, Shape, Tensor};
 use node::Source;
+use table::Import;
 
 /// The graph of a model whose inputs were read before, in their order.
 pub(super) fn import(proto: &ModelProto, inputs: &[TensorSpec]) -> Result<Graph, EngineError> {
@@ -85,12 +87,16 @@ impl Importer {
         let row = table::find(domain, &node.proto.op_type, version);
         let row =
             row.ok_or_else(|| unsupported(node.shown(), &format!("there is no row for it at opset {version}")))?;
-        let unused = node.proto.output.iter().skip(1).all(String::is_empty);
-        let Some(output) = node.proto.output.first().filter(|_| unused) else {
-            return Err(unsupported(node.shown(), "it has several outputs"));
+        let values = match row.import {
+            Import::One(import) => vec![import(self, node)?],
+            Import::Several(import) => import(self, node)?,
         };
-        let value = (row.import)(self, node)?;
-        self.name(output, value)
+        let outputs = &node.proto.output;
+        if outputs.iter().skip(values.len()).any(|name| !name.is_empty()) {
+            return Err(node.refuse(&format!("it has {} outputs, {} are served", outputs.len(), values.len())));
+        }
+        let named = outputs.iter().zip(values).filter(|(name, _)| !name.is_empty());
+        named.into_iter().try_for_each(|(name, value)| self.name(name, value))
     }
 
     fn name(&mut self, name: &str, value: ValueId) -> Result<(), EngineError> {
@@ -135,6 +141,10 @@ fn dtype(data_type: i32) -> Option<DType> {
         DataType::Bool => DType::Bool,
         DataType::Uint8 => DType::U8,
         DataType::Int8 => DType::I8,
+        DataType::Uint16 => DType::U16,
+        DataType::Int16 => DType::I16,
+        DataType::Uint32 => DType::U32,
+        DataType::Uint64 => DType::U64,
         DataType::Int32 => DType::I32,
         DataType::Int64 => DType::I64,
         DataType::Float => DType::F32,

@@ -3,20 +3,78 @@
 use super::Importer;
 use super::node::Source;
 use crate::engine::EngineError;
-use crate::engine::graph::op::PadKind;
+use crate::engine::graph::op::{Binary, FillValue, PadKind};
 use crate::engine::graph::{Op, ValueId, tensor_of};
+use crate::tensor::DType;
 
 pub(super) fn identity(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
     importer.operand(node, 0)
 }
 
 /// It drops nothing, unless it is told to train.
-pub(super) fn dropout(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+pub(super) fn dropout(importer: &mut Importer, node: &Source<'_>) -> Result<Vec<ValueId>, EngineError> {
     importer.expect_test(node)?;
     if importer.optional(node, 2)?.is_some() {
         return Err(node.refuse("it may be told to train"));
     }
-    importer.operand(node, 0)
+    let x = importer.operand(node, 0)?;
+    if !node.has_output(1) {
+        return Ok(vec![x]);
+    }
+    // Up to opset 9 the mask was of the operand's type.
+    if importer.versions.get("").is_some_and(|version| *version < 10) {
+        return Err(node.refuse("its mask is no truth value"));
+    }
+    let shape = importer.graph.add(&node.shown(), Op::Shape { from: 0, to: None }, &[x]);
+    let value = FillValue { dtype: DType::Bool, bytes: vec![1] };
+    Ok(vec![x, importer.graph.add(&node.shown(), Op::Fill { value }, &[shape])])
+}
+
+/// Extents are an attribute up to opset 12, an operand from 13 on, and equal where they are missing: up to the last one
+/// from 18 on, which may be less.
+pub(super) fn split(importer: &mut Importer, node: &Source<'_>) -> Result<Vec<ValueId>, EngineError> {
+    let x = importer.operand(node, 0)?;
+    let (name, axis, count) = (node.shown(), node.axis(0)?, node.proto.output.len());
+    let axis_operand = importer.list_of(&name, &[i64::try_from(axis).unwrap_or(i64::MAX)]);
+    let part = |importer: &mut Importer, start: ValueId, end: ValueId| {
+        importer.graph.add(&name, Op::Slice, &[x, start, end, axis_operand])
+    };
+    if let Some(extents) = importer.integers(node, "split", 1)? {
+        if extents.len() != count || extents.iter().any(|extent| *extent < 0) {
+            return Err(node.invalid(&format!("it has {count} outputs, and extents {extents:?}")));
+        }
+        let mut from = 0i64;
+        let parts = extents.into_iter().map(|extent| {
+            let bounds = [from, from.saturating_add(extent)];
+            from = bounds[1];
+            let [start, end] = bounds.map(|bound| importer.list_of(&name, &[bound]));
+            part(importer, start, end)
+        });
+        return Ok(parts.collect());
+    }
+    let given = node.int("num_outputs", i64::try_from(count).unwrap_or(i64::MAX))?;
+    let count = i64::try_from(count).ok().filter(|count| *count == given && given > 0);
+    let count = count.ok_or_else(|| node.invalid(&format!("it has not {given} outputs")))?;
+    let to = if axis == -1 { None } else { Some(axis + 1) };
+    let extent = importer.graph.add(&name, Op::Shape { from: axis, to }, &[x]);
+    let (parts, rest) = (importer.list_of(&name, &[count]), importer.list_of(&name, &[count - 1]));
+    let raised = importer.graph.add(&name, Op::Binary(Binary::Add), &[extent, rest]);
+    let each = importer.graph.add(&name, Op::Binary(Binary::Div), &[raised, parts]);
+    let bound = |importer: &mut Importer, at: i64| {
+        let at = importer.list_of(&name, &[at]);
+        importer.graph.add(&name, Op::Binary(Binary::Mul), &[each, at])
+    };
+    let parts = (0..count).map(|at| {
+        let (start, end) = (bound(importer, at), bound(importer, at + 1));
+        part(importer, start, end)
+    });
+    Ok(parts.collect())
+}
+
+/// How many elements there are.
+pub(super) fn size(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let x = importer.operand(node, 0)?;
+    Ok(importer.graph.add(&node.shown(), Op::Size, &[x]))
 }
 
 pub(super) fn cast(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {

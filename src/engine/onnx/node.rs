@@ -28,6 +28,11 @@ impl Source<'_> {
         EngineError::InvalidModel(format!("{}: {what}", self.shown()))
     }
 
+    /// Whether anything may take an output.
+    pub(super) fn has_output(&self, at: usize) -> bool {
+        self.proto.output.get(at).is_some_and(|name| !name.is_empty())
+    }
+
     pub(super) fn int(&self, name: &str, default: i64) -> Result<i64, EngineError> {
         self.typed(name, AttributeType::Int, |attribute| attribute.i).map(|value| value.unwrap_or(default))
     }
@@ -126,6 +131,11 @@ impl Importer {
             return Ok((node.int("noop_with_empty_axes", 0)? == 0).then_some(Axes::From(0)));
         }
         Ok(Some(Axes::given(&axes)))
+    }
+
+    /// Integers as an operand.
+    pub(super) fn list_of(&mut self, name: &str, ints: &[i64]) -> ValueId {
+        self.graph.add_constant(format!("{name} integers"), tensor_of_integers(&[ints.len()], ints))
     }
 
     /// Integers of an attribute as an operand, as newer versions have them.

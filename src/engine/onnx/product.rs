@@ -5,8 +5,8 @@ use kinglet_kernels::Activation;
 use super::Importer;
 use super::node::Source;
 use crate::engine::EngineError;
-use crate::engine::graph::op::Linear;
-use crate::engine::graph::{Grain, Op, ValueId, floats, tensor_of};
+use crate::engine::graph::op::{Binary, Linear};
+use crate::engine::graph::{Grain, Graph, Op, ValueId, floats, tensor_of};
 
 /// Products with constant weights are linear layers.
 pub(super) fn matmul(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
@@ -23,12 +23,41 @@ pub(super) fn matmul_of(importer: &mut Importer, node: &Source<'_>, a: ValueId, 
 
 /// Gemm with constant weights and bias: `alpha` and `beta` are folded into them.
 pub(super) fn gemm(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
-    if node.int("transA", 0)? != 0 {
-        return Err(node.refuse("its left side is transposed"));
-    }
+    let turned = node.int("transA", 0)? != 0;
     let (x, weights) = (importer.operand(node, 0)?, importer.operand(node, 1)?);
+    let x = if turned { importer.graph.add(&node.shown(), Op::Transpose { axes: vec![1, 0] }, &[x]) } else { x };
     let bias = importer.optional(node, 2)?;
-    gemm_of(importer, node, x, weights, bias)
+    let is_constant = |value: ValueId| importer.graph.constant(value).is_some();
+    if is_constant(weights) && bias.is_none_or(is_constant) {
+        return gemm_of(importer, node, x, weights, bias);
+    }
+    computed_gemm(importer, node, x, weights, bias)
+}
+
+/// `alpha * x * weights + beta * bias`, step by step.
+fn computed_gemm(
+    importer: &mut Importer,
+    node: &Source<'_>,
+    x: ValueId,
+    weights: ValueId,
+    bias: Option<ValueId>,
+) -> Result<ValueId, EngineError> {
+    let (alpha, beta, name) = (node.float("alpha", 1.0)?, node.float("beta", 1.0)?, node.shown());
+    let graph = &mut importer.graph;
+    let scaled = |graph: &mut Graph, value: ValueId, factor: f32| {
+        if factor.to_bits() == 1f32.to_bits() {
+            return value;
+        }
+        let factor = graph.add_constant(format!("{name} factor"), tensor_of(&[], &[factor]));
+        graph.add(&name, Op::Binary(Binary::Mul), &[value, factor])
+    };
+    let turned = node.int("transB", 0)? != 0;
+    let weights = if turned { graph.add(&name, Op::Transpose { axes: vec![1, 0] }, &[weights]) } else { weights };
+    let product = graph.add(&name, Op::MatMul, &[x, weights]);
+    let product = scaled(graph, product, alpha);
+    let Some(bias) = bias else { return Ok(product) };
+    let bias = scaled(graph, bias, beta);
+    Ok(graph.add(&name, Op::Binary(Binary::Add), &[product, bias]))
 }
 
 /// A product of these operands, with the node's attributes.

@@ -1,12 +1,15 @@
 //! Quantized tensors: floats to integers and back, and operators that work on integers, which are imported as their
 //! float forms between two conversions. A pass finds the products of bytes in either writing.
 
+use kinglet_kernels::Activation;
+
 use super::Importer;
 use super::image::conv_of;
 use super::node::Source;
 use super::product::{gemm_of, matmul_of};
 use crate::engine::EngineError;
-use crate::engine::graph::{Grain, Op, ValueId, floats, integers, tensor_of};
+use crate::engine::graph::op::{Axes, Binary, Compare, Reduce, ReduceKind, Unary};
+use crate::engine::graph::{Grain, Graph, Op, ValueId, floats, integers, tensor_of};
 use crate::tensor::{DType, Shape, Tensor};
 
 pub(super) fn quantize(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
@@ -29,6 +32,33 @@ pub(super) fn quantize(importer: &mut Importer, node: &Source<'_>) -> Result<Val
         }
     };
     Ok(importer.graph.add(&node.shown(), Op::Quantize { axis }, &[x, scale, zero]))
+}
+
+/// A scale and a zero point from what the operand has: its least and greatest element, and zero between them.
+pub(super) fn quantize_dynamically(importer: &mut Importer, node: &Source<'_>) -> Result<Vec<ValueId>, EngineError> {
+    let (x, name) = (importer.operand(node, 0)?, node.shown());
+    let graph = &mut importer.graph;
+    let make = |graph: &mut Graph, number: f32| graph.add_constant(format!("{name} number"), tensor_of(&[], &[number]));
+    let [zero, one, steps] = [0.0, 1.0, 255.0].map(|value| make(graph, value));
+    let extreme = |graph: &mut Graph, kind, binary| {
+        let reduced = graph.add(&name, Op::Reduce(Reduce { kind, axes: Axes::From(0), keep: false }), &[x]);
+        graph.add(&name, Op::Binary(binary), &[reduced, zero])
+    };
+    let high = extreme(graph, ReduceKind::Max, Binary::Max);
+    let low = extreme(graph, ReduceKind::Min, Binary::Min);
+    let mut add = |op, operands: &[ValueId]| graph.add(&name, op, operands);
+    let range = add(Op::Binary(Binary::Sub), &[high, low]);
+    let step = add(Op::Binary(Binary::Div), &[range, steps]);
+    // Of nothing but zeros any scale is right.
+    let empty = add(Op::Compare(Compare::Equal), &[step, zero]);
+    let scale = add(Op::Where, &[empty, one, step]);
+    let below = add(Op::Binary(Binary::Sub), &[zero, low]);
+    let place = add(Op::Binary(Binary::Div), &[below, scale]);
+    let place = add(Op::Unary(Unary::Round), &[place]);
+    let place = add(Op::Activation(Activation::Clip { low: 0.0, high: 255.0 }), &[place]);
+    let zero_point = add(Op::Cast { to: DType::U8 }, &[place]);
+    let bytes = add(Op::Quantize { axis: 1 }, &[x, scale, zero_point]);
+    Ok(vec![bytes, scale, zero_point])
 }
 
 pub(super) fn dequantize(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use super::node::Source;
-use super::{Importer, composed, constant, elementwise, image, movement, product, quantization};
+use super::{Importer, composed, constant, elementwise, image, movement, product, quantization, selection};
 use crate::engine::EngineError;
 use crate::engine::graph::ValueId;
 
@@ -14,7 +14,12 @@ pub(super) struct Row {
     pub(super) import: Import,
 }
 
-type Import = fn(&mut Importer, &Source<'_>) -> Result<ValueId, EngineError>;
+/// Reads an operator of one output, or of several.
+#[derive(Clone, Copy)]
+pub(super) enum Import {
+    One(fn(&mut Importer, &Source<'_>) -> Result<ValueId, EngineError>),
+    Several(fn(&mut Importer, &Source<'_>) -> Result<Vec<ValueId>, EngineError>),
+}
 
 pub(super) fn find(domain: &str, operator: &str, version: i64) -> Option<&'static Row> {
     let fits = |row: &&Row| row.operator == operator && row.versions.contains(&version);
@@ -25,8 +30,20 @@ pub(super) fn find(domain: &str, operator: &str, version: i64) -> Option<&'stati
     }
 }
 
-const fn row(operator: &'static str, versions: RangeInclusive<i64>, import: Import) -> Row {
-    Row { operator, versions, import }
+const fn row(
+    operator: &'static str,
+    versions: RangeInclusive<i64>,
+    import: fn(&mut Importer, &Source<'_>) -> Result<ValueId, EngineError>,
+) -> Row {
+    Row { operator, versions, import: Import::One(import) }
+}
+
+const fn several(
+    operator: &'static str,
+    versions: RangeInclusive<i64>,
+    import: fn(&mut Importer, &Source<'_>) -> Result<Vec<ValueId>, EngineError>,
+) -> Row {
+    Row { operator, versions, import: Import::Several(import) }
 }
 
 /// The oldest and the newest version of the standard operators that are known here.
@@ -39,12 +56,18 @@ const STANDARD: &[Row] = &[
     row("Acosh", 9..=LAST, elementwise::unary),
     row("Add", FIRST..=LAST, elementwise::binary),
     row("And", FIRST..=LAST, elementwise::compare),
+    row("ArgMax", FIRST..=LAST, selection::arg),
+    row("ArgMin", FIRST..=LAST, selection::arg),
     row("Asin", FIRST..=LAST, elementwise::unary),
     row("Asinh", 9..=LAST, elementwise::unary),
     row("Atan", FIRST..=LAST, elementwise::unary),
     row("Atanh", 9..=LAST, elementwise::unary),
     row("AveragePool", FIRST..=LAST, image::pool),
     row("BatchNormalization", FIRST..=LAST, image::batch_normalization),
+    row("BitShift", 11..=LAST, elementwise::shift),
+    row("BitwiseAnd", 18..=LAST, elementwise::binary),
+    row("BitwiseOr", 18..=LAST, elementwise::binary),
+    row("BitwiseXor", 18..=LAST, elementwise::binary),
     row("Cast", FIRST..=LAST, movement::cast),
     row("Ceil", FIRST..=LAST, elementwise::unary),
     row("Celu", 12..=LAST, composed::celu),
@@ -56,9 +79,11 @@ const STANDARD: &[Row] = &[
     row("ConvTranspose", FIRST..=LAST, image::conv_transpose),
     row("Cos", FIRST..=LAST, elementwise::unary),
     row("Cosh", 9..=LAST, elementwise::unary),
+    row("CumSum", 11..=LAST, selection::cumulative_sum),
     row("DequantizeLinear", 10..=LAST, quantization::dequantize),
     row("Div", FIRST..=LAST, elementwise::binary),
-    row("Dropout", FIRST..=LAST, movement::dropout),
+    several("Dropout", FIRST..=LAST, movement::dropout),
+    several("DynamicQuantizeLinear", 11..=LAST, quantization::quantize_dynamically),
     row("Elu", FIRST..=LAST, composed::elu),
     row("Equal", FIRST..=LAST, elementwise::compare),
     row("Erf", 9..=LAST, elementwise::function),
@@ -67,6 +92,7 @@ const STANDARD: &[Row] = &[
     row("Flatten", FIRST..=LAST, movement::flatten),
     row("Floor", FIRST..=LAST, elementwise::unary),
     row("Gather", FIRST..=LAST, movement::gather),
+    row("GatherElements", 11..=LAST, selection::gather_elements),
     row("Gelu", 20..=LAST, composed::gelu),
     row("Gemm", FIRST..=LAST, product::gemm),
     row("GlobalAveragePool", FIRST..=LAST, image::global_pool),
@@ -79,7 +105,7 @@ const STANDARD: &[Row] = &[
     row("InstanceNormalization", FIRST..=LAST, composed::instance_normalization),
     row("IsInf", 10..=LAST, composed::is_inf),
     row("IsNaN", 9..=LAST, composed::is_nan),
-    row("LayerNormalization", 17..=LAST, composed::layer_normalization),
+    several("LayerNormalization", 17..=LAST, composed::layer_normalization),
     row("LeakyRelu", FIRST..=LAST, elementwise::leaky_relu),
     row("Less", FIRST..=LAST, elementwise::compare),
     row("LessOrEqual", 12..=LAST, elementwise::compare),
@@ -93,6 +119,7 @@ const STANDARD: &[Row] = &[
     row("MeanVarianceNormalization", 9..=LAST, composed::mean_variance_normalization),
     row("Min", FIRST..=LAST, elementwise::binary),
     row("Mish", 18..=LAST, composed::mish),
+    row("Mod", 10..=LAST, elementwise::modulo),
     row("Mul", FIRST..=LAST, elementwise::binary),
     row("Neg", FIRST..=LAST, elementwise::unary),
     row("Not", FIRST..=LAST, elementwise::not),
@@ -118,6 +145,7 @@ const STANDARD: &[Row] = &[
     row("Reshape", FIRST..=LAST, movement::reshape),
     row("Resize", 11..=LAST, image::resize),
     row("Round", 11..=LAST, elementwise::unary),
+    row("ScatterElements", 11..=LAST, selection::scatter_elements),
     row("Selu", FIRST..=LAST, composed::selu),
     row("Shape", FIRST..=LAST, movement::shape),
     row("Shrink", 9..=LAST, composed::shrink),
@@ -125,11 +153,13 @@ const STANDARD: &[Row] = &[
     row("Sign", 9..=LAST, elementwise::unary),
     row("Sin", FIRST..=LAST, elementwise::unary),
     row("Sinh", 9..=LAST, elementwise::unary),
+    row("Size", FIRST..=LAST, movement::size),
     row("Slice", FIRST..=LAST, movement::slice),
     row("Softmax", FIRST..=12, elementwise::softmax_of_two_axes),
     row("Softmax", 13..=LAST, elementwise::softmax),
     row("Softplus", FIRST..=LAST, elementwise::unary),
     row("Softsign", FIRST..=LAST, composed::softsign),
+    several("Split", FIRST..=LAST, movement::split),
     row("Sqrt", FIRST..=LAST, elementwise::unary),
     row("Squeeze", FIRST..=LAST, movement::squeeze),
     row("Sub", FIRST..=LAST, elementwise::binary),
@@ -137,6 +167,7 @@ const STANDARD: &[Row] = &[
     row("Tan", FIRST..=LAST, elementwise::unary),
     row("Tanh", FIRST..=LAST, elementwise::function),
     row("ThresholdedRelu", 10..=LAST, composed::thresholded_relu),
+    several("TopK", 10..=LAST, selection::top),
     row("Transpose", FIRST..=LAST, movement::transpose),
     row("Unsqueeze", FIRST..=LAST, movement::unsqueeze),
     row("Where", 9..=LAST, elementwise::choose),

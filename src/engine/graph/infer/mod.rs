@@ -4,12 +4,13 @@ mod attention;
 mod image;
 mod movement;
 mod quantized;
+mod selection;
 
 use kinglet_kernels::Activation;
 use smallvec::SmallVec;
 
-use super::integers;
-use super::op::{Axes, Linear, Op, Reduce};
+use super::op::{Axes, Binary, Linear, Op, Reduce};
+use super::{integers, tensor_of_integers};
 use crate::tensor::{DType, Shape, Tensor};
 pub(in crate::engine) use attention::heads;
 pub(in crate::engine) use image::image;
@@ -94,7 +95,7 @@ pub(in crate::engine) fn infer(op: &Op, inputs: &Facts<'_>) -> Result<Fact, Infe
         Op::Normalize { .. } => as_first(normalize(inputs)),
         Op::Affine { axis } => as_first(affine(*axis, inputs)),
         Op::Activation(_) | Op::Unary(_) => as_first(Ok(first.clone()?.shape.clone())),
-        Op::Binary(_) => as_first(binary(two(inputs)?)),
+        Op::Binary(op) => as_first(binary(*op, two(inputs)?)),
         Op::Compare(_) => binary_shape(two(inputs)?).map(|shape| Fact::new(DType::Bool, shape)),
         Op::Not => as_first(Ok(first.clone()?.shape.clone())),
         Op::Where => chosen(inputs),
@@ -119,6 +120,10 @@ pub(in crate::engine) fn infer(op: &Op, inputs: &Facts<'_>) -> Result<Fact, Infe
         Op::Concat { axis } => as_first(movement::concat(*axis, inputs)),
         Op::Gather { axis } => as_first(movement::gather(*axis, two(inputs)?)),
         Op::Slice => as_first(slice(inputs).map(|cuts| cuts.iter().map(|cut| cut.count).collect())),
+        Op::Arg(_) | Op::Top(_) | Op::CumulativeSum { .. } | Op::GatherElements { .. } | Op::ScatterElements { .. } => {
+            selection::selected(op, inputs)
+        }
+        Op::Size => Ok(Fact::of(tensor_of_integers(&[], &[i64::try_from(first?.elements()).unwrap_or(i64::MAX)]))),
         Op::Shape { from, to } => Ok(movement::shape_of(*from, *to, first.clone()?)),
         Op::Cast { to } => cast(*to, first.clone()?),
         Op::Fill { value } => Ok(Fact::new(value.dtype, extents(&first.clone()?.integers("a shape")?)?)),
@@ -182,10 +187,11 @@ fn expect_floats(inputs: &Facts<'_>) -> Result<(), InferError> {
     }
 }
 
-fn binary([a, b]: [&Fact; 2]) -> Result<Shape, InferError> {
-    let known = [DType::F32, DType::F64, DType::I32, DType::I64];
-    if !known.contains(&a.dtype) {
-        return Err(InferError::Type { expected: "FP32, FP64, INT32 or INT64", got: a.dtype });
+fn binary(op: Binary, [a, b]: [&Fact; 2]) -> Result<Shape, InferError> {
+    let of_bits =
+        matches!(op, Binary::BitAnd | Binary::BitOr | Binary::BitXor | Binary::ShiftLeft | Binary::ShiftRight);
+    if !(is_integer(a.dtype) || is_float(a.dtype) && !of_bits) {
+        return Err(InferError::Type { expected: if of_bits { "integers" } else { "numbers" }, got: a.dtype });
     }
     if a.dtype != b.dtype {
         return Err(InferError::Type { expected: "two operands of one type", got: b.dtype });
@@ -193,18 +199,27 @@ fn binary([a, b]: [&Fact; 2]) -> Result<Shape, InferError> {
     broadcast(&a.shape, &b.shape)
 }
 
+fn is_float(dtype: DType) -> bool {
+    matches!(dtype, DType::F32 | DType::F64)
+}
+
+fn is_integer(dtype: DType) -> bool {
+    use DType::{I8, I16, I32, I64, U8, U16, U32, U64};
+    matches!(dtype, I8 | I16 | I32 | I64 | U8 | U16 | U32 | U64)
+}
+
 fn cast(to: DType, x: &Fact) -> Result<Fact, InferError> {
-    let known = [DType::F32, DType::F64, DType::I32, DType::I64, DType::Bool, DType::U8, DType::I8];
-    match known.contains(&x.dtype) {
-        true => Ok(Fact::new(to, x.shape.clone())),
-        false => Err(InferError::Type { expected: "FP32, FP64, integers of 8, 32 or 64 bits, or BOOL", got: x.dtype }),
+    let known = |dtype| is_float(dtype) || is_integer(dtype) || dtype == DType::Bool;
+    match [x.dtype, to].into_iter().find(|dtype| !known(*dtype)) {
+        None => Ok(Fact::new(to, x.shape.clone())),
+        Some(other) => Err(InferError::Type { expected: "FP32, FP64, integers or BOOL", got: other }),
     }
 }
 
 /// Two operands of one type, broadcast.
 fn binary_shape([a, b]: [&Fact; 2]) -> Result<Shape, InferError> {
-    let known = [DType::F32, DType::F64, DType::I32, DType::I64, DType::Bool, DType::U8, DType::I8];
-    match known.contains(&a.dtype) && a.dtype == b.dtype {
+    let is_known = is_float(a.dtype) || is_integer(a.dtype) || a.dtype == DType::Bool;
+    match is_known && a.dtype == b.dtype {
         true => broadcast(&a.shape, &b.shape),
         false => Err(InferError::Type { expected: "two operands of one type of numbers", got: b.dtype }),
     }

@@ -6,7 +6,7 @@ use kinglet_kernels::{Activation, Level};
 
 use super::movement::{broadcast_strides, joined};
 use super::{Io, Layer};
-use crate::engine::graph::op::{Binary, Compare, Unary};
+use crate::engine::graph::op::{Compare, Unary};
 use crate::engine::pool::Team;
 use crate::tensor::DType;
 
@@ -84,20 +84,6 @@ impl Layer for Affine {
     }
 }
 
-#[derive(Debug)]
-pub(super) struct Combine(pub(super) Binary);
-
-impl Layer for Combine {
-    fn run(&self, io: &mut Io<'_>, _team: &mut Team) {
-        match io.output.fact.dtype {
-            DType::F32 => combine_floats(io, self.0),
-            DType::F64 => combine(io, float64(self.0)),
-            DType::I32 => combine(io, integer32(self.0)),
-            _ => combine(io, integer64(self.0)),
-        }
-    }
-}
-
 /// Two operands compared.
 #[derive(Debug)]
 pub(super) struct Test(pub(super) Compare);
@@ -110,6 +96,10 @@ impl Layer for Test {
             DType::I32 => test::<i32>(io, self.0),
             DType::I64 => test::<i64>(io, self.0),
             DType::I8 => test::<i8>(io, self.0),
+            DType::I16 => test::<i16>(io, self.0),
+            DType::U16 => test::<u16>(io, self.0),
+            DType::U32 => test::<u32>(io, self.0),
+            DType::U64 => test::<u64>(io, self.0),
             _ => test::<u8>(io, self.0),
         }
     }
@@ -142,6 +132,10 @@ impl Layer for Convert {
             DType::Bool => convert(io, |x: u8| Number::Integer((x != 0).into())),
             DType::U8 => convert(io, |x: u8| Number::Integer(x.into())),
             DType::I8 => convert(io, |x: i8| Number::Integer(x.into())),
+            DType::I16 => convert(io, |x: i16| Number::Integer(x.into())),
+            DType::U16 => convert(io, |x: u16| Number::Integer(x.into())),
+            DType::U32 => convert(io, |x: u32| Number::Integer(x.into())),
+            DType::U64 => convert(io, |x: u64| Number::Natural(x)),
             _ => convert(io, |x: i64| Number::Integer(x)),
         }
     }
@@ -151,10 +145,11 @@ impl Layer for Convert {
 enum Number {
     Float(f64),
     Integer(i64),
+    Natural(u64),
 }
 
 /// The conversions that `as` is for.
-#[expect(clippy::cast_possible_truncation, reason = "the purpose")]
+#[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "the purpose")]
 #[expect(trivial_numeric_casts, reason = "one arm of the macro for each type")]
 fn convert<T: Pod>(io: &mut Io<'_>, widen: impl Fn(T) -> Number) {
     let from: &[T] = bytemuck::cast_slice(io.operands[0].bytes);
@@ -164,6 +159,7 @@ fn convert<T: Pod>(io: &mut Io<'_>, widen: impl Fn(T) -> Number) {
                 *to = match widen(from) {
                     Number::Float(x) => x as $to,
                     Number::Integer(x) => x as $to,
+                    Number::Natural(x) => x as $to,
                 };
             }
         };
@@ -175,11 +171,16 @@ fn convert<T: Pod>(io: &mut Io<'_>, widen: impl Fn(T) -> Number) {
         DType::I64 => into!(i64),
         DType::U8 => into!(u8),
         DType::I8 => into!(i8),
+        DType::I16 => into!(i16),
+        DType::U16 => into!(u16),
+        DType::U32 => into!(u32),
+        DType::U64 => into!(u64),
         _ => {
             for (to, &from) in io.output.bytes.iter_mut().zip(from) {
                 *to = match widen(from) {
                     Number::Float(x) => (x != 0.0).into(),
                     Number::Integer(x) => (x != 0).into(),
+                    Number::Natural(x) => (x != 0).into(),
                 };
             }
         }
@@ -193,56 +194,8 @@ fn map(io: &mut Io<'_>, f: impl Fn(f32) -> f32) {
     }
 }
 
-/// A loop for each function: the compiler makes vectors of those it sees.
-fn combine_floats(io: &mut Io<'_>, binary: Binary) {
-    match binary {
-        Binary::Add => combine(io, |a: f32, b: f32| a + b),
-        Binary::Sub => combine(io, |a: f32, b: f32| a - b),
-        Binary::Mul => combine(io, |a: f32, b: f32| a * b),
-        Binary::Div => combine(io, |a: f32, b: f32| a / b),
-        Binary::Pow => combine(io, f32::powf),
-        Binary::Min => combine(io, |a: f32, b: f32| if a < b || a.is_nan() { a } else { b }),
-        Binary::Max => combine(io, |a: f32, b: f32| if a > b || a.is_nan() { a } else { b }),
-    }
-}
-
-fn float64(binary: Binary) -> fn(f64, f64) -> f64 {
-    match binary {
-        Binary::Add => |a, b| a + b,
-        Binary::Sub => |a, b| a - b,
-        Binary::Mul => |a, b| a * b,
-        Binary::Div => |a, b| a / b,
-        Binary::Pow => f64::powf,
-        Binary::Min => |a, b| if a < b || a.is_nan() { a } else { b },
-        Binary::Max => |a, b| if a > b || a.is_nan() { a } else { b },
-    }
-}
-
-fn integer32(binary: Binary) -> fn(i32, i32) -> i32 {
-    match binary {
-        Binary::Add => i32::wrapping_add,
-        Binary::Sub => i32::wrapping_sub,
-        Binary::Mul => i32::wrapping_mul,
-        Binary::Div => |a, b| if b == 0 { 0 } else { a.wrapping_div(b) },
-        Binary::Pow => |a, b| u32::try_from(b).map_or(0, |b| a.wrapping_pow(b)),
-        Binary::Min => Ord::min,
-        Binary::Max => Ord::max,
-    }
-}
-
-fn integer64(binary: Binary) -> fn(i64, i64) -> i64 {
-    match binary {
-        Binary::Add => i64::wrapping_add,
-        Binary::Sub => i64::wrapping_sub,
-        Binary::Mul => i64::wrapping_mul,
-        Binary::Div => |a, b| if b == 0 { 0 } else { a.wrapping_div(b) },
-        Binary::Pow => |a, b| u32::try_from(b).map_or(0, |b| a.wrapping_pow(b)),
-        Binary::Min => Ord::min,
-        Binary::Max => Ord::max,
-    }
-}
-
-fn combine<T: Pod, U: Pod>(io: &mut Io<'_>, f: impl Fn(T, T) -> U + Copy) {
+/// Two operands, broadcast.
+pub(super) fn combine<T: Pod, U: Pod>(io: &mut Io<'_>, f: impl Fn(T, T) -> U + Copy) {
     let [a, b] = [io.operands[0], io.operands[1]];
     let shape = &io.output.fact.shape;
     let strides = [a, b].map(|operand| broadcast_strides(operand.shape(), shape));

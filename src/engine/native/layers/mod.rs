@@ -1,5 +1,6 @@
 //! Operators as they run: one file per family, each from the operator to bytes in the arena.
 
+mod arithmetic;
 mod attention;
 mod choice;
 mod conv;
@@ -14,6 +15,7 @@ mod pool;
 mod quantized;
 mod reduce;
 mod resize;
+mod selection;
 mod softmax;
 
 use std::fmt::Debug;
@@ -113,7 +115,7 @@ pub(super) fn lower(graph: &Graph, node: &Node, sample: &Fact, level: Level) -> 
         Op::Affine { axis } => all(Box::new(elementwise::Affine(*axis))),
         Op::Activation(activation) => all(Box::new(elementwise::Activate { activation: *activation, level })),
         Op::Unary(unary) => all(Box::new(elementwise::Map(*unary))),
-        Op::Binary(binary) => all(Box::new(elementwise::Combine(*binary))),
+        Op::Binary(binary) => all(Box::new(arithmetic::Combine(*binary))),
         Op::Compare(compare) => all(Box::new(elementwise::Test(*compare))),
         Op::Where => all(Box::new(choice::Choose)),
         Op::Not => all(Box::new(choice::Turn)),
@@ -130,7 +132,14 @@ pub(super) fn lower(graph: &Graph, node: &Node, sample: &Fact, level: Level) -> 
         Op::Slice => all(Box::new(movement::Slice)),
         Op::Expand => first(Box::new(movement::Expand)),
         Op::Fill { value } => all(Box::new(movement::Fill(value.clone()))),
-        Op::Shape { .. } => all(Box::new(movement::Copy)),
+        Op::Shape { .. } | Op::Size => all(Box::new(movement::Copy)),
+        Op::Arg(arg) => all(Box::new(selection::Extreme(*arg))),
+        Op::Top(top) => first(Box::new(selection::Order(*top))),
+        Op::CumulativeSum { exclusive, reverse } => {
+            all(Box::new(selection::RunningSum { exclusive: *exclusive, reverse: *reverse }))
+        }
+        Op::GatherElements { axis } => all(Box::new(selection::GatherElements(*axis))),
+        Op::ScatterElements { axis, with } => all(Box::new(selection::ScatterElements { axis: *axis, with: *with })),
         Op::Quantize { axis } => all(Box::new(quantized::Quantize { axis: *axis, level })),
         Op::Dequantize { axis } => all(Box::new(quantized::Dequantize { axis: *axis, level })),
         Op::QuantizedConv(conv) => quantized::lower_conv(conv, graph, node, level),

@@ -1,0 +1,150 @@
+//! Two operands combined, of every type of numbers.
+
+use bytemuck::Pod;
+
+use super::elementwise::combine;
+use super::{Io, Layer};
+use crate::engine::graph::op::Binary;
+use crate::engine::pool::Team;
+use crate::tensor::DType;
+
+#[derive(Debug)]
+pub(super) struct Combine(pub(super) Binary);
+
+impl Layer for Combine {
+    fn run(&self, io: &mut Io<'_>, _team: &mut Team) {
+        if io.output.fact.dtype == DType::F32 {
+            return combine_floats(io, self.0);
+        }
+        numbers!(io.output.fact.dtype, T => combine(io, T::function(self.0)));
+    }
+}
+
+/// Evaluates an expression with the type of an element for `T`.
+macro_rules! numbers {
+    ($dtype:expr, $T:ident => $value:expr) => {
+        match $dtype {
+            DType::F32 => {
+                type $T = f32;
+                $value
+            }
+            DType::F64 => {
+                type $T = f64;
+                $value
+            }
+            DType::I8 => {
+                type $T = i8;
+                $value
+            }
+            DType::I16 => {
+                type $T = i16;
+                $value
+            }
+            DType::I32 => {
+                type $T = i32;
+                $value
+            }
+            DType::U8 => {
+                type $T = u8;
+                $value
+            }
+            DType::U16 => {
+                type $T = u16;
+                $value
+            }
+            DType::U32 => {
+                type $T = u32;
+                $value
+            }
+            DType::U64 => {
+                type $T = u64;
+                $value
+            }
+            _ => {
+                type $T = i64;
+                $value
+            }
+        }
+    };
+}
+pub(super) use numbers;
+
+/// An element that is computed with.
+pub(super) trait Number: Pod + PartialOrd {
+    fn function(binary: Binary) -> fn(Self, Self) -> Self;
+}
+
+macro_rules! floats {
+    ($($type:ident)*) => { $(
+        impl Number for $type {
+            fn function(binary: Binary) -> fn(Self, Self) -> Self {
+                match binary {
+                    Binary::Add => |a, b| a + b,
+                    Binary::Sub => |a, b| a - b,
+                    Binary::Mul => |a, b| a * b,
+                    Binary::Div => |a, b| a / b,
+                    Binary::Pow => $type::powf,
+                    Binary::Min => |a, b| if a < b || a.is_nan() { a } else { b },
+                    Binary::Max => |a, b| if a > b || a.is_nan() { a } else { b },
+                    Binary::Modulo => |a, b| {
+                        let rest = a % b;
+                        if rest != 0.0 && (rest < 0.0) != (b < 0.0) { rest + b } else { rest }
+                    },
+                    Binary::Remainder => |a, b| a % b,
+                    // Inference knows none of floats.
+                    Binary::BitAnd | Binary::BitOr | Binary::BitXor | Binary::ShiftLeft | Binary::ShiftRight => |a, _| a,
+                }
+            }
+        }
+    )* };
+}
+
+/// What has no answer is zero; what does not fit wraps.
+macro_rules! integers {
+    ($($type:ident)*) => { $(
+        impl Number for $type {
+            #[allow(unused_comparisons, reason = "types with a sign are among them")]
+            fn function(binary: Binary) -> fn(Self, Self) -> Self {
+                match binary {
+                    Binary::Add => Self::wrapping_add,
+                    Binary::Sub => Self::wrapping_sub,
+                    Binary::Mul => Self::wrapping_mul,
+                    Binary::Div => |a, b| if b == 0 { 0 } else { a.wrapping_div(b) },
+                    Binary::Pow => |a, b| count(b.into()).map_or(0, |b| a.wrapping_pow(b)),
+                    Binary::Min => Ord::min,
+                    Binary::Max => Ord::max,
+                    Binary::Modulo => |a, b| {
+                        let rest = if b == 0 { 0 } else { a.wrapping_rem(b) };
+                        if rest != 0 && (rest < 0) != (b < 0) { rest.wrapping_add(b) } else { rest }
+                    },
+                    Binary::Remainder => |a, b| if b == 0 { 0 } else { a.wrapping_rem(b) },
+                    Binary::BitAnd => |a, b| a & b,
+                    Binary::BitOr => |a, b| a | b,
+                    Binary::BitXor => |a, b| a ^ b,
+                    Binary::ShiftLeft => |a, b| count(b.into()).and_then(|b| a.checked_shl(b)).unwrap_or(0),
+                    Binary::ShiftRight => |a, b| count(b.into()).and_then(|b| a.checked_shr(b)).unwrap_or(0),
+                }
+            }
+        }
+    )* };
+}
+
+fn count(number: i128) -> Option<u32> {
+    u32::try_from(number).ok()
+}
+
+floats!(f32 f64);
+integers!(i8 i16 i32 i64 u8 u16 u32 u64);
+
+/// A loop for each function: the compiler makes vectors of those it sees.
+fn combine_floats(io: &mut Io<'_>, binary: Binary) {
+    match binary {
+        Binary::Add => combine(io, |a: f32, b: f32| a + b),
+        Binary::Sub => combine(io, |a: f32, b: f32| a - b),
+        Binary::Mul => combine(io, |a: f32, b: f32| a * b),
+        Binary::Div => combine(io, |a: f32, b: f32| a / b),
+        Binary::Min => combine(io, |a: f32, b: f32| if a < b || a.is_nan() { a } else { b }),
+        Binary::Max => combine(io, |a: f32, b: f32| if a > b || a.is_nan() { a } else { b }),
+        other => combine(io, f32::function(other)),
+    }
+}

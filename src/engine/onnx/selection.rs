@@ -1,0 +1,52 @@
+//! Operators that choose elements by their values, or by indices along an axis, and running sums.
+
+use super::Importer;
+use super::node::Source;
+use crate::engine::EngineError;
+use crate::engine::graph::op::{Arg, Binary, Top};
+use crate::engine::graph::{Op, ValueId};
+
+pub(super) fn arg(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let arg = Arg {
+        greatest: node.proto.op_type == "ArgMax",
+        axis: node.axis(0)?,
+        keep: node.int("keepdims", 1)? != 0,
+        last: node.int("select_last_index", 0)? != 0,
+    };
+    let x = importer.operand(node, 0)?;
+    Ok(importer.graph.add(&node.shown(), Op::Arg(arg), &[x]))
+}
+
+/// Elements and where they are, in order whether that is asked for or not.
+pub(super) fn top(importer: &mut Importer, node: &Source<'_>) -> Result<Vec<ValueId>, EngineError> {
+    let operands = [importer.operand(node, 0)?, importer.operand(node, 1)?];
+    let (axis, greatest) = (node.axis(-1)?, node.int("largest", 1)? != 0);
+    let top = |places| Op::Top(Top { axis, greatest, places });
+    Ok([false, true].map(|places| importer.graph.add(&node.shown(), top(places), &operands)).to_vec())
+}
+
+pub(super) fn cumulative_sum(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let op = Op::CumulativeSum { exclusive: node.int("exclusive", 0)? != 0, reverse: node.int("reverse", 0)? != 0 };
+    let operands = [importer.operand(node, 0)?, importer.operand(node, 1)?];
+    Ok(importer.graph.add(&node.shown(), op, &operands))
+}
+
+pub(super) fn gather_elements(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let op = Op::GatherElements { axis: node.axis(0)? };
+    let operands = [importer.operand(node, 0)?, importer.operand(node, 1)?];
+    Ok(importer.graph.add(&node.shown(), op, &operands))
+}
+
+pub(super) fn scatter_elements(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let with = match node.text("reduction")?.as_deref().unwrap_or("none") {
+        "none" => None,
+        "add" => Some(Binary::Add),
+        "mul" => Some(Binary::Mul),
+        "min" => Some(Binary::Min),
+        "max" => Some(Binary::Max),
+        other => return Err(node.invalid(&format!("reduction {other:?} is none"))),
+    };
+    let op = Op::ScatterElements { axis: node.axis(0)?, with };
+    let operands = [importer.operand(node, 0)?, importer.operand(node, 1)?, importer.operand(node, 2)?];
+    Ok(importer.graph.add(&node.shown(), op, &operands))
+}
