@@ -108,6 +108,13 @@ impl Graph {
         if is_sole { self.maker(value, taker) } else { None }
     }
 
+    /// The node that alone takes what the node at `maker` makes.
+    pub(super) fn sole_taker(&self, maker: usize) -> Option<usize> {
+        let made = self.nodes[maker].output;
+        let taker = self.nodes.iter().position(|node| node.inputs.contains(&made))?;
+        (self.sole_maker(made, taker) == Some(maker)).then_some(taker)
+    }
+
     pub(super) fn name(&self, value: ValueId) -> &str {
         &self.values[value.0].name
     }

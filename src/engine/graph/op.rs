@@ -74,7 +74,7 @@ pub(in crate::engine) enum Op {
     Slice,
     /// Where along an axis the extreme element is.
     Arg(Arg),
-    /// The greatest or least elements along an axis, or where they are: `x` and how many, which must be known.
+    /// Where along an axis the greatest or least elements are: `x` and how many, which must be known.
     Top(Top),
     /// Sums of all elements before each along an axis, which is the second operand.
     CumulativeSum {
@@ -363,8 +363,6 @@ pub(in crate::engine) struct Arg {
 pub(in crate::engine) struct Top {
     pub(in crate::engine) axis: isize,
     pub(in crate::engine) greatest: bool,
-    /// Where the elements are rather than what they are.
-    pub(in crate::engine) places: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -66,12 +66,12 @@ impl<'a> Formula<'a> {
         self.with(Binary::Mul, less, scale)
     }
 
-    /// `x` less its mean over axes, and the mean of the squares of that.
-    fn centred(&mut self, x: ValueId, axes: &Axes) -> [ValueId; 2] {
+    /// The mean over axes, `x` less it, and the mean of the squares of that.
+    fn centred(&mut self, x: ValueId, axes: &Axes) -> [ValueId; 3] {
         let mean = self.reduce(ReduceKind::Mean, axes, true, x);
         let difference = self.binary(Binary::Sub, x, mean);
         let square = self.binary(Binary::Mul, difference, difference);
-        [difference, self.reduce(ReduceKind::Mean, axes, true, square)]
+        [mean, difference, self.reduce(ReduceKind::Mean, axes, true, square)]
     }
 }
 
@@ -178,9 +178,7 @@ pub(super) fn layer_normalization(importer: &mut Importer, node: &Source<'_>) ->
         let nothing = formula.op(Op::Binary(Binary::Mul), &[behind, zero]);
         let ones = formula.op(Op::Binary(Binary::Add), &[nothing, one]);
         let kept = formula.op(Op::Concat { axis: 0 }, &[from, ones]);
-        let [difference, variance] = formula.centred(rows, &Axes::Given(vec![-1]));
-        let mean = formula.binary(Binary::Sub, rows, difference);
-        let mean = formula.reduce(ReduceKind::Max, &Axes::Given(vec![-1]), true, mean);
+        let [mean, _, variance] = formula.centred(rows, &Axes::Given(vec![-1]));
         let raised = formula.with(Binary::Add, variance, epsilon);
         let deviation = formula.unary(Unary::Sqrt, raised);
         let inverse = formula.unary(Unary::Reciprocal, deviation);
@@ -233,7 +231,7 @@ pub(super) fn instance_normalization(importer: &mut Importer, node: &Source<'_>)
     let (scale, shift) = (importer.operand(node, 1)?, importer.operand(node, 2)?);
     let epsilon = node.float("epsilon", 1e-5)?;
     let (mut formula, x) = Formula::of(importer, node)?;
-    let [difference, variance] = formula.centred(x, &Axes::From(2));
+    let [_, difference, variance] = formula.centred(x, &Axes::From(2));
     let variance = formula.with(Binary::Add, variance, epsilon);
     let deviation = formula.unary(Unary::Sqrt, variance);
     let normal = formula.binary(Binary::Div, difference, deviation);
@@ -244,7 +242,7 @@ pub(super) fn mean_variance_normalization(importer: &mut Importer, node: &Source
     let axes = node.ints("axes")?.unwrap_or_else(|| vec![0, 2, 3]);
     let axes = Axes::given(&axes);
     let (mut formula, x) = Formula::of(importer, node)?;
-    let [difference, variance] = formula.centred(x, &axes);
+    let [_, difference, variance] = formula.centred(x, &axes);
     let deviation = formula.unary(Unary::Sqrt, variance);
     let deviation = formula.with(Binary::Add, deviation, 1e-9);
     Ok(formula.binary(Binary::Div, difference, deviation))

@@ -21,8 +21,9 @@ pub(super) fn arg(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId,
 pub(super) fn top(importer: &mut Importer, node: &Source<'_>) -> Result<Vec<ValueId>, EngineError> {
     let operands = [importer.operand(node, 0)?, importer.operand(node, 1)?];
     let (axis, greatest) = (node.axis(-1)?, node.int("largest", 1)? != 0);
-    let top = |places| Op::Top(Top { axis, greatest, places });
-    Ok([false, true].map(|places| importer.graph.add(&node.shown(), top(places), &operands)).to_vec())
+    let places = importer.graph.add(&node.shown(), Op::Top(Top { axis, greatest }), &operands);
+    let elements = importer.graph.add(&node.shown(), Op::GatherElements { axis }, &[operands[0], places]);
+    Ok(vec![elements, places])
 }
 
 pub(super) fn cumulative_sum(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {

@@ -9,7 +9,7 @@ mod recover;
 mod tables;
 
 use super::graph::samples::{Evaluate, Others, Samples, Stopped};
-use super::graph::{Declared, Graph, Node};
+use super::graph::{Declared, Graph, Node, ValueId, floats};
 use crate::tensor::Tensor;
 
 /// Runs all passes. `evaluate` computes a node of a graph from constants.
@@ -40,6 +40,14 @@ pub(super) fn run(graph: Graph, declared: &Declared, evaluate: &EvaluateIn) -> R
     epilogues::fuse(&mut graph, &known);
     graph.drop_dead();
     Ok(graph)
+}
+
+/// A constant of one element of FP32.
+fn number(graph: &Graph, value: ValueId) -> Option<f32> {
+    match floats(graph.constant(value)?)?[..] {
+        [number] => Some(number),
+        _ => None,
+    }
 }
 
 /// Computes a node of a graph from constants, or cannot.

@@ -3,8 +3,8 @@
 
 use std::collections::HashMap;
 
-use super::EvaluateIn;
 use super::quantization::scale;
+use super::{EvaluateIn, number};
 use crate::engine::graph::samples::Samples;
 use crate::engine::graph::{Graph, Node, Op, ValueId};
 use crate::tensor::{DType, Shape, Tensor};
@@ -23,8 +23,8 @@ pub(super) fn tabulate(graph: &mut Graph, samples: &Samples, evaluate: &Evaluate
     for at in 0..graph.nodes.len() {
         let Some(function) = function(graph, samples, evaluate, &functions, at) else { continue };
         let node = &graph.nodes[at];
-        if scale(graph, node, true).is_some() {
-            let table = graph.add_constant(format!("{} table", graph.nodes[at].name), function.values.clone());
+        if matches!(node.op, Op::Quantize { .. }) {
+            let table = graph.add_constant(format!("{} table", node.name), function.values.clone());
             graph.nodes[at].op = Op::LookUp;
             graph.nodes[at].inputs = vec![function.of, table];
         }
@@ -49,12 +49,8 @@ fn function(
             let function = known(bytes).or_else(itself)?;
             (function.of, vec![Some(function.values)])
         }
-        Op::Quantize { .. } => {
-            scale(graph, node, true)?;
-            let function = known(node.inputs[0])?;
-            (function.of, vec![Some(function.values)])
-        }
-        Op::Activation(_) | Op::Unary(_) => {
+        Op::Quantize { .. } if scale(graph, node, true).is_none() => return None,
+        Op::Quantize { .. } | Op::Activation(_) | Op::Unary(_) => {
             let function = known(node.inputs[0])?;
             (function.of, vec![Some(function.values)])
         }
@@ -64,7 +60,7 @@ fn function(
             let same_place = |value: ValueId| samples.same_shape(value, node.output);
             let fits = node.inputs.iter().zip(&operands).all(|(&input, operand)| match operand {
                 Some(function) => function.of == of && same_place(input),
-                None => is_number(graph, input),
+                None => number(graph, input).is_some(),
             });
             (of, fits.then(|| operands.map(|operand| operand.map(|function| function.values)).to_vec())?)
         }
@@ -81,10 +77,6 @@ fn computed(graph: &Graph, evaluate: &EvaluateIn, node: &Node, varying: &[Option
     };
     let operands: Option<Vec<&Tensor>> = node.inputs.iter().enumerate().map(operand).collect();
     evaluate(graph, node, &operands?)
-}
-
-fn is_number(graph: &Graph, value: ValueId) -> bool {
-    graph.constant(value).is_some_and(|constant| constant.element_count() == 1)
 }
 
 fn all_bytes() -> Option<Tensor> {

@@ -7,7 +7,7 @@ use std::arch::x86_64::{
     _mm256_srli_epi16,
 };
 
-use super::generic::{self, Job, Sums};
+use super::generic::{self, Job, Sums, Tables};
 use crate::panels::{Table, tiles};
 use crate::vector::F32x8;
 
@@ -97,8 +97,10 @@ unsafe fn by_row<const M: usize, const N: usize>(job: &Job) {
     unsafe { generic::tile::<I32x8, M, N, true>(job) }
 }
 
-pub(super) static TABLE: Table<Job> =
-    Table { name: "avx2", lanes: 8, tiles: &[tiles!(1: 1 2 3 4 5 6 7 8), tiles!(2: 1 2 3 4)] };
+macro_rules! table {
+    ($function:ident) => {
+        Table { name: "avx2", lanes: 8, tiles: &[tiles!($function 1: 1 2 3 4 5 6 7 8), tiles!($function 2: 1 2 3 4)] }
+    };
+}
 
-pub(super) static BY_ROW: Table<Job> =
-    Table { name: "avx2", lanes: 8, tiles: &[tiles!(by_row 1: 1 2 3 4 5 6 7 8), tiles!(by_row 2: 1 2 3 4)] };
+pub(super) static TABLES: Tables = Tables { plain: table!(tile), by_row: table!(by_row) };

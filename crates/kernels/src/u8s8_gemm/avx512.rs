@@ -5,7 +5,7 @@ use std::arch::x86_64::{
     _mm512_setzero_si512,
 };
 
-use super::generic::{self, Job, Sums};
+use super::generic::{self, Job, Sums, Tables};
 use crate::panels::{Table, tiles};
 use crate::vector::F32x16;
 
@@ -85,24 +85,19 @@ unsafe fn by_row<const M: usize, const N: usize>(job: &Job) {
     unsafe { generic::tile::<I32x16, M, N, true>(job) }
 }
 
-pub(super) static TABLE: Table<Job> = Table {
+macro_rules! table {
+    ($function:ident) => {
+        Table {
     name: "avx512vnni",
     lanes: 16,
     tiles: &[
-        tiles!(1: 1 2 3 4 5 6 7 8 9 10 11 12),
-        tiles!(2: 1 2 3 4 5 6 7 8 9 10 11 12),
-        tiles!(3: 1 2 3 4 5 6 7 8),
-        tiles!(4: 1 2 3 4 5 6),
+        tiles!($function 1: 1 2 3 4 5 6 7 8 9 10 11 12),
+        tiles!($function 2: 1 2 3 4 5 6 7 8 9 10 11 12),
+        tiles!($function 3: 1 2 3 4 5 6 7 8),
+        tiles!($function 4: 1 2 3 4 5 6),
     ],
-};
+}
+    };
+}
 
-pub(super) static BY_ROW: Table<Job> = Table {
-    name: "avx512vnni",
-    lanes: 16,
-    tiles: &[
-        tiles!(by_row 1: 1 2 3 4 5 6 7 8 9 10 11 12),
-        tiles!(by_row 2: 1 2 3 4 5 6 7 8 9 10 11 12),
-        tiles!(by_row 3: 1 2 3 4 5 6 7 8),
-        tiles!(by_row 4: 1 2 3 4 5 6),
-    ],
-};
+pub(super) static TABLES: Tables = Tables { plain: table!(tile), by_row: table!(by_row) };

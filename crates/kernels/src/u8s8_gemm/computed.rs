@@ -1,11 +1,9 @@
 //! Products of two computed matrices of bytes: the right one is packed, as signed bytes, when they meet.
 
-use super::{Finish, Packed, Written, portable};
-#[cfg(target_arch = "x86_64")]
-use super::{avx2, avx512};
+use super::{Finish, Packed, Written, tables};
 use crate::aligned::LINE;
 use crate::grid::Grid;
-use crate::isa::{Level, Set};
+use crate::isa::Level;
 use crate::panels::{Panel, Panels, Table};
 use crate::window::Window;
 
@@ -30,13 +28,13 @@ impl Matrix {
 
     /// Of `depth` rows and so many columns.
     pub fn new(level: Level, depth: usize, columns: usize) -> Self {
-        let table = table(level);
+        let table = &tables(level).by_row;
         Self { table, depth, panels: table.panels(columns, None) }
     }
 
     /// As [`super::Gemm::kernel`].
     pub fn kernel(level: Level) -> String {
-        format!("u8u8_gemm_packed__{}", table(level).name)
+        format!("u8u8_gemm_packed__{}", tables(level).by_row.name)
     }
 
     /// Bytes that a packed matrix takes, from the beginning of a cache line on.
@@ -142,16 +140,6 @@ impl Matrix {
             finish,
         };
         packed.run(left, &Window::rows(grid.size()[0], pitch), grid);
-    }
-}
-
-fn table(level: Level) -> &'static Table<super::Job> {
-    match level.set() {
-        #[cfg(target_arch = "x86_64")]
-        Set::Avx512Vnni => &avx512::BY_ROW,
-        #[cfg(target_arch = "x86_64")]
-        Set::Avx512 | Set::Avx2 => &avx2::BY_ROW,
-        _ => &portable::BY_ROW,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The inner loop over one tile, for any vector: `M` rows by `N` vectors of columns stay in registers.
 
 use crate::aligned::LINE;
+use crate::panels::Table;
 use crate::vector::{ToBytes, Vector};
 
 /// What a tile kernel works on. All pointers are valid for the extents beside them.
@@ -28,6 +29,14 @@ pub(super) struct Job {
     pub(super) scale: *const f32,
     /// How products become bytes; without it they are written as they are.
     pub(super) bytes: Option<ToBytes>,
+}
+
+/// The kernels of an instruction set.
+#[derive(Debug)]
+pub(super) struct Tables {
+    pub(super) plain: Table<Job>,
+    /// Those that add to the sums of a row.
+    pub(super) by_row: Table<Job>,
 }
 
 /// `LANES` sums, and what is multiplied for them.

@@ -25,7 +25,7 @@ use crate::panels::{self, Panel, Panels, ROWS_MAX, Table};
 use crate::vector::ToBytes;
 use crate::window::Window;
 pub use computed::{Matrix, Zeros};
-use generic::Job;
+use generic::{Job, Tables};
 
 /// Weights in the order `[tap][depth][column]`, dense.
 pub type Weights<'a> = panels::Weights<'a, i8>;
@@ -101,7 +101,7 @@ impl Gemm {
         assert_eq!(elements.len(), taps * depth * columns, "weights are [tap][depth][column]");
         assert!(taps <= Self::TAPS_MAX, "a window has at most {} taps", Self::TAPS_MAX);
         assert!(then.bias.len() == columns && then.scale.len() == columns, "each column has a bias and a scale");
-        let table = table(level);
+        let table = &tables(level).plain;
         let panels = table.panels(columns, vectors);
         let padded = panels.padded();
         let mut packed = Self {
@@ -147,7 +147,7 @@ impl Gemm {
 
     /// Panel widths that there are kernels for, in vectors.
     pub fn widths(level: Level) -> std::ops::RangeInclusive<usize> {
-        1..=table(level).tiles.len()
+        1..=tables(level).plain.tiles.len()
     }
 
     /// Bytes of the packed weights.
@@ -279,12 +279,12 @@ impl Packed<'_> {
     }
 }
 
-fn table(level: Level) -> &'static Table<Job> {
+fn tables(level: Level) -> &'static Tables {
     match level.set() {
         #[cfg(target_arch = "x86_64")]
-        Set::Avx512Vnni => &avx512::TABLE,
+        Set::Avx512Vnni => &avx512::TABLES,
         #[cfg(target_arch = "x86_64")]
-        Set::Avx512 | Set::Avx2 => &avx2::TABLE,
-        _ => &portable::TABLE,
+        Set::Avx512 | Set::Avx2 => &avx2::TABLES,
+        _ => &portable::TABLES,
     }
 }

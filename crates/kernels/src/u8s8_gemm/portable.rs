@@ -1,6 +1,6 @@
 //! Eight sums in plain code.
 
-use super::generic::{self, Job, Sums};
+use super::generic::{self, Job, Sums, Tables};
 use crate::panels::{Table, tiles};
 use crate::vector::Plain;
 
@@ -81,8 +81,10 @@ unsafe fn by_row<const M: usize, const N: usize>(job: &Job) {
     unsafe { generic::tile::<Lanes, M, N, true>(job) }
 }
 
-pub(super) static TABLE: Table<Job> =
-    Table { name: "portable", lanes: LANES, tiles: &[tiles!(1: 1 2 3 4), tiles!(2: 1 2)] };
+macro_rules! table {
+    ($function:ident) => {
+        Table { name: "portable", lanes: LANES, tiles: &[tiles!($function 1: 1 2 3 4), tiles!($function 2: 1 2)] }
+    };
+}
 
-pub(super) static BY_ROW: Table<Job> =
-    Table { name: "portable", lanes: LANES, tiles: &[tiles!(by_row 1: 1 2 3 4), tiles!(by_row 2: 1 2)] };
+pub(super) static TABLES: Tables = Tables { plain: table!(tile), by_row: table!(by_row) };

@@ -190,7 +190,7 @@ fn expect_floats(inputs: &Facts<'_>) -> Result<(), InferError> {
 fn binary(op: Binary, [a, b]: [&Fact; 2]) -> Result<Shape, InferError> {
     let of_bits =
         matches!(op, Binary::BitAnd | Binary::BitOr | Binary::BitXor | Binary::ShiftLeft | Binary::ShiftRight);
-    if !(is_integer(a.dtype) || is_float(a.dtype) && !of_bits) {
+    if !is_number(a.dtype) || is_float(a.dtype) && of_bits {
         return Err(InferError::Type { expected: if of_bits { "integers" } else { "numbers" }, got: a.dtype });
     }
     if a.dtype != b.dtype {
@@ -203,14 +203,18 @@ fn is_float(dtype: DType) -> bool {
     matches!(dtype, DType::F32 | DType::F64)
 }
 
-fn is_integer(dtype: DType) -> bool {
+fn is_number(dtype: DType) -> bool {
     use DType::{I8, I16, I32, I64, U8, U16, U32, U64};
-    matches!(dtype, I8 | I16 | I32 | I64 | U8 | U16 | U32 | U64)
+    is_float(dtype) || matches!(dtype, I8 | I16 | I32 | I64 | U8 | U16 | U32 | U64)
+}
+
+/// What a truth value may be made of, or compared to one.
+fn is_number_or_truth(dtype: DType) -> bool {
+    is_number(dtype) || dtype == DType::Bool
 }
 
 fn cast(to: DType, x: &Fact) -> Result<Fact, InferError> {
-    let known = |dtype| is_float(dtype) || is_integer(dtype) || dtype == DType::Bool;
-    match [x.dtype, to].into_iter().find(|dtype| !known(*dtype)) {
+    match [x.dtype, to].into_iter().find(|dtype| !is_number_or_truth(*dtype)) {
         None => Ok(Fact::new(to, x.shape.clone())),
         Some(other) => Err(InferError::Type { expected: "FP32, FP64, integers or BOOL", got: other }),
     }
@@ -218,8 +222,7 @@ fn cast(to: DType, x: &Fact) -> Result<Fact, InferError> {
 
 /// Two operands of one type, broadcast.
 fn binary_shape([a, b]: [&Fact; 2]) -> Result<Shape, InferError> {
-    let is_known = is_float(a.dtype) || is_integer(a.dtype) || a.dtype == DType::Bool;
-    match is_known && a.dtype == b.dtype {
+    match is_number_or_truth(a.dtype) && a.dtype == b.dtype {
         true => broadcast(&a.shape, &b.shape),
         false => Err(InferError::Type { expected: "two operands of one type of numbers", got: b.dtype }),
     }

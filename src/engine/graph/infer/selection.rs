@@ -1,6 +1,6 @@
 //! Shapes of operators that choose elements by their values, or by indices along an axis.
 
-use super::{Fact, Facts, InferError, axis, is_float, is_integer, two};
+use super::{Fact, Facts, InferError, axis, is_number, two};
 use crate::engine::graph::op::Op;
 use crate::tensor::{DType, Shape};
 
@@ -25,7 +25,7 @@ pub(super) fn selected(op: &Op, inputs: &Facts<'_>) -> Result<Fact, InferError> 
             let extent = x.shape[at];
             let kept = usize::try_from(count).ok().filter(|kept| *kept <= extent);
             let kept = kept.ok_or(InferError::Index { index: count, extent })?;
-            Ok(Fact::new(if top.places { DType::I64 } else { x.dtype }, with_extent(&x.shape, at, Some(kept))))
+            Ok(Fact::new(DType::I64, with_extent(&x.shape, at, Some(kept))))
         }
         Op::CumulativeSum { .. } => {
             expect_numbers(x)?;
@@ -75,7 +75,7 @@ fn expect_indices(indices: &Fact) -> Result<(), InferError> {
 }
 
 fn expect_numbers(x: &Fact) -> Result<(), InferError> {
-    match is_float(x.dtype) || is_integer(x.dtype) {
+    match is_number(x.dtype) {
         true => Ok(()),
         false => Err(InferError::Type { expected: "numbers", got: x.dtype }),
     }

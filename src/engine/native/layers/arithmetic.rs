@@ -3,6 +3,7 @@
 use bytemuck::Pod;
 
 use super::elementwise::combine;
+use super::types::numbers;
 use super::{Io, Layer};
 use crate::engine::graph::op::Binary;
 use crate::engine::pool::Team;
@@ -19,55 +20,6 @@ impl Layer for Combine {
         numbers!(io.output.fact.dtype, T => combine(io, T::function(self.0)));
     }
 }
-
-/// Evaluates an expression with the type of an element for `T`.
-macro_rules! numbers {
-    ($dtype:expr, $T:ident => $value:expr) => {
-        match $dtype {
-            DType::F32 => {
-                type $T = f32;
-                $value
-            }
-            DType::F64 => {
-                type $T = f64;
-                $value
-            }
-            DType::I8 => {
-                type $T = i8;
-                $value
-            }
-            DType::I16 => {
-                type $T = i16;
-                $value
-            }
-            DType::I32 => {
-                type $T = i32;
-                $value
-            }
-            DType::U8 => {
-                type $T = u8;
-                $value
-            }
-            DType::U16 => {
-                type $T = u16;
-                $value
-            }
-            DType::U32 => {
-                type $T = u32;
-                $value
-            }
-            DType::U64 => {
-                type $T = u64;
-                $value
-            }
-            _ => {
-                type $T = i64;
-                $value
-            }
-        }
-    };
-}
-pub(super) use numbers;
 
 /// An element that is computed with.
 pub(super) trait Number: Pod + PartialOrd {

@@ -3,6 +3,7 @@
 use bytemuck::Pod;
 
 use super::movement::{broadcast_strides, joined};
+use super::types::sized;
 use super::{Io, Layer};
 use crate::engine::pool::Team;
 
@@ -20,12 +21,7 @@ pub(super) struct Choose;
 
 impl Layer for Choose {
     fn run(&self, io: &mut Io<'_>, _team: &mut Team) {
-        match io.output.fact.dtype.size() {
-            Some(1) => choose::<u8>(io),
-            Some(2) => choose::<u16>(io),
-            Some(4) => choose::<u32>(io),
-            _ => choose::<u64>(io),
-        }
+        sized!(io.output.fact.dtype, T => choose::<T>(io));
     }
 }
 

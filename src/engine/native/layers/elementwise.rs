@@ -5,6 +5,7 @@ use kinglet_kernels::f32_functions::Function;
 use kinglet_kernels::{Activation, Level};
 
 use super::movement::{broadcast_strides, joined};
+use super::types::numbers;
 use super::{Io, Layer};
 use crate::engine::graph::op::{Compare, Unary};
 use crate::engine::pool::Team;
@@ -90,18 +91,7 @@ pub(super) struct Test(pub(super) Compare);
 
 impl Layer for Test {
     fn run(&self, io: &mut Io<'_>, _team: &mut Team) {
-        match io.operands[0].fact.dtype {
-            DType::F32 => test::<f32>(io, self.0),
-            DType::F64 => test::<f64>(io, self.0),
-            DType::I32 => test::<i32>(io, self.0),
-            DType::I64 => test::<i64>(io, self.0),
-            DType::I8 => test::<i8>(io, self.0),
-            DType::I16 => test::<i16>(io, self.0),
-            DType::U16 => test::<u16>(io, self.0),
-            DType::U32 => test::<u32>(io, self.0),
-            DType::U64 => test::<u64>(io, self.0),
-            _ => test::<u8>(io, self.0),
-        }
+        numbers!(io.operands[0].fact.dtype, T => test::<T>(io, self.0));
     }
 }
 

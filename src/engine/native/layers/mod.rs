@@ -17,6 +17,7 @@ mod reduce;
 mod resize;
 mod selection;
 mod softmax;
+mod types;
 
 use std::fmt::Debug;
 

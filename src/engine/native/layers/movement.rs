@@ -2,7 +2,8 @@
 
 use bytemuck::Pod;
 
-use super::{Io, Layer};
+use super::types::sized;
+use super::{Io, Layer, View};
 use crate::engine::graph::infer::{self, Facts};
 use crate::engine::graph::op::FillValue;
 use crate::engine::pool::Team;
@@ -87,24 +88,34 @@ impl Layer for Gather {
         let extent = x.shape()[axis];
         let length = x.shape()[axis + 1..].iter().product::<usize>() * size;
         let count = indices.fact.elements();
-        let at = |index: usize| -> i64 {
-            match indices.fact.dtype.size() {
-                Some(4) => indices.elements::<i32>()[index].into(),
-                _ => indices.elements::<i64>()[index],
-            }
-        };
         if length == 0 || count == 0 || extent == 0 {
             return;
         }
         for (from, to) in x.bytes.chunks_exact(extent * length).zip(io.output.bytes.chunks_exact_mut(count * length)) {
             for (index, to) in to.chunks_exact_mut(length).enumerate() {
-                let given = at(index);
-                let place = if given < 0 { given + i64::try_from(extent).unwrap_or(i64::MAX) } else { given };
-                let place = usize::try_from(place).ok().filter(|place| *place < extent);
-                let place = place.unwrap_or_else(|| panic!("index {given} is outside an axis of {extent}"));
+                let place = place(&indices, index, extent);
                 to.copy_from_slice(&from[place * length..][..length]);
             }
         }
+    }
+}
+
+/// The place along an axis of so many that an index means; negative ones count from its end.
+///
+/// # Panics
+/// When it is outside the axis.
+pub(super) fn place(indices: &View<'_>, at: usize, extent: usize) -> usize {
+    let given = integer(indices, at);
+    let place = if given < 0 { given + i64::try_from(extent).unwrap_or(i64::MAX) } else { given };
+    let place = usize::try_from(place).ok().filter(|place| *place < extent);
+    place.unwrap_or_else(|| panic!("index {given} is outside an axis of {extent}"))
+}
+
+/// An element of INT32 or INT64.
+pub(super) fn integer(integers: &View<'_>, at: usize) -> i64 {
+    match integers.fact.dtype.size() {
+        Some(4) => integers.elements::<i32>()[at].into(),
+        _ => integers.elements::<i64>()[at],
     }
 }
 
@@ -143,12 +154,7 @@ fn walk(io: &mut Io<'_>, first: isize, strides: &[isize]) {
     let [strides] = strides.as_slice() else { return };
     let axes: Vec<(usize, isize)> = axes.into_iter().zip(strides.iter().copied()).collect();
     let from = io.operands[0];
-    match io.output.fact.dtype.size() {
-        Some(1) => copy(from.elements::<u8>(), first, &axes, io.output.elements()),
-        Some(2) => copy(from.elements::<u16>(), first, &axes, io.output.elements()),
-        Some(4) => copy(from.elements::<u32>(), first, &axes, io.output.elements()),
-        _ => copy(from.elements::<u64>(), first, &axes, io.output.elements()),
-    }
+    sized!(io.output.fact.dtype, T => copy(from.elements::<T>(), first, &axes, io.output.elements()));
 }
 
 /// Extents and strides with neighbouring axes made one where every operand walks over both in one stride.

@@ -3,6 +3,7 @@
 use bytemuck::Pod;
 
 use super::movement::strides;
+use super::types::sized;
 use super::{Io, Layer};
 use crate::engine::graph::infer::{self, Facts};
 use crate::engine::graph::op::PadKind;
@@ -13,12 +14,7 @@ pub(super) struct Padding(pub(super) PadKind);
 
 impl Layer for Padding {
     fn run(&self, io: &mut Io<'_>, _team: &mut Team) {
-        match io.output.fact.dtype.size() {
-            Some(1) => self.pad::<u8>(io),
-            Some(2) => self.pad::<u16>(io),
-            Some(4) => self.pad::<u32>(io),
-            _ => self.pad::<u64>(io),
-        }
+        sized!(io.output.fact.dtype, T => self.pad::<T>(io));
     }
 }
 

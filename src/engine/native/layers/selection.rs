@@ -4,12 +4,13 @@ use std::cmp::Ordering;
 
 use bytemuck::Pod;
 
-use super::arithmetic::{Number, numbers};
-use super::{Io, Layer, View};
+use super::arithmetic::Number;
+use super::types::{numbers, sized};
+use super::{Io, Layer, View, movement};
 use crate::engine::graph::infer;
 use crate::engine::graph::op::{Arg, Binary, Top};
 use crate::engine::pool::Team;
-use crate::tensor::{DType, Shape};
+use crate::tensor::Shape;
 
 /// A tensor as lines along an axis: how many elements a line has, and how many lines lie between its elements.
 #[derive(Clone, Copy)]
@@ -62,7 +63,7 @@ impl Extreme {
     }
 }
 
-/// The first elements of lines put in order; of equal ones the first comes first.
+/// Where the first elements of lines put in order are; of equal ones the first comes first.
 #[derive(Debug)]
 pub(super) struct Order(pub(super) Top);
 
@@ -88,11 +89,7 @@ impl Order {
                 if self.0.greatest { order.reverse() } else { order }
             });
             for (at, &chosen) in order.iter().take(to.count).enumerate() {
-                if self.0.places {
-                    io.output.elements::<i64>()[to.place(line, at)] = index(chosen);
-                } else {
-                    io.output.elements::<T>()[to.place(line, at)] = elements[from.place(line, chosen)];
-                }
+                io.output.elements::<i64>()[to.place(line, at)] = index(chosen);
             }
         }
     }
@@ -113,7 +110,7 @@ impl Layer for RunningSum {
 impl RunningSum {
     fn run_as<T: Number>(&self, io: &mut Io<'_>) {
         let [x, axis] = [io.operands[0], io.operands[1]];
-        let axis = isize::try_from(place_of(&axis, 0)).unwrap_or(isize::MAX);
+        let axis = isize::try_from(movement::integer(&axis, 0)).unwrap_or(isize::MAX);
         let lines = Lines::along(axis, x.shape()).unwrap_or_else(|| panic!("axis {axis} is none of {}", x.shape()));
         let (elements, add) = (x.elements::<T>(), T::function(Binary::Add));
         let to = io.output.elements::<T>();
@@ -134,12 +131,7 @@ pub(super) struct GatherElements(pub(super) isize);
 
 impl Layer for GatherElements {
     fn run(&self, io: &mut Io<'_>, _team: &mut Team) {
-        match io.output.fact.dtype.size() {
-            Some(1) => self.run_as::<u8>(io),
-            Some(2) => self.run_as::<u16>(io),
-            Some(4) => self.run_as::<u32>(io),
-            _ => self.run_as::<u64>(io),
-        }
+        sized!(io.output.fact.dtype, T => self.run_as::<T>(io));
     }
 }
 
@@ -184,26 +176,15 @@ impl Layer for ScatterElements {
 /// The element of a tensor that an index, by its position among all, means along an axis.
 fn met(axis: isize, shape: &Shape, indices: &View<'_>, at: usize) -> usize {
     let Ok(axis) = infer::axis(axis, shape) else { return 0 };
-    let given = place_of(indices, at);
-    let extent = index(shape[axis]);
-    let along = if given < 0 { given + extent } else { given };
-    assert!((0..extent).contains(&along), "index {given} is outside an axis of {extent}");
+    let along = movement::place(indices, at, shape[axis]);
     let (mut rest, mut place, mut stride) = (at, 0, 1);
     for other in (0..shape.len()).rev() {
         let own = rest % indices.shape()[other];
         rest /= indices.shape()[other];
-        place += stride * if other == axis { usize::try_from(along).unwrap_or(0) } else { own };
+        place += stride * if other == axis { along } else { own };
         stride *= shape[other];
     }
     place
-}
-
-/// An element of indices of either type.
-fn place_of(indices: &View<'_>, at: usize) -> i64 {
-    match indices.fact.dtype {
-        DType::I32 => indices.elements::<i32>()[at].into(),
-        _ => indices.elements::<i64>()[at],
-    }
 }
 
 fn index(place: usize) -> i64 {

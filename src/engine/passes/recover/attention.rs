@@ -9,12 +9,8 @@ use crate::engine::graph::{Graph, Op, ValueId};
 pub(super) fn recover(graph: &mut Graph, samples: &Samples, at: usize) {
     let Some((mut attention, inputs)) = found(graph, samples, at) else { return };
     // What follows may put the heads back inside their tokens.
-    let output = graph.nodes[at].output;
-    let taker = graph.nodes.iter().position(|node| node.inputs.contains(&output));
-    let swaps = taker.filter(|taker| {
-        let is_swap = matches!(&graph.nodes[*taker].op, Op::Transpose { axes } if axes[..] == SWAPPED);
-        is_swap && graph.sole_maker(output, *taker) == Some(at)
-    });
+    let is_swap = |op: &Op| matches!(op, Op::Transpose { axes } if axes[..] == SWAPPED);
+    let swaps = graph.sole_taker(at).filter(|taker| is_swap(&graph.nodes[*taker].op));
     attention.heads_inside[3] = swaps.is_some();
     let last = &mut graph.nodes[swaps.unwrap_or(at)];
     last.op = Op::Attention(attention);

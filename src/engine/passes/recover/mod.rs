@@ -7,9 +7,10 @@ mod normalize;
 use kinglet_kernels::Activation;
 use kinglet_kernels::f32_functions::Function;
 
+use super::number;
 use crate::engine::graph::op::Binary;
 use crate::engine::graph::samples::Samples;
-use crate::engine::graph::{Graph, Op, ValueId, floats};
+use crate::engine::graph::{Graph, Op, ValueId};
 
 /// Nodes that are replaced stay behind, for [`Graph::drop_dead`] to find.
 pub(super) fn recover(graph: &mut Graph, samples: &Samples) {
@@ -17,14 +18,6 @@ pub(super) fn recover(graph: &mut Graph, samples: &Samples) {
         functions::recover(graph, at);
         normalize::recover(graph, samples, at);
         attention::recover(graph, samples, at);
-    }
-}
-
-/// A constant of one element.
-fn number(graph: &Graph, value: ValueId) -> Option<f32> {
-    match floats(graph.constant(value)?)?[..] {
-        [number] => Some(number),
-        _ => None,
     }
 }
 

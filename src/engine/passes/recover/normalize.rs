@@ -17,10 +17,9 @@ pub(super) fn recover(graph: &mut Graph, samples: &Samples, at: usize) {
     };
     // The product and the sum that follow belong to it, if nothing comes between.
     let follows = |graph: &Graph, of: usize, binary: Binary| {
-        let value = graph.nodes[of].output;
-        let taker = graph.nodes.iter().position(|node| node.inputs.contains(&value))?;
-        let node = &graph.nodes[taker];
-        if node.op != Op::Binary(binary) || graph.sole_maker(value, taker) != Some(of) {
+        let taker = graph.sole_taker(of)?;
+        let (value, node) = (graph.nodes[of].output, &graph.nodes[taker]);
+        if node.op != Op::Binary(binary) {
             return None;
         }
         let other = if node.inputs[0] == value { node.inputs[1] } else { node.inputs[0] };
