@@ -91,6 +91,7 @@ impl Config {
             batch_size_max: self.batching.batch_size_max,
             warm_up_time_max: self.engine.warm_up_time_max.0,
             isa_max: self.engine.isa_max,
+            loop_rounds_max: self.engine.loop_rounds_max,
             ..LoadOptions::default()
         }
     }

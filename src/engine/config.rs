@@ -15,6 +15,7 @@ pub struct EngineConfig {
     pub inline_time_max: Span,
     #[serde(deserialize_with = "instruction_set")]
     pub isa_max: Set,
+    pub loop_rounds_max: u64,
     pub model_bytes_max: ByteSize,
     pub shape_plans_max: usize,
     pub spin_time_max: Span,

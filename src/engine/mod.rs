@@ -123,6 +123,8 @@ pub struct LoadOptions {
     pub engine: EngineChoice,
     /// The most that kernels of the native engine may use of this processor's instruction sets.
     pub isa_max: Set,
+    /// Rounds of one loop in a model.
+    pub loop_rounds_max: u64,
     /// Where plans that are built for a shape are counted.
     pub plans: PlanMetrics,
 }
@@ -137,6 +139,7 @@ impl Default for LoadOptions {
             warm_up_time_max: Duration::from_millis(200),
             engine: EngineChoice::Auto,
             isa_max: Set::Avx512Vnni,
+            loop_rounds_max: 1_000_000,
             plans: PlanMetrics::default(),
         }
     }

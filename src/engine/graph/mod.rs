@@ -3,6 +3,7 @@
 //! Shapes are not stored. They are inferred for concrete extents of the inputs ([`infer`]), when a model loads for a
 //! few samples and when it runs for what a request brings, so that there is one inference and no symbolic algebra.
 
+pub(super) mod control;
 pub(super) mod infer;
 pub(super) mod op;
 pub(super) mod rows;
@@ -11,7 +12,6 @@ pub(super) mod samples;
 pub(super) use infer::Fact;
 pub(super) use op::Op;
 
-use super::TensorSpec;
 use crate::tensor::{DType, Shape, Tensor};
 
 /// A value of a graph, by its position.
@@ -220,6 +220,3 @@ pub(super) fn tensor_of_integers(shape: &[usize], elements: &[i64]) -> Tensor {
     let bytes: Vec<u8> = elements.iter().flat_map(|element| element.to_le_bytes()).collect();
     Tensor::new(DType::I64, Shape::new(shape), bytes.into()).expect("elements fill their shape")
 }
-
-/// The declared inputs of a graph, in the signature's order, beside its values.
-pub(super) type Declared = Vec<TensorSpec>;

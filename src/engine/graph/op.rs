@@ -5,6 +5,7 @@ use kinglet_kernels::Activation;
 use kinglet_kernels::u8_functions::Scale;
 use kinglet_kernels::u8s8_gemm::{Finish, Zeros};
 
+use super::control::{Branch, Repeat};
 use crate::tensor::{DType, Shape};
 
 #[derive(Clone, Debug, PartialEq)]
@@ -125,6 +126,12 @@ pub(in crate::engine) enum Op {
     QuantizedAdd(QuantizedAdd),
     /// Bytes, and the byte that each of 256 becomes.
     LookUp,
+    /// Where elements are not zero: `[axis][element]`.
+    NonZero,
+    Branch(Branch),
+    Repeat(Repeat),
+    /// One of the values that a branch or a repetition makes.
+    Part(usize),
 }
 
 /// A product of bytes.
@@ -428,7 +435,16 @@ impl Op {
             Self::QuantizedMatMul(_) => "QuantizedMatMul",
             Self::QuantizedAdd(_) => "QuantizedAdd",
             Self::LookUp => "LookUp",
+            Self::NonZero => "NonZero",
+            Self::Branch(_) => "Branch",
+            Self::Repeat(_) => "Repeat",
+            Self::Part(_) => "Part",
         }
+    }
+
+    /// Whether the output's shape follows from the contents of operands of any size.
+    pub(in crate::engine) fn reads_contents(&self) -> bool {
+        matches!(self, Self::NonZero)
     }
 
     /// Whether the output is the input's elements in their order under another shape.

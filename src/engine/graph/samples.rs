@@ -2,13 +2,14 @@
 //!
 //! Samples give each free axis a prime that no model has by accident. What two samples agree on is taken for fixed, which
 //! an accident can make wrong: a pass that relies on it says so ([`Graph::assume`]), and inference for a request's own
-//! extents refuses what does not fit.
+//! extents refuses what does not fit. Values whose shapes follow from contents have no fact in a sample, nor has what is
+//! made of them.
 
 use kinglet_kernels::f32_attention::Extents;
 
 use super::infer::{self, Fact, Facts, InferError};
-use super::{Declared, Graph, Node, Op, ValueId};
-use crate::engine::Dim;
+use super::{Graph, Node, Op, ValueId};
+use crate::engine::{Dim, TensorSpec};
 use crate::tensor::{Shape, Tensor};
 
 /// Facts by value; constants and computed values have one, values of dead nodes none.
@@ -18,6 +19,15 @@ pub(in crate::engine) struct GraphFacts(Vec<Option<Fact>>);
 /// The same graph under different extents of its free axes.
 #[derive(Clone, Debug)]
 pub(in crate::engine) struct Samples(pub(in crate::engine) [GraphFacts; 2]);
+
+/// What samples are made from.
+#[derive(Clone, Debug)]
+pub(in crate::engine) enum Inputs<'a> {
+    /// What a model declares, in the order of its inputs.
+    Declared(&'a [TensorSpec]),
+    /// Facts of a graph's inputs in both samples, where there are any.
+    Given([Vec<Option<Fact>>; 2]),
+}
 
 /// Whether free axes besides the batch differ between samples too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,29 +48,63 @@ pub(in crate::engine) struct Stopped {
 }
 
 impl GraphFacts {
-    /// Infers every value. Those that follow from shapes alone are computed.
-    pub(in crate::engine) fn infer(graph: &Graph, inputs: Vec<Fact>, evaluate: Evaluate<'_>) -> Result<Self, Stopped> {
+    /// What is known of a graph before any input is.
+    pub(in crate::engine) fn of_constants(graph: &Graph) -> Self {
         let mut facts = vec![None; graph.value_count()];
         for (value, fact) in graph.constant_facts() {
             facts[value.index()] = Some(fact);
         }
-        for (value, fact) in graph.inputs.iter().zip(inputs) {
-            facts[value.index()] = Some(fact);
+        Self(facts)
+    }
+
+    /// Infers every value. Those that follow from shapes alone are computed.
+    pub(in crate::engine) fn infer(graph: &Graph, inputs: Vec<Fact>, evaluate: Evaluate<'_>) -> Result<Self, Stopped> {
+        let mut facts = Self::of_constants(graph);
+        for (&value, fact) in graph.inputs.iter().zip(inputs) {
+            facts.set(value, fact);
         }
-        let mut facts = Self(facts);
         for node in &graph.nodes {
-            let fact = facts.infer_node(node, evaluate).and_then(|fact| {
-                match graph.broken_assumption(node.output, &fact.shape) {
-                    Some((axis, expected)) => Err(InferError::Assumed { axis, expected, got: fact.shape.to_string() }),
-                    None => Ok(fact),
-                }
-            });
-            facts.0[node.output.index()] = Some(fact.map_err(|source| Stopped { node: node.name.clone(), source })?);
+            let fact = facts.infer_node(graph, node, evaluate)?;
+            facts.set(node.output, fact);
         }
         Ok(facts)
     }
 
-    fn infer_node(&self, node: &Node, evaluate: Evaluate<'_>) -> Result<Fact, InferError> {
+    /// Infers what does not depend on contents.
+    fn sample(graph: &Graph, inputs: Vec<Option<Fact>>, evaluate: Evaluate<'_>) -> Result<Self, Stopped> {
+        let mut facts = Self::of_constants(graph);
+        for (value, fact) in graph.inputs.iter().zip(inputs) {
+            facts.0[value.index()] = fact.or_else(|| facts.0[value.index()].take());
+        }
+        for node in &graph.nodes {
+            if node.inputs.iter().any(|&input| facts.get(input).is_none()) {
+                continue;
+            }
+            match facts.infer_node(graph, node, evaluate) {
+                Ok(fact) => facts.set(node.output, fact),
+                Err(Stopped { source: InferError::Unknown { .. }, .. }) => {}
+                Err(stopped) => return Err(stopped),
+            }
+        }
+        Ok(facts)
+    }
+
+    /// The fact of what a node makes from values that have one.
+    pub(in crate::engine) fn infer_node(
+        &self,
+        graph: &Graph,
+        node: &Node,
+        evaluate: Evaluate<'_>,
+    ) -> Result<Fact, Stopped> {
+        let inferred =
+            self.inferred(node, evaluate).and_then(|fact| match graph.broken_assumption(node.output, &fact.shape) {
+                Some((axis, expected)) => Err(InferError::Assumed { axis, expected, got: fact.shape.to_string() }),
+                None => Ok(fact),
+            });
+        inferred.map_err(|source| Stopped { node: node.name.clone(), source })
+    }
+
+    fn inferred(&self, node: &Node, evaluate: Evaluate<'_>) -> Result<Fact, InferError> {
         let operands: Facts<'_> = node.inputs.iter().filter_map(|&input| self.get(input)).collect();
         if operands.len() != node.inputs.len() {
             return Err(InferError::Operands { expected: node.inputs.len(), got: operands.len() });
@@ -71,6 +115,10 @@ impl GraphFacts {
             fact.value = known.and_then(|known| evaluate(node, &known));
         }
         Ok(fact)
+    }
+
+    pub(in crate::engine) fn set(&mut self, value: ValueId, fact: Fact) {
+        self.0[value.index()] = Some(fact);
     }
 
     pub(in crate::engine) fn get(&self, value: ValueId) -> Option<&Fact> {
@@ -103,23 +151,26 @@ impl Samples {
     /// Samples of a graph, or why there are none for any extents that were tried.
     pub(in crate::engine) fn of(
         graph: &Graph,
-        declared: &Declared,
+        inputs: &Inputs<'_>,
         vary: Others,
         evaluate: Evaluate<'_>,
     ) -> Result<Self, Stopped> {
+        let declared = match inputs {
+            Inputs::Declared(declared) => *declared,
+            Inputs::Given([a, b]) => {
+                let sample = |facts: &Vec<Option<Fact>>| GraphFacts::sample(graph, facts.clone(), evaluate);
+                return Ok(Self([sample(a)?, sample(b)?]));
+            }
+        };
         let others_are_free =
             declared.iter().any(|spec| spec.dims.iter().skip(1).any(|dim| matches!(dim, Dim::Free(_))));
         let tried = if others_are_free { &OTHER_EXTENTS[..] } else { &OTHER_EXTENTS[..1] };
         let mut stopped = None;
         for &others in tried {
             let sample = |at: usize| {
-                let inputs = declared.iter().map(|spec| {
-                    Fact::new(
-                        spec.dtype,
-                        sampled(&spec.dims, BATCHES[at], others[if vary == Others::Same { 0 } else { at }]),
-                    )
-                });
-                GraphFacts::infer(graph, inputs.collect(), evaluate)
+                let others = others[if vary == Others::Same { 0 } else { at }];
+                let fact = |spec: &TensorSpec| Fact::new(spec.dtype, sampled(&spec.dims, BATCHES[at], others));
+                GraphFacts::sample(graph, declared.iter().map(|spec| Some(fact(spec))).collect(), evaluate)
             };
             match (sample(0), sample(1)) {
                 (Ok(first), Ok(second)) => return Ok(Self([first, second])),
@@ -127,6 +178,11 @@ impl Samples {
             }
         }
         Err(stopped.unwrap_or(Stopped { node: String::new(), source: InferError::Overflow }))
+    }
+
+    /// The first node whose output has a shape that follows from contents.
+    pub(in crate::engine) fn undecided<'a>(&self, graph: &'a Graph) -> Option<&'a Node> {
+        graph.nodes.iter().find(|node| self.0.iter().any(|sample| sample.get(node.output).is_none()))
     }
 
     pub(in crate::engine) fn rank(&self, value: ValueId) -> Option<usize> {
@@ -177,5 +233,5 @@ const OTHER_EXTENTS: [[[usize; 2]; 2]; 7] = [
     [[1, 1], [2, 2]],
 ];
 
-/// Larger values are not computed while shapes are inferred.
-const KNOWN_ELEMENTS_MAX: usize = 4096;
+/// The contents of larger values are not looked at while shapes are inferred, but by operators that say so.
+pub(in crate::engine) const KNOWN_ELEMENTS_MAX: usize = 4096;

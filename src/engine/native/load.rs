@@ -4,57 +4,59 @@ use std::sync::OnceLock;
 
 use kinglet_kernels::Level;
 
-use super::model::{Model, evaluate};
+use super::NAME;
+use super::model::{self, Limits, Model};
 use super::plan::NativePlan;
 use super::prepared::Prepared;
 use super::run::Arenas;
-use super::specialise::fact;
-use super::{NAME, layers};
+use super::spare::Spare;
+use super::stepwise_plan::StepwisePlan;
 use crate::engine::graph::rows;
-use crate::engine::graph::samples::{GraphFacts, Others, Samples};
+use crate::engine::graph::samples::{Inputs, Others, Samples};
 use crate::engine::graph::{Fact, Graph};
 use crate::engine::model_file::OnnxModel;
 use crate::engine::onnx_signature::{self, Declared};
-use crate::engine::{Dim, EngineError, LoadOptions, Merging, Plan, Signature, TensorSpec, onnx, onnx_parts, passes};
+use crate::engine::{Dim, EngineError, LoadOptions, Merging, Plan, Signature, TensorSpec, onnx, onnx_parts};
 
 /// A plan for the model, or why there is none.
 pub(in crate::engine) fn plan(model: &OnnxModel, options: &LoadOptions) -> Result<Box<dyn Plan>, EngineError> {
     let source = model.proto.graph.as_ref().ok_or_else(|| EngineError::InvalidModel("the file has no graph".into()))?;
     let declared = onnx_signature::declared(source, &model.kinds)?;
     let level = Level::detect(options.isa_max);
+    let limits = Limits::new(level, options.arena_bytes_max, options.loop_rounds_max);
+    let inputs = Inputs::Declared(&declared.inputs);
     let imported = onnx::import(&model.proto, &declared.inputs)?;
-    let stopped = |error: crate::engine::graph::samples::Stopped| EngineError::UnsupportedOperator {
-        operator: error.node.clone(),
-        reason: error.source.to_string(),
-    };
-    let graph =
-        passes::run(imported, &declared.inputs, &move |graph, node, operands| evaluate(graph, node, operands, level))
-            .map_err(stopped)?;
-    let inferred = |others| {
-        Samples::of(&graph, &declared.inputs, others, &|node, operands| evaluate(&graph, node, operands, level))
-    };
-    let samples = inferred(Others::Different).map_err(stopped)?;
-    let apart = match inferred(Others::Same).map(|samples| rows::analyse(&graph, &samples)) {
-        Ok(Ok(())) => Merging::Rows,
-        Ok(Err(obstacle)) => Merging::Alone { operator: obstacle.operator, reason: obstacle.reason },
+    let (model, samples) = Model::compile(imported, &inputs, limits)?;
+    let part = onnx_parts::count(source);
+    let reason = format!("every operator has a kernel ({level})");
+    if let Some(undecided) = samples.undecided(&model.graph) {
+        let operator = undecided.name.clone();
+        let merging = Merging::Alone { operator, reason: "the shape of what it makes depends on contents".into() };
+        let signature = signature(declared, &model.graph, &samples)?;
+        let part = part.into_part(NAME, None, format!("{reason}, one after the other"));
+        return Ok(Box::new(StepwisePlan { model, signature, merging, parts: [part], spare: Spare::default() }));
+    }
+    let apart = match model::samples(&model.graph, &inputs, Others::Same, level) {
+        Ok(samples) => match rows::analyse(&model.graph, &samples) {
+            Ok(()) => Merging::Rows,
+            Err(obstacle) => Merging::Alone { operator: obstacle.operator, reason: obstacle.reason },
+        },
         Err(error) => Merging::Alone { operator: error.node, reason: error.source.to_string() },
     };
-    let mut signature = signature(declared, &graph, &samples)?;
+    let mut signature = signature(declared, &model.graph, &samples)?;
     let merging = onnx_signature::batch_obstacle(&signature).unwrap_or(apart);
     if merging == Merging::Rows {
         onnx_signature::name_batch(&mut signature);
     }
-    let macs = macs(&graph, &signature, level);
-    let model =
-        Model::new(graph, &samples.0[0], level, usize::try_from(options.arena_bytes_max).unwrap_or(usize::MAX))?;
-    let part = onnx_parts::count(source).into_part(NAME, macs, format!("every operator has a kernel ({level})"));
+    let part = part.into_part(NAME, macs(&model, &signature), reason);
+    let dtypes = signature.inputs.iter().map(|spec| spec.dtype).collect();
     let limit = options.shape_plans_max.max(options.batch_size_max);
     Ok(Box::new(NativePlan {
         model,
         signature,
         merging,
         parts: [part],
-        prepared: Prepared::new(limit),
+        prepared: Prepared::new(dtypes, limit),
         arenas: Arenas::default(),
         times: OnceLock::new(),
         warm_up_time_max: options.warm_up_time_max,
@@ -65,8 +67,8 @@ pub(in crate::engine) fn plan(model: &OnnxModel, options: &LoadOptions) -> Resul
 fn signature(declared: Declared, graph: &Graph, samples: &Samples) -> Result<Signature, EngineError> {
     let mut outputs = Vec::new();
     for ((name, dtype, dims), &value) in declared.outputs.into_iter().zip(&graph.outputs) {
-        let made = fact(&samples.0[0], value).dtype;
-        if made != dtype {
+        let made = samples.0[0].get(value).map(|fact| fact.dtype);
+        if let Some(made) = made.filter(|made| *made != dtype) {
             return Err(EngineError::InvalidModel(format!(
                 "output {name:?} declares {dtype}, its operator makes {made}"
             )));
@@ -78,6 +80,11 @@ fn signature(declared: Declared, graph: &Graph, samples: &Samples) -> Result<Sig
             (Some(declared), Some(inferred)) if declared.len() != inferred.len() => inferred,
             (Some(declared), _) => declared,
             (None, Some(inferred)) => inferred,
+            (None, None) if made.is_none() => {
+                return Err(EngineError::InvalidModel(format!(
+                    "output {name:?} declares no shape, and the one it has depends on contents"
+                )));
+            }
             (None, None) => return Err(EngineError::InvalidModel(format!("output {name:?} has no one rank"))),
         };
         outputs.push(TensorSpec { name, dtype, dims });
@@ -86,7 +93,7 @@ fn signature(declared: Declared, graph: &Graph, samples: &Samples) -> Result<Sig
 }
 
 /// Multiply-accumulates of one row, where they do not depend on the request's shapes.
-fn macs(graph: &Graph, signature: &Signature, level: Level) -> Option<u64> {
+fn macs(model: &Model, signature: &Signature) -> Option<u64> {
     let one = |spec: &TensorSpec| {
         let extent = |(axis, dim): (usize, &Dim)| match dim {
             Dim::Fixed(extent) => Some(*extent),
@@ -95,7 +102,6 @@ fn macs(graph: &Graph, signature: &Signature, level: Level) -> Option<u64> {
         Some(Fact::new(spec.dtype, spec.dims.iter().enumerate().map(extent).collect::<Option<_>>()?))
     };
     let inputs = signature.inputs.iter().map(one).collect::<Option<Vec<_>>>()?;
-    let evaluate = |node: &_, operands: &[&_]| layers::evaluate(graph, node, operands, level);
-    let facts = GraphFacts::infer(graph, inputs, &evaluate).ok()?;
-    graph.nodes.iter().map(|node| facts.macs(node)).sum()
+    let facts = model.infer(inputs).ok()?;
+    model.graph.nodes.iter().map(|node| facts.macs(node)).sum()
 }

@@ -8,7 +8,10 @@ mod model;
 mod plan;
 mod prepared;
 mod run;
+mod spare;
 mod specialise;
+mod stepwise;
+mod stepwise_plan;
 #[cfg(test)]
 mod tests;
 mod times;

@@ -3,12 +3,12 @@
 use kinglet_kernels::{Aligned, Level};
 
 use super::layers::{self, Layer};
-use super::specialise::fact;
-use crate::engine::EngineError;
-use crate::engine::graph::samples::{GraphFacts, Stopped};
-use crate::engine::graph::{Fact, Graph, Node, ValueId};
+use crate::engine::graph::control::{Body, Repeat};
+use crate::engine::graph::samples::{GraphFacts, Inputs, Others, Samples, Stopped};
+use crate::engine::graph::{Fact, Graph, Node, Op, ValueId};
 use crate::engine::pool::cores_available;
-use crate::tensor::{DType, Tensor};
+use crate::engine::{EngineError, passes};
+use crate::tensor::{DType, Shape, Tensor};
 
 #[derive(Debug)]
 pub(super) struct Model {
@@ -18,13 +18,9 @@ pub(super) struct Model {
     pub(super) layers: Vec<Layered>,
     /// Constants that layers take at run time, by value.
     pub(super) constants: Vec<Option<Aligned>>,
-    /// Of the inputs.
-    pub(super) dtypes: Vec<DType>,
-    /// Bytes that a run may need for its values.
-    pub(super) arena_bytes_max: usize,
-    /// Threads that a run may have at most.
-    pub(super) threads_max: usize,
-    level: Level,
+    /// For every node, the values that it is the last to take.
+    pub(super) ends: Vec<Vec<ValueId>>,
+    pub(super) limits: Limits,
 }
 
 #[derive(Debug)]
@@ -32,24 +28,53 @@ pub(super) struct Layered {
     pub(super) layer: Box<dyn Layer>,
     /// What the layer takes at run time.
     pub(super) operands: Vec<ValueId>,
+    /// Models within the node.
+    pub(super) bodies: Vec<Model>,
+}
+
+/// What models and their runs may use.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) level: Level,
+    /// Bytes that a run may need for its values.
+    pub(super) arena_bytes_max: usize,
+    /// Threads that a run may have at most.
+    pub(super) threads_max: usize,
+    /// Rounds of one loop.
+    pub(super) rounds_max: u64,
+}
+
+impl Limits {
+    pub(super) fn new(level: Level, arena_bytes_max: u64, rounds_max: u64) -> Self {
+        let arena_bytes_max = usize::try_from(arena_bytes_max).unwrap_or(usize::MAX);
+        Self { level, arena_bytes_max, threads_max: cores_available(), rounds_max }
+    }
 }
 
 impl Model {
-    /// Packs weights and drops their originals.
-    pub(super) fn new(
-        mut graph: Graph,
-        sample: &GraphFacts,
-        level: Level,
-        arena_bytes_max: usize,
-    ) -> Result<Self, EngineError> {
+    /// Runs the passes, packs weights and drops their originals. Returns what samples say of the graph, too.
+    pub(super) fn compile(
+        imported: Graph,
+        inputs: &Inputs<'_>,
+        limits: Limits,
+    ) -> Result<(Self, Samples), EngineError> {
+        let level = limits.level;
+        let graph = passes::run(imported, inputs, &move |graph, node, operands| evaluate(graph, node, operands, level))
+            .map_err(stopped)?;
+        let samples = samples(&graph, inputs, Others::Different, level).map_err(stopped)?;
+        Ok((Self::new(graph, &samples, limits)?, samples))
+    }
+
+    fn new(mut graph: Graph, samples: &Samples, limits: Limits) -> Result<Self, EngineError> {
         let mut layers = Vec::with_capacity(graph.nodes.len());
         for node in &graph.nodes {
-            let lowered = layers::lower(&graph, node, fact(sample, node.output), level);
+            let lowered = layers::lower(&graph, node, samples.0[0].get(node.output), limits.level);
             let lowered = lowered.map_err(|error| EngineError::UnsupportedOperator {
                 operator: node.name.clone(),
                 reason: error.to_string(),
             })?;
-            layers.push(Layered { layer: lowered.layer, operands: lowered.operands });
+            let bodies = bodies(&graph, node, samples, limits)?;
+            layers.push(Layered { layer: lowered.layer, operands: lowered.operands, bodies });
         }
         let mut constants = vec![None; graph.value_count()];
         for &operand in layers.iter().flat_map(|layered| &layered.operands).chain(&graph.outputs) {
@@ -58,25 +83,81 @@ impl Model {
             }
         }
         graph.forget_contents(CONTENTS_KEPT_MAX);
-        let dtypes = graph.inputs.iter().map(|&input| fact(sample, input).dtype).collect();
-        Ok(Self { graph, layers, constants, dtypes, arena_bytes_max, threads_max: cores_available(), level })
+        let ends = ends(&graph);
+        Ok(Self { graph, layers, constants, ends, limits })
     }
 
     /// Facts of all values for these inputs.
     pub(super) fn infer(&self, inputs: Vec<Fact>) -> Result<GraphFacts, Stopped> {
-        GraphFacts::infer(&self.graph, inputs, &|node, operands| evaluate(&self.graph, node, operands, self.level))
+        let evaluate = |node: &Node, operands: &[&Tensor]| evaluate(&self.graph, node, operands, self.limits.level);
+        GraphFacts::infer(&self.graph, inputs, &evaluate)
     }
 
     /// Bytes of packed weights and other constants.
     pub(super) fn bytes(&self) -> usize {
-        let packed: usize = self.layers.iter().map(|layered| layered.layer.bytes()).sum();
+        let within = |layered: &Layered| layered.bodies.iter().map(Self::bytes).sum::<usize>();
+        let packed: usize = self.layers.iter().map(|layered| layered.layer.bytes() + within(layered)).sum();
         packed + self.constants.iter().flatten().map(Aligned::bytes).sum::<usize>()
     }
+}
+
+/// For every node, the values that nothing takes after it.
+fn ends(graph: &Graph) -> Vec<Vec<ValueId>> {
+    let mut taken = vec![false; graph.value_count()];
+    graph.outputs.iter().for_each(|output| taken[output.index()] = true);
+    let mut ends: Vec<Vec<ValueId>> = graph.nodes.iter().map(|_| Vec::new()).collect();
+    for (node, ends) in graph.nodes.iter().zip(&mut ends).rev() {
+        let values = node.inputs.iter().chain([&node.output]);
+        ends.extend(values.filter(|value| !std::mem::replace(&mut taken[value.index()], true)));
+    }
+    ends
+}
+
+/// What samples say of a graph.
+pub(super) fn samples(graph: &Graph, inputs: &Inputs<'_>, vary: Others, level: Level) -> Result<Samples, Stopped> {
+    Samples::of(graph, inputs, vary, &|node, operands| evaluate(graph, node, operands, level))
 }
 
 /// Computes a node from constants.
 pub(super) fn evaluate(graph: &Graph, node: &Node, operands: &[&Tensor], level: Level) -> Option<Tensor> {
     layers::evaluate(graph, node, operands, level)
+}
+
+pub(super) fn stopped(error: Stopped) -> EngineError {
+    EngineError::UnsupportedOperator { operator: error.node, reason: error.source.to_string() }
+}
+
+/// The models of graphs within a node, by what is known of the values that they will be given.
+fn bodies(graph: &Graph, node: &Node, samples: &Samples, limits: Limits) -> Result<Vec<Model>, EngineError> {
+    let known = |values: &[ValueId]| {
+        [0, 1].map(|sample| values.iter().map(|&value| samples.0[sample].get(value).cloned()).collect::<Vec<_>>())
+    };
+    let compile = |body: &Body, given: &[ValueId], before: [Vec<Option<Fact>>; 2]| {
+        let mut inner = (*body.0).clone();
+        let captured = inner.inputs[before[0].len()..].to_vec();
+        for (input, constant) in captured.into_iter().zip(given.iter().map(|&value| graph.constant(value))) {
+            if let Some(constant) = constant {
+                inner.fix(input, constant.clone());
+            }
+        }
+        let [a, b] = before;
+        let [more_a, more_b] = known(given);
+        let facts = [[a, more_a].concat(), [b, more_b].concat()];
+        Model::compile(inner, &Inputs::Given(facts), limits).map(|(model, _)| model)
+    };
+    match &node.op {
+        Op::Branch(branch) => {
+            branch.bodies.iter().map(|body| compile(body, &node.inputs[1..], [vec![], vec![]])).collect()
+        }
+        Op::Repeat(Repeat { body, carried, .. }) => {
+            let scalar = |dtype| Some(Fact::new(dtype, Shape::new(&[])));
+            let mut before = vec![scalar(DType::I64), scalar(DType::Bool)];
+            before.resize(2 + carried, None);
+            let given = &node.inputs[2 + carried..];
+            Ok(vec![compile(body, given, [before.clone(), before])?])
+        }
+        _ => Ok(Vec::new()),
+    }
 }
 
 /// Shapes may depend on constants of so many elements.

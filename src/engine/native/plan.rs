@@ -8,10 +8,11 @@ use bytes::Bytes;
 use super::model::Model;
 use super::prepared::{Extents, Prepared};
 use super::run::{Arenas, Given};
-use super::specialise::{Specialised, Step, fact};
+use super::specialise::fact;
 use super::times::Times;
 use crate::engine::batch::{regroup, scatter};
 use crate::engine::graph::Fact;
+use crate::engine::graph::samples::GraphFacts;
 use crate::engine::pool::Team;
 use crate::engine::{
     Batch, BatchInput, Cores, Dim, EngineError, Executed, LayerReport, Merging, Part, Plan, Share, Signature,
@@ -61,7 +62,8 @@ impl Plan for NativePlan {
                 at += 1;
             })?;
         }
-        Ok(prepared.steps.iter().zip(shortest).map(|(step, time)| self.report(&prepared, step, time)).collect())
+        let steps = prepared.steps.iter().zip(shortest);
+        Ok(steps.map(|(step, time)| report(&self.model, &prepared.facts, step.node, time)).collect())
     }
 
     fn time_of(&self, rows: usize) -> Option<Duration> {
@@ -170,21 +172,22 @@ impl NativePlan {
         let (_, times) = self.run_piece(Given { inputs: &inputs, from: 0 }, batched, &mut Team::alone())?;
         Ok(times.total())
     }
+}
 
-    fn report(&self, prepared: &Specialised, step: &Step, time: Duration) -> LayerReport {
-        let node = &self.model.graph.nodes[step.node];
-        let layer = &self.model.layers[step.node].layer;
-        let out = fact(&prepared.facts, node.output);
-        let taken: usize = step.operands.iter().filter_map(|(value, _)| fact(&prepared.facts, *value).bytes()).sum();
-        LayerReport {
-            name: node.name.clone(),
-            operator: node.op.name(),
-            shape: out.shape.clone(),
-            macs: prepared.facts.macs(node).unwrap_or(0),
-            kernel: layer.kernel(),
-            time,
-            bytes: (taken + out.bytes().unwrap_or(0) + layer.bytes()) as u64,
-        }
+/// What `inspect` tells of a node that ran.
+pub(super) fn report(model: &Model, facts: &GraphFacts, node: usize, time: Duration) -> LayerReport {
+    let layered = &model.layers[node];
+    let node = &model.graph.nodes[node];
+    let out = fact(facts, node.output);
+    let taken: usize = layered.operands.iter().filter_map(|&value| fact(facts, value).bytes()).sum();
+    LayerReport {
+        name: node.name.clone(),
+        operator: node.op.name(),
+        shape: out.shape.clone(),
+        macs: facts.macs(node).unwrap_or(0),
+        kernel: layered.layer.kernel(),
+        time,
+        bytes: (taken + out.bytes().unwrap_or(0) + layered.layer.bytes()) as u64,
     }
 }
 

@@ -10,7 +10,7 @@ use super::model::Model;
 use super::specialise::{Specialised, specialise};
 use crate::engine::EngineError;
 use crate::engine::graph::Fact;
-use crate::tensor::Shape;
+use crate::tensor::{DType, Shape};
 
 /// Shapes of all inputs.
 pub(super) type Extents = SmallVec<[Shape; 4]>;
@@ -19,6 +19,8 @@ pub(super) type Extents = SmallVec<[Shape; 4]>;
 #[derive(Debug)]
 pub(super) struct Prepared {
     kept: Mutex<HashMap<Extents, Kept>>,
+    /// Of the inputs.
+    dtypes: Vec<DType>,
     limit: usize,
     clock: AtomicU64,
 }
@@ -30,8 +32,8 @@ struct Kept {
 }
 
 impl Prepared {
-    pub(super) fn new(limit: usize) -> Self {
-        Self { kept: Mutex::default(), limit: limit.max(1), clock: AtomicU64::new(0) }
+    pub(super) fn new(dtypes: Vec<DType>, limit: usize) -> Self {
+        Self { kept: Mutex::default(), dtypes, limit: limit.max(1), clock: AtomicU64::new(0) }
     }
 
     /// What was prepared for these extents, prepared now where it was not.
@@ -41,13 +43,8 @@ impl Prepared {
             kept.used = used;
             return Ok(Arc::clone(&kept.specialised));
         }
-        let facts = model.dtypes.iter().zip(extents).map(|(&dtype, shape)| Fact::new(dtype, shape.clone())).collect();
-        let specialised = specialise(model, facts).map_err(|error| {
-            let names = model.graph.inputs.iter().zip(extents);
-            let given: Vec<String> =
-                names.map(|(&input, shape)| format!("{}: {shape}", model.graph.name(input))).collect();
-            EngineError::InvalidShape(format!("got {}: {error}", given.join(", ")))
-        })?;
+        let facts = self.dtypes.iter().zip(extents).map(|(&dtype, shape)| Fact::new(dtype, shape.clone())).collect();
+        let specialised = specialise(model, facts).map_err(|error| unfit(model, extents.iter(), &error.to_string()))?;
         let specialised = Arc::new(specialised);
         let mut kept = lock(&self.kept);
         if kept.len() >= self.limit
@@ -58,6 +55,13 @@ impl Prepared {
         kept.insert(extents.clone(), Kept { specialised: Arc::clone(&specialised), used });
         Ok(specialised)
     }
+}
+
+/// Inputs of these shapes cannot be taken.
+pub(super) fn unfit<'a>(model: &Model, shapes: impl Iterator<Item = &'a Shape>, reason: &str) -> EngineError {
+    let names = model.graph.inputs.iter().zip(shapes);
+    let given: Vec<String> = names.map(|(&input, shape)| format!("{}: {shape}", model.graph.name(input))).collect();
+    EngineError::InvalidShape(format!("got {}: {reason}", given.join(", ")))
 }
 
 /// What these locks guard is whole at any time.

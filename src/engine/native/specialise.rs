@@ -56,8 +56,8 @@ pub(super) fn specialise(model: &Model, inputs: Vec<Fact>) -> Result<Specialised
     let facts = model.infer(inputs)?;
     for node in &model.graph.nodes {
         let needed = bytes(fact(&facts, node.output));
-        if needed > model.arena_bytes_max {
-            return Err(NotPrepared::TooLarge { needed, limit: model.arena_bytes_max });
+        if needed > model.limits.arena_bytes_max {
+            return Err(NotPrepared::TooLarge { needed, limit: model.limits.arena_bytes_max });
         }
     }
     let mut homes = Homes::new(model, &facts);
@@ -76,7 +76,7 @@ pub(super) fn specialise(model: &Model, inputs: Vec<Fact>) -> Result<Specialised
             continue;
         }
         let all: Facts<'_> = made.inputs.iter().map(|&input| self::fact(&facts, input)).collect();
-        let scratch = homes.rent(layered.layer.scratch(&all, model.threads_max), step);
+        let scratch = homes.rent(layered.layer.scratch(&all, model.limits.threads_max), step);
         let output = homes.rent(bytes(fact), step);
         homes.at[made.output.index()] = Some(Home::Tenant(output));
         pending.push((node, operands, output, scratch));
@@ -84,8 +84,8 @@ pub(super) fn specialise(model: &Model, inputs: Vec<Fact>) -> Result<Specialised
     let end = pending.len() + 1;
     let outputs: Vec<Home> = model.graph.outputs.iter().map(|&output| homes.used(output, end)).collect();
     let (places, arena_bytes) = memory::places(&homes.tenants);
-    if arena_bytes > model.arena_bytes_max {
-        return Err(NotPrepared::TooLarge { needed: arena_bytes, limit: model.arena_bytes_max });
+    if arena_bytes > model.limits.arena_bytes_max {
+        return Err(NotPrepared::TooLarge { needed: arena_bytes, limit: model.limits.arena_bytes_max });
     }
     let place = |tenant: usize| places[tenant].start..places[tenant].start + homes.tenants[tenant].bytes;
     let source = |home: &Home| match *home {

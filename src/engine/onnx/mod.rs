@@ -3,6 +3,7 @@
 
 mod composed;
 mod constant;
+mod control;
 mod elementwise;
 mod image;
 mod movement;
@@ -27,12 +28,6 @@ use table::Import;
 pub(super) fn import(proto: &ModelProto, inputs: &[TensorSpec]) -> Result<Graph, EngineError> {
     let no_graph = || EngineError::InvalidModel("the file has no graph".into());
     let source = proto.graph.as_ref().ok_or_else(no_graph)?;
-    if source.node.len() > NODES_MAX {
-        return Err(unsupported(
-            "the graph".into(),
-            &format!("it has {} nodes, at most {NODES_MAX} are read", source.node.len()),
-        ));
-    }
     let versions = proto.opset_import.iter().map(|opset| (standard(&opset.domain).to_owned(), opset.version));
     let mut importer = Importer { graph: Graph::default(), values: HashMap::new(), versions: versions.collect() };
     importer.constants(source)?;
@@ -41,13 +36,7 @@ pub(super) fn import(proto: &ModelProto, inputs: &[TensorSpec]) -> Result<Graph,
         importer.graph.inputs.push(value);
         importer.name(&input.name, value)?;
     }
-    for node in &source.node {
-        importer.node(&Source { proto: node })?;
-    }
-    for output in &source.output {
-        let value = importer.value(&output.name)?;
-        importer.graph.outputs.push(value);
-    }
+    importer.nodes(source)?;
     Ok(importer.graph)
 }
 
@@ -71,6 +60,22 @@ impl Importer {
         for proto in &source.initializer {
             let value = self.graph.add_constant(&proto.name, tensor(proto)?);
             self.name(&proto.name, value)?;
+        }
+        Ok(())
+    }
+
+    /// Nodes and outputs.
+    fn nodes(&mut self, source: &GraphProto) -> Result<(), EngineError> {
+        if source.node.len() > NODES_MAX {
+            return Err(unsupported(
+                "the graph".into(),
+                &format!("it has {} nodes, at most {NODES_MAX} are read", source.node.len()),
+            ));
+        }
+        source.node.iter().try_for_each(|node| self.node(&Source { proto: node }))?;
+        for output in &source.output {
+            let value = self.value(&output.name)?;
+            self.graph.outputs.push(value);
         }
         Ok(())
     }

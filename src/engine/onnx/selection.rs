@@ -51,3 +51,24 @@ pub(super) fn scatter_elements(importer: &mut Importer, node: &Source<'_>) -> Re
     let operands = [importer.operand(node, 0)?, importer.operand(node, 1)?, importer.operand(node, 2)?];
     Ok(importer.graph.add(&node.shown(), op, &operands))
 }
+
+pub(super) fn non_zero(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let x = importer.operand(node, 0)?;
+    Ok(importer.graph.add(&node.shown(), Op::NonZero, &[x]))
+}
+
+/// The elements, or what lies along an axis, where a list of truth values holds.
+pub(super) fn compress(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let (x, chosen) = (importer.operand(node, 0)?, importer.operand(node, 1)?);
+    let list = importer.list_of(&node.shown(), &[-1]);
+    let flat = |importer: &mut Importer, value| {
+        importer.graph.add(&node.shown(), Op::Reshape { allow_zero: false }, &[value, list])
+    };
+    let (x, axis) = match crate::engine::proto::attribute(node.proto, "axis") {
+        Some(_) => (x, node.axis(0)?),
+        None => (flat(importer, x), 0),
+    };
+    let places = importer.graph.add(&node.shown(), Op::NonZero, &[chosen]);
+    let places = flat(importer, places);
+    Ok(importer.graph.add(&node.shown(), Op::Gather { axis }, &[x, places]))
+}

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use super::node::Source;
-use super::{Importer, composed, constant, elementwise, image, movement, product, quantization, selection};
+use super::{Importer, composed, constant, control, elementwise, image, movement, product, quantization, selection};
 use crate::engine::EngineError;
 use crate::engine::graph::ValueId;
 
@@ -72,6 +72,7 @@ const STANDARD: &[Row] = &[
     row("Ceil", FIRST..=LAST, elementwise::unary),
     row("Celu", 12..=LAST, composed::celu),
     row("Clip", FIRST..=LAST, elementwise::clip),
+    row("Compress", 9..=LAST, selection::compress),
     row("Concat", FIRST..=LAST, movement::concat),
     row("Constant", FIRST..=LAST, constant::constant),
     row("ConstantOfShape", 9..=LAST, constant::fill),
@@ -102,6 +103,7 @@ const STANDARD: &[Row] = &[
     row("HardSigmoid", FIRST..=LAST, elementwise::hard_sigmoid),
     row("HardSwish", 14..=LAST, elementwise::hard_swish),
     row("Identity", FIRST..=LAST, movement::identity),
+    several("If", FIRST..=LAST, control::branch),
     row("InstanceNormalization", FIRST..=LAST, composed::instance_normalization),
     row("IsInf", 10..=LAST, composed::is_inf),
     row("IsNaN", 9..=LAST, composed::is_nan),
@@ -112,6 +114,7 @@ const STANDARD: &[Row] = &[
     row("Log", FIRST..=LAST, elementwise::unary),
     row("LogSoftmax", FIRST..=12, elementwise::softmax_of_two_axes),
     row("LogSoftmax", 13..=LAST, elementwise::softmax),
+    several("Loop", FIRST..=LAST, control::repeat),
     row("MatMul", FIRST..=LAST, product::matmul),
     row("Max", FIRST..=LAST, elementwise::binary),
     row("MaxPool", FIRST..=LAST, image::pool),
@@ -122,6 +125,7 @@ const STANDARD: &[Row] = &[
     row("Mod", 10..=LAST, elementwise::modulo),
     row("Mul", FIRST..=LAST, elementwise::binary),
     row("Neg", FIRST..=LAST, elementwise::unary),
+    row("NonZero", 9..=LAST, selection::non_zero),
     row("Not", FIRST..=LAST, elementwise::not),
     row("Or", FIRST..=LAST, elementwise::compare),
     row("PRelu", 9..=LAST, composed::prelu),
@@ -145,6 +149,7 @@ const STANDARD: &[Row] = &[
     row("Reshape", FIRST..=LAST, movement::reshape),
     row("Resize", 11..=LAST, image::resize),
     row("Round", 11..=LAST, elementwise::unary),
+    several("Scan", 9..=LAST, control::scan),
     row("ScatterElements", 11..=LAST, selection::scatter_elements),
     row("Selu", FIRST..=LAST, composed::selu),
     row("Shape", FIRST..=LAST, movement::shape),

@@ -8,16 +8,16 @@ mod quantization;
 mod recover;
 mod tables;
 
-use super::graph::samples::{Evaluate, Others, Samples, Stopped};
-use super::graph::{Declared, Graph, Node, ValueId, floats};
+use super::graph::samples::{Evaluate, Inputs, Others, Samples, Stopped};
+use super::graph::{Graph, Node, ValueId, floats};
 use crate::tensor::Tensor;
 
 /// Runs all passes. `evaluate` computes a node of a graph from constants.
-pub(super) fn run(graph: Graph, declared: &Declared, evaluate: &EvaluateIn) -> Result<Graph, Stopped> {
+pub(super) fn run(graph: Graph, inputs: &Inputs<'_>, evaluate: &EvaluateIn) -> Result<Graph, Stopped> {
     let mut graph = graph;
     let samples = |graph: &Graph| {
         let of_graph: Evaluate<'_> = &|node, operands| evaluate(graph, node, operands);
-        Samples::of(graph, declared, Others::Different, of_graph)
+        Samples::of(graph, inputs, Others::Different, of_graph)
     };
     constants::fold(&mut graph, evaluate);
     graph.drop_dead();

@@ -1,6 +1,7 @@
 //! Shapes and types of values, for concrete extents of the inputs.
 
 mod attention;
+mod contents;
 mod image;
 mod movement;
 mod quantized;
@@ -143,6 +144,9 @@ pub(in crate::engine) fn infer(op: &Op, inputs: &Facts<'_>) -> Result<Fact, Infe
         Op::QuantizedMatMul(product) => quantized::matmul(product, inputs),
         Op::LookUp => quantized::look_up(inputs),
         Op::QuantizedAdd(_) => quantized::add(inputs),
+        Op::NonZero => contents::non_zero(first.clone()?),
+        Op::Branch(_) => Err(InferError::Unknown { what: "which branch runs" }),
+        Op::Repeat(_) | Op::Part(_) => Err(InferError::Unknown { what: "how often it repeats" }),
     }?;
     fact.bytes().ok_or(InferError::Overflow)?;
     Ok(fact)

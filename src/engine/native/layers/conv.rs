@@ -20,7 +20,7 @@ pub(super) fn lower(
     conv: &Conv,
     graph: &Graph,
     node: &Node,
-    sample: &Fact,
+    sample: Option<&Fact>,
     level: Level,
 ) -> Result<Lowered, LowerError> {
     let (source, shape) = constant(graph, node, 1, "the weights")?;
@@ -250,9 +250,9 @@ pub(super) fn widen<T: Pod>(from: View<'_>, axes: usize, [left, width]: [usize; 
 
 /// Whether transformed tiles save more multiply-adds than they cost: not where few tiles share large weights, nor where
 /// few channels share a transformation.
-fn transforms(spatial: &Spatial, depth: usize, sample: &Fact) -> bool {
+fn transforms(spatial: &Spatial, depth: usize, sample: Option<&Fact>) -> bool {
     let shape = (spatial.axes, spatial.kernel, spatial.stride, spatial.dilation);
-    let [.., lines, columns, out] = sample.shape[..] else { return false };
+    let Some(&[.., lines, columns, out]) = sample.map(|sample| &sample.shape[..]) else { return false };
     shape == (2, [3, 3], [1, 1], [1, 1])
         && depth.min(out) >= TRANSFORMED_CHANNELS_MIN
         && lines * columns >= TRANSFORMED_PIXELS_MIN

@@ -102,8 +102,8 @@ impl ViewMut<'_> {
     }
 }
 
-/// The layer of a node. `sample` is what its output may look like.
-pub(super) fn lower(graph: &Graph, node: &Node, sample: &Fact, level: Level) -> Result<Lowered, LowerError> {
+/// The layer of a node. `sample` is what its output may look like, where that does not depend on contents.
+pub(super) fn lower(graph: &Graph, node: &Node, sample: Option<&Fact>, level: Level) -> Result<Lowered, LowerError> {
     let all = |layer: Box<dyn Layer>| Ok(Lowered { layer, operands: node.inputs.clone() });
     let first = |layer: Box<dyn Layer>| Ok(Lowered { layer, operands: node.inputs[..1].to_vec() });
     match &node.op {
@@ -112,7 +112,7 @@ pub(super) fn lower(graph: &Graph, node: &Node, sample: &Fact, level: Level) -> 
         Op::MatMul => all(Box::new(matmul::MatMul(level))),
         Op::Attention(attention) => all(Box::new(attention::Attend { attention: *attention, level })),
         Op::Normalize { epsilon } => all(Box::new(normalize::Normalize { epsilon: *epsilon, level })),
-        Op::Pool(pool) => all(Box::new(pool::Pooling::new(pool, level, sample.dtype))),
+        Op::Pool(pool) => all(Box::new(pool::Pooling::new(pool, level, sample.map(|sample| sample.dtype)))),
         Op::Affine { axis } => all(Box::new(elementwise::Affine(*axis))),
         Op::Activation(activation) => all(Box::new(elementwise::Activate { activation: *activation, level })),
         Op::Unary(unary) => all(Box::new(elementwise::Map(*unary))),
@@ -148,6 +148,7 @@ pub(super) fn lower(graph: &Graph, node: &Node, sample: &Fact, level: Level) -> 
         Op::QuantizedMatMul(product) => all(Box::new(matmul::QuantizedMatMul { product: *product, level })),
         Op::LookUp => all(Box::new(quantized::LookUp)),
         Op::QuantizedAdd(add) => all(Box::new(quantized::Add { add: *add, level })),
+        Op::NonZero | Op::Branch(_) | Op::Repeat(_) | Op::Part(_) => all(Box::new(movement::Copy)),
     }
 }
 
@@ -167,7 +168,7 @@ pub(in crate::engine) fn evaluate(graph: &Graph, node: &Node, operands: &[&Tenso
         return Some(value);
     }
     let length = fact.bytes().filter(|bytes| *bytes <= EVALUATED_BYTES_MAX)?;
-    let lowered = lower(graph, node, &fact, level).ok()?;
+    let lowered = lower(graph, node, Some(&fact), level).ok()?;
     let mut storage = Vec::new();
     let mut views = Vec::new();
     for operand in &lowered.operands {

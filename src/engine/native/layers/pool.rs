@@ -13,11 +13,12 @@ use crate::tensor::DType;
 pub(super) struct Pooling {
     pool: Pool,
     level: Level,
-    dtype: DType,
+    /// Where it is known before the run.
+    dtype: Option<DType>,
 }
 
 impl Pooling {
-    pub(super) fn new(pool: &Pool, level: Level, dtype: DType) -> Self {
+    pub(super) fn new(pool: &Pool, level: Level, dtype: Option<DType>) -> Self {
         Self { pool: pool.clone(), level, dtype }
     }
 }
@@ -26,7 +27,7 @@ impl Layer for Pooling {
     fn run(&self, io: &mut Io<'_>, team: &mut Team) {
         let x = io.operands[0];
         let Some((window, channels)) = conv::window(&self.pool.window, self.pool.ceil, x.fact) else { return };
-        match self.dtype {
+        match x.fact.dtype {
             DType::U8 => return greatest(&self.pool.window, &window, channels, u8::MIN, io),
             DType::I8 => return greatest(&self.pool.window, &window, channels, i8::MIN, io),
             _ => {}
@@ -44,7 +45,11 @@ impl Layer for Pooling {
     }
 
     fn kernel(&self) -> String {
-        if self.dtype == DType::F32 { format!("f32_pool__{}", self.level) } else { "plain".into() }
+        if self.dtype.is_none_or(|dtype| dtype == DType::F32) {
+            format!("f32_pool__{}", self.level)
+        } else {
+            "plain".into()
+        }
     }
 }
 
