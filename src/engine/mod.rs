@@ -83,6 +83,11 @@ pub trait Plan: Debug + Send + Sync {
         None
     }
 
+    /// Whether shapes follow from what inputs contain, so that made-up ones show nothing.
+    fn follows_contents(&self) -> bool {
+        false
+    }
+
     /// Runs one batch. Its answer for an entry is bit for bit the same in any company.
     ///
     /// # Errors

@@ -32,6 +32,10 @@ impl Plan for ServedAlone {
         self.inner.memory_bytes()
     }
 
+    fn follows_contents(&self) -> bool {
+        self.inner.follows_contents()
+    }
+
     fn run(&self, batch: &Batch, cores: &Cores) -> Result<Executed, EngineError> {
         self.inner.run(batch, cores)
     }

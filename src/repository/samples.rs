@@ -103,6 +103,9 @@ fn verify(plan: &dyn Plan, executed: &Executed, rows: usize) -> Result<(), LoadE
 
 /// One row of zeros, where nothing but the batch is free: other extents would be a guess.
 fn zeros(plan: &dyn Plan, budget: &mut Budget) -> Option<Sample> {
+    if plan.follows_contents() {
+        return None;
+    }
     let merges = *plan.merging() == Merging::Rows;
     let extent = |(axis, dim): (usize, &Dim)| match dim {
         Dim::Fixed(extent) => Some(*extent),

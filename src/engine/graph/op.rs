@@ -348,6 +348,10 @@ pub(in crate::engine) enum Axes {
     Given(Vec<isize>),
     /// This one and all behind it.
     From(usize),
+    /// Those that the second operand lists; an empty list means all, or none.
+    Listed {
+        all_if_empty: bool,
+    },
 }
 
 impl Axes {

@@ -141,7 +141,10 @@ fn carried(node: &Node, operands: &[Operand<'_>], out: [&Fact; 2]) -> Result<Car
             sole(operands, |rows| rows != axis)
         }
         Op::Reduce(reduce) => {
-            let reduced = reduced(&reduce.axes, &first.facts[0].shape).map_err(|_| "its axes are none")?;
+            let reduced = {
+                let facts: Facts<'_> = operands.iter().map(|operand| operand.facts[0]).collect();
+                reduced(&reduce.axes, &facts).map_err(|_| "its axes are none")?
+            };
             let Carry::Rows(rows) = sole(operands, |rows| !reduced[rows])? else { return Ok(Carry::Fixed) };
             let before = reduced[..rows].iter().filter(|reduced| **reduced).count();
             Ok(Carry::Rows(if reduce.keep { rows } else { rows - before }))

@@ -62,6 +62,10 @@ impl Plan for StepwisePlan {
         Ok(reports)
     }
 
+    fn follows_contents(&self) -> bool {
+        true
+    }
+
     fn run(&self, batch: &Batch, cores: &Cores) -> Result<Executed, EngineError> {
         self.signature.check_batch(batch, false)?;
         let helped = cores.helper_cpu();

@@ -4,9 +4,9 @@ use kinglet_kernels::Activation;
 use kinglet_kernels::f32_functions::Function;
 
 use super::Importer;
-use super::node::Source;
+use super::node::{Along, Source};
 use crate::engine::EngineError;
-use crate::engine::graph::op::{Axes, Binary, Compare, Reduce, ReduceKind, Unary};
+use crate::engine::graph::op::{Axes, Binary, Compare, ReduceKind, Unary};
 use crate::engine::graph::{Op, ValueId, tensor_of};
 
 /// What an operator is written as: operators that all have its name.
@@ -48,8 +48,9 @@ impl<'a> Formula<'a> {
         self.binary(binary, x, number)
     }
 
-    fn reduce(&mut self, kind: ReduceKind, axes: &Axes, keep: bool, x: ValueId) -> ValueId {
-        self.op(Op::Reduce(Reduce { kind, axes: axes.clone(), keep }), &[x])
+    fn reduce(&mut self, kind: ReduceKind, axes: &Along, keep: bool, x: ValueId) -> ValueId {
+        let (op, operands) = axes.reduce(kind, keep, x);
+        self.op(op, &operands)
     }
 
     /// `then` where `x` compares so with a number, `otherwise` elsewhere.
@@ -67,7 +68,7 @@ impl<'a> Formula<'a> {
     }
 
     /// The mean over axes, `x` less it, and the mean of the squares of that.
-    fn centred(&mut self, x: ValueId, axes: &Axes) -> [ValueId; 3] {
+    fn centred(&mut self, x: ValueId, axes: &Along) -> [ValueId; 3] {
         let mean = self.reduce(ReduceKind::Mean, axes, true, x);
         let difference = self.binary(Binary::Sub, x, mean);
         let square = self.binary(Binary::Mul, difference, difference);
@@ -178,7 +179,7 @@ pub(super) fn layer_normalization(importer: &mut Importer, node: &Source<'_>) ->
         let nothing = formula.op(Op::Binary(Binary::Mul), &[behind, zero]);
         let ones = formula.op(Op::Binary(Binary::Add), &[nothing, one]);
         let kept = formula.op(Op::Concat { axis: 0 }, &[from, ones]);
-        let [mean, _, variance] = formula.centred(rows, &Axes::Given(vec![-1]));
+        let [mean, _, variance] = formula.centred(rows, &Axes::Given(vec![-1]).into());
         let raised = formula.with(Binary::Add, variance, epsilon);
         let deviation = formula.unary(Unary::Sqrt, raised);
         let inverse = formula.unary(Unary::Reciprocal, deviation);
@@ -231,7 +232,7 @@ pub(super) fn instance_normalization(importer: &mut Importer, node: &Source<'_>)
     let (scale, shift) = (importer.operand(node, 1)?, importer.operand(node, 2)?);
     let epsilon = node.float("epsilon", 1e-5)?;
     let (mut formula, x) = Formula::of(importer, node)?;
-    let [_, difference, variance] = formula.centred(x, &Axes::From(2));
+    let [_, difference, variance] = formula.centred(x, &Axes::From(2).into());
     let variance = formula.with(Binary::Add, variance, epsilon);
     let deviation = formula.unary(Unary::Sqrt, variance);
     let normal = formula.binary(Binary::Div, difference, deviation);
@@ -240,7 +241,7 @@ pub(super) fn instance_normalization(importer: &mut Importer, node: &Source<'_>)
 
 pub(super) fn mean_variance_normalization(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
     let axes = node.ints("axes")?.unwrap_or_else(|| vec![0, 2, 3]);
-    let axes = Axes::given(&axes);
+    let axes = Axes::given(&axes).into();
     let (mut formula, x) = Formula::of(importer, node)?;
     let [_, difference, variance] = formula.centred(x, &axes);
     let deviation = formula.unary(Unary::Sqrt, variance);

@@ -6,7 +6,7 @@ use kinglet_kernels::f32_functions::Function;
 use super::Importer;
 use super::node::Source;
 use crate::engine::EngineError;
-use crate::engine::graph::op::{Binary, Compare, Reduce, ReduceKind, Unary};
+use crate::engine::graph::op::{Binary, Compare, ReduceKind, Unary};
 use crate::engine::graph::{Op, ValueId, floats};
 
 pub(super) fn unary(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
@@ -175,9 +175,10 @@ pub(super) fn reduce(importer: &mut Importer, node: &Source<'_>) -> Result<Value
         "ReduceMin" => ReduceKind::Min,
         _ => ReduceKind::Prod,
     };
-    let Some(axes) = importer.axes(node)? else { return importer.operand(node, 0) };
-    let reduce = Reduce { kind, axes, keep: node.int("keepdims", 1)? != 0 };
-    one(importer, node, Op::Reduce(reduce))
+    let x = importer.operand(node, 0)?;
+    let Some(axes) = importer.axes(node)? else { return Ok(x) };
+    let (op, operands) = axes.reduce(kind, node.int("keepdims", 1)? != 0, x);
+    Ok(importer.graph.add(&node.shown(), op, &operands))
 }
 
 fn two(importer: &mut Importer, node: &Source<'_>, op: Op) -> Result<ValueId, EngineError> {

@@ -4,7 +4,7 @@ use super::Importer;
 use super::node::Source;
 use crate::engine::EngineError;
 use crate::engine::graph::op::{Binary, FillValue, PadKind};
-use crate::engine::graph::{Op, ValueId, tensor_of};
+use crate::engine::graph::{Op, ValueId, tensor_of, tensor_of_integers};
 use crate::tensor::DType;
 
 pub(super) fn identity(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
@@ -32,6 +32,29 @@ pub(super) fn dropout(importer: &mut Importer, node: &Source<'_>) -> Result<Vec<
 
 /// Extents are an attribute up to opset 12, an operand from 13 on, and equal where they are missing: up to the last one
 /// from 18 on, which may be less.
+/// Pieces of extents that are not known yet.
+fn split_by(
+    importer: &mut Importer,
+    node: &Source<'_>,
+    list: ValueId,
+    part: &impl Fn(&mut Importer, ValueId, ValueId) -> ValueId,
+) -> Vec<ValueId> {
+    let name = node.shown();
+    let first_axis = importer.graph.add_constant(&name, tensor_of_integers(&[], &[0]));
+    let [starts, ends] = [true, false].map(|exclusive| {
+        importer.graph.add(&name, Op::CumulativeSum { exclusive, reverse: false }, &[list, first_axis])
+    });
+    let bound = |importer: &mut Importer, bounds: ValueId, at: usize| {
+        let at = importer.list_of(&name, &[i64::try_from(at).unwrap_or(i64::MAX)]);
+        importer.graph.add(&name, Op::Gather { axis: 0 }, &[bounds, at])
+    };
+    let parts = (0..node.proto.output.len()).map(|at| {
+        let (start, end) = (bound(importer, starts, at), bound(importer, ends, at));
+        part(importer, start, end)
+    });
+    parts.collect()
+}
+
 pub(super) fn split(importer: &mut Importer, node: &Source<'_>) -> Result<Vec<ValueId>, EngineError> {
     let x = importer.operand(node, 0)?;
     let (name, axis, count) = (node.shown(), node.axis(0)?, node.proto.output.len());
@@ -39,6 +62,9 @@ pub(super) fn split(importer: &mut Importer, node: &Source<'_>) -> Result<Vec<Va
     let part = |importer: &mut Importer, start: ValueId, end: ValueId| {
         importer.graph.add(&name, Op::Slice, &[x, start, end, axis_operand])
     };
+    if let Some(list) = importer.optional(node, 1)?.filter(|&list| importer.graph.constant(list).is_none()) {
+        return Ok(split_by(importer, node, list, &part));
+    }
     if let Some(extents) = importer.integers(node, "split", 1)? {
         if extents.len() != count || extents.iter().any(|extent| *extent < 0) {
             return Err(node.invalid(&format!("it has {count} outputs, and extents {extents:?}")));

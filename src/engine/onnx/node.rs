@@ -5,10 +5,32 @@ use tract_onnx::pb::attribute_proto::AttributeType;
 
 use super::{Importer, unsupported};
 use crate::engine::EngineError;
-use crate::engine::graph::op::Axes;
-use crate::engine::graph::{ValueId, integers, tensor_of_integers};
+use crate::engine::graph::op::{Axes, Reduce, ReduceKind};
+use crate::engine::graph::{Op, ValueId, integers, tensor_of_integers};
 use crate::engine::proto;
 use crate::tensor::Tensor;
+
+/// What a reduction goes along.
+#[derive(Clone, Debug)]
+pub(super) struct Along {
+    axes: Axes,
+    /// Where they are not known yet.
+    list: Option<ValueId>,
+}
+
+impl From<Axes> for Along {
+    fn from(axes: Axes) -> Self {
+        Self { axes, list: None }
+    }
+}
+
+impl Along {
+    /// The operator and its operands.
+    pub(super) fn reduce(&self, kind: ReduceKind, keep: bool, x: ValueId) -> (Op, Vec<ValueId>) {
+        let reduce = Reduce { kind, axes: self.axes.clone(), keep };
+        (Op::Reduce(reduce), [x].into_iter().chain(self.list).collect())
+    }
+}
 
 pub(super) struct Source<'a> {
     pub(super) proto: &'a NodeProto,
@@ -125,12 +147,16 @@ impl Importer {
 
     /// The axes of a reduction, an attribute of older versions and an operand of newer ones; none where it reduces
     /// nothing.
-    pub(super) fn axes(&self, node: &Source<'_>) -> Result<Option<Axes>, EngineError> {
+    pub(super) fn axes(&self, node: &Source<'_>) -> Result<Option<Along>, EngineError> {
+        let all_if_empty = node.int("noop_with_empty_axes", 0)? == 0;
+        if let Some(list) = self.optional(node, 1)?.filter(|&list| self.graph.constant(list).is_none()) {
+            return Ok(Some(Along { axes: Axes::Listed { all_if_empty }, list: Some(list) }));
+        }
         let axes = self.integers(node, "axes", 1)?.unwrap_or_default();
         if axes.is_empty() {
-            return Ok((node.int("noop_with_empty_axes", 0)? == 0).then_some(Axes::From(0)));
+            return Ok(all_if_empty.then(|| Axes::From(0).into()));
         }
-        Ok(Some(Axes::given(&axes)))
+        Ok(Some(Axes::given(&axes).into()))
     }
 
     /// Integers as an operand.

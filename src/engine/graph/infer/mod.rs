@@ -108,7 +108,7 @@ pub(in crate::engine) fn infer(op: &Op, inputs: &Facts<'_>) -> Result<Fact, Infe
         })),
         Op::ConvTranspose(conv) => as_first(image::conv_transpose(conv, inputs)),
         Op::Resize(resize) => as_first(image::resized(resize.by_sizes, inputs)),
-        Op::Reduce(reduce) => as_first(self::reduce(reduce, first.clone()?)),
+        Op::Reduce(reduce) => as_first(self::reduce(reduce, inputs)),
         Op::Softmax { axis, .. } => {
             self::axis(*axis, &first.clone()?.shape)?;
             as_first(Ok(first.clone()?.shape.clone()))
@@ -315,21 +315,31 @@ pub(in crate::engine) fn broadcast(a: &Shape, b: &Shape) -> Result<Shape, InferE
 }
 
 /// Which axes a reduction takes away.
-pub(in crate::engine) fn reduced(axes: &Axes, shape: &Shape) -> Result<Vec<bool>, InferError> {
+pub(in crate::engine) fn reduced(axes: &Axes, inputs: &[&Fact]) -> Result<Vec<bool>, InferError> {
+    let shape = &inputs.first().ok_or(InferError::Operands { expected: 1, got: 0 })?.shape;
+    let marked = |given: &[isize]| {
+        let mut reduced = vec![false; shape.len()];
+        for &given in given {
+            reduced[axis(given, shape)?] = true;
+        }
+        Ok(reduced)
+    };
     match axes {
         Axes::From(first) => Ok((0..shape.len()).map(|at| at >= *first).collect()),
-        Axes::Given(given) => {
-            let mut reduced = vec![false; shape.len()];
-            for &given in given {
-                reduced[axis(given, shape)?] = true;
+        Axes::Given(given) => marked(given),
+        Axes::Listed { all_if_empty } => {
+            let list = inputs.get(1).ok_or(InferError::Operands { expected: 2, got: 1 })?.integers("a list of axes")?;
+            if list.is_empty() && *all_if_empty {
+                return Ok(vec![true; shape.len()]);
             }
-            Ok(reduced)
+            marked(&list.iter().map(|&axis| isize::try_from(axis).unwrap_or(isize::MAX)).collect::<Vec<_>>())
         }
     }
 }
 
-fn reduce(reduce: &Reduce, x: &Fact) -> Result<Shape, InferError> {
-    let reduced = reduced(&reduce.axes, &x.shape)?;
+fn reduce(reduce: &Reduce, inputs: &Facts<'_>) -> Result<Shape, InferError> {
+    let reduced = reduced(&reduce.axes, inputs)?;
+    let x = inputs[0];
     let extent = |(&extent, &reduced): (&usize, &bool)| match (reduced, reduce.keep) {
         (false, _) => Some(extent),
         (true, true) => Some(1),

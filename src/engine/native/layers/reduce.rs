@@ -3,7 +3,7 @@
 use kinglet_kernels::{Level, Window, f32_pool};
 
 use super::{Io, Layer};
-use crate::engine::graph::infer;
+use crate::engine::graph::infer::{self, Facts};
 use crate::engine::graph::op::{Reduce, ReduceKind};
 use crate::engine::pool::Team;
 
@@ -30,7 +30,8 @@ impl Reduction {
 impl Layer for Reduction {
     fn run(&self, io: &mut Io<'_>, team: &mut Team) {
         let x = io.operands[0];
-        let Ok(reduced) = infer::reduced(&self.reduce.axes, x.shape()) else { return };
+        let facts: Facts<'_> = io.operands.iter().map(|operand| operand.fact).collect();
+        let Ok(reduced) = infer::reduced(&self.reduce.axes, &facts) else { return };
         let product = |range: std::ops::Range<usize>| x.shape()[range].iter().product::<usize>();
         let first = reduced.iter().position(|reduced| *reduced).unwrap_or(reduced.len());
         let end = reduced.iter().rposition(|reduced| *reduced).map_or(first, |last| last + 1);

@@ -1,7 +1,7 @@
 //! Layer normalisation.
 
 use super::{binary, number};
-use crate::engine::graph::infer;
+use crate::engine::graph::infer::{self, Facts};
 use crate::engine::graph::op::{Binary, Reduce, ReduceKind, Unary};
 use crate::engine::graph::samples::Samples;
 use crate::engine::graph::{Graph, Op, ValueId, floats, tensor_of};
@@ -70,8 +70,8 @@ fn centred(graph: &Graph, samples: &Samples, difference: ValueId, before: usize)
 fn mean(graph: &Graph, samples: &Samples, value: ValueId, before: usize) -> Option<ValueId> {
     let node = &graph.nodes[graph.maker(value, before)?];
     let Op::Reduce(Reduce { kind: ReduceKind::Mean, axes, keep: true }) = &node.op else { return None };
-    let shape = samples.0[0].shape(node.inputs[0])?;
-    let reduced = infer::reduced(axes, shape).ok()?;
+    let facts: Option<Facts<'_>> = node.inputs.iter().map(|&input| samples.0[0].get(input)).collect();
+    let reduced = infer::reduced(axes, &facts?).ok()?;
     let (last, others) = reduced.split_last()?;
     (*last && !others.contains(&true)).then(|| node.inputs[0])
 }
