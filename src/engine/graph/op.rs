@@ -128,6 +128,12 @@ pub(in crate::engine) enum Op {
     LookUp,
     /// Where elements are not zero: `[axis][element]`.
     NonZero,
+    /// Boxes, scores, how many boxes of a class at most, and thresholds of overlap and score, to `[chosen][3]`: image,
+    /// class and box.
+    NonMaxSuppression {
+        by_centre: bool,
+    },
+    Unique(Unique),
     Branch(Branch),
     Repeat(Repeat),
     /// One of the values that a branch or a repetition makes.
@@ -385,6 +391,24 @@ pub(in crate::engine) enum ReduceKind {
     Prod,
 }
 
+/// What differs from all before it: elements, or what lies along an axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::engine) struct Unique {
+    pub(in crate::engine) axis: Option<isize>,
+    pub(in crate::engine) sorted: bool,
+    pub(in crate::engine) part: UniquePart,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::engine) enum UniquePart {
+    Values,
+    /// Where each is first.
+    First,
+    /// Which of them each of the operand is.
+    Which,
+    Counts,
+}
+
 /// One element of any type, by its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::engine) struct FillValue {
@@ -440,6 +464,8 @@ impl Op {
             Self::QuantizedAdd(_) => "QuantizedAdd",
             Self::LookUp => "LookUp",
             Self::NonZero => "NonZero",
+            Self::NonMaxSuppression { .. } => "NonMaxSuppression",
+            Self::Unique(_) => "Unique",
             Self::Branch(_) => "Branch",
             Self::Repeat(_) => "Repeat",
             Self::Part(_) => "Part",
@@ -448,7 +474,7 @@ impl Op {
 
     /// Whether the output's shape follows from the contents of operands of any size.
     pub(in crate::engine) fn reads_contents(&self) -> bool {
-        matches!(self, Self::NonZero)
+        matches!(self, Self::NonZero | Self::NonMaxSuppression { .. } | Self::Unique(_))
     }
 
     /// Whether the output is the input's elements in their order under another shape.

@@ -181,7 +181,9 @@ fn carried(node: &Node, operands: &[Operand<'_>], out: [&Fact; 2]) -> Result<Car
         Op::QuantizedLinear(_) => sole(operands, |axis| axis + 1 < rank),
         Op::QuantizedAdd(_) => broadcast(operands, out),
         Op::LookUp => Ok(first.carry),
-        Op::NonZero | Op::Branch(_) | Op::Repeat(_) | Op::Part(_) => Err(MIXES),
+        Op::NonZero | Op::NonMaxSuppression { .. } | Op::Unique(_) | Op::Branch(_) | Op::Repeat(_) | Op::Part(_) => {
+            Err(MIXES)
+        }
     }
 }
 

@@ -3,8 +3,8 @@
 use super::Importer;
 use super::node::Source;
 use crate::engine::EngineError;
-use crate::engine::graph::op::{Arg, Binary, Top};
-use crate::engine::graph::{Op, ValueId};
+use crate::engine::graph::op::{Arg, Binary, Top, Unique, UniquePart};
+use crate::engine::graph::{Op, ValueId, tensor_of, tensor_of_integers};
 
 pub(super) fn arg(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
     let arg = Arg {
@@ -71,4 +71,33 @@ pub(super) fn compress(importer: &mut Importer, node: &Source<'_>) -> Result<Val
     let places = importer.graph.add(&node.shown(), Op::NonZero, &[chosen]);
     let places = flat(importer, places);
     Ok(importer.graph.add(&node.shown(), Op::Gather { axis }, &[x, places]))
+}
+
+/// Boxes that no better one of their class overlaps; without a greatest count there are none.
+pub(super) fn non_max_suppression(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let op = Op::NonMaxSuppression { by_centre: node.int("center_point_box", 0)? != 0 };
+    let mut operands = vec![importer.operand(node, 0)?, importer.operand(node, 1)?];
+    let missing = [tensor_of_integers(&[], &[0]), tensor_of(&[], &[0.0]), tensor_of(&[], &[f32::NEG_INFINITY])];
+    for (at, missing) in missing.into_iter().enumerate() {
+        operands.push(match importer.optional(node, 2 + at)? {
+            Some(given) => given,
+            None => importer.graph.add_constant(node.shown(), missing),
+        });
+    }
+    Ok(importer.graph.add(&node.shown(), op, &operands))
+}
+
+pub(super) fn unique(importer: &mut Importer, node: &Source<'_>) -> Result<Vec<ValueId>, EngineError> {
+    let x = importer.operand(node, 0)?;
+    let axis = match crate::engine::proto::attribute(node.proto, "axis") {
+        Some(_) => Some(node.axis(0)?),
+        None => None,
+    };
+    let sorted = node.int("sorted", 1)? != 0;
+    let parts = [UniquePart::Values, UniquePart::First, UniquePart::Which, UniquePart::Counts];
+    let mut made = Vec::new();
+    for part in parts {
+        made.push(importer.graph.add(&node.shown(), Op::Unique(Unique { axis, sorted, part }), &[x]));
+    }
+    Ok(made)
 }

@@ -1,6 +1,7 @@
 //! Shapes and types of values, for concrete extents of the inputs.
 
 mod attention;
+mod boxes;
 mod contents;
 mod image;
 mod movement;
@@ -145,6 +146,8 @@ pub(in crate::engine) fn infer(op: &Op, inputs: &Facts<'_>) -> Result<Fact, Infe
         Op::LookUp => quantized::look_up(inputs),
         Op::QuantizedAdd(_) => quantized::add(inputs),
         Op::NonZero => contents::non_zero(first.clone()?),
+        Op::NonMaxSuppression { by_centre } => boxes::suppressed(*by_centre, inputs),
+        Op::Unique(unique) => contents::unique(unique, first.clone()?),
         Op::Branch(_) => Err(InferError::Unknown { what: "which branch runs" }),
         Op::Repeat(_) | Op::Part(_) => Err(InferError::Unknown { what: "how often it repeats" }),
     }?;

@@ -148,7 +148,9 @@ pub(super) fn lower(graph: &Graph, node: &Node, sample: Option<&Fact>, level: Le
         Op::QuantizedMatMul(product) => all(Box::new(matmul::QuantizedMatMul { product: *product, level })),
         Op::LookUp => all(Box::new(quantized::LookUp)),
         Op::QuantizedAdd(add) => all(Box::new(quantized::Add { add: *add, level })),
-        Op::NonZero | Op::Branch(_) | Op::Repeat(_) | Op::Part(_) => all(Box::new(movement::Copy)),
+        Op::NonZero | Op::NonMaxSuppression { .. } | Op::Unique(_) | Op::Branch(_) | Op::Repeat(_) | Op::Part(_) => {
+            all(Box::new(movement::Copy))
+        }
     }
 }
 
