@@ -280,6 +280,7 @@ fn place(given: isize, rank: usize) -> Option<usize> {
 fn reduced(reduce: &Reduce, axes: &[usize]) -> Option<Reduce> {
     let places: Vec<usize> = match &reduce.axes {
         Axes::From(first) => (*first..axes.len()).collect(),
+        Axes::Operand { .. } => return None,
         Axes::Given(given) => given.iter().map(|&given| place(given, axes.len())).collect::<Option<_>>()?,
     };
     let given = places.into_iter().map(|place| isize::try_from(axes[place]).ok()).collect::<Option<_>>()?;
