@@ -209,6 +209,31 @@ pub(super) fn integers(tensor: &Tensor) -> Option<Vec<i64>> {
     })
 }
 
+/// Elements of a constant of numbers of any type, those beyond 2^53 to the nearest that a float has.
+#[expect(trivial_numeric_casts, clippy::cast_lossless, reason = "one arm of the macro for each type")]
+pub(super) fn numbers(tensor: &Tensor) -> Option<Vec<f64>> {
+    let bytes = tensor.bytes();
+    macro_rules! read {
+        ($type:ident) => {{
+            let read = |chunk: &[u8]| $type::from_le_bytes(chunk.try_into().expect("chunks of the size")) as f64;
+            bytes.chunks_exact(size_of::<$type>()).map(read).collect()
+        }};
+    }
+    Some(match tensor.dtype() {
+        DType::Bool | DType::U8 => read!(u8),
+        DType::I8 => read!(i8),
+        DType::U16 => read!(u16),
+        DType::I16 => read!(i16),
+        DType::U32 => read!(u32),
+        DType::I32 => read!(i32),
+        DType::U64 => read!(u64),
+        DType::I64 => read!(i64),
+        DType::F32 => read!(f32),
+        DType::F64 => read!(f64),
+        DType::F16 | DType::Bf16 | DType::Bytes => return None,
+    })
+}
+
 /// A constant of `f32`.
 pub(super) fn tensor_of(shape: &[usize], elements: &[f32]) -> Tensor {
     let bytes: Vec<u8> = elements.iter().flat_map(|element| element.to_le_bytes()).collect();
@@ -219,4 +244,23 @@ pub(super) fn tensor_of(shape: &[usize], elements: &[f32]) -> Tensor {
 pub(super) fn tensor_of_integers(shape: &[usize], elements: &[i64]) -> Tensor {
     let bytes: Vec<u8> = elements.iter().flat_map(|element| element.to_le_bytes()).collect();
     Tensor::new(DType::I64, Shape::new(shape), bytes.into()).expect("elements fill their shape")
+}
+
+/// A constant of one number of any type; what does not fit is the nearest that does.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the purpose")]
+pub(super) fn tensor_of_number(dtype: DType, number: f64) -> Tensor {
+    let bytes = match dtype {
+        DType::F64 => number.to_le_bytes().to_vec(),
+        DType::I64 => (number as i64).to_le_bytes().to_vec(),
+        DType::U64 => (number as u64).to_le_bytes().to_vec(),
+        DType::I32 => (number as i32).to_le_bytes().to_vec(),
+        DType::U32 => (number as u32).to_le_bytes().to_vec(),
+        DType::I16 => (number as i16).to_le_bytes().to_vec(),
+        DType::U16 => (number as u16).to_le_bytes().to_vec(),
+        DType::I8 => (number as i8).to_le_bytes().to_vec(),
+        DType::U8 => vec![number as u8],
+        DType::Bool => vec![u8::from(number != 0.0)],
+        _ => return tensor_of(&[], &[number as f32]),
+    };
+    Tensor::new(dtype, Shape::new(&[]), bytes.into()).expect("one element fills a shape without axes")
 }

@@ -4,8 +4,8 @@
 //! multiple of the one number here and of the other there. Each operator must carry it from its operands to its output;
 //! what is not known to do so mixes rows.
 
-use super::infer::{Cut, Fact, Facts, axis, padded, reduced, slice};
-use super::op::{Op, Top};
+use super::infer::{Cut, Fact, Facts, axis, padded, reduced_axes, slice, transformed};
+use super::op::{Arrangement, Op, Reduce, Resample, Sampling, Top, WindowKind, Windows};
 use super::samples::{BATCHES, Samples};
 use super::{Graph, Node, ValueId};
 use crate::tensor::{Shape, Tensor};
@@ -120,35 +120,26 @@ fn carried(node: &Node, operands: &[Operand<'_>], out: [&Fact; 2]) -> Result<Car
     }
     let rank = first.facts[0].shape.len();
     match &node.op {
-        Op::Conv(_) | Op::Pool(_) => sole(operands, |axis| axis == 0),
-        Op::Linear(_) => sole(operands, |axis| axis + 1 < rank),
+        Op::Pool(_) => sole(operands, |axis| axis == 0),
+        Op::Conv(_) | Op::ConvTranspose(_) | Op::QuantizedConv(_) => match operands.get(1) {
+            Some(weights) if weights.carry == Carry::Fixed => sole(operands, |axis| axis == 0),
+            _ => Err(MIXES),
+        },
+        Op::Windows(windows) => windowed(windows, operands),
+        Op::Linear(_) | Op::Normalize { .. } | Op::QuantizedLinear(_) => sole(operands, |axis| axis + 1 < rank),
         Op::Affine { axis } => sole(operands, |rows| rows != *axis),
-        Op::Normalize { .. } => sole(operands, |axis| axis + 1 < rank),
         Op::Attention(_) => attention(operands),
         Op::Activation(_) | Op::Unary(_) | Op::Cast { .. } | Op::Not => Ok(first.carry),
         Op::Binary(_) | Op::Compare(_) | Op::Where => broadcast(operands, out),
-        Op::ConvTranspose(_) => sole(operands, |axis| axis == 0),
         // A list of sizes has the number of rows in it.
         Op::Resize(resize) if resize.by_sizes => sole(&operands[..1], |axis| axis == 0),
         Op::Resize(_) => sole(operands, |axis| axis == 0),
-        Op::Pad(_) => {
-            let facts: Facts<'_> = operands.iter().map(|operand| operand.facts[0]).collect();
-            let pads = padded(&facts).map_err(|_| "its padding is none")?;
-            sole(operands, |axis| pads[axis] == [0, 0])
-        }
+        Op::Pad(_) => padding(operands),
         Op::Softmax { axis, .. } => {
             let axis = place(*axis, first)?;
             sole(operands, |rows| rows != axis)
         }
-        Op::Reduce(reduce) => {
-            let reduced = {
-                let facts: Facts<'_> = operands.iter().map(|operand| operand.facts[0]).collect();
-                reduced(&reduce.axes, &facts).map_err(|_| "its axes are none")?
-            };
-            let Carry::Rows(rows) = sole(operands, |rows| !reduced[rows])? else { return Ok(Carry::Fixed) };
-            let before = reduced[..rows].iter().filter(|reduced| **reduced).count();
-            Ok(Carry::Rows(if reduce.keep { rows } else { rows - before }))
-        }
+        Op::Reduce(reduce) => reduction(reduce, operands),
         Op::Transpose { axes } => match first.carry {
             Carry::Rows(rows) => axes.iter().position(|axis| *axis == rows).map(Carry::Rows).ok_or("it drops the rows"),
             other => Ok(other),
@@ -170,6 +161,10 @@ fn carried(node: &Node, operands: &[Operand<'_>], out: [&Fact; 2]) -> Result<Car
         Op::Arg(_) | Op::Top(_) | Op::CumulativeSum { .. } | Op::GatherElements { .. } | Op::ScatterElements { .. } => {
             selected(node, operands, first)
         }
+        Op::Arrange(arrangement) => arranged(arrangement, operands, first),
+        Op::Sample(sampling) => sampled(sampling, operands, rank),
+        Op::Contract(_) => Err(MIXES),
+        Op::Fourier { .. } => fourier(operands, rank),
         Op::Fill { .. } => rows_axis(&out[0].shape, &out[1].shape).map(Carry::Rows).ok_or(MIXES),
         Op::Shape { .. } | Op::Size => Ok(Carry::Count),
         Op::Quantize { axis } | Op::Dequantize { axis } => {
@@ -177,9 +172,8 @@ fn carried(node: &Node, operands: &[Operand<'_>], out: [&Fact; 2]) -> Result<Car
             let scaled = if single { None } else { Some(place(*axis, first)?) };
             sole(operands, |rows| scaled != Some(rows))
         }
-        Op::QuantizedConv(_) => sole(operands, |axis| axis == 0),
-        Op::QuantizedLinear(_) => sole(operands, |axis| axis + 1 < rank),
         Op::QuantizedAdd(_) => broadcast(operands, out),
+        Op::IntegerMatMul => integer_matmul(operands, out),
         Op::LookUp => Ok(first.carry),
         Op::NonZero | Op::NonMaxSuppression { .. } | Op::Unique(_) | Op::Branch(_) | Op::Repeat(_) | Op::Part(_) => {
             Err(MIXES)
@@ -230,6 +224,86 @@ fn selected(node: &Node, operands: &[Operand<'_>], first: &Operand<'_>) -> Resul
             }
         }
         _ => Err(MIXES),
+    }
+}
+
+fn arranged(op: &Arrangement, operands: &[Operand<'_>], first: &Operand<'_>) -> Result<Carry, &'static str> {
+    let rank = first.facts[0].shape.len();
+    match op {
+        Arrangement::Turn => match first.carry {
+            Carry::Rows(rows) => Ok(Carry::Rows(rank - 1 - rows)),
+            other => Ok(other),
+        },
+        Arrangement::Triangle { .. } => sole(operands, |rows| rows + 2 < rank),
+        Arrangement::Tile => {
+            let repeats = operands[1].facts[0].integers("how often it is repeated").map_err(|_| MIXES)?;
+            sole(operands, |rows| repeats.get(rows) == Some(&1))
+        }
+        Arrangement::OneHot { axis } => {
+            let Carry::Rows(rows) = sole(operands, |_| true)? else { return Err(MIXES) };
+            let classes = if *axis < 0 { (rank + 1).saturating_add_signed(*axis) } else { axis.unsigned_abs() };
+            Ok(Carry::Rows(if rows < classes { rows } else { rows + 1 }))
+        }
+        Arrangement::GatherTuples { batch } => match [operands[0].carry, operands[1].carry] {
+            [Carry::Rows(x), Carry::Rows(indices)] if x == indices && x < *batch => Ok(first.carry),
+            [Carry::Fixed, Carry::Rows(rows)] if rows + 1 < operands[1].facts[0].shape.len() => Ok(Carry::Rows(rows)),
+            _ => Err(MIXES),
+        },
+        Arrangement::Reverse { batch, .. } => match [operands[0].carry, operands[1].carry] {
+            [Carry::Rows(x), Carry::Rows(0)] if x == *batch => Ok(first.carry),
+            _ => Err(MIXES),
+        },
+        _ => Err(MIXES),
+    }
+}
+
+fn padding(operands: &[Operand<'_>]) -> Result<Carry, &'static str> {
+    let facts: Facts<'_> = operands.iter().map(|operand| operand.facts[0]).collect();
+    let pads = padded(&facts).map_err(|_| "its padding is none")?;
+    sole(operands, |axis| pads[axis] == [0, 0])
+}
+
+fn reduction(reduce: &Reduce, operands: &[Operand<'_>]) -> Result<Carry, &'static str> {
+    let facts: Facts<'_> = operands.iter().map(|operand| operand.facts[0]).collect();
+    let reduced = reduced_axes(&reduce.axes, &facts).map_err(|_| "its axes are none")?;
+    let Carry::Rows(rows) = sole(operands, |rows| !reduced[rows])? else { return Ok(Carry::Fixed) };
+    let before = reduced[..rows].iter().filter(|reduced| **reduced).count();
+    Ok(Carry::Rows(if reduce.keep { rows } else { rows - before }))
+}
+
+fn windowed(windows: &Windows, operands: &[Operand<'_>]) -> Result<Carry, &'static str> {
+    match windows.kind {
+        // Places are counted from the first row.
+        WindowKind::Place { .. } => Err(MIXES),
+        _ => sole(operands, |axis| axis < 2),
+    }
+}
+
+/// Neither the axis that is transformed nor that of the parts of a number may be the rows'.
+fn fourier(operands: &[Operand<'_>], rank: usize) -> Result<Carry, &'static str> {
+    let facts: Facts<'_> = operands.iter().map(|operand| operand.facts[0]).collect();
+    let along = transformed(false, &facts).map_err(|_| MIXES)?.axis;
+    sole(operands, |rows| rows != along && rows + 1 < rank)
+}
+
+fn integer_matmul(operands: &[Operand<'_>], out: [&Fact; 2]) -> Result<Carry, &'static str> {
+    match operands.split_at_checked(2) {
+        Some((sides, zeros)) if zeros.iter().all(|zero| zero.carry == Carry::Fixed) => matmul(sides, out),
+        _ => Err(MIXES),
+    }
+}
+
+fn sampled(op: &Sampling, operands: &[Operand<'_>], rank: usize) -> Result<Carry, &'static str> {
+    match op {
+        Sampling::Grid(_) => sole(operands, |rows| rows == 0),
+        // A list of sizes has the number of rows in it.
+        Sampling::Fold(_) => sole(&operands[..1], |rows| rows == 0),
+        Sampling::Determinant => sole(operands, |rows| rows + 2 < rank),
+        Sampling::Resample(Resample { axes: Some(axes), .. }) => sole(&operands[..1], |rows| {
+            let shape = &operands[0].facts[0].shape;
+            !axes.iter().any(|&at| axis(at, shape).is_ok_and(|at| at == rows))
+        }),
+        Sampling::Resample(_) | Sampling::AffineGrid { .. } => Err(MIXES),
     }
 }
 

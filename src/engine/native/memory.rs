@@ -71,9 +71,13 @@ pub(super) fn views<'a, const W: usize>(
             None => shared.push((range, piece)),
         }
     }
-    let find =
-        |range: &Range<usize>| shared.iter().find(|(seen, _)| seen == range).map_or(&[][..], |(_, piece)| *piece);
-    (mutable.map(Option::unwrap_or_default), read.iter().map(find).collect())
+    // What has no bytes may be of any type, and lies where that may.
+    let none = bytemuck::cast_slice::<u64, u8>(&[]);
+    let find = |range: &Range<usize>| shared.iter().find(|(seen, _)| seen == range).map_or(none, |(_, piece)| *piece);
+    (
+        mutable.map(|piece| piece.unwrap_or(bytemuck::cast_slice_mut::<u64, u8>(&mut []))),
+        read.iter().map(find).collect(),
+    )
 }
 
 #[cfg(test)]

@@ -4,77 +4,12 @@ use kinglet_kernels::Activation;
 use kinglet_kernels::f32_functions::Function;
 
 use super::Importer;
+use super::formula::Formula;
 use super::node::{Along, Source};
 use crate::engine::EngineError;
-use crate::engine::graph::op::{Axes, Binary, Compare, ReduceKind, Unary};
-use crate::engine::graph::{Op, ValueId, tensor_of};
-
-/// What an operator is written as: operators that all have its name.
-struct Formula<'a> {
-    importer: &'a mut Importer,
-    name: String,
-}
-
-impl<'a> Formula<'a> {
-    /// A formula of the node's first operand.
-    fn of(importer: &'a mut Importer, node: &Source<'_>) -> Result<(Self, ValueId), EngineError> {
-        let x = importer.operand(node, 0)?;
-        Ok((Self { importer, name: node.shown() }, x))
-    }
-
-    fn number(&mut self, number: f32) -> ValueId {
-        self.importer.graph.add_constant(format!("{} constant", self.name), tensor_of(&[], &[number]))
-    }
-
-    fn op(&mut self, op: Op, operands: &[ValueId]) -> ValueId {
-        self.importer.graph.add(&self.name, op, operands)
-    }
-
-    fn unary(&mut self, unary: Unary, x: ValueId) -> ValueId {
-        self.op(Op::Unary(unary), &[x])
-    }
-
-    fn function(&mut self, function: Function, x: ValueId) -> ValueId {
-        self.op(Op::Activation(Activation::Function(function)), &[x])
-    }
-
-    fn binary(&mut self, binary: Binary, a: ValueId, b: ValueId) -> ValueId {
-        self.op(Op::Binary(binary), &[a, b])
-    }
-
-    /// With a number on the right.
-    fn with(&mut self, binary: Binary, x: ValueId, number: f32) -> ValueId {
-        let number = self.number(number);
-        self.binary(binary, x, number)
-    }
-
-    fn reduce(&mut self, kind: ReduceKind, axes: &Along, keep: bool, x: ValueId) -> ValueId {
-        let (op, operands) = axes.reduce(kind, keep, x);
-        self.op(op, &operands)
-    }
-
-    /// `then` where `x` compares so with a number, `otherwise` elsewhere.
-    fn choose(&mut self, x: ValueId, compare: Compare, number: f32, [then, otherwise]: [ValueId; 2]) -> ValueId {
-        let number = self.number(number);
-        let condition = self.op(Op::Compare(compare), &[x, number]);
-        self.op(Op::Where, &[condition, then, otherwise])
-    }
-
-    /// `scale * (exp(x) - 1)`.
-    fn exponential_less_one(&mut self, x: ValueId, scale: f32) -> ValueId {
-        let power = self.function(Function::Exp, x);
-        let less = self.with(Binary::Sub, power, 1.0);
-        self.with(Binary::Mul, less, scale)
-    }
-
-    /// The mean over axes, `x` less it, and the mean of the squares of that.
-    fn centred(&mut self, x: ValueId, axes: &Along) -> [ValueId; 3] {
-        let mean = self.reduce(ReduceKind::Mean, axes, true, x);
-        let difference = self.binary(Binary::Sub, x, mean);
-        let square = self.binary(Binary::Mul, difference, difference);
-        [mean, difference, self.reduce(ReduceKind::Mean, axes, true, square)]
-    }
-}
+use crate::engine::graph::op::{Binary, Compare, ReduceKind, Unary};
+use crate::engine::graph::{Op, ValueId};
+use crate::tensor::DType;
 
 /// Sum and Mean of any number of operands.
 pub(super) fn sum(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
@@ -82,7 +17,7 @@ pub(super) fn sum(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId,
     let (mut formula, first) = Formula::of(importer, node)?;
     let sum = operands[1..].iter().fold(first, |sum, &other| formula.binary(Binary::Add, sum, other));
     Ok(match node.proto.op_type.as_str() {
-        "Mean" => formula.with(Binary::Div, sum, operands.len() as f32),
+        "Mean" => formula.with(Binary::Div, sum, operands.len() as f64),
         _ => sum,
     })
 }
@@ -118,17 +53,14 @@ pub(super) fn thresholded_relu(importer: &mut Importer, node: &Source<'_>) -> Re
 pub(super) fn shrink(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
     let (bound, bias) = (node.float("lambd", 0.5)?, node.float("bias", 0.0)?);
     let (mut formula, x) = Formula::of(importer, node)?;
+    let is_whole = bound.fract() == 0.0 && bias.fract() == 0.0;
+    if !matches!(formula.dtype, DType::F32 | DType::F64) && !is_whole {
+        return Err(node.refuse("it takes a part of one from integers"));
+    }
     let (raised, lowered) = (formula.with(Binary::Add, x, bias), formula.with(Binary::Sub, x, bias));
     let zero = formula.number(0.0);
     let above = formula.choose(x, Compare::Greater, bound, [lowered, zero]);
     Ok(formula.choose(x, Compare::Less, -bound, [raised, above]))
-}
-
-pub(super) fn prelu(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
-    let slope = importer.operand(node, 1)?;
-    let (mut formula, x) = Formula::of(importer, node)?;
-    let below = formula.binary(Binary::Mul, x, slope);
-    Ok(formula.choose(x, Compare::Less, 0.0, [below, x]))
 }
 
 pub(super) fn softsign(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
@@ -179,7 +111,7 @@ pub(super) fn layer_normalization(importer: &mut Importer, node: &Source<'_>) ->
         let nothing = formula.op(Op::Binary(Binary::Mul), &[behind, zero]);
         let ones = formula.op(Op::Binary(Binary::Add), &[nothing, one]);
         let kept = formula.op(Op::Concat { axis: 0 }, &[from, ones]);
-        let [mean, _, variance] = formula.centred(rows, &Axes::Given(vec![-1]).into());
+        let [mean, _, variance] = formula.centred(rows, &Along::given(&[-1]));
         let raised = formula.with(Binary::Add, variance, epsilon);
         let deviation = formula.unary(Unary::Sqrt, raised);
         let inverse = formula.unary(Unary::Reciprocal, deviation);
@@ -193,38 +125,45 @@ pub(super) fn reduce(importer: &mut Importer, node: &Source<'_>) -> Result<Value
     let axes = importer.axes(node)?;
     let keep = node.int("keepdims", 1)? != 0;
     let (mut formula, x) = Formula::of(importer, node)?;
-    let Some(axes) = axes else {
+    let Some(along) = axes else {
         return Err(node.refuse("it reduces no axis"));
     };
     let kind = node.proto.op_type.as_str();
     Ok(match kind {
         "ReduceL1" => {
             let size = formula.unary(Unary::Abs, x);
-            formula.reduce(ReduceKind::Sum, &axes, keep, size)
+            formula.reduce(ReduceKind::Sum, &along, keep, size)
         }
         "ReduceL2" | "ReduceSumSquare" => {
             let square = formula.binary(Binary::Mul, x, x);
-            let sum = formula.reduce(ReduceKind::Sum, &axes, keep, square);
+            let sum = formula.reduce(ReduceKind::Sum, &along, keep, square);
             if kind == "ReduceL2" { formula.unary(Unary::Sqrt, sum) } else { sum }
         }
         "ReduceLogSum" => {
-            let sum = formula.reduce(ReduceKind::Sum, &axes, keep, x);
+            let sum = formula.reduce(ReduceKind::Sum, &along, keep, x);
             formula.unary(Unary::Log, sum)
         }
         // Powers are of what is not above the greatest element, which is kept finite so that the difference is a number.
         _ => {
-            let finite = Op::Activation(Activation::Clip { low: f32::MIN, high: f32::MAX });
-            let greatest = formula.reduce(ReduceKind::Max, &axes, true, x);
-            let greatest = formula.op(finite.clone(), &[greatest]);
+            let greatest = formula.reduce(ReduceKind::Max, &along, true, x);
+            let greatest = finite(&mut formula, greatest);
             let below = formula.binary(Binary::Sub, x, greatest);
             let power = formula.function(Function::Exp, below);
-            let sum = formula.reduce(ReduceKind::Sum, &axes, keep, power);
+            let sum = formula.reduce(ReduceKind::Sum, &along, keep, power);
             let log = formula.unary(Unary::Log, sum);
-            let greatest = formula.reduce(ReduceKind::Max, &axes, keep, x);
-            let greatest = formula.op(finite, &[greatest]);
+            let greatest = formula.reduce(ReduceKind::Max, &along, keep, x);
+            let greatest = finite(&mut formula, greatest);
             formula.binary(Binary::Add, log, greatest)
         }
     })
+}
+
+fn finite(formula: &mut Formula<'_>, x: ValueId) -> ValueId {
+    if formula.dtype == DType::F32 {
+        return formula.op(Op::Activation(Activation::Clip { low: f32::MIN, high: f32::MAX }), &[x]);
+    }
+    let raised = formula.with(Binary::Max, x, f64::MIN);
+    formula.with(Binary::Min, raised, f64::MAX)
 }
 
 /// Each image and channel by itself.
@@ -232,7 +171,7 @@ pub(super) fn instance_normalization(importer: &mut Importer, node: &Source<'_>)
     let (scale, shift) = (importer.operand(node, 1)?, importer.operand(node, 2)?);
     let epsilon = node.float("epsilon", 1e-5)?;
     let (mut formula, x) = Formula::of(importer, node)?;
-    let [_, difference, variance] = formula.centred(x, &Axes::From(2).into());
+    let [_, difference, variance] = formula.centred(x, &Along::from(2));
     let variance = formula.with(Binary::Add, variance, epsilon);
     let deviation = formula.unary(Unary::Sqrt, variance);
     let normal = formula.binary(Binary::Div, difference, deviation);
@@ -241,9 +180,9 @@ pub(super) fn instance_normalization(importer: &mut Importer, node: &Source<'_>)
 
 pub(super) fn mean_variance_normalization(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
     let axes = node.ints("axes")?.unwrap_or_else(|| vec![0, 2, 3]);
-    let axes = Axes::given(&axes).into();
+    let along = Along::given(&axes);
     let (mut formula, x) = Formula::of(importer, node)?;
-    let [_, difference, variance] = formula.centred(x, &axes);
+    let [_, difference, variance] = formula.centred(x, &along);
     let deviation = formula.unary(Unary::Sqrt, variance);
     let deviation = formula.with(Binary::Add, deviation, 1e-9);
     Ok(formula.binary(Binary::Div, difference, deviation))

@@ -3,7 +3,7 @@
 //! A graph within a node sees the values around it. Those that it takes become inputs of its own behind the ones it
 //! declares, constants are copied.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tract_onnx::pb::type_proto::Value as TypeValue;
@@ -12,7 +12,7 @@ use tract_onnx::pb::{GraphProto, ValueInfoProto};
 use super::node::Source;
 use super::{Importer, dtype};
 use crate::engine::graph::control::{Body, Branch, Repeat};
-use crate::engine::graph::{Graph, Op, ValueId, tensor_of_integers};
+use crate::engine::graph::{Op, ValueId, tensor_of_integers};
 use crate::engine::{EngineError, proto};
 use crate::tensor::{DType, Shape, Tensor};
 
@@ -26,16 +26,19 @@ pub(super) fn branch(importer: &mut Importer, node: &Source<'_>) -> Result<Vec<V
         None => vec![node.graph("then_branch")?, node.graph("else_branch")?],
     };
     let around = importer.around(&sources);
-    let bodies: Vec<Body> =
-        sources.iter().map(|source| importer.body(source, &around, |_| Ok(()))).collect::<Result<_, _>>()?;
-    let (Some(first), Some(second)) = (bodies.first(), bodies.last()) else { return Ok(Vec::new()) };
-    let count = first.0.outputs.len();
-    if count != second.0.outputs.len() {
-        return Err(node.invalid(&format!("its branches make {count} and {} values", second.0.outputs.len())));
+    let mut bodies = Vec::new();
+    for source in &sources {
+        bodies.push(importer.body(source, &around, |_| Ok(()))?);
+    }
+    let (Some((first, dtypes)), Some((second, others))) = (bodies.first(), bodies.last()) else {
+        return Ok(Vec::new());
+    };
+    if dtypes.len() != others.len() {
+        return Err(node.invalid(&format!("its branches make {} and {} values", dtypes.len(), others.len())));
     }
     let op = Op::Branch(Branch { bodies: [first.clone(), second.clone()] });
     let given: Vec<ValueId> = [condition].into_iter().chain(importer.given(&around)).collect();
-    Ok(importer.parts(node, op, &given, count))
+    Ok(importer.parts(node, op, &given, dtypes))
 }
 
 pub(super) fn repeat(importer: &mut Importer, node: &Source<'_>) -> Result<Vec<ValueId>, EngineError> {
@@ -49,8 +52,15 @@ pub(super) fn repeat(importer: &mut Importer, node: &Source<'_>) -> Result<Vec<V
         )));
     }
     let around = importer.around(&[source]);
-    let body = importer
-        .body(source, &around, |body| source.input.iter().try_for_each(|input| body.input(&input.name).map(|_| ())))?;
+    let mut dtypes = vec![DType::I64, DType::Bool];
+    for at in 2..node.proto.input.len() {
+        let operand = importer.operand(node, at)?;
+        dtypes.push(importer.dtype(operand));
+    }
+    let (body, made) = importer.body(source, &around, |body| {
+        let mut inputs = source.input.iter().zip(dtypes);
+        inputs.try_for_each(|(input, dtype)| body.takes(&input.name, dtype).map(|_| ()))
+    })?;
     let trips = match importer.optional(node, 0)? {
         Some(trips) => trips,
         None => importer.graph.add_constant("any number of rounds", tensor_of_integers(&[], &[i64::MAX])),
@@ -65,8 +75,7 @@ pub(super) fn repeat(importer: &mut Importer, node: &Source<'_>) -> Result<Vec<V
     }
     given.extend(importer.given(&around));
     let empty = source.output[1 + carried..].iter().map(declared).collect();
-    let count = source.output.len() - 1;
-    Ok(importer.parts(node, Op::Repeat(Repeat { body, carried, empty }), &given, count))
+    Ok(importer.parts(node, Op::Repeat(Repeat { body, carried, empty }), &given, &made[1..]))
 }
 
 /// A loop over the elements of some operands along an axis of each.
@@ -86,7 +95,8 @@ pub(super) fn scan(importer: &mut Importer, node: &Source<'_>) -> Result<Vec<Val
         backwards: node.listed("scan_input_directions", scanned)?,
     };
     let around = importer.around(&[source]);
-    let body = importer.body(source, &around, |body| along.take_elements(body, source, carried))?;
+    let dtypes: Vec<DType> = operands.iter().map(|&operand| importer.dtype(operand)).collect();
+    let (body, made) = importer.body(source, &around, |body| along.take_elements(body, source, (carried, &dtypes)))?;
     let mut given = Vec::new();
     for (&operand, (&axis, &backwards)) in operands[carried..].iter().zip(along.axes.iter().zip(&along.backwards)) {
         given.push(if backwards == 0 { operand } else { importer.reversed(node, operand, axis) });
@@ -99,7 +109,7 @@ pub(super) fn scan(importer: &mut Importer, node: &Source<'_>) -> Result<Vec<Val
         [trips, always].into_iter().chain(states).chain(given).chain(importer.given(&around)).collect();
     let empty = source.output[carried..].iter().map(declared).collect();
     let op = Op::Repeat(Repeat { body, carried, empty });
-    let mut parts = importer.parts(node, op, &given, source.output.len());
+    let mut parts = importer.parts(node, op, &given, &made[1..]);
     let axes = node.listed("scan_output_axes", collected)?;
     let backwards = node.listed("scan_output_directions", collected)?;
     for (at, part) in parts[carried..].iter_mut().enumerate() {
@@ -120,14 +130,20 @@ struct Along {
 
 impl Along {
     /// Inputs of a body: the number of the round, whether to go on, what is carried, and what elements are taken from.
-    fn take_elements(&self, body: &mut Importer, source: &GraphProto, carried: usize) -> Result<(), EngineError> {
-        let round = body.input("the number of the round")?;
-        body.input("whether to go on")?;
-        for input in &source.input[..carried] {
-            body.input(&input.name)?;
+    fn take_elements(
+        &self,
+        body: &mut Importer,
+        source: &GraphProto,
+        (carried, dtypes): (usize, &[DType]),
+    ) -> Result<(), EngineError> {
+        let round = body.takes("the number of the round", DType::I64)?;
+        body.takes("whether to go on", DType::Bool)?;
+        let (states, elements) = (source.input.iter().zip(dtypes).take(carried), source.input.iter().zip(dtypes));
+        for (input, &dtype) in states {
+            body.takes(&input.name, dtype)?;
         }
-        for (input, &axis) in source.input[carried..].iter().zip(&self.axes) {
-            let whole = body.input(&format!("all of {}", input.name))?;
+        for ((input, &dtype), &axis) in elements.skip(carried).zip(&self.axes) {
+            let whole = body.takes(&format!("all of {}", input.name), dtype)?;
             let axis = isize::try_from(axis).unwrap_or(isize::MAX);
             let element = body.graph.add(&input.name, Op::Gather { axis }, &[whole, round]);
             body.name(&input.name, element)?;
@@ -159,14 +175,14 @@ impl Importer {
         values.filter(|&value| self.graph.constant(value).is_none()).collect()
     }
 
-    /// A graph within a node. `begin` makes its own inputs.
+    /// A graph within a node, and the types of what it makes. `begin` makes its own inputs.
     fn body(
-        &self,
+        &mut self,
         source: &GraphProto,
         around: &[String],
         begin: impl FnOnce(&mut Self) -> Result<(), EngineError>,
-    ) -> Result<Body, EngineError> {
-        let mut body = Self { graph: Graph::default(), values: HashMap::new(), versions: self.versions.clone() };
+    ) -> Result<(Body, Vec<DType>), EngineError> {
+        let mut body = Self { versions: self.versions.clone(), ..Self::default() };
         body.constants(source)?;
         begin(&mut body)?;
         for name in around {
@@ -178,24 +194,37 @@ impl Importer {
                     body.name(name, constant)?;
                 }
                 None => {
-                    body.input(name)?;
+                    body.takes(name, self.dtype(value))?;
                 }
             }
         }
         body.nodes(source)?;
-        Ok(Body(Arc::new(body.graph)))
+        for output in &source.output {
+            let value = body.value(&output.name)?;
+            body.graph.outputs.push(value);
+        }
+        let outputs = body.graph.outputs.clone();
+        let dtypes = outputs.into_iter().map(|output| body.dtype(output)).collect();
+        Ok((Body(Arc::new(body.graph)), dtypes))
     }
 
-    fn input(&mut self, name: &str) -> Result<ValueId, EngineError> {
+    /// An input of a graph within a node.
+    fn takes(&mut self, name: &str, dtype: DType) -> Result<ValueId, EngineError> {
         let value = self.graph.add_value(name);
         self.graph.inputs.push(value);
+        self.declare(value, dtype);
         self.name(name, value)?;
         Ok(value)
     }
 
-    fn parts(&mut self, node: &Source<'_>, op: Op, given: &[ValueId], count: usize) -> Vec<ValueId> {
+    fn parts(&mut self, node: &Source<'_>, op: Op, given: &[ValueId], dtypes: &[DType]) -> Vec<ValueId> {
         let all = self.graph.add(&node.shown(), op, given);
-        (0..count).map(|part| self.graph.add(&node.shown(), Op::Part(part), &[all])).collect()
+        let part = |(part, &dtype): (usize, &DType)| {
+            let part = self.graph.add(&node.shown(), Op::Part(part), &[all]);
+            self.declare(part, dtype);
+            part
+        };
+        dtypes.iter().enumerate().map(part).collect()
     }
 
     /// With the elements along an axis in the opposite order.

@@ -4,10 +4,12 @@ use kinglet_kernels::Activation;
 use kinglet_kernels::f32_functions::Function;
 
 use super::Importer;
+use super::formula::Formula;
 use super::node::Source;
 use crate::engine::EngineError;
 use crate::engine::graph::op::{Binary, Compare, ReduceKind, Unary};
 use crate::engine::graph::{Op, ValueId, floats};
+use crate::tensor::DType;
 
 pub(super) fn unary(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
     let unary = match node.proto.op_type.as_str() {
@@ -31,6 +33,7 @@ pub(super) fn unary(importer: &mut Importer, node: &Source<'_>) -> Result<ValueI
         "Cosh" => Unary::Cosh,
         "Asinh" => Unary::Asinh,
         "Acosh" => Unary::Acosh,
+        "BitwiseNot" => Unary::BitNot,
         _ => Unary::Atanh,
     };
     one(importer, node, Op::Unary(unary))
@@ -54,18 +57,42 @@ pub(super) fn binary(importer: &mut Importer, node: &Source<'_>) -> Result<Value
         "Sub" => Binary::Sub,
         "Mul" => Binary::Mul,
         "Div" => Binary::Div,
-        "Pow" => Binary::Pow,
         "Min" => Binary::Min,
         "BitwiseAnd" => Binary::BitAnd,
         "BitwiseOr" => Binary::BitOr,
         "BitwiseXor" => Binary::BitXor,
         _ => Binary::Max,
     };
-    importer.expect_trailing(node)?;
+    if let Some(affine) = along_axis(importer, node, binary)? {
+        return Ok(affine);
+    }
     let operands = importer.operands(node)?;
     let (&first, others) = operands.split_first().ok_or_else(|| node.invalid("it has no operands"))?;
     let chain = |chain, &other: &ValueId| importer.graph.add(&node.shown(), Op::Binary(binary), &[chain, other]);
     Ok(others.iter().fold(first, chain))
+}
+
+/// Up to opset 6 the second operand may lie along an axis that is named: sums and products with an element for each place
+/// are a scale and a shift.
+fn along_axis(importer: &mut Importer, node: &Source<'_>, binary: Binary) -> Result<Option<ValueId>, EngineError> {
+    let is_named =
+        importer.versions.get("") == Some(&6) && crate::engine::proto::attribute(node.proto, "axis").is_some();
+    let axis = if is_named { node.axis(0)? } else { return Ok(None) };
+    let other = importer.operand(node, 1)?;
+    let list = importer.extents(other).is_some_and(|extents| extents.len() == 1);
+    let (mut formula, x) = Formula::of(importer, node)?;
+    let (Ok(axis), true, DType::F32) = (usize::try_from(axis), list, formula.dtype) else {
+        return Err(node.refuse("its operands are broadcast along a named axis"));
+    };
+    let zeros = formula.with(Binary::Mul, other, 0.0);
+    let ones = formula.with(Binary::Add, zeros, 1.0);
+    let operands = match binary {
+        Binary::Add => [x, ones, other],
+        Binary::Mul => [x, other, zeros],
+        Binary::Sub => [x, ones, formula.with(Binary::Mul, other, -1.0)],
+        _ => return Err(node.refuse("its operands are broadcast along a named axis")),
+    };
+    Ok(Some(formula.op(Op::Affine { axis }, &operands)))
 }
 
 /// Of integers with the divisor's sign, unless it is told to be the remainder that C has.
@@ -107,7 +134,11 @@ pub(super) fn choose(importer: &mut Importer, node: &Source<'_>) -> Result<Value
 }
 
 pub(super) fn relu(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
-    one(importer, node, Op::Activation(Activation::RELU))
+    let (mut formula, x) = Formula::of(importer, node)?;
+    Ok(match formula.dtype {
+        DType::F32 | DType::F64 => formula.op(Op::Activation(Activation::RELU), &[x]),
+        _ => formula.with(Binary::Max, x, 0.0),
+    })
 }
 
 pub(super) fn leaky_relu(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
@@ -124,13 +155,31 @@ pub(super) fn hard_swish(importer: &mut Importer, node: &Source<'_>) -> Result<V
     one(importer, node, Op::Activation(Activation::HardSwish))
 }
 
+/// A power of the base's type, whatever that of the exponent.
+pub(super) fn power(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    importer.expect_trailing(node)?;
+    let (base, exponent) = (importer.operand(node, 0)?, importer.operand(node, 1)?);
+    let [to, from] = [base, exponent].map(|value| importer.dtype(value));
+    let mut formula = Formula { dtype: to, name: node.shown(), importer };
+    // An integer to the power of a float is computed in floats.
+    let is_float = |dtype| matches!(dtype, DType::F32 | DType::F64);
+    let within = if is_float(from) && !is_float(to) { DType::F64 } else { to };
+    let [base, exponent] = [base, exponent].map(|operand| formula.cast(operand, within));
+    let power = formula.binary(Binary::Pow, base, exponent);
+    Ok(formula.cast(power, to))
+}
+
 /// Bounds are attributes up to opset 10, operands from 11 on: numbers that a kernel may keep results within, or computed
 /// ones, and those of other types.
 pub(super) fn clip(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
     let x = importer.operand(node, 0)?;
     let bounds = [importer.optional(node, 1)?, importer.optional(node, 2)?];
+    let is_float = importer.dtype(x) == DType::F32;
     let is_number = |bound: &ValueId| importer.graph.constant(*bound).and_then(floats).is_some();
-    if !bounds.iter().flatten().all(is_number) {
+    if bounds == [None, None] && !is_float {
+        return Ok(x);
+    }
+    if !is_float || !bounds.iter().flatten().all(is_number) {
         let binaries = [Binary::Max, Binary::Min].into_iter().zip(bounds);
         let kept = |x, (binary, bound): (Binary, Option<ValueId>)| match bound {
             Some(bound) => importer.graph.add(&node.shown(), Op::Binary(binary), &[x, bound]),
@@ -175,10 +224,10 @@ pub(super) fn reduce(importer: &mut Importer, node: &Source<'_>) -> Result<Value
         "ReduceMin" => ReduceKind::Min,
         _ => ReduceKind::Prod,
     };
-    let x = importer.operand(node, 0)?;
-    let Some(axes) = importer.axes(node)? else { return Ok(x) };
-    let (op, operands) = axes.reduce(kind, node.int("keepdims", 1)? != 0, x);
-    Ok(importer.graph.add(&node.shown(), op, &operands))
+    let Some(along) = importer.axes(node)? else { return importer.operand(node, 0) };
+    let keep = node.int("keepdims", 1)? != 0;
+    let (mut formula, x) = Formula::of(importer, node)?;
+    Ok(formula.reduce(kind, &along, keep, x))
 }
 
 fn two(importer: &mut Importer, node: &Source<'_>, op: Op) -> Result<ValueId, EngineError> {

@@ -2,14 +2,16 @@
 
 use kinglet_kernels::Activation;
 
-use super::Importer;
+use super::formula::Formula;
 use super::node::Source;
+use super::{Importer, volume};
 use crate::engine::EngineError;
 use crate::engine::graph::op::{
-    Axes, Conv, ConvTranspose, Filter, Padding, PixelPlace, Pool, PoolKind, Reduce, ReduceKind, Resize, Rounding,
-    Spatial,
+    Axes, AxisPadding, Binary, Conv, ConvTranspose, PadKind, Pool, PoolKind, Reduce, ReduceKind, Spatial, WindowAxis,
+    WindowKind, Windows,
 };
-use crate::engine::graph::{Op, ValueId, floats, tensor_of, tensor_of_integers};
+use crate::engine::graph::{Op, ValueId};
+use crate::tensor::{DType, Shape};
 
 pub(super) fn conv(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
     let (x, weights) = (importer.operand(node, 0)?, importer.operand(node, 1)?);
@@ -25,38 +27,138 @@ pub(super) fn conv_of(
     weights: ValueId,
     bias: Option<ValueId>,
 ) -> Result<ValueId, EngineError> {
-    let tensor = importer.graph.constant(weights).ok_or_else(|| node.refuse("its weights are no constant"))?;
-    let shape = tensor.shape().clone();
-    let kernel = shape.get(2..).unwrap_or_default().to_vec();
-    if let Some(given) = node.extents("kernel_shape")?.filter(|given| *given != kernel) {
-        return Err(node.invalid(&format!("kernel_shape {given:?} is not that of weights {shape}")));
+    let axes = axes(node, &kernel(importer, node, weights)?)?;
+    let (groups, operands) = (groups(node)?, Operands { x, weights, bias });
+    match *axes {
+        [depth, lines, columns] => volume::conv(importer, node, operands, groups, [depth, lines, columns]),
+        _ => conv_over(importer, node, operands, groups, (&axes, false)),
     }
-    let groups = usize::try_from(node.int("group", 1)?).ok().filter(|groups| *groups > 0);
-    let conv = Conv {
-        window: spatial(node, &kernel)?,
-        groups: groups.ok_or_else(|| node.invalid("group must be positive"))?,
-        bias: bias.is_some(),
-        residual: false,
-        activation: Activation::None,
-    };
-    let operands: Vec<ValueId> = [weights].into_iter().chain(bias).collect();
-    let axes = conv.window.axes;
-    Ok(channels_last(importer, node, axes, x, Op::Conv(conv), &operands))
 }
 
-pub(super) fn pool(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
-    let kernel = node.extents("kernel_shape")?.ok_or_else(|| node.invalid("it has no kernel_shape"))?;
-    let kind = match node.proto.op_type.as_str() {
-        "MaxPool" => PoolKind::Max,
-        _ => PoolKind::Average { count_padding: node.int("count_include_pad", 0)? != 0 },
-    };
-    if node.int("storage_order", 0)? != 0 {
-        return Err(node.refuse("its storage order is by columns"));
+/// A convolution of integers, whose sums are exact.
+pub(super) fn exact_conv(
+    importer: &mut Importer,
+    node: &Source<'_>,
+    operands: Operands,
+    groups: usize,
+    axes: &[WindowAxis],
+) -> Result<ValueId, EngineError> {
+    conv_over(importer, node, operands, groups, (axes, true))
+}
+
+/// What a convolution is of.
+#[derive(Clone, Copy)]
+pub(super) struct Operands {
+    pub(super) x: ValueId,
+    pub(super) weights: ValueId,
+    pub(super) bias: Option<ValueId>,
+}
+
+/// Over one or two axes; exact or not.
+pub(super) fn conv_over(
+    importer: &mut Importer,
+    node: &Source<'_>,
+    operands: Operands,
+    groups: usize,
+    (axes, exact): (&[WindowAxis], bool),
+) -> Result<ValueId, EngineError> {
+    let window = spatial(node, axes)?;
+    let bias = operands.bias.is_some();
+    let conv = Conv { window, groups, bias, residual: false, activation: Activation::None, exact };
+    let others: Vec<ValueId> = [operands.weights].into_iter().chain(operands.bias).collect();
+    Ok(channels_last(importer, node, axes.len(), operands.x, Op::Conv(conv), &others))
+}
+
+pub(super) fn groups(node: &Source<'_>) -> Result<usize, EngineError> {
+    let groups = usize::try_from(node.int("group", 1)?).ok().filter(|groups| *groups > 0);
+    groups.ok_or_else(|| node.invalid("group must be positive"))
+}
+
+/// Extents of a kernel: those of its weights, or those that the node names.
+pub(super) fn kernel(importer: &Importer, node: &Source<'_>, weights: ValueId) -> Result<Vec<usize>, EngineError> {
+    let known = importer.extents(weights).and_then(|all| all.get(2..)?.iter().copied().collect::<Option<Vec<_>>>());
+    match (node.extents("kernel_shape")?, known) {
+        (Some(given), Some(known)) if given != known => {
+            let shape: Vec<_> = importer.extents(weights).unwrap_or_default().into_iter().flatten().collect();
+            Err(node.invalid(&format!("kernel_shape {given:?} is not that of weights {}", Shape::new(&shape))))
+        }
+        (Some(kernel), _) | (None, Some(kernel)) => Ok(kernel),
+        (None, None) => Err(node.refuse("the extents of its weights are not known")),
     }
-    let pool = Pool { kind, window: spatial(node, &kernel)?, ceil: node.int("ceil_mode", 0)? != 0 };
-    let axes = pool.window.axes;
+}
+
+/// Greatest elements, where they are if that is asked for, and averages. There are kernels for images of one or two axes.
+pub(super) fn pool(importer: &mut Importer, node: &Source<'_>) -> Result<Vec<ValueId>, EngineError> {
+    let kernel = node.extents("kernel_shape")?.ok_or_else(|| node.invalid("it has no kernel_shape"))?;
+    let (axes, ceil) = (axes(node, &kernel)?, node.int("ceil_mode", 0)? != 0);
+    let count_padding = node.int("count_include_pad", 0)? != 0;
+    let by_columns = node.int("storage_order", 0)? != 0;
+    let p = node.int("p", 2)?;
+    let (kind, fast) = match node.proto.op_type.as_str() {
+        "MaxPool" => (WindowKind::Max, Some(PoolKind::Max)),
+        "LpPool" => {
+            let p = u16::try_from(p).ok().filter(|p| *p > 0).ok_or_else(|| node.invalid("p must be positive"))?;
+            (WindowKind::Length { p }, None)
+        }
+        _ => (WindowKind::Average { count_padding }, Some(PoolKind::Average { count_padding })),
+    };
+    let is_average = kind == WindowKind::Average { count_padding: true };
+    if is_average && ceil && axes.iter().any(|axis| axis.dilation > 1) {
+        return Err(node.refuse("it is not agreed on what a dilated window counts beyond the padding"));
+    }
     let x = importer.operand(node, 0)?;
-    Ok(channels_last(importer, node, axes, x, Op::Pool(pool), &[]))
+    let is_byte = matches!(importer.dtype(x), DType::U8 | DType::I8) && kind == WindowKind::Max;
+    let fast = fast.filter(|_| axes.len() <= 2 && (is_byte || importer.dtype(x) == DType::F32));
+    let pooled = match fast {
+        Some(kind) => {
+            let pool = Pool { kind, window: spatial(node, &axes)?, ceil };
+            channels_last(importer, node, axes.len(), x, Op::Pool(pool), &[])
+        }
+        None => importer.graph.add(&node.shown(), Op::Windows(Windows { kind, axes: axes.clone(), ceil }), &[x]),
+    };
+    if !node.has_output(1) {
+        return Ok(vec![pooled]);
+    }
+    let places = Windows { kind: WindowKind::Place { by_columns }, axes, ceil };
+    Ok(vec![pooled, importer.graph.add(&node.shown(), Op::Windows(places), &[x])])
+}
+
+/// Elements where they stood before a pool took the greatest, and zeros elsewhere.
+pub(super) fn unpool(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let kernel = node.extents("kernel_shape")?.ok_or_else(|| node.invalid("it has no kernel_shape"))?;
+    let axes = axes(node, &kernel)?;
+    let (places, given) = (importer.operand(node, 1)?, importer.optional(node, 2)?);
+    let (mut formula, x) = Formula::of(importer, node)?;
+    let mut stride = Vec::new();
+    let mut more = Vec::new();
+    for axis in &axes {
+        let AxisPadding::Given { before, after } = axis.padding else {
+            return Err(node.refuse("its padding follows from the output's extents"));
+        };
+        let number = |extent: usize| i64::try_from(extent).unwrap_or(i64::MAX);
+        stride.push(number(axis.stride));
+        more.push(number(axis.kernel) - number(axis.stride) - number(before) - number(after));
+    }
+    let images = formula.extents(x, 0, Some(2));
+    let size = formula.extents(x, 2, None);
+    let [stride, more] = [stride, more].map(|list| formula.list(&list));
+    let size = formula.binary(Binary::Mul, size, stride);
+    let size = formula.binary(Binary::Add, size, more);
+    let own = formula.concat(0, &[images, size]);
+    let rank = axes.len() + 2;
+    let all = formula.list(&[-1]);
+    let dtype = formula.dtype;
+    let empty = formula.filled(own, dtype, 0.0);
+    let flat = formula.reshape(empty, all);
+    let [places, x] = [places, x].map(|operand| formula.reshape(operand, all));
+    let put = formula.op(Op::ScatterElements { axis: 0, with: None }, &[flat, places, x]);
+    let image = formula.reshape_exactly(put, own);
+    let Some(given) = given else { return Ok(image) };
+    // A greater output has it at its beginning.
+    let before = formula.list(&vec![0; rank]);
+    let after = formula.binary(Binary::Sub, given, own);
+    let pads = formula.concat(0, &[before, after]);
+    Ok(formula.op(Op::Pad(PadKind::Constant), &[image, pads]))
 }
 
 pub(super) fn global_pool(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
@@ -66,140 +168,94 @@ pub(super) fn global_pool(importer: &mut Importer, node: &Source<'_>) -> Result<
     Ok(importer.graph.add(&node.shown(), Op::Reduce(reduce), &[x]))
 }
 
-/// With constant statistics it is a scale and a shift of each channel.
-pub(super) fn batch_normalization(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
-    importer.expect_test(node)?;
-    if node.int("training_mode", 0)? != 0 || node.int("spatial", 1)? == 0 {
-        return Err(node.refuse("it trains, or normalises elements by themselves"));
-    }
-    let x = importer.operand(node, 0)?;
-    let constant = |at: usize| {
-        let tensor = importer.graph.constant(importer.operand(node, at)?);
-        tensor.and_then(floats).ok_or_else(|| node.refuse("its statistics are no constants of FP32"))
-    };
-    let [scale, bias, mean, variance] = [constant(1)?, constant(2)?, constant(3)?, constant(4)?];
-    if [&bias, &mean, &variance].iter().any(|other| other.len() != scale.len()) {
-        return Err(node.invalid("its statistics have not the same number of channels"));
-    }
-    let epsilon = node.float("epsilon", 1e-5)?;
-    let scale: Vec<f32> =
-        scale.iter().zip(&variance).map(|(scale, variance)| scale / (variance + epsilon).sqrt()).collect();
-    let shift: Vec<f32> = bias.iter().zip(&mean).zip(&scale).map(|((bias, mean), scale)| bias - mean * scale).collect();
-    let mut channels = |what: &str, elements: &[f32]| {
-        importer.graph.add_constant(format!("{} {what}", node.shown()), tensor_of(&[elements.len()], elements))
-    };
-    let operands = [x, channels("scale", &scale), channels("shift", &shift)];
-    Ok(importer.graph.add(&node.shown(), Op::Affine { axis: 1 }, &operands))
-}
-
 pub(super) fn conv_transpose(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
-    let weights = importer.operand(node, 1)?;
-    let tensor = importer.graph.constant(weights).ok_or_else(|| node.refuse("its weights are no constant"))?;
-    let kernel = tensor.shape().get(2..).unwrap_or_default().to_vec();
-    if node.int("group", 1)? != 1 || node.extents("output_shape")?.is_some() {
-        return Err(node.refuse("it has groups, or an output_shape"));
-    }
-    let spatial = spatial(node, &kernel)?;
-    let Padding::Given { before, after } = spatial.padding else {
-        return Err(node.refuse("its padding follows from the output's extents"));
-    };
-    let extra = node.extents("output_padding")?.unwrap_or_else(|| vec![0; spatial.axes]);
-    let extra = match *extra {
-        [x] if spatial.axes == 1 => [0, x],
-        [y, x] if spatial.axes == 2 => [y, x],
-        _ => return Err(node.invalid("output_padding is not one for each axis")),
-    };
+    let (x, weights) = (importer.operand(node, 0)?, importer.operand(node, 1)?);
     let bias = importer.optional(node, 2)?;
-    let Spatial { axes, kernel, stride, dilation, .. } = spatial;
-    let conv = ConvTranspose { axes, kernel, stride, dilation, before, after, extra, bias: bias.is_some() };
-    let operands: Vec<ValueId> = [weights].into_iter().chain(bias).collect();
-    let x = importer.operand(node, 0)?;
-    Ok(channels_last(importer, node, axes, x, Op::ConvTranspose(conv), &operands))
-}
-
-/// Resize from opset 11 on, of the two spatial axes, by constant scales or by sizes.
-pub(super) fn resize(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
-    let place = match node.text("coordinate_transformation_mode")?.as_deref().unwrap_or("half_pixel") {
-        "half_pixel" => PixelPlace::HalfPixel,
-        "pytorch_half_pixel" => PixelPlace::TorchHalfPixel,
-        "align_corners" => PixelPlace::AlignCorners,
-        "asymmetric" => PixelPlace::Asymmetric,
-        other => return Err(node.refuse(&format!("mode {other:?} has no layer"))),
+    let axes = axes(node, &kernel(importer, node, weights)?)?;
+    let (groups, operands) = (groups(node)?, Operands { x, weights, bias });
+    let list = |name: &str| match node.extents(name)? {
+        Some(list) if list.len() != axes.len() => Err(node.invalid(&format!("{name} is not one for each axis"))),
+        given => Ok(given),
     };
-    let rounding = match node.text("nearest_mode")?.as_deref().unwrap_or("round_prefer_floor") {
-        "round_prefer_floor" => Rounding::HalfDown,
-        "round_prefer_ceil" => Rounding::HalfUp,
-        "floor" => Rounding::Floor,
-        "ceil" => Rounding::Ceil,
-        other => return Err(node.invalid(&format!("nearest_mode {other:?} is not known"))),
-    };
-    let filter = match node.text("mode")?.as_deref().unwrap_or("nearest") {
-        "nearest" => Filter::Nearest(rounding),
-        "linear" => Filter::Linear,
-        other => return Err(node.refuse(&format!("mode {other:?} has no layer"))),
-    };
-    let told_otherwise = node.int("antialias", 0)? != 0
-        || node.int("exclude_outside", 0)? != 0
-        || node.ints("axes")?.is_some()
-        || node.text("keep_aspect_ratio_policy")?.is_some_and(|policy| policy != "stretch");
-    if told_otherwise {
-        return Err(node.refuse("it filters, or names axes"));
+    let (extra, to) = (list("output_padding")?.unwrap_or_else(|| vec![0; axes.len()]), list("output_shape")?);
+    if let ([depth, lines, columns], [z, y, x]) = (axes.as_slice(), extra.as_slice()) {
+        let axes = [(*depth, *z), (*lines, *y), (*columns, *x)];
+        return match to {
+            None => volume::conv_transpose(importer, node, operands, groups, axes),
+            Some(_) => Err(node.refuse("its padding follows from the output's extents")),
+        };
     }
-    // Exporters leave an empty list where the other is given.
-    let given = |at: usize| {
-        let value = importer.optional(node, at)?;
-        let is_empty = |value: ValueId| importer.graph.constant(value).is_some_and(|list| list.element_count() == 0);
-        Ok::<_, EngineError>(value.filter(|value| !is_empty(*value)))
-    };
-    let (by_sizes, list) = match (given(2)?, given(3)?) {
-        (Some(scales), None) => (false, scales),
-        (None, Some(sizes)) => (true, sizes),
-        _ => return Err(node.invalid("it needs either scales or sizes")),
-    };
-    // The list is of the axes as the file has them: images first, then channels.
-    let order = importer.graph.add_constant("channels last", tensor_of_integers(&[4], &[0, 2, 3, 1]));
-    let list = importer.graph.add(&node.shown(), Op::Gather { axis: 0 }, &[list, order]);
-    let x = importer.operand(node, 0)?;
-    Ok(channels_last(importer, node, 2, x, Op::Resize(Resize { by_sizes, filter, place }), &[list]))
+    conv_transpose_over(importer, node, operands, groups, &axes, [extra, to.unwrap_or_default()])
 }
 
-/// Windows as attributes give them, over one or two axes.
-fn spatial(node: &Source<'_>, kernel: &[usize]) -> Result<Spatial, EngineError> {
+/// Over one or two axes, with what is added behind the last pixels, and the output's extents if they are given.
+pub(super) fn conv_transpose_over(
+    importer: &mut Importer,
+    node: &Source<'_>,
+    operands: Operands,
+    groups: usize,
+    axes: &[WindowAxis],
+    [extra, to]: [Vec<usize>; 2],
+) -> Result<ValueId, EngineError> {
+    let pair = |list: &[usize], missing: usize| match *list {
+        [x] => [missing, x],
+        [y, x, ..] => [y, x],
+        [] => [missing; 2],
+    };
+    let to = (!to.is_empty()).then(|| pair(&to, 1));
+    let bias = operands.bias.is_some();
+    let conv = ConvTranspose { window: spatial(node, axes)?, groups, extra: pair(&extra, 0), to, bias };
+    let others: Vec<ValueId> = [operands.weights].into_iter().chain(operands.bias).collect();
+    Ok(channels_last(importer, node, axes.len(), operands.x, Op::ConvTranspose(conv), &others))
+}
+
+/// Windows as attributes give them, an axis for each of the kernel's.
+pub(super) fn axes(node: &Source<'_>, kernel: &[usize]) -> Result<Vec<WindowAxis>, EngineError> {
     let axes = kernel.len();
-    if !(1..=2).contains(&axes) {
-        return Err(node.refuse(&format!("it has {axes} spatial axes, 1 or 2 are served")));
+    if !(1..=AXES_MAX).contains(&axes) {
+        return Err(node.refuse(&format!("it has {axes} spatial axes, 1 to {AXES_MAX} are served")));
     }
-    let pair = |name: &str, given: &[usize], missing: usize| match *given {
-        [x] if axes == 1 => Ok([missing, x]),
-        [y, x] if axes == 2 => Ok([y, x]),
-        _ => Err(node.invalid(&format!("{name} {given:?} is not one for each of {axes} axes"))),
-    };
-    let ones = vec![1; axes];
     let list = |name: &str| {
-        let given = node.extents(name)?.unwrap_or_else(|| ones.clone());
-        let pair = pair(name, &given, 1)?;
-        if pair.contains(&0) { Err(node.invalid(&format!("{name} {given:?} has a zero"))) } else { Ok(pair) }
+        let given = node.extents(name)?.unwrap_or_else(|| vec![1; axes]);
+        match given.len() == axes {
+            _ if given.contains(&0) => Err(node.invalid(&format!("{name} {given:?} has a zero"))),
+            false => Err(node.invalid(&format!("{name} {given:?} is not one for each of {axes} axes"))),
+            true => Ok(given),
+        }
     };
     let pads = node.extents("pads")?.unwrap_or_else(|| vec![0; 2 * axes]);
     if pads.len() != 2 * axes {
         return Err(node.invalid(&format!("pads {pads:?} are not two for each of {axes} axes")));
     }
-    let padding = match node.text("auto_pad")?.as_deref().unwrap_or("NOTSET") {
-        "NOTSET" => Padding::Given { before: pair("pads", &pads[..axes], 0)?, after: pair("pads", &pads[axes..], 0)? },
-        "VALID" => Padding::Given { before: [0, 0], after: [0, 0] },
-        "SAME_UPPER" => Padding::Same { odd_before: false },
-        "SAME_LOWER" => Padding::Same { odd_before: true },
+    let padding: fn([usize; 2]) -> AxisPadding = match node.text("auto_pad")?.as_deref().unwrap_or("NOTSET") {
+        "NOTSET" => |[before, after]| AxisPadding::Given { before, after },
+        "VALID" => |_| AxisPadding::Given { before: 0, after: 0 },
+        "SAME_UPPER" => |_| AxisPadding::Same { odd_before: false },
+        "SAME_LOWER" => |_| AxisPadding::Same { odd_before: true },
         other => return Err(node.invalid(&format!("auto_pad {other:?} is not known"))),
     };
-    let kernel = pair("kernel_shape", kernel, 1)?;
     if kernel.contains(&0) {
         return Err(node.invalid("its kernel has no elements"));
     }
-    Ok(Spatial { axes, kernel, stride: list("strides")?, dilation: list("dilations")?, padding })
+    let (strides, dilations) = (list("strides")?, list("dilations")?);
+    let axis = |at: usize| WindowAxis {
+        kernel: kernel[at],
+        stride: strides[at],
+        dilation: dilations[at],
+        padding: padding([pads[at], pads[at + axes]]),
+    };
+    Ok((0..axes).map(axis).collect())
+}
+
+/// Three, as pictures of bodies have them.
+const AXES_MAX: usize = 3;
+
+fn spatial(node: &Source<'_>, axes: &[WindowAxis]) -> Result<Spatial, EngineError> {
+    Spatial::of(axes).ok_or_else(|| node.refuse(&format!("there is no layer over {} axes", axes.len())))
 }
 
 /// Adds an operator of channels-last images on a channels-first one, and gives back its channels-first output.
-fn channels_last(
+pub(super) fn channels_last(
     importer: &mut Importer,
     node: &Source<'_>,
     axes: usize,

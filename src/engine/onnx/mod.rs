@@ -1,22 +1,33 @@
 //! ONNX graphs into the engine's own: one importer per operator, one row of [`table`] per operator and range of
 //! versions. What has no row is refused by name.
 
+mod arrangement;
 mod composed;
 mod constant;
 mod control;
+mod einsum;
 mod elementwise;
+mod formula;
 mod image;
+mod integer;
+mod loss;
 mod movement;
 mod node;
+mod normalization;
 mod product;
 mod quantization;
+mod resize;
 mod selection;
+mod signal;
 mod table;
+mod types;
+mod volume;
 
 use std::collections::HashMap;
 
 use tract_onnx::pb::tensor_proto::DataType;
-use tract_onnx::pb::{GraphProto, ModelProto, TensorProto};
+use tract_onnx::pb::type_proto::Value as TypeValue;
+use tract_onnx::pb::{GraphProto, ModelProto, TensorProto, ValueInfoProto};
 
 use super::graph::{Graph, ValueId};
 use super::{EngineError, TensorSpec};
@@ -29,26 +40,43 @@ pub(super) fn import(proto: &ModelProto, inputs: &[TensorSpec]) -> Result<Graph,
     let no_graph = || EngineError::InvalidModel("the file has no graph".into());
     let source = proto.graph.as_ref().ok_or_else(no_graph)?;
     let versions = proto.opset_import.iter().map(|opset| (standard(&opset.domain).to_owned(), opset.version));
-    let mut importer = Importer { graph: Graph::default(), values: HashMap::new(), versions: versions.collect() };
+    let mut importer = Importer { versions: versions.collect(), ..Importer::default() };
     importer.constants(source)?;
     for input in inputs {
-        let value = importer.graph.add_value(&input.name);
-        importer.graph.inputs.push(value);
+        let value = importer.input(input);
         importer.name(&input.name, value)?;
     }
     importer.nodes(source)?;
+    for output in &source.output {
+        let value = importer.value(&output.name)?;
+        let value = importer.output(value, &output.name, declared(output));
+        importer.graph.outputs.push(value);
+    }
     Ok(importer.graph)
 }
 
 /// Passes look at every pair of some nodes.
 const NODES_MAX: usize = 20_000;
 
+/// The type that a graph output is declared with, if it is one that is computed with.
+fn declared(output: &ValueInfoProto) -> Option<DType> {
+    let TypeValue::TensorType(tensor) = output.r#type.as_ref()?.value.as_ref()?;
+    dtype(tensor.elem_type)
+}
+
 /// What importers add to.
+#[derive(Default)]
 pub(super) struct Importer {
     pub(super) graph: Graph,
     values: HashMap<String, ValueId>,
     /// Of operator sets, by domain.
     versions: HashMap<String, i64>,
+    /// By value, of inputs and of what the first nodes make.
+    dtypes: Vec<Option<DType>>,
+    /// How many nodes those are.
+    typed: usize,
+    /// Extents of graph inputs that are fixed.
+    declared: HashMap<ValueId, Vec<Option<usize>>>,
 }
 
 impl Importer {
@@ -64,7 +92,6 @@ impl Importer {
         Ok(())
     }
 
-    /// Nodes and outputs.
     fn nodes(&mut self, source: &GraphProto) -> Result<(), EngineError> {
         if source.node.len() > NODES_MAX {
             return Err(unsupported(
@@ -72,12 +99,7 @@ impl Importer {
                 &format!("it has {} nodes, at most {NODES_MAX} are read", source.node.len()),
             ));
         }
-        source.node.iter().try_for_each(|node| self.node(&Source { proto: node }))?;
-        for output in &source.output {
-            let value = self.value(&output.name)?;
-            self.graph.outputs.push(value);
-        }
-        Ok(())
+        source.node.iter().try_for_each(|node| self.node(&Source { proto: node }))
     }
 
     fn node(&mut self, node: &Source<'_>) -> Result<(), EngineError> {
@@ -137,7 +159,8 @@ fn tensor(proto: &TensorProto) -> Result<Tensor, EngineError> {
     })?;
     let shape: Option<Shape> = proto.dims.iter().map(|&extent| usize::try_from(extent).ok()).collect();
     let shape = shape.ok_or_else(|| wrong(format!("shape {:?} is none", proto.dims)))?;
-    Tensor::new(dtype, shape, proto.raw_data.clone().into()).map_err(|error| wrong(error.to_string()))
+    let tensor = Tensor::new(dtype, shape, proto.raw_data.clone().into());
+    tensor.map(types::widened).map_err(|error| wrong(error.to_string()))
 }
 
 /// Element types that layers know.
@@ -152,6 +175,7 @@ fn dtype(data_type: i32) -> Option<DType> {
         DataType::Uint64 => DType::U64,
         DataType::Int32 => DType::I32,
         DataType::Int64 => DType::I64,
+        DataType::Float16 => DType::F16,
         DataType::Float => DType::F32,
         DataType::Double => DType::F64,
         _ => return None,

@@ -1,10 +1,11 @@
 //! Operators that move elements or change their type.
 
 use super::Importer;
+use super::formula::Formula;
 use super::node::Source;
 use crate::engine::EngineError;
-use crate::engine::graph::op::{Binary, FillValue, PadKind};
-use crate::engine::graph::{Op, ValueId, tensor_of, tensor_of_integers};
+use crate::engine::graph::op::{Arrangement, Binary, FillValue, PadKind};
+use crate::engine::graph::{Op, ValueId, numbers};
 use crate::tensor::DType;
 
 pub(super) fn identity(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
@@ -14,7 +15,12 @@ pub(super) fn identity(importer: &mut Importer, node: &Source<'_>) -> Result<Val
 /// It drops nothing, unless it is told to train.
 pub(super) fn dropout(importer: &mut Importer, node: &Source<'_>) -> Result<Vec<ValueId>, EngineError> {
     importer.expect_test(node)?;
-    if importer.optional(node, 2)?.is_some() {
+    let known = |at: usize| match importer.optional(node, at)? {
+        None => Ok(Some(0.0)),
+        Some(value) => Ok(importer.graph.constant(value).and_then(|tensor| Some(*numbers(tensor)?.first()?))),
+    };
+    // Told to train, it drops nothing where the part to drop is nothing.
+    if known(2)? != Some(0.0) && (importer.optional(node, 1)?.is_none() || known(1)? != Some(0.0)) {
         return Err(node.refuse("it may be told to train"));
     }
     let x = importer.operand(node, 0)?;
@@ -32,29 +38,6 @@ pub(super) fn dropout(importer: &mut Importer, node: &Source<'_>) -> Result<Vec<
 
 /// Extents are an attribute up to opset 12, an operand from 13 on, and equal where they are missing: up to the last one
 /// from 18 on, which may be less.
-/// Pieces of extents that are not known yet.
-fn split_by(
-    importer: &mut Importer,
-    node: &Source<'_>,
-    list: ValueId,
-    part: &impl Fn(&mut Importer, ValueId, ValueId) -> ValueId,
-) -> Vec<ValueId> {
-    let name = node.shown();
-    let first_axis = importer.graph.add_constant(&name, tensor_of_integers(&[], &[0]));
-    let [starts, ends] = [true, false].map(|exclusive| {
-        importer.graph.add(&name, Op::CumulativeSum { exclusive, reverse: false }, &[list, first_axis])
-    });
-    let bound = |importer: &mut Importer, bounds: ValueId, at: usize| {
-        let at = importer.list_of(&name, &[i64::try_from(at).unwrap_or(i64::MAX)]);
-        importer.graph.add(&name, Op::Gather { axis: 0 }, &[bounds, at])
-    };
-    let parts = (0..node.proto.output.len()).map(|at| {
-        let (start, end) = (bound(importer, starts, at), bound(importer, ends, at));
-        part(importer, start, end)
-    });
-    parts.collect()
-}
-
 pub(super) fn split(importer: &mut Importer, node: &Source<'_>) -> Result<Vec<ValueId>, EngineError> {
     let x = importer.operand(node, 0)?;
     let (name, axis, count) = (node.shown(), node.axis(0)?, node.proto.output.len());
@@ -62,19 +45,18 @@ pub(super) fn split(importer: &mut Importer, node: &Source<'_>) -> Result<Vec<Va
     let part = |importer: &mut Importer, start: ValueId, end: ValueId| {
         importer.graph.add(&name, Op::Slice, &[x, start, end, axis_operand])
     };
-    if let Some(list) = importer.optional(node, 1)?.filter(|&list| importer.graph.constant(list).is_none()) {
-        return Ok(split_by(importer, node, list, &part));
-    }
-    if let Some(extents) = importer.integers(node, "split", 1)? {
-        if extents.len() != count || extents.iter().any(|extent| *extent < 0) {
-            return Err(node.invalid(&format!("it has {count} outputs, and extents {extents:?}")));
+    let listed = importer.list(node, "split", 1)?;
+    if let Some(list) = listed {
+        let parts = importer.graph.constant(list).map(|list| list.element_count());
+        if parts.is_some_and(|parts| parts != count) {
+            return Err(node.invalid(&format!("it has {count} outputs, and {} extents", parts.unwrap_or_default())));
         }
-        let mut from = 0i64;
-        let parts = extents.into_iter().map(|extent| {
-            let bounds = [from, from.saturating_add(extent)];
-            from = bounds[1];
-            let [start, end] = bounds.map(|bound| importer.list_of(&name, &[bound]));
-            part(importer, start, end)
+        let mut from = importer.list_of(&name, &[0]);
+        let parts = (0..count).map(|at| {
+            let at = importer.list_of(&name, &[i64::try_from(at).unwrap_or(i64::MAX)]);
+            let extent = importer.graph.add(&name, Op::Gather { axis: 0 }, &[list, at]);
+            let to = importer.graph.add(&name, Op::Binary(Binary::Add), &[from, extent]);
+            part(importer, std::mem::replace(&mut from, to), to)
         });
         return Ok(parts.collect());
     }
@@ -105,9 +87,16 @@ pub(super) fn size(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId
 
 pub(super) fn cast(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
     let to = node.int("to", 0)?;
-    let dtype = i32::try_from(to).ok().and_then(super::dtype);
-    let to = dtype.ok_or_else(|| node.refuse(&format!("type {to} is none that is computed with")))?;
-    one(importer, node, Op::Cast { to })
+    let to = node.dtype(to)?;
+    let x = importer.operand(node, 0)?;
+    Ok(importer.converted(&node.shown(), x, to))
+}
+
+/// To the type of another operand.
+pub(super) fn cast_like(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let (x, like) = (importer.operand(node, 0)?, importer.operand(node, 1)?);
+    let to = importer.dtype(like);
+    Ok(importer.converted(&node.shown(), x, to))
 }
 
 pub(super) fn concat(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
@@ -130,25 +119,26 @@ pub(super) fn gather(importer: &mut Importer, node: &Source<'_>) -> Result<Value
     two(importer, node, op)
 }
 
-/// Paddings are an attribute up to opset 10, an operand from 11 on; axes besides all from 18 on are not served.
+/// Paddings are an attribute up to opset 10, an operand from 11 on, of some axes alone from 18 on.
 pub(super) fn pad(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
     let kind = match node.text("mode")?.as_deref().unwrap_or("constant") {
         "constant" => PadKind::Constant,
         "edge" => PadKind::Edge,
         "reflect" => PadKind::Reflect,
+        "wrap" => PadKind::Wrap,
         other => return Err(node.refuse(&format!("mode {other:?} has no layer"))),
     };
-    if importer.optional(node, 3)?.is_some() {
-        return Err(node.refuse("it names axes"));
-    }
     let x = importer.operand(node, 0)?;
     let pads = importer.list(node, "pads", 1)?.ok_or_else(|| node.invalid("it has no pads"))?;
-    let value = match node.float("value", 0.0)? {
-        0.0 => importer.optional(node, 2)?,
-        value => Some(importer.graph.add_constant(format!("{} value", node.shown()), tensor_of(&[], &[value]))),
+    let (given, axes) = (importer.optional(node, 2)?, importer.optional(node, 3)?);
+    let (mut formula, _) = Formula::of(importer, node)?;
+    let value = match (node.float("value", 0.0)?, given, axes) {
+        (_, Some(value), _) => Some(value),
+        (0.0, None, None) => None,
+        (value, None, _) => Some(formula.number(value)),
     };
-    let operands: Vec<ValueId> = [x, pads].into_iter().chain(value).collect();
-    Ok(importer.graph.add(&node.shown(), Op::Pad(kind), &operands))
+    let operands: Vec<ValueId> = [x, pads].into_iter().chain(value).chain(axes).collect();
+    Ok(formula.op(Op::Pad(kind), &operands))
 }
 
 pub(super) fn reshape(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
@@ -191,7 +181,12 @@ pub(super) fn unsqueeze(importer: &mut Importer, node: &Source<'_>) -> Result<Va
 }
 
 pub(super) fn transpose(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
-    let axes = node.extents("perm")?.ok_or_else(|| node.refuse("it does not say which axes it swaps"))?;
+    let Some(axes) = node.extents("perm")? else {
+        let x = importer.operand(node, 0)?;
+        let rank = importer.extents(x).map(|extents| extents.len());
+        let turned = rank.map(|rank| Op::Transpose { axes: (0..rank).rev().collect() });
+        return one(importer, node, turned.unwrap_or(Op::Arrange(Arrangement::Turn)));
+    };
     let mut sorted = axes.clone();
     sorted.sort_unstable();
     if !sorted.iter().copied().eq(0..axes.len()) {

@@ -5,35 +5,30 @@ use tract_onnx::pb::attribute_proto::AttributeType;
 
 use super::{Importer, unsupported};
 use crate::engine::EngineError;
-use crate::engine::graph::op::{Axes, Reduce, ReduceKind};
-use crate::engine::graph::{Op, ValueId, integers, tensor_of_integers};
+use crate::engine::graph::op::{Axes, Binary};
+use crate::engine::graph::{ValueId, integers, tensor_of_integers};
 use crate::engine::proto;
-use crate::tensor::Tensor;
-
-/// What a reduction goes along.
-#[derive(Clone, Debug)]
-pub(super) struct Along {
-    axes: Axes,
-    /// Where they are not known yet.
-    list: Option<ValueId>,
-}
-
-impl From<Axes> for Along {
-    fn from(axes: Axes) -> Self {
-        Self { axes, list: None }
-    }
-}
-
-impl Along {
-    /// The operator and its operands.
-    pub(super) fn reduce(&self, kind: ReduceKind, keep: bool, x: ValueId) -> (Op, Vec<ValueId>) {
-        let reduce = Reduce { kind, axes: self.axes.clone(), keep };
-        (Op::Reduce(reduce), [x].into_iter().chain(self.list).collect())
-    }
-}
+use crate::tensor::{DType, Tensor};
 
 pub(super) struct Source<'a> {
     pub(super) proto: &'a NodeProto,
+}
+
+/// The axes that something is reduced along, and the operand that lists them if they are not known.
+pub(super) struct Along {
+    pub(super) axes: Axes,
+    pub(super) operand: Option<ValueId>,
+}
+
+impl Along {
+    pub(super) fn given(axes: &[i64]) -> Self {
+        Self { axes: Axes::given(axes), operand: None }
+    }
+
+    /// This one and all behind it.
+    pub(super) fn from(axis: usize) -> Self {
+        Self { axes: Axes::From(axis), operand: None }
+    }
 }
 
 impl Source<'_> {
@@ -67,6 +62,10 @@ impl Source<'_> {
         self.typed(name, AttributeType::Ints, |attribute| attribute.ints.clone())
     }
 
+    pub(super) fn floats(&self, name: &str) -> Result<Option<Vec<f32>>, EngineError> {
+        self.typed(name, AttributeType::Floats, |attribute| attribute.floats.clone())
+    }
+
     pub(super) fn text(&self, name: &str) -> Result<Option<String>, EngineError> {
         self.typed(name, AttributeType::String, |attribute| String::from_utf8_lossy(&attribute.s).into_owned())
     }
@@ -74,6 +73,24 @@ impl Source<'_> {
     pub(super) fn tensor(&self, name: &str) -> Result<Option<Tensor>, EngineError> {
         let tensor = self.typed(name, AttributeType::Tensor, |attribute| attribute.t.clone())?;
         tensor.flatten().map(|tensor| super::tensor(&tensor)).transpose()
+    }
+
+    /// A type by its number in the standard.
+    pub(super) fn dtype(&self, number: i64) -> Result<DType, EngineError> {
+        let dtype = i32::try_from(number).ok().and_then(super::dtype);
+        dtype.ok_or_else(|| self.refuse(&format!("type {number} is none that is computed with")))
+    }
+
+    /// What scattered elements do to those that are there; nothing where they replace them.
+    pub(super) fn reduction(&self) -> Result<Option<Binary>, EngineError> {
+        Ok(match self.text("reduction")?.as_deref().unwrap_or("none") {
+            "none" => None,
+            "add" => Some(Binary::Add),
+            "mul" => Some(Binary::Mul),
+            "min" => Some(Binary::Min),
+            "max" => Some(Binary::Max),
+            other => return Err(self.invalid(&format!("reduction {other:?} is none"))),
+        })
     }
 
     /// Numbers that are neither negative nor beyond any image, so that sums of them do not overflow.
@@ -148,15 +165,16 @@ impl Importer {
     /// The axes of a reduction, an attribute of older versions and an operand of newer ones; none where it reduces
     /// nothing.
     pub(super) fn axes(&self, node: &Source<'_>) -> Result<Option<Along>, EngineError> {
-        let all_if_empty = node.int("noop_with_empty_axes", 0)? == 0;
-        if let Some(list) = self.optional(node, 1)?.filter(|&list| self.graph.constant(list).is_none()) {
-            return Ok(Some(Along { axes: Axes::Listed { all_if_empty }, list: Some(list) }));
+        let keeps = node.int("noop_with_empty_axes", 0)? != 0;
+        let computed = self.optional(node, 1)?.filter(|operand| self.graph.constant(*operand).is_none());
+        if let (None, Some(_)) = (node.ints("axes")?, computed) {
+            return Ok(Some(Along { axes: Axes::Operand { keeps }, operand: computed }));
         }
         let axes = self.integers(node, "axes", 1)?.unwrap_or_default();
         if axes.is_empty() {
-            return Ok(all_if_empty.then(|| Axes::From(0).into()));
+            return Ok((!keeps).then_some(Along::from(0)));
         }
-        Ok(Some(Axes::given(&axes).into()))
+        Ok(Some(Along::given(&axes)))
     }
 
     /// Integers as an operand.

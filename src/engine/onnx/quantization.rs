@@ -4,34 +4,102 @@
 use kinglet_kernels::Activation;
 
 use super::Importer;
+use super::formula::Formula;
 use super::image::conv_of;
+use super::integer::{self, Integers};
 use super::node::Source;
 use super::product::{gemm_of, matmul_of};
 use crate::engine::EngineError;
-use crate::engine::graph::op::{Axes, Binary, Compare, Reduce, ReduceKind, Unary};
+use crate::engine::graph::op::{Arrangement, Axes, Binary, Compare, Reduce, ReduceKind, Unary};
 use crate::engine::graph::{Grain, Graph, Op, ValueId, floats, integers, tensor_of};
 use crate::tensor::{DType, Shape, Tensor};
 
 pub(super) fn quantize(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
     let (x, scale) = (importer.operand(node, 0)?, importer.operand(node, 1)?);
-    let axis = axis(node)?;
-    let zero = match importer.optional(node, 2)? {
-        Some(zero) => zero,
-        None => {
-            let dtype = match node.int("output_dtype", 0)? {
-                0 => DType::U8,
-                given => i32::try_from(given)
-                    .ok()
-                    .and_then(super::dtype)
-                    .ok_or_else(|| node.refuse(&format!("type {given} is none that is computed with")))?,
-            };
-            let shape = importer.graph.constant(scale).map_or(Shape::new(&[]), |scale| scale.shape().clone());
-            let bytes = vec![0; shape.element_count().unwrap_or(1) * dtype.size().unwrap_or(1)];
-            let zeros = Tensor::new(dtype, shape, bytes.into()).map_err(|error| node.invalid(&error.to_string()))?;
-            importer.graph.add_constant(format!("{} zero point", node.shown()), zeros)
-        }
+    let dtype = match node.int("output_dtype", 0)? {
+        0 => DType::U8,
+        given => node.dtype(given)?,
     };
-    Ok(importer.graph.add(&node.shown(), Op::Quantize { axis }, &[x, scale, zero]))
+    let given = importer.optional(node, 2)?;
+    let dtype = given.map_or(dtype, |zero| importer.dtype(zero));
+    if let Some(of) = Blocks::of(importer, node, scale, given)? {
+        return of.quantized(importer, node, x, dtype);
+    }
+    let zero = given.unwrap_or_else(|| {
+        let mut formula = Formula { dtype, name: node.shown(), importer };
+        let shape = formula.importer.graph.constant(scale).map_or(Shape::new(&[]), |scale| scale.shape().clone());
+        let bytes = vec![0; shape.element_count().unwrap_or(1) * dtype.size().unwrap_or(1)];
+        match Tensor::new(dtype, shape, bytes.into()) {
+            Ok(zeros) => formula.importer.graph.add_constant(format!("{} zero point", node.shown()), zeros),
+            Err(_) => formula.number(0.0),
+        }
+    });
+    Ok(importer.graph.add(&node.shown(), Op::Quantize { axis: node.axis(1)? }, &[x, scale, zero]))
+}
+
+/// Scales and zero points of which each is for some elements along an axis, laid out for every element.
+struct Blocks {
+    scale: ValueId,
+    zero: Option<ValueId>,
+}
+
+impl Blocks {
+    fn of(
+        importer: &mut Importer,
+        node: &Source<'_>,
+        scale: ValueId,
+        zero: Option<ValueId>,
+    ) -> Result<Option<Self>, EngineError> {
+        let (size, axis) = (node.int("block_size", 0)?, node.axis(1)?);
+        if size <= 0 {
+            return Ok(None);
+        }
+        let (mut formula, x) = Formula::of(importer, node)?;
+        let to = if axis == -1 { None } else { Some(axis + 1) };
+        let extent = formula.extents(x, axis, to);
+        let scalar = formula.list(&[]);
+        let extent = formula.reshape_exactly(extent, scalar);
+        let [first, step, size] = [0, 1, size].map(|integer| formula.integer(integer));
+        let places = formula.op(Op::Arrange(Arrangement::Range), &[first, extent, step]);
+        let blocks = formula.binary(Binary::Div, places, size);
+        let mut spread = |of| formula.op(Op::Gather { axis }, &[of, blocks]);
+        Ok(Some(Self { scale: spread(scale), zero: zero.map(spread) }))
+    }
+
+    fn quantized(
+        &self,
+        importer: &mut Importer,
+        node: &Source<'_>,
+        x: ValueId,
+        dtype: DType,
+    ) -> Result<ValueId, EngineError> {
+        let [low, high] = match dtype {
+            DType::U8 => [0.0, 255.0],
+            DType::I8 => [-128.0, 127.0],
+            DType::U16 => [0.0, 65_535.0],
+            DType::I16 => [-32_768.0, 32_767.0],
+            other => return Err(node.refuse(&format!("{other} is not quantized to"))),
+        };
+        let mut formula = Formula { dtype: DType::F32, name: node.shown(), importer };
+        let part = formula.binary(Binary::Div, x, self.scale);
+        let mut whole = formula.unary(Unary::Round, part);
+        if let Some(zero) = self.zero {
+            let zero = formula.cast(zero, DType::F32);
+            whole = formula.binary(Binary::Add, whole, zero);
+        }
+        let kept = formula.op(Op::Activation(Activation::Clip { low, high }), &[whole]);
+        Ok(formula.cast(kept, dtype))
+    }
+
+    fn dequantized(&self, importer: &mut Importer, node: &Source<'_>, x: ValueId) -> ValueId {
+        let mut formula = Formula { dtype: DType::F32, name: node.shown(), importer };
+        let mut whole = formula.cast(x, DType::F32);
+        if let Some(zero) = self.zero {
+            let zero = formula.cast(zero, DType::F32);
+            whole = formula.binary(Binary::Sub, whole, zero);
+        }
+        formula.binary(Binary::Mul, whole, self.scale)
+    }
 }
 
 /// A scale and a zero point from what the operand has: its least and greatest element, and zero between them.
@@ -64,7 +132,10 @@ pub(super) fn quantize_dynamically(importer: &mut Importer, node: &Source<'_>) -
 pub(super) fn dequantize(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
     let (x, scale) = (importer.operand(node, 0)?, importer.operand(node, 1)?);
     let zero = importer.optional(node, 2)?;
-    let axis = axis(node)?;
+    if let Some(of) = Blocks::of(importer, node, scale, zero)? {
+        return Ok(of.dequantized(importer, node, x));
+    }
+    let axis = node.axis(1)?;
     meaning(importer, node, Bytes { x, scale, zero }, axis)
 }
 
@@ -72,12 +143,42 @@ pub(super) fn dequantize(importer: &mut Importer, node: &Source<'_>) -> Result<V
 pub(super) fn conv(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
     let x = triple(importer, node, 0)?;
     let w = triple(importer, node, 3)?;
+    if importer.graph.constant(w.x).is_none() {
+        return computed_conv(importer, node, x, w);
+    }
     let bias = importer.optional(node, 8)?.map(|bias| scaled_bias(importer, node, bias, [x.scale, w.scale]));
     let bias = bias.transpose()?;
     let x = meaning(importer, node, x, 1)?;
     let w = meaning(importer, node, w, 0)?;
     let y = conv_of(importer, node, x, w, bias)?;
     requantized(importer, node, y, [6, 7])
+}
+
+/// With weights that are computed: sums of integers, scaled once.
+fn computed_conv(importer: &mut Importer, node: &Source<'_>, x: Bytes, w: Bytes) -> Result<ValueId, EngineError> {
+    let bias = importer.optional(node, 8)?;
+    let (to, zero) = (importer.operand(node, 6)?, importer.operand(node, 7)?);
+    let integers = |of: Bytes| Integers { x: of.x, zero: of.zero };
+    let sums = integer::sums(importer, node, integers(x), integers(w))?;
+    let rank = importer.extents(w.x).map_or(0, |extents| extents.len());
+    let mut formula = Formula { dtype: DType::F32, name: node.shown(), importer };
+    let [sum] = sums[..] else { return Err(node.refuse("its weights are no constant, and its sums are long")) };
+    let column: Vec<i64> = std::iter::once(-1).chain(std::iter::repeat_n(1, rank.saturating_sub(2))).collect();
+    let column = formula.list(&column);
+    let sum = match bias {
+        Some(bias) => {
+            let bias = formula.cast(bias, DType::F32);
+            let bias = formula.reshape(bias, column);
+            formula.binary(Binary::Add, sum, bias)
+        }
+        None => sum,
+    };
+    let scale = formula.binary(Binary::Mul, x.scale, w.scale);
+    let scale = formula.binary(Binary::Div, scale, to);
+    let scale = formula.reshape(scale, column);
+    let scaled = formula.binary(Binary::Mul, sum, scale);
+    let one = formula.number(1.0);
+    Ok(formula.op(Op::Quantize { axis: 1 }, &[scaled, one, zero]))
 }
 
 pub(super) fn matmul(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
@@ -144,10 +245,10 @@ fn meaning(importer: &mut Importer, node: &Source<'_>, of: Bytes, axis: isize) -
         None => vec![0; scales.len()],
         Some(zero) => {
             let zeros = constant(zero).ok_or_else(|| node.refuse("its zero point is no constant"))?;
-            numbers(zeros).ok_or_else(|| node.refuse("its zero point is no integer of 8 or 32 bits"))?
+            numbers(zeros).ok_or_else(|| node.refuse("its zero point is no integer of up to 32 bits"))?
         }
     };
-    let elements = numbers(tensor).ok_or_else(|| node.refuse("its operand is not of integers of 8 or 32 bits"))?;
+    let elements = numbers(tensor).ok_or_else(|| node.refuse("its operand is not of integers of up to 32 bits"))?;
     let fits = scales.len() == 1 || shape.get(axis) == Some(&scales.len());
     // Some writers give one zero point for many scales.
     if !fits || (zeros.len() != scales.len() && zeros.len() != 1) {
@@ -189,16 +290,13 @@ fn scaled_bias(
 
 /// Elements of a constant of integers.
 fn numbers(tensor: &Tensor) -> Option<Vec<i64>> {
+    let narrow = |bytes: &[u8]| [bytes[0], bytes[1]];
+    let bytes = tensor.bytes();
     match tensor.dtype() {
-        DType::U8 => Some(tensor.bytes().iter().map(|&byte| byte.into()).collect()),
-        DType::I8 => Some(tensor.bytes().iter().map(|&byte| byte.cast_signed().into()).collect()),
+        DType::U8 => Some(bytes.iter().map(|&byte| byte.into()).collect()),
+        DType::I8 => Some(bytes.iter().map(|&byte| byte.cast_signed().into()).collect()),
+        DType::U16 => Some(bytes.chunks_exact(2).map(|two| u16::from_le_bytes(narrow(two)).into()).collect()),
+        DType::I16 => Some(bytes.chunks_exact(2).map(|two| i16::from_le_bytes(narrow(two)).into()).collect()),
         _ => integers(tensor),
     }
-}
-
-fn axis(node: &Source<'_>) -> Result<isize, EngineError> {
-    if node.int("block_size", 0)? != 0 {
-        return Err(node.refuse("its scales are for blocks"));
-    }
-    node.axis(1)
 }

@@ -3,7 +3,7 @@
 use super::Importer;
 use super::node::Source;
 use crate::engine::EngineError;
-use crate::engine::graph::op::{Arg, Binary, Top, Unique, UniquePart};
+use crate::engine::graph::op::{Arg, Top, Unique, UniquePart};
 use crate::engine::graph::{Op, ValueId, tensor_of, tensor_of_integers};
 
 pub(super) fn arg(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
@@ -39,15 +39,7 @@ pub(super) fn gather_elements(importer: &mut Importer, node: &Source<'_>) -> Res
 }
 
 pub(super) fn scatter_elements(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
-    let with = match node.text("reduction")?.as_deref().unwrap_or("none") {
-        "none" => None,
-        "add" => Some(Binary::Add),
-        "mul" => Some(Binary::Mul),
-        "min" => Some(Binary::Min),
-        "max" => Some(Binary::Max),
-        other => return Err(node.invalid(&format!("reduction {other:?} is none"))),
-    };
-    let op = Op::ScatterElements { axis: node.axis(0)?, with };
+    let op = Op::ScatterElements { axis: node.axis(0)?, with: node.reduction()? };
     let operands = [importer.operand(node, 0)?, importer.operand(node, 1)?, importer.operand(node, 2)?];
     Ok(importer.graph.add(&node.shown(), op, &operands))
 }

@@ -280,8 +280,8 @@ fn place(given: isize, rank: usize) -> Option<usize> {
 fn reduced(reduce: &Reduce, axes: &[usize]) -> Option<Reduce> {
     let places: Vec<usize> = match &reduce.axes {
         Axes::From(first) => (*first..axes.len()).collect(),
+        Axes::Operand { .. } => return None,
         Axes::Given(given) => given.iter().map(|&given| place(given, axes.len())).collect::<Option<_>>()?,
-        Axes::Listed { .. } => return None,
     };
     let given = places.into_iter().map(|place| isize::try_from(axes[place]).ok()).collect::<Option<_>>()?;
     Some(Reduce { axes: Axes::Given(given), ..reduce.clone() })

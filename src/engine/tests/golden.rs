@@ -129,9 +129,10 @@ fn native_answers_are_right_at_every_instruction_set() {
 }
 
 /// What the native engine covers; the list only grows.
-const NATIVE: [&str; 5] = [
+const NATIVE: [&str; 6] = [
     "models/digits/1/model.onnx",
     "models/vowels/1/model.onnx",
+    "tests/fixtures/lenet_mnist_int8_dyn.onnx",
     "tests/fixtures/lenet_mnist_int8_qdq.onnx",
     "tests/fixtures/lenet_mnist_int8_qop.onnx",
     "tests/fixtures/gunpoint_fcn.onnx",

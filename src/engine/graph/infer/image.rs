@@ -1,27 +1,51 @@
 //! Shapes of operators over images, which are channels-last.
 
-use super::{Fact, Facts, InferError, extents, two};
+use super::{Fact, Facts, InferError, extents, is_float, is_number, two};
 use crate::engine::graph::floats;
-use crate::engine::graph::op::{Conv, ConvTranspose, Pool, PoolKind, Spatial};
+use crate::engine::graph::op::{Conv, ConvTranspose, Pool, PoolKind, Spatial, WindowKind, Windows};
 use crate::tensor::{DType, Shape};
 
 pub(super) fn conv_transpose(conv: &ConvTranspose, inputs: &Facts<'_>) -> Result<Shape, InferError> {
     let [x, weights] = two(inputs)?;
-    let (&[images, ref spatial @ .., channels], &[depth, out, ..]) = (&x.shape[..], &weights.shape[..]) else {
-        return Err(InferError::Mismatch(x.shape.to_string(), weights.shape.to_string()));
-    };
-    if spatial.len() != conv.axes || channels != depth {
-        return Err(InferError::Mismatch(x.shape.to_string(), weights.shape.to_string()));
+    let [images, lines, columns, channels] = image(&conv.window, &x.shape)?;
+    let mismatch = || InferError::Mismatch(x.shape.to_string(), weights.shape.to_string());
+    let &[depth, out, ref kernel @ ..] = &weights.shape[..] else { return Err(mismatch()) };
+    if channels != depth || !depth.is_multiple_of(conv.groups) || !is_kernel(&conv.window, kernel) {
+        return Err(mismatch());
     }
-    let extent = |(at, extent): (usize, &usize)| {
-        let axis = at + 2 - conv.axes;
-        let spread = extent.checked_sub(1)?.checked_mul(conv.stride[axis])?;
-        let reach = (conv.kernel[axis] - 1).checked_mul(conv.dilation[axis])?.checked_add(1 + conv.extra[axis])?;
-        spread.checked_add(reach)?.checked_sub(conv.before[axis])?.checked_sub(conv.after[axis])
+    let window = || InferError::Window { shape: x.shape.to_string() };
+    let [y, x] = conv.output([lines, columns]).ok_or_else(window)?;
+    let out = out.checked_mul(conv.groups).ok_or(InferError::Overflow)?;
+    if conv.bias {
+        bias(inputs, out)?;
+    }
+    Ok(match conv.window.axes {
+        1 => Shape::new(&[images, x.out, out]),
+        _ => Shape::new(&[images, y.out, x.out, out]),
+    })
+}
+
+/// Whether weights have the extents of a window behind their channels.
+fn is_kernel(window: &Spatial, kernel: &[usize]) -> bool {
+    kernel.len() == window.axes && window.kernel[2 - window.axes..] == *kernel
+}
+
+/// Windows over all axes behind the second.
+pub(super) fn windows_over(windows: &Windows, x: &Fact) -> Result<Fact, InferError> {
+    let &[images, channels, ref size @ ..] = &x.shape[..] else {
+        return Err(InferError::Rank { expected: "images", got: x.shape.to_string() });
     };
-    let extents = spatial.iter().enumerate().map(extent).collect::<Option<Vec<_>>>();
-    let extents = extents.ok_or_else(|| InferError::Window { shape: x.shape.to_string() })?;
-    Ok([images].into_iter().chain(extents).chain([out]).collect())
+    let is_extreme = matches!(windows.kind, WindowKind::Max | WindowKind::Place { .. });
+    if !(is_float(x.dtype) || is_extreme && is_number(x.dtype)) {
+        return Err(InferError::Type { expected: "numbers that windows know", got: x.dtype });
+    }
+    if size.len() != windows.axes.len() {
+        return Err(InferError::Rank { expected: "an axis for each of the window's", got: x.shape.to_string() });
+    }
+    let out = size.iter().zip(&windows.axes).map(|(size, axis)| Some(axis.output(*size, windows.ceil)?.out));
+    let out = out.collect::<Option<Vec<_>>>().ok_or_else(|| InferError::Window { shape: x.shape.to_string() })?;
+    let dtype = if let WindowKind::Place { .. } = windows.kind { DType::I64 } else { x.dtype };
+    Ok(Fact::new(dtype, [images, channels].into_iter().chain(out).collect()))
 }
 
 pub(super) fn resized(by_sizes: bool, inputs: &Facts<'_>) -> Result<Shape, InferError> {
@@ -68,14 +92,28 @@ pub(super) fn conv(conv: &Conv, inputs: &Facts<'_>) -> Result<Shape, InferError>
     let [_, _, _, channels] = image(&conv.window, &x.shape)?;
     let mismatch = || InferError::Mismatch(x.shape.to_string(), weights.shape.to_string());
     let (Some(&out), Some(&depth)) = (weights.shape.first(), weights.shape.get(1)) else { return Err(mismatch()) };
-    if depth.checked_mul(conv.groups) != Some(channels) || !out.is_multiple_of(conv.groups) {
+    if depth.checked_mul(conv.groups) != Some(channels)
+        || !out.is_multiple_of(conv.groups)
+        || !is_kernel(&conv.window, &weights.shape[2..])
+    {
         return Err(mismatch());
+    }
+    if conv.bias {
+        bias(inputs, out)?;
     }
     let out = windows(&conv.window, false, out, &x.shape)?;
     if conv.residual {
         residual(inputs, &out)?
     }
     Ok(out)
+}
+
+/// The third operand has an element for each channel.
+fn bias(inputs: &Facts<'_>, channels: usize) -> Result<(), InferError> {
+    match inputs.get(2).filter(|bias| bias.elements() != channels) {
+        Some(bias) => Err(InferError::Mismatch(bias.shape.to_string(), format!("[{channels}]"))),
+        None => Ok(()),
+    }
 }
 
 /// The last operand is added as it is.

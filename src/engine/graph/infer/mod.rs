@@ -1,22 +1,32 @@
 //! Shapes and types of values, for concrete extents of the inputs.
 
+mod arrangement;
 mod attention;
 mod boxes;
 mod contents;
+mod contraction;
+mod dtype;
+mod fourier;
 mod image;
 mod movement;
 mod quantized;
+mod sampling;
 mod selection;
 
 use kinglet_kernels::Activation;
+use kinglet_kernels::f32_functions::Function;
 use smallvec::SmallVec;
 
-use super::op::{Axes, Binary, Linear, Op, Reduce};
+use super::op::{Axes, Binary, Linear, Op, Reduce, ReduceKind, Unary};
 use super::{integers, tensor_of_integers};
 use crate::tensor::{DType, Shape, Tensor};
 pub(in crate::engine) use attention::heads;
+pub(in crate::engine) use contraction::{Contracted, contracted};
+pub(in crate::engine) use dtype::dtype;
+pub(in crate::engine) use fourier::{Transformed, transformed};
 pub(in crate::engine) use image::image;
 pub(in crate::engine) use movement::{Cut, padded, slice};
+pub(in crate::engine) use sampling::{FoldedAxis, Scaled, folded, resampled};
 
 /// What is known of a value before it is computed. Small values that follow from shapes alone are known whole.
 #[derive(Clone, Debug, PartialEq)]
@@ -91,12 +101,14 @@ pub(in crate::engine) fn infer(op: &Op, inputs: &Facts<'_>) -> Result<Fact, Infe
     let fact = match op {
         Op::Conv(conv) => as_first(image::conv(conv, inputs)),
         Op::Pool(pool) => as_first(image::pool(pool, first.clone()?)),
+        Op::Windows(windows) => image::windows_over(windows, first.clone()?),
         Op::Linear(linear) => as_first(self::linear(linear, inputs)),
         Op::MatMul => as_first(matmul(two(inputs)?)),
         Op::Attention(attention) => as_first(attention::attention(attention, inputs)),
         Op::Normalize { .. } => as_first(normalize(inputs)),
         Op::Affine { axis } => as_first(affine(*axis, inputs)),
-        Op::Activation(_) | Op::Unary(_) => as_first(Ok(first.clone()?.shape.clone())),
+        Op::Activation(activation) => as_first(self::activation(*activation, first.clone()?)),
+        Op::Unary(unary) => as_first(self::unary(*unary, first.clone()?)),
         Op::Binary(op) => as_first(binary(*op, two(inputs)?)),
         Op::Compare(_) => binary_shape(two(inputs)?).map(|shape| Fact::new(DType::Bool, shape)),
         Op::Not => as_first(Ok(first.clone()?.shape.clone())),
@@ -125,6 +137,10 @@ pub(in crate::engine) fn infer(op: &Op, inputs: &Facts<'_>) -> Result<Fact, Infe
         Op::Arg(_) | Op::Top(_) | Op::CumulativeSum { .. } | Op::GatherElements { .. } | Op::ScatterElements { .. } => {
             selection::selected(op, inputs)
         }
+        Op::Arrange(arrangement) => arrangement::arranged(arrangement, inputs),
+        Op::Sample(sampling) => sampling::sampled(sampling, inputs),
+        Op::Contract(contraction) => as_first(contracted(contraction, inputs).map(|contracted| contracted.shape())),
+        Op::Fourier { onesided, .. } => as_first(transformed(*onesided, inputs).map(|transformed| transformed.shape)),
         Op::Size => Ok(Fact::of(tensor_of_integers(&[], &[i64::try_from(first?.elements()).unwrap_or(i64::MAX)]))),
         Op::Shape { from, to } => Ok(movement::shape_of(*from, *to, first.clone()?)),
         Op::Cast { to } => cast(*to, first.clone()?),
@@ -133,18 +149,14 @@ pub(in crate::engine) fn infer(op: &Op, inputs: &Facts<'_>) -> Result<Fact, Infe
             let [x, shape] = two(inputs)?;
             as_first(broadcast(&x.shape, &extents(&shape.integers("a shape")?)?))
         }
-        Op::Quantize { axis } => quantized::quantize(*axis, inputs),
-        Op::Dequantize { axis } => quantized::dequantize(*axis, inputs),
-        Op::QuantizedConv(conv) => {
-            image::conv(&conv.conv, inputs).map(|shape| Fact::new(quantized::dtype(conv.product.finish), shape))
-        }
-        Op::QuantizedLinear(product) => {
-            let plain = Linear { bias: true, residual: false, activation: Activation::None };
-            linear(&plain, inputs).map(|shape| Fact::new(quantized::dtype(product.finish), shape))
-        }
-        Op::QuantizedMatMul(product) => quantized::matmul(product, inputs),
-        Op::LookUp => quantized::look_up(inputs),
-        Op::QuantizedAdd(_) => quantized::add(inputs),
+        Op::Quantize { .. }
+        | Op::Dequantize { .. }
+        | Op::QuantizedConv(_)
+        | Op::QuantizedLinear(_)
+        | Op::QuantizedMatMul(_)
+        | Op::IntegerMatMul
+        | Op::LookUp
+        | Op::QuantizedAdd(_) => quantized::of_integers(op, inputs),
         Op::NonZero => contents::non_zero(first.clone()?),
         Op::NonMaxSuppression { by_centre } => boxes::suppressed(*by_centre, inputs),
         Op::Unique(unique) => contents::unique(unique, first.clone()?),
@@ -174,9 +186,6 @@ fn computes_floats(op: &Op) -> bool {
             | Op::Affine { .. }
             | Op::ConvTranspose(_)
             | Op::Resize(_)
-            | Op::Activation(_)
-            | Op::Unary(_)
-            | Op::Reduce(_)
             | Op::Softmax { .. }
     )
 }
@@ -221,9 +230,10 @@ fn is_number_or_truth(dtype: DType) -> bool {
 }
 
 fn cast(to: DType, x: &Fact) -> Result<Fact, InferError> {
-    match [x.dtype, to].into_iter().find(|dtype| !is_number_or_truth(*dtype)) {
+    let known = |dtype: &DType| is_number_or_truth(*dtype) || *dtype == DType::F16;
+    match [x.dtype, to].into_iter().find(|dtype| !known(dtype)) {
         None => Ok(Fact::new(to, x.shape.clone())),
-        Some(other) => Err(InferError::Type { expected: "FP32, FP64, integers or BOOL", got: other }),
+        Some(other) => Err(InferError::Type { expected: "floats, integers or BOOL", got: other }),
     }
 }
 
@@ -318,35 +328,65 @@ pub(in crate::engine) fn broadcast(a: &Shape, b: &Shape) -> Result<Shape, InferE
 }
 
 /// Which axes a reduction takes away.
-pub(in crate::engine) fn reduced(axes: &Axes, inputs: &[&Fact]) -> Result<Vec<bool>, InferError> {
-    let shape = &inputs.first().ok_or(InferError::Operands { expected: 1, got: 0 })?.shape;
-    let marked = |given: &[isize]| {
-        let mut reduced = vec![false; shape.len()];
-        for &given in given {
-            reduced[axis(given, shape)?] = true;
-        }
-        Ok(reduced)
-    };
+pub(in crate::engine) fn reduced(axes: &Axes, shape: &Shape) -> Result<Vec<bool>, InferError> {
     match axes {
         Axes::From(first) => Ok((0..shape.len()).map(|at| at >= *first).collect()),
-        Axes::Given(given) => marked(given),
-        Axes::Listed { all_if_empty } => {
-            let list = inputs.get(1).ok_or(InferError::Operands { expected: 2, got: 1 })?.integers("a list of axes")?;
-            if list.is_empty() && *all_if_empty {
-                return Ok(vec![true; shape.len()]);
+        Axes::Operand { .. } => Err(InferError::Unknown { what: "axes" }),
+        Axes::Given(given) => {
+            let mut reduced = vec![false; shape.len()];
+            for &given in given {
+                reduced[axis(given, shape)?] = true;
             }
-            marked(&list.iter().map(|&axis| isize::try_from(axis).unwrap_or(isize::MAX)).collect::<Vec<_>>())
+            Ok(reduced)
         }
     }
 }
 
+/// Which axes of the first operand a reduction takes away, its axes being an operand or not.
+pub(in crate::engine) fn reduced_axes(axes: &Axes, inputs: &Facts<'_>) -> Result<Vec<bool>, InferError> {
+    let x = inputs.first().ok_or(InferError::Operands { expected: 1, got: 0 })?;
+    let Axes::Operand { keeps } = axes else { return reduced(axes, &x.shape) };
+    let given = two(inputs)?[1].integers("axes")?;
+    match given.is_empty() {
+        true => Ok(vec![!keeps; x.shape.len()]),
+        false => reduced(&Axes::given(&given), &x.shape),
+    }
+}
+
 fn reduce(reduce: &Reduce, inputs: &Facts<'_>) -> Result<Shape, InferError> {
-    let reduced = reduced(&reduce.axes, inputs)?;
+    let reduced = reduced_axes(&reduce.axes, inputs)?;
     let x = inputs[0];
+    let is_extreme = matches!(reduce.kind, ReduceKind::Max | ReduceKind::Min);
+    let is_truth = is_extreme && x.dtype == DType::Bool;
+    if !is_number(x.dtype) && !is_truth {
+        return Err(InferError::Type { expected: "numbers", got: x.dtype });
+    }
     let extent = |(&extent, &reduced): (&usize, &bool)| match (reduced, reduce.keep) {
         (false, _) => Some(extent),
         (true, true) => Some(1),
         (true, false) => None,
     };
     Ok(x.shape.iter().zip(&reduced).filter_map(extent).collect())
+}
+
+/// Functions of floats, some of integers too.
+fn unary(unary: Unary, x: &Fact) -> Result<Shape, InferError> {
+    let is_integer = is_number(x.dtype) && !is_float(x.dtype);
+    let is_unsigned = matches!(x.dtype, DType::U8 | DType::U16 | DType::U32 | DType::U64);
+    let (expected, fits) = match unary {
+        Unary::BitNot => ("integers", is_integer),
+        Unary::Neg => ("numbers with a sign", is_number(x.dtype) && !is_unsigned),
+        Unary::Abs | Unary::Sign => ("numbers", is_number(x.dtype)),
+        _ => ("floats", is_float(x.dtype)),
+    };
+    if fits { Ok(x.shape.clone()) } else { Err(InferError::Type { expected, got: x.dtype }) }
+}
+
+fn activation(activation: Activation, x: &Fact) -> Result<Shape, InferError> {
+    let of_error_function = matches!(activation, Activation::Function(Function::Erf | Function::Gelu));
+    match x.dtype {
+        DType::F32 => Ok(x.shape.clone()),
+        DType::F64 if !of_error_function => Ok(x.shape.clone()),
+        got => Err(InferError::Type { expected: "floats", got }),
+    }
 }

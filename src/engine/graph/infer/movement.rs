@@ -9,13 +9,23 @@ use crate::tensor::Shape;
 /// Elements added before and after each axis; negative ones are taken off.
 pub(in crate::engine) fn padded(inputs: &Facts<'_>) -> Result<Vec<[isize; 2]>, InferError> {
     let [x, pads] = two(inputs)?;
-    let pads = pads.integers("a padding")?;
-    let rank = x.shape.len();
-    if pads.len() != 2 * rank {
-        return Err(InferError::Operands { expected: 2 * rank, got: pads.len() });
+    if let Some(value) = inputs.get(2).filter(|value| value.dtype != x.dtype || value.elements() != 1) {
+        return Err(InferError::Type { expected: "one element of the operand's type to pad with", got: value.dtype });
     }
-    let number = |at: usize| isize::try_from(pads[at]).map_err(|_| InferError::Overflow);
-    let pads = (0..rank).map(|axis| Ok([number(axis)?, number(axis + rank)?])).collect::<Result<Vec<_>, _>>()?;
+    let given = pads.integers("a padding")?;
+    let axes = match inputs.get(3) {
+        Some(axes) => axes.integers("padded axes")?,
+        None => (0..x.shape.len()).filter_map(|axis| i64::try_from(axis).ok()).collect(),
+    };
+    if given.len() != 2 * axes.len() {
+        return Err(InferError::Operands { expected: 2 * axes.len(), got: given.len() });
+    }
+    let number = |at: usize| isize::try_from(given[at]).map_err(|_| InferError::Overflow);
+    let mut pads = vec![[0, 0]; x.shape.len()];
+    for (at, &named) in axes.iter().enumerate() {
+        let axis = axis(isize::try_from(named).unwrap_or(isize::MAX), &x.shape)?;
+        pads[axis] = [number(at)?, number(at + axes.len())?];
+    }
     let is_left = |(extent, [before, after]): (&usize, &[isize; 2])| {
         extent.checked_add_signed(*before).and_then(|sum| sum.checked_add_signed(*after)).is_some()
     };

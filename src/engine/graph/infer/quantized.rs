@@ -1,9 +1,10 @@
 //! Shapes and types of operators between floats and integers.
 
+use kinglet_kernels::Activation;
 use kinglet_kernels::u8s8_gemm::{Finish, Matrix};
 
-use super::{Fact, Facts, InferError, axis};
-use crate::engine::graph::op::QuantizedMatMul;
+use super::{Fact, Facts, InferError, axis, image};
+use crate::engine::graph::op::{Linear, Op, QuantizedMatMul};
 use crate::tensor::DType;
 
 /// The type of a product of bytes.
@@ -14,24 +15,42 @@ pub(super) fn dtype(finish: Finish) -> DType {
     }
 }
 
-pub(super) fn quantize(axis: isize, inputs: &Facts<'_>) -> Result<Fact, InferError> {
+pub(super) fn of_integers(op: &Op, inputs: &Facts<'_>) -> Result<Fact, InferError> {
+    match op {
+        Op::Quantize { axis } => quantize(*axis, inputs),
+        Op::Dequantize { axis } => dequantize(*axis, inputs),
+        Op::QuantizedConv(conv) => {
+            image::conv(&conv.conv, inputs).map(|shape| Fact::new(dtype(conv.product.finish), shape))
+        }
+        Op::QuantizedLinear(product) => {
+            let plain = Linear { bias: true, residual: false, activation: Activation::None };
+            super::linear(&plain, inputs).map(|shape| Fact::new(dtype(product.finish), shape))
+        }
+        Op::QuantizedMatMul(product) => matmul(product, inputs),
+        Op::IntegerMatMul => integer_matmul(inputs),
+        Op::LookUp => look_up(inputs),
+        _ => add(inputs),
+    }
+}
+
+fn quantize(axis: isize, inputs: &Facts<'_>) -> Result<Fact, InferError> {
     let &[x, _, zero] = inputs.as_slice() else {
         return Err(InferError::Operands { expected: 3, got: inputs.len() });
     };
     if x.dtype != DType::F32 {
         return Err(InferError::Type { expected: "FP32", got: x.dtype });
     }
-    if ![DType::U8, DType::I8].contains(&zero.dtype) {
-        return Err(InferError::Type { expected: "a zero point of UINT8 or INT8", got: zero.dtype });
+    if ![DType::U8, DType::I8, DType::U16, DType::I16].contains(&zero.dtype) {
+        return Err(InferError::Type { expected: "a zero point of 8 or 16 bits", got: zero.dtype });
     }
     scales(axis, inputs)?;
     Ok(Fact::new(zero.dtype, x.shape.clone()))
 }
 
-pub(super) fn dequantize(axis: isize, inputs: &Facts<'_>) -> Result<Fact, InferError> {
+fn dequantize(axis: isize, inputs: &Facts<'_>) -> Result<Fact, InferError> {
     let x = *inputs.first().ok_or(InferError::Operands { expected: 2, got: 0 })?;
-    if ![DType::U8, DType::I8, DType::I32].contains(&x.dtype) {
-        return Err(InferError::Type { expected: "UINT8, INT8 or INT32", got: x.dtype });
+    if ![DType::U8, DType::I8, DType::U16, DType::I16, DType::I32].contains(&x.dtype) {
+        return Err(InferError::Type { expected: "integers of 8 or 16 bits, or INT32", got: x.dtype });
     }
     if let Some(zero) = inputs.get(2).filter(|zero| zero.dtype != x.dtype) {
         return Err(InferError::Type { expected: "a zero point of the operand's type", got: zero.dtype });
@@ -40,7 +59,7 @@ pub(super) fn dequantize(axis: isize, inputs: &Facts<'_>) -> Result<Fact, InferE
     Ok(Fact::new(DType::F32, x.shape.clone()))
 }
 
-pub(super) fn look_up(inputs: &Facts<'_>) -> Result<Fact, InferError> {
+fn look_up(inputs: &Facts<'_>) -> Result<Fact, InferError> {
     let [x, table] = super::two(inputs)?;
     expect_bytes(inputs)?;
     match table.elements() {
@@ -49,7 +68,7 @@ pub(super) fn look_up(inputs: &Facts<'_>) -> Result<Fact, InferError> {
     }
 }
 
-pub(super) fn matmul(product: &QuantizedMatMul, inputs: &Facts<'_>) -> Result<Fact, InferError> {
+fn matmul(product: &QuantizedMatMul, inputs: &Facts<'_>) -> Result<Fact, InferError> {
     expect_bytes(inputs)?;
     let [a, b] = super::two(inputs)?;
     if a.shape.last().is_some_and(|depth| *depth > Matrix::DEPTH_MAX) {
@@ -58,7 +77,25 @@ pub(super) fn matmul(product: &QuantizedMatMul, inputs: &Facts<'_>) -> Result<Fa
     super::matmul([a, b]).map(|shape| Fact::new(dtype(product.finish), shape))
 }
 
-pub(super) fn add(inputs: &Facts<'_>) -> Result<Fact, InferError> {
+fn integer_matmul(inputs: &Facts<'_>) -> Result<Fact, InferError> {
+    let &[a, b, left_zero, right_zero] = inputs.as_slice() else {
+        return Err(InferError::Operands { expected: 4, got: inputs.len() });
+    };
+    let is_byte = |fact: &Fact| [DType::U8, DType::I8].contains(&fact.dtype);
+    if !is_byte(a) || !is_byte(b) || left_zero.dtype != a.dtype || right_zero.dtype != b.dtype {
+        return Err(InferError::Type { expected: "bytes, and zero points of their types", got: b.dtype });
+    }
+    let shape = super::matmul([a, b])?;
+    let rows = a.shape.len().checked_sub(2).map_or(1, |at| a.shape[at]);
+    let columns = if b.shape.len() < 2 { Some(&1) } else { b.shape.last() };
+    let fits = |zero: &Fact, many: usize| zero.elements() == 1 || zero.elements() == many;
+    match fits(left_zero, rows) && columns.is_some_and(|columns| fits(right_zero, *columns)) {
+        true => Ok(Fact::new(DType::I32, shape)),
+        false => Err(InferError::Mismatch(left_zero.shape.to_string(), right_zero.shape.to_string())),
+    }
+}
+
+fn add(inputs: &Facts<'_>) -> Result<Fact, InferError> {
     let [a, b] = super::two(inputs)?;
     match a.shape == b.shape {
         true => Ok(Fact::new(a.dtype, a.shape.clone())),

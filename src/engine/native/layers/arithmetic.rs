@@ -23,12 +23,26 @@ impl Layer for Combine {
 
 /// An element that is computed with.
 pub(super) trait Number: Pod + PartialOrd {
+    const ONE: Self;
+    /// What no element is less than, and none greater.
+    const BOUNDS: [Self; 2];
+
     fn function(binary: Binary) -> fn(Self, Self) -> Self;
+
+    /// The number of some elements.
+    fn of_count(count: usize) -> Self;
 }
 
 macro_rules! floats {
     ($($type:ident)*) => { $(
         impl Number for $type {
+            const ONE: Self = 1.0;
+            const BOUNDS: [Self; 2] = [Self::NEG_INFINITY, Self::INFINITY];
+
+            fn of_count(count: usize) -> Self {
+                count as Self
+            }
+
             fn function(binary: Binary) -> fn(Self, Self) -> Self {
                 match binary {
                     Binary::Add => |a, b| a + b,
@@ -55,6 +69,14 @@ macro_rules! floats {
 macro_rules! integers {
     ($($type:ident)*) => { $(
         impl Number for $type {
+            const ONE: Self = 1;
+            const BOUNDS: [Self; 2] = [Self::MIN, Self::MAX];
+
+            #[allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "wraps as products do")]
+            fn of_count(count: usize) -> Self {
+                count as Self
+            }
+
             #[allow(unused_comparisons, reason = "types with a sign are among them")]
             fn function(binary: Binary) -> fn(Self, Self) -> Self {
                 match binary {

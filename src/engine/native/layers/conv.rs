@@ -9,13 +9,14 @@ use kinglet_kernels::f32_gemm::{Gemm, Residual, Weights};
 use kinglet_kernels::f32_winograd::Winograd;
 use kinglet_kernels::{Grid, LINE, Level, Window};
 
-use super::{Io, Layer, LowerError, Lowered, View, constant};
+use super::{Io, Layer, LowerError, Lowered, View, ViewMut, constant};
 use crate::engine::graph::infer::{Facts, image};
 use crate::engine::graph::op::{Conv, Spatial};
 use crate::engine::graph::{Fact, Graph, Node};
 use crate::engine::pool::Team;
+use crate::tensor::Shape;
 
-/// The layer of a convolution whose weights are constant.
+/// The layer of a convolution.
 pub(super) fn lower(
     conv: &Conv,
     graph: &Graph,
@@ -23,45 +24,89 @@ pub(super) fn lower(
     sample: Option<&Fact>,
     level: Level,
 ) -> Result<Lowered, LowerError> {
-    let (source, shape) = constant(graph, node, 1, "the weights")?;
-    let &[out, depth, ..] = &shape[..] else { return Err(LowerError::Weights(shape)) };
-    let bias = if conv.bias { Some(constant(graph, node, 2, "the bias")?.0) } else { None };
-    let spatial = conv.window.clone();
-    let taps = spatial.kernel[0] * spatial.kernel[1];
-    if source.len() != out * depth * taps || bias.as_ref().is_some_and(|bias| bias.len() != out) {
-        return Err(LowerError::Weights(shape));
+    if conv.operands().any(|at| graph.constant(node.inputs[at]).is_none()) {
+        return Ok(Lowered { layer: Box::new(Computed { conv: conv.clone(), level }), operands: node.inputs.clone() });
     }
-    let packed = |columns| taps_first(&source, depth, taps, columns);
-    let (within, function) = conv.activation.split();
-    let mut after = None;
-    let runs = if conv.is_depthwise(&shape) && taps <= Depthwise::TAPS_MAX {
-        let weights = packed(0..out);
-        let filters = Filters { weights: &weights, taps, channels: out, bias: bias.as_deref() };
-        after = function;
-        Runs::Depthwise(Depthwise::pack(level, &filters, within))
-    } else if conv.groups == 1 && merges(&spatial, depth) {
-        let elements = packed(0..out);
-        let (taps, depth) = (spatial.kernel[0], spatial.kernel[1] * depth);
-        let weights = Weights { elements: &elements, taps, depth, columns: out };
-        Runs::Merged(Gemm::pack(level, &weights, bias.as_deref(), conv.activation, None))
-    } else if conv.groups == 1 && transforms(&spatial, depth, sample) {
-        let elements = packed(0..out);
-        let weights = Weights { elements: &elements, taps, depth, columns: out };
-        after = function;
-        Runs::Winograd(Winograd::pack(level, &weights, bias.as_deref(), within))
-    } else {
-        let columns = out / conv.groups;
-        let group = |group: usize| {
-            let range = group * columns..(group + 1) * columns;
-            let elements = packed(range.clone());
-            let weights = Weights { elements: &elements, taps, depth, columns };
-            Gemm::pack(level, &weights, bias.as_ref().map(|bias| &bias[range]), conv.activation, None)
-        };
-        Runs::Groups((0..conv.groups).map(group).collect())
-    };
+    let (source, shape) = constant(graph, node, 1, "the weights")?;
+    let bias = if conv.bias { Some(constant(graph, node, 2, "the bias")?.0) } else { None };
+    let filters = Given { source: &source, shape: &shape, bias: bias.as_deref() };
+    let layer = Convolution::pack(conv, &filters, sample, level)?;
     let operands = [Some(node.inputs[0]), conv.residual.then(|| node.inputs.last().copied()).flatten()];
-    let layer = Box::new(Convolution { spatial, runs, after, level });
-    Ok(Lowered { layer, operands: operands.into_iter().flatten().collect() })
+    Ok(Lowered { layer: Box::new(layer), operands: operands.into_iter().flatten().collect() })
+}
+
+/// What a convolution is packed from.
+struct Given<'a> {
+    source: &'a [f32],
+    shape: &'a Shape,
+    bias: Option<&'a [f32]>,
+}
+
+impl Convolution {
+    /// Without a sample of the output nothing is chosen that needs scratch.
+    fn pack(conv: &Conv, given: &Given<'_>, sample: Option<&Fact>, level: Level) -> Result<Self, LowerError> {
+        let &Given { source, shape, bias } = given;
+        let &[out, depth, ..] = &shape[..] else { return Err(LowerError::Weights(shape.clone())) };
+        let spatial = conv.window.clone();
+        let taps = spatial.kernel[0] * spatial.kernel[1];
+        if source.len() != out * depth * taps || bias.is_some_and(|bias| bias.len() != out) {
+            return Err(LowerError::Weights(shape.clone()));
+        }
+        let packed = |columns| taps_first(source, depth, taps, columns);
+        let (within, function) = conv.activation.split();
+        let mut after = None;
+        let runs = if conv.is_depthwise(shape) && taps <= Depthwise::TAPS_MAX {
+            let weights = packed(0..out);
+            let filters = Filters { weights: &weights, taps, channels: out, bias };
+            after = function;
+            Runs::Depthwise(Depthwise::pack(level, &filters, within))
+        } else if conv.groups == 1 && merges(&spatial, depth) && sample.is_some() {
+            let elements = packed(0..out);
+            let (taps, depth) = (spatial.kernel[0], spatial.kernel[1] * depth);
+            let weights = Weights { elements: &elements, taps, depth, columns: out };
+            Runs::Merged(Gemm::pack(level, &weights, bias, conv.activation, None))
+        } else if conv.groups == 1 && !conv.exact && sample.is_some_and(|sample| transforms(&spatial, depth, sample)) {
+            let elements = packed(0..out);
+            let weights = Weights { elements: &elements, taps, depth, columns: out };
+            after = function;
+            Runs::Winograd(Winograd::pack(level, &weights, bias, within))
+        } else {
+            let columns = out / conv.groups;
+            let group = |group: usize| {
+                let range = group * columns..(group + 1) * columns;
+                let elements = packed(range.clone());
+                let weights = Weights { elements: &elements, taps, depth, columns };
+                Gemm::pack(level, &weights, bias.map(|bias| &bias[range]), conv.activation, None)
+            };
+            Runs::Groups((0..conv.groups).map(group).collect())
+        };
+        Ok(Self { spatial, runs, after, level })
+    }
+}
+
+/// A convolution whose weights are packed when they are there.
+#[derive(Debug)]
+struct Computed {
+    conv: Conv,
+    level: Level,
+}
+
+impl Layer for Computed {
+    fn run(&self, io: &mut Io<'_>, team: &mut Team) {
+        let [x, weights] = [io.operands[0], io.operands[1]];
+        let bias = io.operands.get(2).filter(|_| self.conv.bias).map(View::elements::<f32>);
+        let given = Given { source: weights.elements(), shape: weights.shape(), bias };
+        // Inference has compared the extents.
+        let Ok(packed) = Convolution::pack(&self.conv, &given, None, self.level) else { return };
+        let residual = io.operands.last().copied().filter(|_| self.conv.residual);
+        let operands = [Some(x), residual].into_iter().flatten().collect();
+        let output = ViewMut { fact: io.output.fact, bytes: io.output.bytes };
+        packed.run(&mut Io { operands, output, scratch: io.scratch }, team);
+    }
+
+    fn kernel(&self) -> String {
+        format!("f32_gemm_packed__{}", self.level)
+    }
 }
 
 /// Weights `[out][depth][tap]` of some output channels: taps first, columns last.
@@ -250,9 +295,9 @@ pub(super) fn widen<T: Pod>(from: View<'_>, axes: usize, [left, width]: [usize; 
 
 /// Whether transformed tiles save more multiply-adds than they cost: not where few tiles share large weights, nor where
 /// few channels share a transformation.
-fn transforms(spatial: &Spatial, depth: usize, sample: Option<&Fact>) -> bool {
+fn transforms(spatial: &Spatial, depth: usize, sample: &Fact) -> bool {
     let shape = (spatial.axes, spatial.kernel, spatial.stride, spatial.dilation);
-    let Some(&[.., lines, columns, out]) = sample.map(|sample| &sample.shape[..]) else { return false };
+    let [.., lines, columns, out] = sample.shape[..] else { return false };
     shape == (2, [3, 3], [1, 1], [1, 1])
         && depth.min(out) >= TRANSFORMED_CHANNELS_MIN
         && lines * columns >= TRANSFORMED_PIXELS_MIN

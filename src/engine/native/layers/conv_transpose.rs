@@ -3,83 +3,145 @@
 use kinglet_kernels::f32_gemm::{Gemm, Weights};
 use kinglet_kernels::{Activation, Level, Window};
 
-use super::{Io, Layer, LowerError, Lowered, constant};
-use crate::engine::graph::infer::Facts;
+use super::{Io, Layer, LowerError, Lowered, View, constant};
+use crate::engine::graph::infer::{Facts, image};
 use crate::engine::graph::op::ConvTranspose;
 use crate::engine::graph::{Graph, Node};
 use crate::engine::pool::Team;
+use crate::tensor::Shape;
 
 pub(super) fn lower(conv: &ConvTranspose, graph: &Graph, node: &Node, level: Level) -> Result<Lowered, LowerError> {
+    if node.inputs[1..].iter().any(|&input| graph.constant(input).is_none()) {
+        return Ok(Lowered { layer: Box::new(Computed { conv: conv.clone(), level }), operands: node.inputs.clone() });
+    }
     let (source, shape) = constant(graph, node, 1, "the weights")?;
     let bias = if conv.bias { Some(constant(graph, node, 2, "the bias")?.0) } else { None };
-    let taps = conv.kernel[0] * conv.kernel[1];
-    let &[depth, out, ..] = &shape[..] else { return Err(LowerError::Weights(shape)) };
-    if source.len() != depth * out * taps || bias.as_ref().is_some_and(|bias| bias.len() != out) {
-        return Err(LowerError::Weights(shape));
-    }
-    // From `[depth][out][tap]`: columns are those of all taps.
-    let of = |k: usize, tap: usize| (0..out).map(move |column| (k * out + column) * taps + tap);
-    let elements: Vec<f32> =
-        (0..depth).flat_map(|k| (0..taps).flat_map(move |tap| of(k, tap))).map(|at| source[at]).collect();
-    let weights = Weights { elements: &elements, taps: 1, depth, columns: taps * out };
-    let gemm = Gemm::pack(level, &weights, None, Activation::None, None);
-    let bias = bias.unwrap_or_else(|| vec![0.0; out]);
-    Ok(Lowered { layer: Box::new(Spread { conv: conv.clone(), gemm, bias }), operands: vec![node.inputs[0]] })
+    let spread = Spread::pack(conv, &source, &shape, bias.as_deref(), level);
+    let spread = spread.ok_or(LowerError::Weights(shape))?;
+    Ok(Lowered { layer: Box::new(spread), operands: vec![node.inputs[0]] })
 }
 
 #[derive(Debug)]
 struct Spread {
     conv: ConvTranspose,
-    gemm: Gemm,
+    /// Of each group of channels.
+    groups: Vec<Gemm>,
     bias: Vec<f32>,
+}
+
+impl Spread {
+    /// From weights `[depth][out][tap]`; nothing where they have other extents.
+    fn pack(conv: &ConvTranspose, source: &[f32], shape: &Shape, bias: Option<&[f32]>, level: Level) -> Option<Self> {
+        let taps = conv.window.kernel[0] * conv.window.kernel[1];
+        let &[all, out, ..] = &shape[..] else { return None };
+        let bias = bias.map_or_else(|| vec![0.0; out * conv.groups], <[f32]>::to_vec);
+        if source.len() != all * out * taps || bias.len() != out * conv.groups || !all.is_multiple_of(conv.groups) {
+            return None;
+        }
+        let depth = all / conv.groups;
+        // Columns are those of all taps.
+        let of = |k: usize, tap: usize| (0..out).map(move |column| (k * out + column) * taps + tap);
+        let group = |group: usize| {
+            let rows = group * depth..(group + 1) * depth;
+            let elements: Vec<f32> =
+                rows.flat_map(|k| (0..taps).flat_map(move |tap| of(k, tap))).map(|at| source[at]).collect();
+            let weights = Weights { elements: &elements, taps: 1, depth, columns: taps * out };
+            Gemm::pack(level, &weights, None, Activation::None, None)
+        };
+        Some(Self { conv: conv.clone(), groups: (0..conv.groups).map(group).collect(), bias })
+    }
+
+    /// Adds the products of a group's taps to the pixels that they belong to.
+    fn spread(&self, io: &mut Io<'_>, group: usize) {
+        let Self { conv, groups, bias } = self;
+        let window = &conv.window;
+        let [Ok([_, lines, columns, _]), Ok([_, lines_out, columns_out, channels])] =
+            [io.operands[0].shape(), &io.output.fact.shape].map(|shape| image(window, shape))
+        else {
+            return;
+        };
+        let Some(off) = conv.output([lines, columns]) else { return };
+        let place = |at: usize, tap: usize, axis: usize, extent: usize| {
+            let place = at * window.stride[axis] + tap * window.dilation[axis];
+            place.checked_sub(off[axis].before).filter(|place| *place < extent)
+        };
+        let own = bias.len() / groups.len();
+        let width = groups[group].columns();
+        let products: &[f32] = bytemuck::cast_slice(io.scratch);
+        let out: &mut [f32] = bytemuck::cast_slice_mut(io.output.bytes);
+        for (pixel, products) in products.chunks_exact(width.max(1)).enumerate() {
+            let (image, y, x) = (pixel / (lines * columns), pixel / columns % lines, pixel % columns);
+            for (tap, product) in products.chunks_exact(own.max(1)).enumerate() {
+                let line = place(y, tap / window.kernel[1], 0, lines_out);
+                let column = place(x, tap % window.kernel[1], 1, columns_out);
+                if let (Some(line), Some(column)) = (line, column) {
+                    let at = ((image * lines_out + line) * columns_out + column) * channels + group * own;
+                    out[at..at + own].iter_mut().zip(product).for_each(|(sum, product)| *sum += product);
+                }
+            }
+        }
+    }
 }
 
 impl Layer for Spread {
     fn run(&self, io: &mut Io<'_>, team: &mut Team) {
-        let Self { conv, gemm, bias } = self;
         let x = io.operands[0];
-        let plane = |shape: &[usize]| match *shape {
-            [images, columns, channels] => [images, 1, columns, channels],
-            [images, lines, columns, channels] => [images, lines, columns, channels],
-            _ => [0; 4],
-        };
-        let [images, lines, columns, depth] = plane(x.shape());
-        let [_, lines_out, columns_out, channels] = plane(&io.output.fact.shape);
-        let pixels = images * lines * columns;
-        let products: &mut [f32] = bytemuck::cast_slice_mut(io.scratch);
-        {
-            let grid = gemm.grid(products, gemm.columns(), pixels);
-            team.share(&|| gemm.run(x.elements(), &Window::rows(pixels, depth), None, &grid));
-        }
+        let channels = x.shape().last().copied().unwrap_or(0);
+        let pixels = x.fact.elements().checked_div(channels).unwrap_or(0);
         let out: &mut [f32] = bytemuck::cast_slice_mut(io.output.bytes);
-        out.chunks_exact_mut(channels.max(1)).for_each(|pixel| pixel.copy_from_slice(bias));
-        let place = |at: usize, tap: usize, axis: usize, extent: usize| {
-            let place = at * conv.stride[axis] + tap * conv.dilation[axis];
-            place.checked_sub(conv.before[axis]).filter(|place| *place < extent)
-        };
-        for (pixel, products) in products.chunks_exact(gemm.columns().max(1)).take(pixels).enumerate() {
-            let (image, y, x) = (pixel / (lines * columns), pixel / columns % lines, pixel % columns);
-            for (tap, product) in products.chunks_exact(channels.max(1)).enumerate() {
-                let line = place(y, tap / conv.kernel[1], 0, lines_out);
-                let column = place(x, tap % conv.kernel[1], 1, columns_out);
-                if let (Some(line), Some(column)) = (line, column) {
-                    let at = ((image * lines_out + line) * columns_out + column) * channels;
-                    out[at..at + channels].iter_mut().zip(product).for_each(|(sum, product)| *sum += product);
-                }
+        out.chunks_exact_mut(self.bias.len().max(1)).for_each(|pixel| pixel.copy_from_slice(&self.bias));
+        let depth = channels / self.groups.len();
+        for (at, gemm) in self.groups.iter().enumerate() {
+            {
+                let products: &mut [f32] = bytemuck::cast_slice_mut(io.scratch);
+                let grid = gemm.grid(products, gemm.columns(), pixels);
+                let left = x.elements::<f32>().get(at * depth..).unwrap_or_default();
+                team.share(&|| gemm.run(left, &Window::rows(pixels, channels), None, &grid));
             }
+            self.spread(io, at);
+        }
+    }
+
+    fn scratch(&self, operands: &Facts<'_>, _threads: usize) -> usize {
+        let columns = self.groups.first().map_or(0, Gemm::columns);
+        let pixels = operands[0].elements() / operands[0].shape.last().copied().unwrap_or(1).max(1);
+        pixels * columns * size_of::<f32>()
+    }
+
+    fn bytes(&self) -> usize {
+        self.groups.iter().map(Gemm::bytes).sum()
+    }
+
+    fn kernel(&self) -> String {
+        self.groups.first().map(Gemm::kernel).unwrap_or_default()
+    }
+}
+
+/// Packed when the weights are there.
+#[derive(Debug)]
+struct Computed {
+    conv: ConvTranspose,
+    level: Level,
+}
+
+impl Layer for Computed {
+    fn run(&self, io: &mut Io<'_>, team: &mut Team) {
+        let weights = io.operands[1];
+        let bias = io.operands.get(2).map(View::elements::<f32>);
+        // Inference has compared the extents.
+        let spread = Spread::pack(&self.conv, weights.elements(), weights.shape(), bias, self.level);
+        if let Some(spread) = spread {
+            spread.run(io, team);
         }
     }
 
     fn scratch(&self, operands: &Facts<'_>, _threads: usize) -> usize {
         let pixels = operands[0].elements() / operands[0].shape.last().copied().unwrap_or(1).max(1);
-        pixels * self.gemm.columns() * size_of::<f32>()
-    }
-
-    fn bytes(&self) -> usize {
-        self.gemm.bytes()
+        let columns = operands[1].elements() / operands[1].shape.first().copied().unwrap_or(1).max(1);
+        pixels * columns * size_of::<f32>()
     }
 
     fn kernel(&self) -> String {
-        self.gemm.kernel()
+        format!("f32_gemm_packed__{}", self.level)
     }
 }

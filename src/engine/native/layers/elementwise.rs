@@ -1,13 +1,14 @@
 //! Functions of single elements, of one operand or of two that are broadcast.
 
 use bytemuck::Pod;
+use half::f16;
 use kinglet_kernels::f32_functions::Function;
 use kinglet_kernels::{Activation, Level};
 
 use super::movement::{broadcast_strides, joined};
 use super::types::numbers;
-use super::{Io, Layer};
-use crate::engine::graph::op::{Compare, Unary};
+use super::{Io, Layer, unary};
+use crate::engine::graph::op::Compare;
 use crate::engine::pool::Team;
 use crate::tensor::DType;
 
@@ -20,10 +21,13 @@ pub(super) struct Activate {
 impl Layer for Activate {
     fn run(&self, io: &mut Io<'_>, team: &mut Team) {
         let activation = self.activation;
-        if let Activation::Function(function) = activation {
+        if let (Activation::Function(function), DType::F32) = (activation, io.output.fact.dtype) {
             let x = io.operands[0];
             let grid = Function::grid(io.output.elements());
             return team.share(&|| function.run(self.level, x.elements(), &grid));
+        }
+        if io.output.fact.dtype == DType::F64 {
+            return map(io, |x: f64| unary::apply(activation, x));
         }
         map(io, |x: f32| activation.apply(x));
     }
@@ -32,37 +36,6 @@ impl Layer for Activate {
         match self.activation {
             Activation::Function(_) => format!("f32_functions__{}", self.level),
             _ => "plain".into(),
-        }
-    }
-}
-
-#[derive(Debug)]
-pub(super) struct Map(pub(super) Unary);
-
-impl Layer for Map {
-    fn run(&self, io: &mut Io<'_>, _team: &mut Team) {
-        match self.0 {
-            Unary::Neg => map(io, |x: f32| -x),
-            Unary::Abs => map(io, f32::abs),
-            Unary::Log => map(io, f32::ln),
-            Unary::Sqrt => map(io, f32::sqrt),
-            Unary::Reciprocal => map(io, f32::recip),
-            Unary::Floor => map(io, f32::floor),
-            Unary::Ceil => map(io, f32::ceil),
-            Unary::Softplus => map(io, |x: f32| if x > 20.0 { x } else { x.exp().ln_1p() }),
-            Unary::Sign => map(io, |x: f32| if x == 0.0 || x.is_nan() { x } else { x.signum() }),
-            Unary::Round => map(io, f32::round_ties_even),
-            Unary::Sin => map(io, f32::sin),
-            Unary::Cos => map(io, f32::cos),
-            Unary::Tan => map(io, f32::tan),
-            Unary::Asin => map(io, f32::asin),
-            Unary::Acos => map(io, f32::acos),
-            Unary::Atan => map(io, f32::atan),
-            Unary::Sinh => map(io, f32::sinh),
-            Unary::Cosh => map(io, f32::cosh),
-            Unary::Asinh => map(io, f32::asinh),
-            Unary::Acosh => map(io, f32::acosh),
-            Unary::Atanh => map(io, f32::atanh),
         }
     }
 }
@@ -118,6 +91,7 @@ impl Layer for Convert {
         match io.operands[0].fact.dtype {
             DType::F32 => convert(io, |x: f32| Number::Float(x.into())),
             DType::F64 => convert(io, |x: f64| Number::Float(x)),
+            DType::F16 => convert(io, |x: u16| Number::Float(f16::from_bits(x).to_f64())),
             DType::I32 => convert(io, |x: i32| Number::Integer(x.into())),
             DType::Bool => convert(io, |x: u8| Number::Integer((x != 0).into())),
             DType::U8 => convert(io, |x: u8| Number::Integer(x.into())),
@@ -136,6 +110,16 @@ enum Number {
     Float(f64),
     Integer(i64),
     Natural(u64),
+}
+
+impl Number {
+    fn float(self) -> f64 {
+        match self {
+            Self::Float(x) => x,
+            Self::Integer(x) => x as f64,
+            Self::Natural(x) => x as f64,
+        }
+    }
 }
 
 /// The conversions that `as` is for.
@@ -165,6 +149,10 @@ fn convert<T: Pod>(io: &mut Io<'_>, widen: impl Fn(T) -> Number) {
         DType::U16 => into!(u16),
         DType::U32 => into!(u32),
         DType::U64 => into!(u64),
+        DType::F16 => {
+            let bits = |x: T| f16::from_f64(widen(x).float()).to_bits();
+            io.output.elements::<u16>().iter_mut().zip(from).for_each(|(to, &from)| *to = bits(from));
+        }
         _ => {
             for (to, &from) in io.output.bytes.iter_mut().zip(from) {
                 *to = match widen(from) {
@@ -177,9 +165,9 @@ fn convert<T: Pod>(io: &mut Io<'_>, widen: impl Fn(T) -> Number) {
     }
 }
 
-fn map(io: &mut Io<'_>, f: impl Fn(f32) -> f32) {
-    let from: &[f32] = bytemuck::cast_slice(io.operands[0].bytes);
-    for (to, &from) in io.output.elements::<f32>().iter_mut().zip(from) {
+pub(super) fn map<T: Pod>(io: &mut Io<'_>, f: impl Fn(T) -> T) {
+    let from: &[T] = bytemuck::cast_slice(io.operands[0].bytes);
+    for (to, &from) in io.output.elements::<T>().iter_mut().zip(from) {
         *to = f(from);
     }
 }

@@ -90,7 +90,7 @@ impl Layer for QuantizedMatMul {
 
 /// Rows, depth and columns of the matrices, and where those of each product begin in their operands. Products with one
 /// right side follow each other, and share what is packed of it.
-fn meetings(io: &Io<'_>) -> ([usize; 3], impl Iterator<Item = [usize; 2]> + use<>) {
+pub(super) fn meetings(io: &Io<'_>) -> ([usize; 3], impl Iterator<Item = [usize; 2]> + use<>) {
     let shapes = [io.operands[0], io.operands[1]].map(|operand| operand.shape().clone());
     let [rows, depth, columns] = extents(&shapes[0], &shapes[1]);
     let out_shape = &io.output.fact.shape;
@@ -107,7 +107,7 @@ fn meetings(io: &Io<'_>) -> ([usize; 3], impl Iterator<Item = [usize; 2]> + use<
 }
 
 /// Rows, depth and columns of the matrices.
-fn extents(a: &Shape, b: &Shape) -> [usize; 3] {
+pub(super) fn extents(a: &Shape, b: &Shape) -> [usize; 3] {
     let (rows, depth) = match a[..] {
         [] => (0, 0),
         [depth] => (1, depth),

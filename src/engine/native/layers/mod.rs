@@ -1,11 +1,15 @@
 //! Operators as they run: one file per family, each from the operator to bytes in the arena.
 
 mod arithmetic;
+mod arrangement;
 mod attention;
 mod choice;
+mod contraction;
 mod conv;
 mod conv_transpose;
 mod elementwise;
+mod fourier;
+mod integer;
 mod linear;
 mod matmul;
 mod movement;
@@ -15,9 +19,12 @@ mod pool;
 mod quantized;
 mod reduce;
 mod resize;
+mod sampling;
 mod selection;
 mod softmax;
 mod types;
+mod unary;
+mod windows;
 
 use std::fmt::Debug;
 
@@ -113,9 +120,10 @@ pub(super) fn lower(graph: &Graph, node: &Node, sample: Option<&Fact>, level: Le
         Op::Attention(attention) => all(Box::new(attention::Attend { attention: *attention, level })),
         Op::Normalize { epsilon } => all(Box::new(normalize::Normalize { epsilon: *epsilon, level })),
         Op::Pool(pool) => all(Box::new(pool::Pooling::new(pool, level, sample.map(|sample| sample.dtype)))),
+        Op::Windows(windows) => all(Box::new(windows::Windowed(windows.clone()))),
         Op::Affine { axis } => all(Box::new(elementwise::Affine(*axis))),
         Op::Activation(activation) => all(Box::new(elementwise::Activate { activation: *activation, level })),
-        Op::Unary(unary) => all(Box::new(elementwise::Map(*unary))),
+        Op::Unary(unary) => all(Box::new(unary::Map(*unary))),
         Op::Binary(binary) => all(Box::new(arithmetic::Combine(*binary))),
         Op::Compare(compare) => all(Box::new(elementwise::Test(*compare))),
         Op::Where => all(Box::new(choice::Choose)),
@@ -141,11 +149,16 @@ pub(super) fn lower(graph: &Graph, node: &Node, sample: Option<&Fact>, level: Le
         }
         Op::GatherElements { axis } => all(Box::new(selection::GatherElements(*axis))),
         Op::ScatterElements { axis, with } => all(Box::new(selection::ScatterElements { axis: *axis, with: *with })),
+        Op::Sample(sampling) => all(Box::new(sampling::Sample(sampling.clone()))),
+        Op::Contract(contraction) => all(Box::new(contraction::Contract(contraction.clone()))),
+        Op::Fourier { inverse, onesided } => all(Box::new(fourier::Fourier { inverse: *inverse, onesided: *onesided })),
+        Op::Arrange(arrangement) => all(Box::new(arrangement::Arrange(arrangement.clone()))),
         Op::Quantize { axis } => all(Box::new(quantized::Quantize { axis: *axis, level })),
         Op::Dequantize { axis } => all(Box::new(quantized::Dequantize { axis: *axis, level })),
         Op::QuantizedConv(conv) => quantized::lower_conv(conv, graph, node, level),
         Op::QuantizedLinear(product) => quantized::lower_linear(*product, graph, node, level),
         Op::QuantizedMatMul(product) => all(Box::new(matmul::QuantizedMatMul { product: *product, level })),
+        Op::IntegerMatMul => all(Box::new(integer::IntegerMatMul(level))),
         Op::LookUp => all(Box::new(quantized::LookUp)),
         Op::QuantizedAdd(add) => all(Box::new(quantized::Add { add: *add, level })),
         Op::NonZero | Op::NonMaxSuppression { .. } | Op::Unique(_) | Op::Branch(_) | Op::Repeat(_) | Op::Part(_) => {

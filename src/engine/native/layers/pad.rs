@@ -42,6 +42,7 @@ impl Padding {
         let place = match self.0 {
             PadKind::Constant => at,
             PadKind::Edge => at.clamp(0, (extent - 1).max(0)),
+            PadKind::Wrap => at.rem_euclid(extent.max(1)),
             PadKind::Reflect if extent < 2 => 0,
             PadKind::Reflect => {
                 let folded = at.rem_euclid(2 * (extent - 1));

@@ -266,6 +266,8 @@ impl Layer for Quantize {
                 team.share(&|| u8_functions::quantize(self.level, x.elements(), to, &grid));
             }
             (_, DType::I8) => quantize::<i8>(self.axis, io, [i8::MIN.into(), i8::MAX.into()]),
+            (_, DType::U16) => quantize::<u16>(self.axis, io, [0.0, u16::MAX.into()]),
+            (_, DType::I16) => quantize::<i16>(self.axis, io, [i16::MIN.into(), i16::MAX.into()]),
             _ => quantize::<u8>(self.axis, io, [0.0, u8::MAX.into()]),
         }
     }
@@ -291,6 +293,8 @@ impl Layer for Dequantize {
             }
             (_, DType::I8) => dequantize::<i8>(self.axis, io),
             (_, DType::I32) => dequantize::<i32>(self.axis, io),
+            (_, DType::U16) => dequantize::<u16>(self.axis, io),
+            (_, DType::I16) => dequantize::<i16>(self.axis, io),
             _ => dequantize::<u8>(self.axis, io),
         }
     }
@@ -333,7 +337,7 @@ macro_rules! integer {
     )* };
 }
 
-integer!(u8 i8 i32);
+integer!(u8 i8 u16 i16 i32);
 
 /// For every element of the operand, where its scale and zero point stand.
 fn places(axis: isize, x: View<'_>, scale: View<'_>) -> impl Fn(usize) -> usize + use<> {

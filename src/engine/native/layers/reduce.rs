@@ -1,11 +1,15 @@
 //! Sums, averages and extremes along axes.
 
+use bytemuck::Pod;
 use kinglet_kernels::{Level, Window, f32_pool};
 
+use super::arithmetic::Number;
+use super::types::numbers;
 use super::{Io, Layer};
 use crate::engine::graph::infer::{self, Facts};
-use crate::engine::graph::op::{Reduce, ReduceKind};
+use crate::engine::graph::op::{Binary, Reduce, ReduceKind};
 use crate::engine::pool::Team;
+use crate::tensor::DType;
 
 #[derive(Debug)]
 pub(super) struct Reduction {
@@ -31,12 +35,12 @@ impl Layer for Reduction {
     fn run(&self, io: &mut Io<'_>, team: &mut Team) {
         let x = io.operands[0];
         let facts: Facts<'_> = io.operands.iter().map(|operand| operand.fact).collect();
-        let Ok(reduced) = infer::reduced(&self.reduce.axes, &facts) else { return };
+        let Ok(reduced) = infer::reduced_axes(&self.reduce.axes, &facts) else { return };
         let product = |range: std::ops::Range<usize>| x.shape()[range].iter().product::<usize>();
         let first = reduced.iter().position(|reduced| *reduced).unwrap_or(reduced.len());
         let end = reduced.iter().rposition(|reduced| *reduced).map_or(first, |last| last + 1);
         let (outer, taps, inner) = (product(0..first), product(first..end), product(end..reduced.len()));
-        let together = reduced[first..end].iter().all(|reduced| *reduced);
+        let together = x.fact.dtype == DType::F32 && reduced[first..end].iter().all(|reduced| *reduced);
         // Axes beside each other in front of others are the taps of a window over a channels-last image.
         if let (Some(pool), true, true) = (self.pool(), together && taps > 0, inner >= LANES_MIN) {
             let window = Window { kernel: [1, taps], out: [1, 1], ..Window::image(outer, [1, taps], inner) };
@@ -44,21 +48,22 @@ impl Layer for Reduction {
             team.share(&|| pool.run(self.level, x.elements(), &window, &grid));
             return;
         }
-        self.plain(io, &reduced);
+        numbers!(x.fact.dtype, T => self.plain::<T>(io, &reduced));
     }
 }
 
 impl Reduction {
     /// Any axes, element by element.
-    fn plain(&self, io: &mut Io<'_>, reduced: &[bool]) {
+    fn plain<T: Number>(&self, io: &mut Io<'_>, reduced: &[bool]) {
         let x = io.operands[0];
+        let [least, greatest] = if x.fact.dtype == DType::Bool { [T::zeroed(), T::ONE] } else { T::BOUNDS };
         let start = match self.reduce.kind {
-            ReduceKind::Sum | ReduceKind::Mean => 0.0,
-            ReduceKind::Prod => 1.0,
-            ReduceKind::Max => f32::NEG_INFINITY,
-            ReduceKind::Min => f32::INFINITY,
+            ReduceKind::Sum | ReduceKind::Mean => T::zeroed(),
+            ReduceKind::Prod => T::ONE,
+            ReduceKind::Max => least,
+            ReduceKind::Min => greatest,
         };
-        let out: &mut [f32] = bytemuck::cast_slice_mut(io.output.bytes);
+        let out: &mut [T] = bytemuck::cast_slice_mut(io.output.bytes);
         out.fill(start);
         let mut strides = vec![0; reduced.len()];
         let mut stride = 1;
@@ -67,35 +72,25 @@ impl Reduction {
                 (strides[axis], stride) = (stride, stride * x.shape()[axis]);
             }
         }
-        let fold = |a: f32, b: f32| match self.reduce.kind {
-            ReduceKind::Sum | ReduceKind::Mean => a + b,
-            ReduceKind::Prod => a * b,
-            ReduceKind::Max => {
-                if b > a || b.is_nan() {
-                    b
-                } else {
-                    a
-                }
-            }
-            ReduceKind::Min => {
-                if b < a || b.is_nan() {
-                    b
-                } else {
-                    a
-                }
-            }
-        };
-        each(x.elements(), x.shape(), &strides, 0, out, &fold);
+        let fold = T::function(match self.reduce.kind {
+            ReduceKind::Sum | ReduceKind::Mean => Binary::Add,
+            ReduceKind::Prod => Binary::Mul,
+            ReduceKind::Max => Binary::Max,
+            ReduceKind::Min => Binary::Min,
+        });
+        // What is neither greater nor less than a number comes first, so that it is kept.
+        each(x.elements(), x.shape(), &strides, 0, out, &|folded, element| fold(element, folded));
         if self.reduce.kind == ReduceKind::Mean {
             let count: usize =
                 x.shape().iter().zip(reduced).filter(|(_, reduced)| **reduced).map(|(&e, _)| e).product();
-            out.iter_mut().for_each(|sum| *sum /= count as f32);
+            let divide = T::function(Binary::Div);
+            out.iter_mut().for_each(|sum| *sum = divide(*sum, T::of_count(count)));
         }
     }
 }
 
 /// Folds elements into their places, axis by axis.
-fn each(from: &[f32], shape: &[usize], strides: &[usize], at: usize, out: &mut [f32], fold: &impl Fn(f32, f32) -> f32) {
+fn each<T: Pod>(from: &[T], shape: &[usize], strides: &[usize], at: usize, out: &mut [T], fold: &impl Fn(T, T) -> T) {
     match (shape, strides) {
         ([extent, shape @ ..], [stride, strides @ ..]) if !from.is_empty() => {
             for (index, from) in from.chunks_exact(from.len() / extent).enumerate() {

@@ -60,31 +60,59 @@ impl Resizing {
 
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "places are within the axis")]
     fn between(&self, at: usize, extent: usize, out: usize, scale: f64) -> Between {
-        let at = at as f64;
-        let place = match self.0.place {
-            PixelPlace::TorchHalfPixel if out == 1 => 0.0,
-            PixelPlace::HalfPixel | PixelPlace::TorchHalfPixel => (at + 0.5) / scale - 0.5,
-            PixelPlace::AlignCorners if out == 1 => 0.0,
-            PixelPlace::AlignCorners => at * (extent - 1) as f64 / (out - 1) as f64,
-            PixelPlace::Asymmetric => at / scale,
-        };
+        let place = place(self.0.place, at, [extent, out], scale, None);
         let last = (extent - 1) as f64;
         match self.0.filter {
-            Filter::Linear => {
+            Filter::Nearest(rounding) => {
+                let nearest = nearest(rounding, place, extent);
+                (nearest, nearest, 0.0)
+            }
+            _ => {
                 let place = place.clamp(0.0, last);
                 let first = place.floor();
                 (first as usize, (first + 1.0).min(last) as usize, (place - first) as f32)
             }
-            Filter::Nearest(rounding) => {
-                let rounded = match rounding {
-                    Rounding::HalfDown => (place - 0.5).ceil(),
-                    Rounding::HalfUp => (place + 0.5).floor(),
-                    Rounding::Floor => place.floor(),
-                    Rounding::Ceil => place.ceil(),
-                };
-                let nearest = rounded.clamp(0.0, last) as usize;
-                (nearest, nearest, 0.0)
-            }
         }
     }
+}
+
+/// Where an output pixel lies along an axis of the input, which is a whole number at a pixel's centre. The part that is
+/// seen is given by its ends.
+pub(super) fn place(
+    place: PixelPlace,
+    at: usize,
+    [extent, out]: [usize; 2],
+    scale: f64,
+    seen: Option<[f64; 2]>,
+) -> f64 {
+    let (at, length) = (at as f64, extent as f64);
+    // What the scale makes of the extent, before it is rounded.
+    let width = length * scale;
+    let is_single = (width - 1.0).abs() < 1e-6;
+    let half_pixel = (at + 0.5) / scale - 0.5;
+    match place {
+        PixelPlace::TorchHalfPixel if is_single => -0.5,
+        PixelPlace::HalfPixel | PixelPlace::TorchHalfPixel => half_pixel,
+        PixelPlace::Symmetric => half_pixel + length / 2.0 * (1.0 - out as f64 / width),
+        PixelPlace::AlignCorners if is_single => 0.0,
+        PixelPlace::AlignCorners => at * (length - 1.0) / (width - 1.0),
+        PixelPlace::Asymmetric => at / scale,
+        PixelPlace::Crop => {
+            let [from, to] = seen.unwrap_or([0.0, 1.0]);
+            let along = if is_single { (to - from) / 2.0 } else { at * (to - from) / (width - 1.0) };
+            (from + along) * (length - 1.0)
+        }
+    }
+}
+
+/// The pixel that a place is rounded to.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "places are within the axis")]
+pub(super) fn nearest(rounding: Rounding, place: f64, extent: usize) -> usize {
+    let rounded = match rounding {
+        Rounding::HalfDown => (place - 0.5).ceil(),
+        Rounding::HalfUp => (place + 0.5).floor(),
+        Rounding::Floor => place.floor(),
+        Rounding::Ceil => place.ceil(),
+    };
+    rounded.clamp(0.0, (extent - 1) as f64) as usize
 }

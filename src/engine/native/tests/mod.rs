@@ -1,11 +1,16 @@
 //! Small graphs against tract, at every instruction set: each operator, and each pass that changes what runs.
 
+mod arrangements;
 mod composed;
 mod control;
 mod hostile;
+mod images;
+mod numbers;
 mod operators;
 mod quantized;
 mod recovered;
+mod signals;
+mod typed;
 
 use kinglet_kernels::Level;
 use tract_onnx::pb::tensor_proto::DataType;

@@ -71,7 +71,7 @@ fn mean(graph: &Graph, samples: &Samples, value: ValueId, before: usize) -> Opti
     let node = &graph.nodes[graph.maker(value, before)?];
     let Op::Reduce(Reduce { kind: ReduceKind::Mean, axes, keep: true }) = &node.op else { return None };
     let facts: Option<Facts<'_>> = node.inputs.iter().map(|&input| samples.0[0].get(input)).collect();
-    let reduced = infer::reduced(axes, &facts?).ok()?;
+    let reduced = infer::reduced_axes(axes, &facts?).ok()?;
     let (last, others) = reduced.split_last()?;
     (*last && !others.contains(&true)).then(|| node.inputs[0])
 }

@@ -1,12 +1,25 @@
 //! The operators. Images are channels-last here whatever the file had: importers put transpositions around them, and
 //! passes push those out.
 
+mod arrangement;
+mod contraction;
+mod image;
+mod sampling;
+
 use kinglet_kernels::Activation;
 use kinglet_kernels::u8_functions::Scale;
 use kinglet_kernels::u8s8_gemm::{Finish, Zeros};
 
+pub(in crate::engine) use arrangement::Arrangement;
+pub(in crate::engine) use contraction::{Contraction, Label};
+pub(in crate::engine) use image::{
+    AxisPadding, Conv, ConvTranspose, Filter, Padding, PixelPlace, Pool, PoolKind, Resize, Rounding, Spatial,
+    SpatialAxis, WindowAxis, WindowKind, Windows,
+};
+pub(in crate::engine) use sampling::{Aspect, Fold, Grid, Outside, Resample, Sampling};
+
 use super::control::{Branch, Repeat};
-use crate::tensor::{DType, Shape};
+use crate::tensor::DType;
 
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::engine) enum Op {
@@ -14,6 +27,8 @@ pub(in crate::engine) enum Op {
     Conv(Conv),
     /// Windows of a channels-last image.
     Pool(Pool),
+    /// Windows of a channels-first image.
+    Windows(Windows),
     /// `x` (`[.., k]`), constant `weights` (`[k, n]`), `bias` or nothing, and a `residual`.
     Linear(Linear),
     /// Two operands, broadcast over leading axes.
@@ -38,12 +53,14 @@ pub(in crate::engine) enum Op {
     Where,
     /// Truth values turned round.
     Not,
-    /// `x`, elements to add before and after each axis, and what they are (zero where it is missing).
+    /// `x`, elements to add before and after each axis, what they are (zero where it is missing), and which axes (all
+    /// where they are missing).
     Pad(PadKind),
     /// `x` and `weights` (`[in, out / groups, lines, columns]`), `bias` or nothing: each pixel is spread over a window.
     ConvTranspose(ConvTranspose),
     /// A channels-last image of other extents: `scales` or `sizes` of all axes.
     Resize(Resize),
+    /// `x` and, where they are no constants, the axes.
     Reduce(Reduce),
     Softmax {
         axis: isize,
@@ -91,6 +108,15 @@ pub(in crate::engine) enum Op {
         axis: isize,
         with: Option<Binary>,
     },
+    Arrange(Arrangement),
+    Sample(Sampling),
+    /// Any number of operands.
+    Contract(Contraction),
+    /// `x`, how many elements of a line are transformed, and along which axis; numbers are pairs, or real.
+    Fourier {
+        inverse: bool,
+        onesided: bool,
+    },
     /// How many elements the input has.
     Size,
     /// The extents of the input as integers.
@@ -122,6 +148,9 @@ pub(in crate::engine) enum Op {
     QuantizedLinear(Quantized),
     /// Two operands of bytes, as `MatMul`'s.
     QuantizedMatMul(QuantizedMatMul),
+    /// Two operands of bytes, signed or not, and the zero points of each: one, or those of rows and of columns. Sums are
+    /// INT32.
+    IntegerMatMul,
     /// Two operands of bytes, not broadcast.
     QuantizedAdd(QuantizedAdd),
     /// Bytes, and the byte that each of 256 becomes.
@@ -171,102 +200,12 @@ pub(in crate::engine) struct QuantizedAdd {
     pub(in crate::engine) bounds: [u8; 2],
 }
 
-#[derive(Clone, Debug, PartialEq)]
-pub(in crate::engine) struct Conv {
-    pub(in crate::engine) window: Spatial,
-    pub(in crate::engine) groups: usize,
-    pub(in crate::engine) bias: bool,
-    pub(in crate::engine) residual: bool,
-    pub(in crate::engine) activation: Activation,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub(in crate::engine) struct Pool {
-    pub(in crate::engine) kind: PoolKind,
-    pub(in crate::engine) window: Spatial,
-    /// Whether an output extent is rounded up.
-    pub(in crate::engine) ceil: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::engine) enum PoolKind {
-    Max,
-    Average { count_padding: bool },
-}
-
-/// Sliding windows over one or two axes; one axis is the second of two.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::engine) struct Spatial {
-    pub(in crate::engine) axes: usize,
-    pub(in crate::engine) kernel: [usize; 2],
-    pub(in crate::engine) stride: [usize; 2],
-    pub(in crate::engine) dilation: [usize; 2],
-    pub(in crate::engine) padding: Padding,
-}
-
-/// Zeros around an image.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::engine) enum Padding {
-    Given {
-        before: [usize; 2],
-        after: [usize; 2],
-    },
-    /// As many as make the output's extent the input's over the stride; the odd one behind, or before.
-    Same {
-        odd_before: bool,
-    },
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub(in crate::engine) struct ConvTranspose {
-    pub(in crate::engine) axes: usize,
-    pub(in crate::engine) kernel: [usize; 2],
-    pub(in crate::engine) stride: [usize; 2],
-    pub(in crate::engine) dilation: [usize; 2],
-    /// Taken off before the first line and pixel, and behind the last.
-    pub(in crate::engine) before: [usize; 2],
-    pub(in crate::engine) after: [usize; 2],
-    /// Added behind the last.
-    pub(in crate::engine) extra: [usize; 2],
-    pub(in crate::engine) bias: bool,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::engine) enum PadKind {
     Constant,
     Edge,
     Reflect,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(in crate::engine) struct Resize {
-    pub(in crate::engine) by_sizes: bool,
-    pub(in crate::engine) filter: Filter,
-    pub(in crate::engine) place: PixelPlace,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::engine) enum Filter {
-    Nearest(Rounding),
-    Linear,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::engine) enum Rounding {
-    HalfDown,
-    HalfUp,
-    Floor,
-    Ceil,
-}
-
-/// Where an output pixel lies between those of the input.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::engine) enum PixelPlace {
-    HalfPixel,
-    /// As half pixels, but an axis of one output pixel lies at the first.
-    TorchHalfPixel,
-    AlignCorners,
-    Asymmetric,
+    Wrap,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -308,6 +247,7 @@ pub(in crate::engine) enum Unary {
     Asinh,
     Acosh,
     Atanh,
+    BitNot,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -354,9 +294,9 @@ pub(in crate::engine) enum Axes {
     Given(Vec<isize>),
     /// This one and all behind it.
     From(usize),
-    /// Those that the second operand lists; an empty list means all, or none.
-    Listed {
-        all_if_empty: bool,
+    /// Those that the second operand lists; where it lists none, all or, if that is what it `keeps`, none.
+    Operand {
+        keeps: bool,
     },
 }
 
@@ -422,6 +362,7 @@ impl Op {
         match self {
             Self::Conv(_) => "Conv",
             Self::Pool(_) => "Pool",
+            Self::Windows(_) => "Windows",
             Self::Linear(_) => "Linear",
             Self::MatMul => "MatMul",
             Self::Attention(_) => "Attention",
@@ -451,6 +392,10 @@ impl Op {
             Self::CumulativeSum { .. } => "CumulativeSum",
             Self::GatherElements { .. } => "GatherElements",
             Self::ScatterElements { .. } => "ScatterElements",
+            Self::Arrange(arrangement) => arrangement.name(),
+            Self::Sample(sampling) => sampling.name(),
+            Self::Contract(_) => "Contract",
+            Self::Fourier { .. } => "Fourier",
             Self::Size => "Size",
             Self::Shape { .. } => "Shape",
             Self::Cast { .. } => "Cast",
@@ -461,6 +406,7 @@ impl Op {
             Self::QuantizedConv(_) => "QuantizedConv",
             Self::QuantizedLinear(_) => "QuantizedLinear",
             Self::QuantizedMatMul(_) => "QuantizedMatMul",
+            Self::IntegerMatMul => "IntegerMatMul",
             Self::QuantizedAdd(_) => "QuantizedAdd",
             Self::LookUp => "LookUp",
             Self::NonZero => "NonZero",
@@ -481,45 +427,4 @@ impl Op {
     pub(in crate::engine) fn only_reshapes(&self) -> bool {
         matches!(self, Self::Reshape { .. } | Self::Flatten { .. } | Self::Squeeze | Self::Unsqueeze)
     }
-}
-
-impl Conv {
-    /// Whether each channel is convolved by itself, for weights of this shape.
-    pub(in crate::engine) fn is_depthwise(&self, weights: &Shape) -> bool {
-        self.groups > 1 && weights.first() == Some(&self.groups) && weights.get(1) == Some(&1)
-    }
-}
-
-impl Spatial {
-    /// Output extents and the zeros before the image, for extents of the image; `None` where no window fits.
-    pub(in crate::engine) fn output(&self, size: [usize; 2], ceil: bool) -> Option<[SpatialAxis; 2]> {
-        let axis = |axis: usize| {
-            let (size, stride) = (size[axis], self.stride[axis]);
-            let reach = (self.kernel[axis] - 1).checked_mul(self.dilation[axis])?.checked_add(1)?;
-            if let Padding::Same { odd_before } = self.padding {
-                let out = size.div_ceil(stride);
-                let needed = (out.saturating_sub(1) * stride).checked_add(reach)?.saturating_sub(size);
-                let before = if odd_before { needed.div_ceil(2) } else { needed / 2 };
-                return Some(SpatialAxis { out, before, after: needed - before });
-            }
-            let Padding::Given { before, after } = self.padding else { return None };
-            let (before, after) = (before[axis], after[axis]);
-            let slack = size.checked_add(before)?.checked_add(after)?.checked_sub(reach)?;
-            let mut out = if ceil { slack.div_ceil(stride) } else { slack / stride } + 1;
-            // A window that begins behind the image sees nothing of it.
-            if ceil && (out - 1) * stride >= size + before {
-                out -= 1;
-            }
-            Some(SpatialAxis { out, before, after })
-        };
-        Some([axis(0)?, axis(1)?])
-    }
-}
-
-/// One axis of a window's output.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::engine) struct SpatialAxis {
-    pub(in crate::engine) out: usize,
-    pub(in crate::engine) before: usize,
-    pub(in crate::engine) after: usize,
 }

@@ -1,0 +1,81 @@
+//! Element types of values, and half floats, which are computed with as FP32 and stand at the edges alone.
+
+use half::f16;
+
+use super::Importer;
+use crate::engine::graph::{Op, ValueId, infer, tensor_of};
+use crate::engine::{Dim, TensorSpec};
+use crate::tensor::{DType, Tensor};
+
+impl Importer {
+    /// The element type of a value.
+    pub(super) fn dtype(&mut self, value: ValueId) -> DType {
+        self.dtypes.resize(self.graph.value_count(), None);
+        for node in &self.graph.nodes[self.typed..] {
+            let of = |value: &ValueId| self.graph.constant(*value).map(Tensor::dtype).or(self.dtypes[value.index()]);
+            let operands: Vec<DType> = node.inputs.iter().map(|input| of(input).unwrap_or(DType::F32)).collect();
+            self.dtypes[node.output.index()].get_or_insert_with(|| infer::dtype(&node.op, &operands));
+        }
+        self.typed = self.graph.nodes.len();
+        let constant = self.graph.constant(value).map(Tensor::dtype);
+        constant.or(self.dtypes[value.index()]).unwrap_or(DType::F32)
+    }
+
+    /// A graph input, as it is computed with.
+    pub(super) fn input(&mut self, spec: &TensorSpec) -> ValueId {
+        let input = self.graph.add_value(&spec.name);
+        self.graph.inputs.push(input);
+        self.dtypes.resize(self.graph.value_count(), None);
+        self.dtypes[input.index()] = Some(spec.dtype);
+        let fixed = |dim: &Dim| if let Dim::Fixed(extent) = dim { Some(*extent) } else { None };
+        self.declared.insert(input, spec.dims.iter().map(fixed).collect());
+        if is_half(spec.dtype) { self.graph.add(&spec.name, Op::Cast { to: DType::F32 }, &[input]) } else { input }
+    }
+
+    /// A value whose element type its operator does not tell.
+    pub(super) fn declare(&mut self, value: ValueId, dtype: DType) {
+        self.dtypes.resize(self.graph.value_count(), None);
+        self.dtypes[value.index()] = Some(dtype);
+    }
+
+    /// The extents of a constant, of a graph input as far as it declares them, or of what has the same shape.
+    pub(super) fn extents(&self, value: ValueId) -> Option<Vec<Option<usize>>> {
+        if let Some(constant) = self.graph.constant(value) {
+            return Some(constant.shape().iter().map(|extent| Some(*extent)).collect());
+        }
+        if let Some(declared) = self.declared.get(&value) {
+            return Some(declared.clone());
+        }
+        let maker = &self.graph.nodes[self.graph.maker(value, self.graph.nodes.len())?];
+        match maker.op {
+            Op::Cast { .. } | Op::Dequantize { .. } | Op::Unary(_) | Op::Activation(_) => self.extents(maker.inputs[0]),
+            _ => None,
+        }
+    }
+
+    /// A graph output, in the type that it is declared with.
+    pub(super) fn output(&mut self, value: ValueId, name: &str, declared: Option<DType>) -> ValueId {
+        let narrowed = declared.filter(|declared| is_half(*declared) && self.dtype(value) == DType::F32);
+        narrowed.map_or(value, |to| self.graph.add(name, Op::Cast { to }, &[value]))
+    }
+
+    /// Another type; a half float is as precise as one from here on.
+    pub(super) fn converted(&mut self, name: &str, x: ValueId, to: DType) -> ValueId {
+        let converted = self.graph.add(name, Op::Cast { to }, &[x]);
+        if is_half(to) { self.graph.add(name, Op::Cast { to: DType::F32 }, &[converted]) } else { converted }
+    }
+}
+
+pub(super) fn is_half(dtype: DType) -> bool {
+    dtype == DType::F16
+}
+
+/// A constant as it is computed with.
+pub(super) fn widened(tensor: Tensor) -> Tensor {
+    let halves = tensor.bytes().as_chunks().0.iter().map(|bytes| u16::from_le_bytes(*bytes));
+    if !is_half(tensor.dtype()) {
+        return tensor;
+    }
+    let elements: Vec<f32> = halves.map(|bits| f16::from_bits(bits).to_f32()).collect();
+    tensor_of(tensor.shape(), &elements)
+}
