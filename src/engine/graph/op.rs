@@ -1,10 +1,13 @@
 //! The operators. Images are channels-last here whatever the file had: importers put transpositions around them, and
 //! passes push those out.
 
+use std::sync::Arc;
+
 use kinglet_kernels::Activation;
 use kinglet_kernels::u8_functions::Scale;
 use kinglet_kernels::u8s8_gemm::{Finish, Zeros};
 
+use super::trees::Trees;
 use crate::tensor::{DType, Shape};
 
 #[derive(Clone, Debug, PartialEq)]
@@ -125,6 +128,8 @@ pub(in crate::engine) enum Op {
     QuantizedAdd(QuantizedAdd),
     /// Bytes, and the byte that each of 256 becomes.
     LookUp,
+    /// Rows of features, and the scores that an ensemble of decision trees gives them.
+    Trees(Arc<Trees>),
 }
 
 /// A product of bytes.
@@ -428,6 +433,7 @@ impl Op {
             Self::QuantizedMatMul(_) => "QuantizedMatMul",
             Self::QuantizedAdd(_) => "QuantizedAdd",
             Self::LookUp => "LookUp",
+            Self::Trees(_) => "Trees",
         }
     }
 

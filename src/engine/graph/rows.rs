@@ -178,6 +178,7 @@ fn carried(node: &Node, operands: &[Operand<'_>], out: [&Fact; 2]) -> Result<Car
         Op::QuantizedLinear(_) => sole(operands, |axis| axis + 1 < rank),
         Op::QuantizedAdd(_) => broadcast(operands, out),
         Op::LookUp => Ok(first.carry),
+        Op::Trees(_) => sole(operands, |axis| axis == 0),
     }
 }
 

@@ -8,52 +8,83 @@ use super::node::Source;
 use crate::engine::EngineError;
 use crate::engine::graph::op::{Axes, Binary, Compare, Reduce, ReduceKind, Unary};
 use crate::engine::graph::{Op, ValueId, tensor_of};
+use crate::tensor::{DType, Shape, Tensor};
 
 /// What an operator is written as: operators that all have its name.
-struct Formula<'a> {
-    importer: &'a mut Importer,
-    name: String,
+pub(super) struct Formula<'a> {
+    pub(super) importer: &'a mut Importer,
+    pub(super) name: String,
 }
 
 impl<'a> Formula<'a> {
     /// A formula of the node's first operand.
-    fn of(importer: &'a mut Importer, node: &Source<'_>) -> Result<(Self, ValueId), EngineError> {
+    pub(super) fn of(importer: &'a mut Importer, node: &Source<'_>) -> Result<(Self, ValueId), EngineError> {
         let x = importer.operand(node, 0)?;
         Ok((Self { importer, name: node.shown() }, x))
     }
 
-    fn number(&mut self, number: f32) -> ValueId {
+    /// A formula whose operands are known already.
+    pub(super) fn with_name(importer: &'a mut Importer, node: &Source<'_>) -> Self {
+        Self { importer, name: node.shown() }
+    }
+
+    pub(super) fn constant(&mut self, tensor: Tensor) -> ValueId {
+        self.importer.graph.add_constant(format!("{} constant", self.name), tensor)
+    }
+
+    pub(super) fn integers(&mut self, integers: &[i64]) -> ValueId {
+        self.importer.list_of(&self.name, integers)
+    }
+
+    /// A number of the type of another value.
+    pub(super) fn number_like(&mut self, other: ValueId, number: f64) -> ValueId {
+        let bytes = number.to_le_bytes().to_vec();
+        let wide = Tensor::new(DType::F64, Shape::new(&[]), bytes.into()).expect("eight bytes are one number");
+        let wide = self.constant(wide);
+        match self.importer.dtype(other).unwrap_or(DType::F32) {
+            DType::F64 => wide,
+            to => self.op(Op::Cast { to }, &[wide]),
+        }
+    }
+
+    pub(super) fn number(&mut self, number: f32) -> ValueId {
         self.importer.graph.add_constant(format!("{} constant", self.name), tensor_of(&[], &[number]))
     }
 
-    fn op(&mut self, op: Op, operands: &[ValueId]) -> ValueId {
+    pub(super) fn op(&mut self, op: Op, operands: &[ValueId]) -> ValueId {
         self.importer.graph.add(&self.name, op, operands)
     }
 
-    fn unary(&mut self, unary: Unary, x: ValueId) -> ValueId {
+    pub(super) fn unary(&mut self, unary: Unary, x: ValueId) -> ValueId {
         self.op(Op::Unary(unary), &[x])
     }
 
-    fn function(&mut self, function: Function, x: ValueId) -> ValueId {
+    pub(super) fn function(&mut self, function: Function, x: ValueId) -> ValueId {
         self.op(Op::Activation(Activation::Function(function)), &[x])
     }
 
-    fn binary(&mut self, binary: Binary, a: ValueId, b: ValueId) -> ValueId {
+    pub(super) fn binary(&mut self, binary: Binary, a: ValueId, b: ValueId) -> ValueId {
         self.op(Op::Binary(binary), &[a, b])
     }
 
     /// With a number on the right.
-    fn with(&mut self, binary: Binary, x: ValueId, number: f32) -> ValueId {
+    pub(super) fn with(&mut self, binary: Binary, x: ValueId, number: f32) -> ValueId {
         let number = self.number(number);
         self.binary(binary, x, number)
     }
 
-    fn reduce(&mut self, kind: ReduceKind, axes: &Axes, keep: bool, x: ValueId) -> ValueId {
+    pub(super) fn reduce(&mut self, kind: ReduceKind, axes: &Axes, keep: bool, x: ValueId) -> ValueId {
         self.op(Op::Reduce(Reduce { kind, axes: axes.clone(), keep }), &[x])
     }
 
     /// `then` where `x` compares so with a number, `otherwise` elsewhere.
-    fn choose(&mut self, x: ValueId, compare: Compare, number: f32, [then, otherwise]: [ValueId; 2]) -> ValueId {
+    pub(super) fn choose(
+        &mut self,
+        x: ValueId,
+        compare: Compare,
+        number: f32,
+        [then, otherwise]: [ValueId; 2],
+    ) -> ValueId {
         let number = self.number(number);
         let condition = self.op(Op::Compare(compare), &[x, number]);
         self.op(Op::Where, &[condition, then, otherwise])

@@ -1,9 +1,11 @@
 //! ONNX graphs into the engine's own: one importer per operator, one row of [`table`] per operator and range of
 //! versions. What has no row is refused by name.
 
+mod classes;
 mod composed;
 mod constant;
 mod elementwise;
+mod forest;
 mod image;
 mod movement;
 mod node;
@@ -11,13 +13,15 @@ mod product;
 mod quantization;
 mod selection;
 mod table;
+mod tabular;
+mod trees;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{GraphProto, ModelProto, TensorProto};
 
-use super::graph::{Graph, ValueId};
+use super::graph::{Graph, Op, ValueId};
 use super::{EngineError, TensorSpec};
 use crate::tensor::{DType, Shape, Tensor};
 use node::Source;
@@ -34,7 +38,15 @@ pub(super) fn import(proto: &ModelProto, inputs: &[TensorSpec]) -> Result<Graph,
         ));
     }
     let versions = proto.opset_import.iter().map(|opset| (standard(&opset.domain).to_owned(), opset.version));
-    let mut importer = Importer { graph: Graph::default(), values: HashMap::new(), versions: versions.collect() };
+    let taken = source.node.iter().flat_map(|node| &node.input);
+    let taken = taken.chain(source.output.iter().map(|output| &output.name)).filter(|name| !name.is_empty());
+    let mut importer = Importer {
+        graph: Graph::default(),
+        values: HashMap::new(),
+        versions: versions.collect(),
+        dtypes: inputs.iter().map(|input| input.dtype).collect(),
+        taken: taken.cloned().collect(),
+    };
     importer.constants(source)?;
     for input in inputs {
         let value = importer.graph.add_value(&input.name);
@@ -60,6 +72,10 @@ pub(super) struct Importer {
     values: HashMap<String, ValueId>,
     /// Of operator sets, by domain.
     versions: HashMap<String, i64>,
+    /// Of the graph's inputs, in their order.
+    dtypes: Vec<DType>,
+    /// Names that a node or the graph's outputs ask for.
+    taken: HashSet<String>,
 }
 
 impl Importer {
@@ -97,6 +113,40 @@ impl Importer {
         }
         let named = outputs.iter().zip(values).filter(|(name, _)| !name.is_empty());
         named.into_iter().try_for_each(|(name, value)| self.name(name, value))
+    }
+
+    /// Whether anything takes a value of this name.
+    fn is_taken(&self, name: &str) -> bool {
+        self.taken.contains(name)
+    }
+
+    fn cast(&mut self, node: &Source<'_>, value: ValueId, to: DType) -> ValueId {
+        self.graph.add(&node.shown(), Op::Cast { to }, &[value])
+    }
+
+    /// The element type of a value, where it follows from operators and the inputs' types alone.
+    fn dtype(&self, value: ValueId) -> Option<DType> {
+        let mut value = value;
+        loop {
+            if let Some(constant) = self.graph.constant(value) {
+                return Some(constant.dtype());
+            }
+            if let Some(at) = self.graph.inputs.iter().position(|input| *input == value) {
+                return self.dtypes.get(at).copied();
+            }
+            let node = &self.graph.nodes[self.graph.maker(value, self.graph.nodes.len())?];
+            value = match &node.op {
+                Op::Cast { to } => return Some(*to),
+                Op::Compare(_) | Op::Not => return Some(DType::Bool),
+                Op::Shape { .. } | Op::Size | Op::Arg(_) | Op::Top(_) => return Some(DType::I64),
+                Op::Fill { value } => return Some(value.dtype),
+                Op::Trees(trees) => return Some(trees.dtype()),
+                Op::Where => *node.inputs.get(1)?,
+                Op::Quantize { .. } => *node.inputs.get(2)?,
+                Op::Dequantize { .. } => return Some(DType::F32),
+                _ => *node.inputs.first()?,
+            };
+        }
     }
 
     fn name(&mut self, name: &str, value: ValueId) -> Result<(), EngineError> {

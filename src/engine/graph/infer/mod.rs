@@ -5,6 +5,7 @@ mod image;
 mod movement;
 mod quantized;
 mod selection;
+mod trees;
 
 use kinglet_kernels::Activation;
 use smallvec::SmallVec;
@@ -143,6 +144,7 @@ pub(in crate::engine) fn infer(op: &Op, inputs: &Facts<'_>) -> Result<Fact, Infe
         Op::QuantizedMatMul(product) => quantized::matmul(product, inputs),
         Op::LookUp => quantized::look_up(inputs),
         Op::QuantizedAdd(_) => quantized::add(inputs),
+        Op::Trees(trees) => trees::scores(trees, first?),
     }?;
     fact.bytes().ok_or(InferError::Overflow)?;
     Ok(fact)

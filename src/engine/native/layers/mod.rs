@@ -17,9 +17,11 @@ mod reduce;
 mod resize;
 mod selection;
 mod softmax;
+mod trees;
 mod types;
 
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use bytemuck::Pod;
 use kinglet_kernels::{Aligned, LINE, Level};
@@ -147,6 +149,7 @@ pub(super) fn lower(graph: &Graph, node: &Node, sample: &Fact, level: Level) -> 
         Op::QuantizedLinear(product) => quantized::lower_linear(*product, graph, node, level),
         Op::QuantizedMatMul(product) => all(Box::new(matmul::QuantizedMatMul { product: *product, level })),
         Op::LookUp => all(Box::new(quantized::LookUp)),
+        Op::Trees(trees) => all(Box::new(trees::Walk(Arc::clone(trees)))),
         Op::QuantizedAdd(add) => all(Box::new(quantized::Add { add: *add, level })),
     }
 }
