@@ -141,17 +141,16 @@ impl Labels {
 
 /// Scores of two classes from the one (`[rows, 1]`) of the second: what is left of one, or the opposite.
 pub(super) fn both(formula: &mut Formula<'_>, score: ValueId, transform: Transform, is_share: bool) -> ValueId {
-    let (first, second) = if is_share {
-        let one = formula.number(1.0);
-        (formula.binary(Binary::Sub, one, score), score)
-    } else {
-        let opposite = formula.unary(Unary::Neg, score);
-        match transform {
-            Transform::Logistic => {
-                (formula.function(Function::Sigmoid, opposite), formula.function(Function::Sigmoid, score))
-            }
-            _ => (opposite, score),
+    let (first, second) = match transform {
+        Transform::Logistic => {
+            let opposite = formula.unary(Unary::Neg, score);
+            (formula.function(Function::Sigmoid, opposite), formula.function(Function::Sigmoid, score))
         }
+        _ if is_share => {
+            let one = formula.number(1.0);
+            (formula.binary(Binary::Sub, one, score), score)
+        }
+        _ => (formula.unary(Unary::Neg, score), score),
     };
     formula.op(Op::Concat { axis: 1 }, &[first, second])
 }

@@ -30,10 +30,7 @@ pub(super) fn linear_classifier(importer: &mut Importer, node: &Source<'_>) -> R
     let label = labels.of_two(&mut formula, scores, zero);
     match (labels.count, transform) {
         (2, Transform::Probit) => Err(node.refuse("PROBIT leaves one of two classes without a score")),
-        (2, _) => {
-            let is_share = transform != Transform::Logistic;
-            Ok(vec![label, classes::both(&mut formula, scores, transform, is_share)])
-        }
+        (2, _) => Ok(vec![label, classes::both(&mut formula, scores, transform, true)]),
         _ => Ok(vec![label, transform.apply(&mut formula, scores, 1)]),
     }
 }
@@ -228,7 +225,9 @@ pub(super) fn label_encoder(importer: &mut Importer, node: &Source<'_>) -> Resul
     let x = importer.operand(node, 0)?;
     let default = Tensor::new(default.dtype(), Shape::new(&[]), default.bytes().clone());
     let default = default.map_err(|error| node.invalid(&error.to_string()))?;
-    let has_nan = forest::wide(&keys).is_some_and(|keys| keys.iter().any(|key| key.is_nan()));
+    // Newer versions find NaN among keys.
+    let finds_nan = importer.versions.get("ai.onnx.ml").is_some_and(|version| *version >= 4);
+    let has_nan = finds_nan && forest::wide(&keys).is_some_and(|keys| keys.iter().any(|key| key.is_nan()));
     let mut formula = Formula::with_name(importer, node);
     let (keys, values, last) = (formula.constant(keys), formula.constant(values), formula.integers(&[-1]));
     let x = formula.op(Op::Unsqueeze, &[x, last]);

@@ -104,8 +104,8 @@ fn several_classes(
 }
 
 /// Two classes of which one alone has weights. The second is chosen where the score is above a half, or above zero where
-/// weights may be negative. Weights of the first stand for the second, and the first has the rest or the opposite, but
-/// where each class has a base value or the weights are the second's: then both have scores of their own.
+/// weights may be negative. Weights of the first stand for the second, and the first has the rest or the opposite. Where
+/// each class has a base value, or the weights are the second's, the other class has zero and its base value is not used.
 fn two_classes(
     importer: &mut Importer,
     node: &Source<'_>,
@@ -118,7 +118,8 @@ fn two_classes(
     let is_one = of == 0 && grown.forest.base.len() < 2;
     if is_one {
         grown.forest.targets = 1;
-    } else if of == 1 {
+    } else {
+        grown.forest.base.truncate(1 - of);
         grown.forest.base.resize(2, 0.0);
     }
     if is_one && transform == Transform::Probit {
