@@ -25,6 +25,7 @@ mod testing;
 mod tests;
 mod tract;
 mod value_kinds;
+mod zip_map;
 
 use std::fmt::Debug;
 use std::path::PathBuf;

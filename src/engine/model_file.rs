@@ -2,7 +2,7 @@
 //!
 //! The file is untrusted: its size and that of its external data are capped together, every tensor's bytes are checked
 //! against its shape and type, and all tensors leave here with their elements as raw little-endian bytes. Operators
-//! are not looked at.
+//! are not looked at, but for those that only give names to columns.
 
 use std::collections::HashMap;
 use std::io::Read;
@@ -14,7 +14,7 @@ use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, TensorProto};
 
 use super::beneath::{Folder, Opened};
 use super::value_kinds::{self, ValueKinds};
-use super::{EngineError, ModelFile};
+use super::{EngineError, ModelFile, zip_map};
 
 /// A model in memory.
 #[derive(Clone, Debug)]
@@ -46,6 +46,7 @@ pub(super) fn read(model: &ModelFile, bytes_max: u64) -> Result<OnnxModel, Engin
     let mut external = External { folder, files: HashMap::new(), budget };
     let graph = proto.graph.as_mut().ok_or_else(|| EngineError::InvalidModel("the file has no graph".into()))?;
     each_tensor(graph, &mut |tensor| external.inline(tensor))?;
+    zip_map::strip(graph);
     Ok(OnnxModel { proto, kinds, bytes: external.budget.used })
 }
 

@@ -8,6 +8,7 @@ pub(super) mod infer;
 pub(super) mod op;
 pub(super) mod rows;
 pub(super) mod samples;
+pub(super) mod trees;
 
 pub(super) use infer::Fact;
 pub(super) use op::Op;

@@ -8,7 +8,7 @@ use super::node::{Along, Source};
 use crate::engine::EngineError;
 use crate::engine::graph::op::{Binary, Compare, FillValue, Reduce, ReduceKind, Unary};
 use crate::engine::graph::{Op, ValueId, tensor_of_integers, tensor_of_number};
-use crate::tensor::DType;
+use crate::tensor::{DType, Tensor};
 
 pub(super) struct Formula<'a> {
     pub(super) importer: &'a mut Importer,
@@ -23,6 +23,21 @@ impl<'a> Formula<'a> {
         let x = importer.operand(node, 0)?;
         let dtype = importer.dtype(x);
         Ok((Self { importer, name: node.shown(), dtype }, x))
+    }
+
+    /// A formula whose operands are known already, in numbers of FP32.
+    pub(super) fn with_name(importer: &'a mut Importer, node: &Source<'_>) -> Self {
+        Self { importer, name: node.shown(), dtype: DType::F32 }
+    }
+
+    pub(super) fn constant(&mut self, tensor: Tensor) -> ValueId {
+        self.importer.graph.add_constant(format!("{} constant", self.name), tensor)
+    }
+
+    /// A number of the type of another value.
+    pub(super) fn number_like(&mut self, other: ValueId, number: f64) -> ValueId {
+        let dtype = self.importer.dtype(other);
+        self.number_of(dtype, number)
     }
 
     pub(super) fn number(&mut self, number: impl Into<f64>) -> ValueId {

@@ -2,11 +2,13 @@
 //! versions. What has no row is refused by name.
 
 mod arrangement;
+mod classes;
 mod composed;
 mod constant;
 mod control;
 mod einsum;
 mod elementwise;
+mod forest;
 mod formula;
 mod image;
 mod integer;
@@ -20,16 +22,18 @@ mod resize;
 mod selection;
 mod signal;
 mod table;
+mod tabular;
+mod trees;
 mod types;
 mod volume;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::type_proto::Value as TypeValue;
 use tract_onnx::pb::{GraphProto, ModelProto, TensorProto, ValueInfoProto};
 
-use super::graph::{Graph, ValueId};
+use super::graph::{Graph, Op, ValueId};
 use super::{EngineError, TensorSpec};
 use crate::tensor::{DType, Shape, Tensor};
 use node::Source;
@@ -77,6 +81,8 @@ pub(super) struct Importer {
     typed: usize,
     /// Extents of graph inputs that are fixed.
     declared: HashMap<ValueId, Vec<Option<usize>>>,
+    /// Names that a node or the graph's outputs ask for.
+    taken: HashSet<String>,
 }
 
 impl Importer {
@@ -99,6 +105,9 @@ impl Importer {
                 &format!("it has {} nodes, at most {NODES_MAX} are read", source.node.len()),
             ));
         }
+        let taken = source.node.iter().flat_map(|node| &node.input);
+        let taken = taken.chain(source.output.iter().map(|output| &output.name)).filter(|name| !name.is_empty());
+        self.taken = taken.cloned().collect();
         source.node.iter().try_for_each(|node| self.node(&Source { proto: node }))
     }
 
@@ -124,6 +133,15 @@ impl Importer {
         }
         let named = outputs.iter().zip(values).filter(|(name, _)| !name.is_empty());
         named.into_iter().try_for_each(|(name, value)| self.name(name, value))
+    }
+
+    /// Whether anything takes a value of this name.
+    fn is_taken(&self, name: &str) -> bool {
+        self.taken.contains(name)
+    }
+
+    fn cast(&mut self, node: &Source<'_>, value: ValueId, to: DType) -> ValueId {
+        self.graph.add(&node.shown(), Op::Cast { to }, &[value])
     }
 
     fn name(&mut self, name: &str, value: ValueId) -> Result<(), EngineError> {

@@ -62,12 +62,22 @@ impl Source<'_> {
         self.typed(name, AttributeType::Ints, |attribute| attribute.ints.clone())
     }
 
+    pub(super) fn text(&self, name: &str) -> Result<Option<String>, EngineError> {
+        self.typed(name, AttributeType::String, |attribute| String::from_utf8_lossy(&attribute.s).into_owned())
+    }
+
     pub(super) fn floats(&self, name: &str) -> Result<Option<Vec<f32>>, EngineError> {
         self.typed(name, AttributeType::Floats, |attribute| attribute.floats.clone())
     }
 
-    pub(super) fn text(&self, name: &str) -> Result<Option<String>, EngineError> {
-        self.typed(name, AttributeType::String, |attribute| String::from_utf8_lossy(&attribute.s).into_owned())
+    pub(super) fn texts(&self, name: &str) -> Result<Option<Vec<String>>, EngineError> {
+        let text = |text: &Vec<u8>| String::from_utf8_lossy(text).into_owned();
+        self.typed(name, AttributeType::Strings, |attribute| attribute.strings.iter().map(text).collect())
+    }
+
+    /// Whether there is an attribute that is a tensor.
+    pub(super) fn is_tensor(&self, name: &str) -> bool {
+        proto::attribute(self.proto, name).is_some_and(|attribute| attribute.r#type == AttributeType::Tensor as i32)
     }
 
     pub(super) fn tensor(&self, name: &str) -> Result<Option<Tensor>, EngineError> {

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use super::node::Source;
 use super::{
     Importer, arrangement, composed, constant, control, einsum, elementwise, image, integer, loss, movement,
-    normalization, product, quantization, resize, selection, signal,
+    normalization, product, quantization, resize, selection, signal, tabular, trees,
 };
 use crate::engine::EngineError;
 use crate::engine::graph::ValueId;
@@ -28,6 +28,7 @@ pub(super) fn find(domain: &str, operator: &str, version: i64) -> Option<&'stati
     let fits = |row: &&Row| row.operator == operator && row.versions.contains(&version);
     match domain {
         "" => STANDARD.iter().find(fits),
+        "ai.onnx.ml" => CLASSICAL.iter().find(fits),
         "com.microsoft" => MICROSOFT.iter().find(fits),
         _ => None,
     }
@@ -220,6 +221,23 @@ const STANDARD: &[Row] = &[
     row("Xor", FIRST..=LAST, composed::xor),
 ];
 
+/// Classical machine learning, `ai.onnx.ml`.
+const CLASSICAL: &[Row] = &[
+    row("ArrayFeatureExtractor", 1..=5, tabular::array_feature_extractor),
+    row("Binarizer", 1..=5, tabular::binarizer),
+    row("FeatureVectorizer", 1..=5, tabular::feature_vectorizer),
+    row("Imputer", 1..=5, tabular::imputer),
+    row("LabelEncoder", 1..=5, tabular::label_encoder),
+    several("LinearClassifier", 1..=5, tabular::linear_classifier),
+    row("LinearRegressor", 1..=5, tabular::linear_regressor),
+    row("Normalizer", 1..=5, tabular::normalizer),
+    row("OneHotEncoder", 1..=5, tabular::one_hot_encoder),
+    row("Scaler", 1..=5, tabular::scaler),
+    row("TreeEnsemble", 5..=5, trees::ensemble),
+    several("TreeEnsembleClassifier", 1..=5, trees::classifier),
+    row("TreeEnsembleRegressor", 1..=5, trees::regressor),
+];
+
 /// Operators of ONNX Runtime's own that its quantizer writes.
 const MICROSOFT: &[Row] = &[row("QGemm", 1..=1, quantization::gemm)];
 
@@ -229,7 +247,7 @@ mod tests {
 
     #[test]
     fn rows_are_sorted_and_apart() {
-        for pair in STANDARD.windows(2) {
+        for pair in [STANDARD, CLASSICAL].into_iter().flat_map(|rows| rows.windows(2)) {
             let (a, b) = (&pair[0], &pair[1]);
             let apart = a.operator == b.operator && a.versions.end() < b.versions.start();
             assert!(a.operator < b.operator || apart, "{} before {}", a.operator, b.operator);

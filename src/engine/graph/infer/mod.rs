@@ -12,6 +12,7 @@ mod movement;
 mod quantized;
 mod sampling;
 mod selection;
+mod trees;
 
 use kinglet_kernels::Activation;
 use kinglet_kernels::f32_functions::Function;
@@ -157,6 +158,7 @@ pub(in crate::engine) fn infer(op: &Op, inputs: &Facts<'_>) -> Result<Fact, Infe
         | Op::IntegerMatMul
         | Op::LookUp
         | Op::QuantizedAdd(_) => quantized::of_integers(op, inputs),
+        Op::Trees(trees) => trees::scores(trees, first?),
         Op::NonZero => contents::non_zero(first.clone()?),
         Op::NonMaxSuppression { by_centre } => boxes::suppressed(*by_centre, inputs),
         Op::Unique(unique) => contents::unique(unique, first.clone()?),

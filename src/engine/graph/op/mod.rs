@@ -6,6 +6,8 @@ mod contraction;
 mod image;
 mod sampling;
 
+use std::sync::Arc;
+
 use kinglet_kernels::Activation;
 use kinglet_kernels::u8_functions::Scale;
 use kinglet_kernels::u8s8_gemm::{Finish, Zeros};
@@ -19,6 +21,7 @@ pub(in crate::engine) use image::{
 pub(in crate::engine) use sampling::{Aspect, Fold, Grid, Outside, Resample, Sampling};
 
 use super::control::{Branch, Repeat};
+use super::trees::Trees;
 use crate::tensor::DType;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -155,6 +158,8 @@ pub(in crate::engine) enum Op {
     QuantizedAdd(QuantizedAdd),
     /// Bytes, and the byte that each of 256 becomes.
     LookUp,
+    /// Rows of features, and the scores that an ensemble of decision trees gives them.
+    Trees(Arc<Trees>),
     /// Where elements are not zero: `[axis][element]`.
     NonZero,
     /// Boxes, scores, how many boxes of a class at most, and thresholds of overlap and score, to `[chosen][3]`: image,
@@ -409,6 +414,7 @@ impl Op {
             Self::IntegerMatMul => "IntegerMatMul",
             Self::QuantizedAdd(_) => "QuantizedAdd",
             Self::LookUp => "LookUp",
+            Self::Trees(_) => "Trees",
             Self::NonZero => "NonZero",
             Self::NonMaxSuppression { .. } => "NonMaxSuppression",
             Self::Unique(_) => "Unique",

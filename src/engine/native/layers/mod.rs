@@ -22,11 +22,13 @@ mod resize;
 mod sampling;
 mod selection;
 mod softmax;
+mod trees;
 mod types;
 mod unary;
 mod windows;
 
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use bytemuck::Pod;
 use kinglet_kernels::{Aligned, LINE, Level};
@@ -160,6 +162,7 @@ pub(super) fn lower(graph: &Graph, node: &Node, sample: Option<&Fact>, level: Le
         Op::QuantizedMatMul(product) => all(Box::new(matmul::QuantizedMatMul { product: *product, level })),
         Op::IntegerMatMul => all(Box::new(integer::IntegerMatMul(level))),
         Op::LookUp => all(Box::new(quantized::LookUp)),
+        Op::Trees(trees) => all(Box::new(trees::Walk(Arc::clone(trees)))),
         Op::QuantizedAdd(add) => all(Box::new(quantized::Add { add: *add, level })),
         Op::NonZero | Op::NonMaxSuppression { .. } | Op::Unique(_) | Op::Branch(_) | Op::Repeat(_) | Op::Part(_) => {
             all(Box::new(movement::Copy))

@@ -17,7 +17,6 @@ pub(super) fn apply(graph: &mut GraphProto, bytes_max: u64) -> Result<(), Engine
     // Facts of intermediate values only get in the way of concrete shapes.
     graph.value_info.clear();
     sparse::densify(graph, bytes_max)?;
-    classifier::strip_zip_maps(graph);
     replace_nodes(graph, &classifier::scaler);
     replace_nodes(graph, &integer_product::qgemm);
     replace_nodes(graph, &integer_product::matrix_product);

@@ -57,25 +57,6 @@ fn normalizer() {
 }
 
 #[test]
-fn zip_map_leaves_a_tensor() {
-    let mut labels = int("unused", 0);
-    labels = AttributeProto {
-        name: "classlabels_int64s".into(),
-        r#type: AttributeType::Ints as i32,
-        ints: vec![5, 7],
-        ..labels
-    };
-    let zip = classical(node("ZipMap", &["p"], &["y"], vec![labels]));
-    let nodes = vec![node("Softmax", &["x"], &["p"], vec![int("axis", 1)]), zip];
-    let x = value_free("x", DataType::Float, &["rows", "2"]);
-    // A sequence of maps: its type is unknown to the decoder.
-    let y = tract_onnx::pb::ValueInfoProto { name: "y".into(), ..Default::default() };
-    let plan = plan(model(vec![x], nodes, vec![y], vec![]), &options()).unwrap();
-    assert_eq!(plan.signature().outputs[0].shown_dims(), "[rows,2]");
-    assert_eq!(values(&answer(plan, vec![tensor(&[1, 2], &[3., 3.])]).unwrap()[0]), [0.5, 0.5]);
-}
-
-#[test]
 fn sparse_initializers() {
     let sparse = SparseTensorProto {
         values: Some(floats("w", &[2], &[10., 20.])),
