@@ -1,11 +1,14 @@
 //! The operators. Images are channels-last here whatever the file had: importers put transpositions around them, and
 //! passes push those out.
 
+mod recurrent;
+
 use kinglet_kernels::Activation;
 use kinglet_kernels::u8_functions::Scale;
 use kinglet_kernels::u8s8_gemm::{Finish, Zeros};
 
 use crate::tensor::{DType, Shape};
+pub(in crate::engine) use recurrent::{Direction, Recurrent, Role};
 
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::engine) enum Op {
@@ -44,6 +47,8 @@ pub(in crate::engine) enum Op {
     /// A channels-last image of other extents: `scales` or `sizes` of all axes.
     Resize(Resize),
     Reduce(Reduce),
+    /// A layer with a state that goes from step to step.
+    Recurrent(Recurrent),
     Softmax {
         axis: isize,
         log: bool,
@@ -402,6 +407,7 @@ impl Op {
             Self::ConvTranspose(_) => "ConvTranspose",
             Self::Resize(_) => "Resize",
             Self::Reduce(_) => "Reduce",
+            Self::Recurrent(_) => "Recurrent",
             Self::Softmax { .. } => "Softmax",
             Self::Reshape { .. } => "Reshape",
             Self::Flatten { .. } => "Flatten",

@@ -9,6 +9,7 @@ mod movement;
 mod node;
 mod product;
 mod quantization;
+mod recurrent;
 mod selection;
 mod table;
 

@@ -49,6 +49,15 @@ impl Source<'_> {
         self.typed(name, AttributeType::String, |attribute| String::from_utf8_lossy(&attribute.s).into_owned())
     }
 
+    pub(super) fn floats(&self, name: &str) -> Result<Option<Vec<f32>>, EngineError> {
+        self.typed(name, AttributeType::Floats, |attribute| attribute.floats.clone())
+    }
+
+    pub(super) fn texts(&self, name: &str) -> Result<Option<Vec<String>>, EngineError> {
+        let text = |bytes: &Vec<u8>| String::from_utf8_lossy(bytes).into_owned();
+        self.typed(name, AttributeType::Strings, |attribute| attribute.strings.iter().map(text).collect())
+    }
+
     pub(super) fn tensor(&self, name: &str) -> Result<Option<Tensor>, EngineError> {
         let tensor = self.typed(name, AttributeType::Tensor, |attribute| attribute.t.clone())?;
         tensor.flatten().map(|tensor| super::tensor(&tensor)).transpose()

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use super::node::Source;
-use super::{Importer, composed, constant, elementwise, image, movement, product, quantization, selection};
+use super::{Importer, composed, constant, elementwise, image, movement, product, quantization, recurrent, selection};
 use crate::engine::EngineError;
 use crate::engine::graph::ValueId;
 
@@ -91,6 +91,7 @@ const STANDARD: &[Row] = &[
     row("Expand", 8..=LAST, movement::expand),
     row("Flatten", FIRST..=LAST, movement::flatten),
     row("Floor", FIRST..=LAST, elementwise::unary),
+    several("GRU", 7..=LAST, recurrent::recurrent),
     row("Gather", FIRST..=LAST, movement::gather),
     row("GatherElements", 11..=LAST, selection::gather_elements),
     row("Gelu", 20..=LAST, composed::gelu),
@@ -105,6 +106,7 @@ const STANDARD: &[Row] = &[
     row("InstanceNormalization", FIRST..=LAST, composed::instance_normalization),
     row("IsInf", 10..=LAST, composed::is_inf),
     row("IsNaN", 9..=LAST, composed::is_nan),
+    several("LSTM", 7..=LAST, recurrent::recurrent),
     several("LayerNormalization", 17..=LAST, composed::layer_normalization),
     row("LeakyRelu", FIRST..=LAST, elementwise::leaky_relu),
     row("Less", FIRST..=LAST, elementwise::compare),
@@ -130,6 +132,7 @@ const STANDARD: &[Row] = &[
     row("QLinearConv", 10..=LAST, quantization::conv),
     row("QLinearMatMul", 10..=LAST, quantization::matmul),
     row("QuantizeLinear", 10..=LAST, quantization::quantize),
+    several("RNN", 7..=LAST, recurrent::recurrent),
     row("Reciprocal", FIRST..=LAST, elementwise::unary),
     row("ReduceL1", FIRST..=LAST, composed::reduce),
     row("ReduceL2", FIRST..=LAST, composed::reduce),

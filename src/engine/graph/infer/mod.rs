@@ -4,6 +4,7 @@ mod attention;
 mod image;
 mod movement;
 mod quantized;
+mod recurrent;
 mod selection;
 
 use kinglet_kernels::Activation;
@@ -15,6 +16,7 @@ use crate::tensor::{DType, Shape, Tensor};
 pub(in crate::engine) use attention::heads;
 pub(in crate::engine) use image::image;
 pub(in crate::engine) use movement::{Cut, padded, slice};
+pub(in crate::engine) use recurrent::{Sequence, sequence};
 
 /// What is known of a value before it is computed. Small values that follow from shapes alone are known whole.
 #[derive(Clone, Debug, PartialEq)]
@@ -108,6 +110,7 @@ pub(in crate::engine) fn infer(op: &Op, inputs: &Facts<'_>) -> Result<Fact, Infe
         Op::ConvTranspose(conv) => as_first(image::conv_transpose(conv, inputs)),
         Op::Resize(resize) => as_first(image::resized(resize.by_sizes, inputs)),
         Op::Reduce(reduce) => as_first(self::reduce(reduce, first.clone()?)),
+        Op::Recurrent(op) => as_first(recurrent::recurrent(op, inputs)),
         Op::Softmax { axis, .. } => {
             self::axis(*axis, &first.clone()?.shape)?;
             as_first(Ok(first.clone()?.shape.clone()))
@@ -170,6 +173,7 @@ fn computes_floats(op: &Op) -> bool {
             | Op::Activation(_)
             | Op::Unary(_)
             | Op::Reduce(_)
+            | Op::Recurrent(_)
             | Op::Softmax { .. }
     )
 }

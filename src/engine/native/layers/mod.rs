@@ -13,6 +13,7 @@ mod normalize;
 mod pad;
 mod pool;
 mod quantized;
+mod recurrent;
 mod reduce;
 mod resize;
 mod selection;
@@ -124,6 +125,7 @@ pub(super) fn lower(graph: &Graph, node: &Node, sample: &Fact, level: Level) -> 
         Op::ConvTranspose(conv) => conv_transpose::lower(conv, graph, node, level),
         Op::Resize(resize) => all(Box::new(resize::Resizing(*resize))),
         Op::Cast { .. } => all(Box::new(elementwise::Convert)),
+        Op::Recurrent(op) => recurrent::lower(op, graph, node, level),
         Op::Reduce(reduce) => all(Box::new(reduce::Reduction::new(reduce, level))),
         Op::Softmax { axis, log } => all(Box::new(softmax::Softmax { axis: *axis, log: *log, level })),
         Op::Reshape { .. } | Op::Flatten { .. } | Op::Squeeze | Op::Unsqueeze => first(Box::new(movement::Copy)),
