@@ -5,7 +5,7 @@
 //! what is not known to do so mixes rows.
 
 use super::infer::{Cut, Fact, Facts, axis, padded, reduced_axes, slice, transformed};
-use super::op::{Arrangement, Op, Reduce, Resample, Sampling, Top, WindowKind, Windows};
+use super::op::{Arrangement, Op, Recurrent, Reduce, Resample, Role, Sampling, Top, WindowKind, Windows};
 use super::samples::{BATCHES, Samples};
 use super::{Graph, Node, ValueId};
 use crate::tensor::{Shape, Tensor};
@@ -71,14 +71,16 @@ fn known(a: &Tensor, b: &Tensor) -> Carry {
     if a == b {
         return Carry::Fixed;
     }
-    let Some(axis) = rows_axis(a.shape(), b.shape()).filter(|axis| *axis == 0) else { return Carry::Count };
-    let row = |tensor: &Tensor, at: usize| {
+    let Some(axis) = rows_axis(a.shape(), b.shape()) else { return Carry::Count };
+    let outer: usize = a.shape()[..axis].iter().product();
+    // What lies behind the axis: for every place before it as many as rows.
+    let length = |tensor: &Tensor| tensor.bytes().len().checked_div(outer * tensor.shape()[axis]).unwrap_or(0);
+    let length = if length(a) == length(b) { length(a) } else { 0 };
+    let pattern: Vec<&[u8]> = a.bytes().chunks(length.max(1)).step_by(a.shape()[axis]).collect();
+    let all = |tensor: &Tensor| {
         let rows = tensor.shape()[axis];
-        let length = tensor.bytes().len().checked_div(rows).unwrap_or(0);
-        tensor.bytes().slice(at * length..(at + 1) * length)
+        length > 0 && tensor.bytes().chunks(length).enumerate().all(|(at, piece)| piece == pattern[at / rows])
     };
-    let pattern = row(a, 0);
-    let all = |tensor: &Tensor| (0..tensor.shape()[axis]).all(|at| row(tensor, at) == pattern);
     if all(a) && all(b) { Carry::Rows(axis) } else { Carry::Count }
 }
 
@@ -135,6 +137,7 @@ fn carried(node: &Node, operands: &[Operand<'_>], out: [&Fact; 2]) -> Result<Car
         Op::Resize(resize) if resize.by_sizes => sole(&operands[..1], |axis| axis == 0),
         Op::Resize(_) => sole(operands, |axis| axis == 0),
         Op::Pad(_) => padding(operands),
+        Op::Recurrent(op) => recurrent(op, operands),
         Op::Softmax { axis, .. } => {
             let axis = place(*axis, first)?;
             sole(operands, |rows| rows != axis)
@@ -391,6 +394,18 @@ fn matmul(operands: &[Operand<'_>], out: [&Fact; 2]) -> Result<Carry, &'static s
         }
         _ => Err(MIXES),
     }
+}
+
+/// A row's states come from its own steps.
+fn recurrent(op: &Recurrent, operands: &[Operand<'_>]) -> Result<Carry, &'static str> {
+    let [x, weights @ ..] = operands else { return Err(MIXES) };
+    let roles = [Role::Bias, Role::Bias].iter().chain(&op.more);
+    let of_rows = |(role, operand): (&Role, &Operand<'_>)| match role {
+        Role::Bias | Role::Peepholes => operand.carry == Carry::Fixed,
+        Role::Lengths => operand.carry == Carry::Rows(0),
+        Role::Hidden | Role::Cell => operand.carry == Carry::Rows(1),
+    };
+    if x.carry == Carry::Rows(1) && roles.zip(weights).all(of_rows) { Ok(Carry::Rows(2)) } else { Err(MIXES) }
 }
 
 /// Queries, keys and values of a row attend to each other; a mask is the row's, or the same for all.

@@ -137,6 +137,12 @@ impl GraphFacts {
                 let Extents { batch, heads, queries, keys, depth, width } = infer::heads(attention, &facts?).ok()?;
                 return Some((batch * heads * queries * keys * (depth + width)) as u64);
             }
+            Op::Recurrent(_) => {
+                // Every row of every step meets all weights.
+                let [x, weights, recurrent] = [0, 1, 2].map(|at| self.get(node.inputs[at]));
+                let rows: usize = x?.shape.iter().take(2).product();
+                return Some((rows * (weights?.elements() + recurrent?.elements())) as u64);
+            }
             _ => 0,
         };
         Some((self.get(node.output)?.elements() * depth) as u64)

@@ -18,6 +18,7 @@ mod node;
 mod normalization;
 mod product;
 mod quantization;
+mod recurrent;
 mod resize;
 mod selection;
 mod signal;

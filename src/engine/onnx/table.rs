@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use super::node::Source;
 use super::{
     Importer, arrangement, composed, constant, control, einsum, elementwise, image, integer, loss, movement,
-    normalization, product, quantization, resize, selection, signal, tabular, trees,
+    normalization, product, quantization, recurrent, resize, selection, signal, tabular, trees,
 };
 use crate::engine::EngineError;
 use crate::engine::graph::ValueId;
@@ -108,6 +108,7 @@ const STANDARD: &[Row] = &[
     row("EyeLike", 9..=LAST, arrangement::eye),
     row("Flatten", FIRST..=LAST, movement::flatten),
     row("Floor", FIRST..=LAST, elementwise::unary),
+    several("GRU", 7..=LAST, recurrent::recurrent),
     row("Gather", FIRST..=LAST, movement::gather),
     row("GatherElements", 11..=LAST, selection::gather_elements),
     row("GatherND", 11..=LAST, arrangement::gather_tuples),
@@ -131,6 +132,7 @@ const STANDARD: &[Row] = &[
     row("IsInf", 10..=LAST, composed::is_inf),
     row("IsNaN", 9..=LAST, composed::is_nan),
     row("LRN", 1..=LAST, normalization::local_response),
+    several("LSTM", 7..=LAST, recurrent::recurrent),
     several("LayerNormalization", 17..=LAST, composed::layer_normalization),
     row("LeakyRelu", FIRST..=LAST, elementwise::leaky_relu),
     row("Less", FIRST..=LAST, elementwise::compare),
@@ -165,6 +167,7 @@ const STANDARD: &[Row] = &[
     row("QLinearConv", 10..=LAST, quantization::conv),
     row("QLinearMatMul", 10..=LAST, quantization::matmul),
     row("QuantizeLinear", 10..=LAST, quantization::quantize),
+    several("RNN", 7..=LAST, recurrent::recurrent),
     row("Range", 11..=LAST, arrangement::range),
     row("Reciprocal", FIRST..=LAST, elementwise::unary),
     row("ReduceL1", FIRST..=LAST, composed::reduce),

@@ -233,7 +233,7 @@ unsafe fn gelu_tanh<V: Vector>(x: V) -> V {
 /// # Safety
 /// The processor has the instructions of `V`.
 #[inline(always)]
-unsafe fn exp<V: Vector>(x: V) -> V {
+pub(crate) unsafe fn exp<V: Vector>(x: V) -> V {
     // SAFETY: the caller's promise is that of these calls.
     unsafe {
         // Beyond these bounds lie zero and infinity.
@@ -253,7 +253,7 @@ unsafe fn exp<V: Vector>(x: V) -> V {
 /// # Safety
 /// The processor has the instructions of `V`.
 #[inline(always)]
-unsafe fn sigmoid<V: Vector>(x: V) -> V {
+pub(crate) unsafe fn sigmoid<V: Vector>(x: V) -> V {
     // SAFETY: the caller's promise is that of these calls.
     unsafe {
         let one = V::splat(1.0);
@@ -266,7 +266,7 @@ unsafe fn sigmoid<V: Vector>(x: V) -> V {
 /// # Safety
 /// The processor has the instructions of `V`.
 #[inline(always)]
-unsafe fn tanh<V: Vector>(x: V) -> V {
+pub(crate) unsafe fn tanh<V: Vector>(x: V) -> V {
     // SAFETY: the caller's promise is that of these calls.
     unsafe {
         let square = x.mul(x);

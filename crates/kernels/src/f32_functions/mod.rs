@@ -6,7 +6,7 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
-mod generic;
+pub(crate) mod generic;
 mod portable;
 
 use crate::grid::Grid;

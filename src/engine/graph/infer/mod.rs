@@ -10,6 +10,7 @@ mod fourier;
 mod image;
 mod movement;
 mod quantized;
+mod recurrent;
 mod sampling;
 mod selection;
 mod trees;
@@ -27,6 +28,7 @@ pub(in crate::engine) use dtype::dtype;
 pub(in crate::engine) use fourier::{Transformed, transformed};
 pub(in crate::engine) use image::image;
 pub(in crate::engine) use movement::{Cut, padded, slice};
+pub(in crate::engine) use recurrent::{Sequence, sequence};
 pub(in crate::engine) use sampling::{FoldedAxis, Scaled, folded, resampled};
 
 /// What is known of a value before it is computed. Small values that follow from shapes alone are known whole.
@@ -123,6 +125,7 @@ pub(in crate::engine) fn infer(op: &Op, inputs: &Facts<'_>) -> Result<Fact, Infe
         Op::ConvTranspose(conv) => as_first(image::conv_transpose(conv, inputs)),
         Op::Resize(resize) => as_first(image::resized(resize.by_sizes, inputs)),
         Op::Reduce(reduce) => as_first(self::reduce(reduce, inputs)),
+        Op::Recurrent(op) => as_first(recurrent::recurrent(op, inputs)),
         Op::Softmax { axis, .. } => {
             self::axis(*axis, &first.clone()?.shape)?;
             as_first(Ok(first.clone()?.shape.clone()))
@@ -188,6 +191,7 @@ fn computes_floats(op: &Op) -> bool {
             | Op::Affine { .. }
             | Op::ConvTranspose(_)
             | Op::Resize(_)
+            | Op::Recurrent(_)
             | Op::Softmax { .. }
     )
 }

@@ -4,6 +4,7 @@
 mod arrangement;
 mod contraction;
 mod image;
+mod recurrent;
 mod sampling;
 
 use std::sync::Arc;
@@ -18,6 +19,7 @@ pub(in crate::engine) use image::{
     AxisPadding, Conv, ConvTranspose, Filter, Padding, PixelPlace, Pool, PoolKind, Resize, Rounding, Spatial,
     SpatialAxis, WindowAxis, WindowKind, Windows,
 };
+pub(in crate::engine) use recurrent::{Direction, Recurrent, Role};
 pub(in crate::engine) use sampling::{Aspect, Fold, Grid, Outside, Resample, Sampling};
 
 use super::control::{Branch, Repeat};
@@ -65,6 +67,8 @@ pub(in crate::engine) enum Op {
     Resize(Resize),
     /// `x` and, where they are no constants, the axes.
     Reduce(Reduce),
+    /// A layer with a state that goes from step to step.
+    Recurrent(Recurrent),
     Softmax {
         axis: isize,
         log: bool,
@@ -383,6 +387,7 @@ impl Op {
             Self::ConvTranspose(_) => "ConvTranspose",
             Self::Resize(_) => "Resize",
             Self::Reduce(_) => "Reduce",
+            Self::Recurrent(_) => "Recurrent",
             Self::Softmax { .. } => "Softmax",
             Self::Reshape { .. } => "Reshape",
             Self::Flatten { .. } => "Flatten",

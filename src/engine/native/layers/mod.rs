@@ -17,6 +17,7 @@ mod normalize;
 mod pad;
 mod pool;
 mod quantized;
+mod recurrent;
 mod reduce;
 mod resize;
 mod sampling;
@@ -134,6 +135,7 @@ pub(super) fn lower(graph: &Graph, node: &Node, sample: Option<&Fact>, level: Le
         Op::ConvTranspose(conv) => conv_transpose::lower(conv, graph, node, level),
         Op::Resize(resize) => all(Box::new(resize::Resizing(*resize))),
         Op::Cast { .. } => all(Box::new(elementwise::Convert)),
+        Op::Recurrent(op) => recurrent::lower(op, graph, node, level),
         Op::Reduce(reduce) => all(Box::new(reduce::Reduction::new(reduce, level))),
         Op::Softmax { axis, log } => all(Box::new(softmax::Softmax { axis: *axis, log: *log, level })),
         Op::Reshape { .. } | Op::Flatten { .. } | Op::Squeeze | Op::Unsqueeze => first(Box::new(movement::Copy)),
