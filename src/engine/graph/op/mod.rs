@@ -16,7 +16,7 @@ pub(in crate::engine) use image::{
     AxisPadding, Conv, ConvTranspose, Filter, Padding, PixelPlace, Pool, PoolKind, Resize, Rounding, Spatial,
     SpatialAxis, WindowAxis, WindowKind, Windows,
 };
-pub(in crate::engine) use sampling::{Aspect, Fold, Grid, Outside, Resample, Sampling};
+pub(in crate::engine) use sampling::{Aspect, Fold, Grid, Outside, Regions, Resample, Sampling};
 
 use crate::tensor::DType;
 
