@@ -307,7 +307,7 @@ fn sampled(op: &Sampling, operands: &[Operand<'_>], rank: usize) -> Result<Carry
             let shape = &operands[0].facts[0].shape;
             !axes.iter().any(|&at| axis(at, shape).is_ok_and(|at| at == rows))
         }),
-        Sampling::Resample(_) | Sampling::AffineGrid { .. } => Err(MIXES),
+        Sampling::Resample(_) | Sampling::AffineGrid { .. } | Sampling::Regions(_) => Err(MIXES),
     }
 }
 

@@ -72,25 +72,32 @@ pub(super) fn binary(importer: &mut Importer, node: &Source<'_>) -> Result<Value
     Ok(others.iter().fold(first, chain))
 }
 
-/// Up to opset 6 the second operand may lie along an axis that is named: sums and products with an element for each place
-/// are a scale and a shift.
+/// Up to opset 6 the second operand may lie along an axis that is named, and those behind it. Where the first one's rank is
+/// not known, sums and products with an element for each place of one axis are a scale and a shift.
 fn along_axis(importer: &mut Importer, node: &Source<'_>, binary: Binary) -> Result<Option<ValueId>, EngineError> {
     let is_named =
         importer.versions.get("") == Some(&6) && crate::engine::proto::attribute(node.proto, "axis").is_some();
-    let axis = if is_named { node.axis(0)? } else { return Ok(None) };
+    let given = if is_named { node.axis(0)? } else { return Ok(None) };
+    let refused = || node.refuse("its operands are broadcast along a named axis");
     let other = importer.operand(node, 1)?;
-    let list = importer.extents(other).is_some_and(|extents| extents.len() == 1);
+    let rank = importer.extents(other).ok_or_else(refused)?.len();
     let (mut formula, x) = Formula::of(importer, node)?;
-    let (Ok(axis), true, DType::F32) = (usize::try_from(axis), list, formula.dtype) else {
-        return Err(node.refuse("its operands are broadcast along a named axis"));
-    };
+    if let Some(extents) = formula.importer.extents(x) {
+        let axis = if given < 0 { extents.len().checked_add_signed(given) } else { usize::try_from(given).ok() };
+        let behind = axis.and_then(|axis| extents.len().checked_sub(axis + rank));
+        let behind = behind.ok_or_else(|| node.invalid(&format!("axis {given} is none of its operand's")))?;
+        let axes: Vec<i64> = (rank..rank + behind).filter_map(|axis| i64::try_from(axis).ok()).collect();
+        let other = formula.unsqueeze(other, &axes);
+        return Ok(Some(formula.binary(binary, x, other)));
+    }
+    let (Ok(axis), 1, DType::F32) = (usize::try_from(given), rank, formula.dtype) else { return Err(refused()) };
     let zeros = formula.with(Binary::Mul, other, 0.0);
     let ones = formula.with(Binary::Add, zeros, 1.0);
     let operands = match binary {
         Binary::Add => [x, ones, other],
         Binary::Mul => [x, other, zeros],
         Binary::Sub => [x, ones, formula.with(Binary::Mul, other, -1.0)],
-        _ => return Err(node.refuse("its operands are broadcast along a named axis")),
+        _ => return Err(refused()),
     };
     Ok(Some(formula.op(Op::Affine { axis }, &operands)))
 }

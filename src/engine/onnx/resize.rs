@@ -5,7 +5,9 @@ use super::formula::Formula;
 use super::image::channels_last;
 use super::node::Source;
 use crate::engine::EngineError;
-use crate::engine::graph::op::{Aspect, Filter, Fold, Grid, Outside, PixelPlace, Resample, Resize, Rounding, Sampling};
+use crate::engine::graph::op::{
+    Aspect, Filter, Fold, Grid, Outside, PixelPlace, Regions, Resample, Resize, Rounding, Sampling,
+};
 use crate::engine::graph::{Op, ValueId, floats, tensor_of};
 use crate::tensor::DType;
 
@@ -170,6 +172,34 @@ pub(super) fn fold(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId
     }
     let operands = [importer.operand(node, 0)?, importer.operand(node, 1)?, importer.operand(node, 2)?];
     Ok(importer.graph.add(&node.shown(), Op::Sample(Sampling::Fold(fold)), &operands))
+}
+
+/// Corners lie half a pixel further in front from opset 16 on, unless it is told otherwise.
+pub(super) fn regions(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let is_new = importer.versions.get("").is_some_and(|version| *version > 15);
+    let half_pixel = match node.text("coordinate_transformation_mode")?.as_deref() {
+        None => is_new,
+        Some("half_pixel") => true,
+        Some("output_half_pixel") => false,
+        Some(other) => return Err(node.invalid(&format!("mode {other:?} is not known"))),
+    };
+    let greatest = match node.text("mode")?.as_deref().unwrap_or("avg") {
+        "avg" => false,
+        "max" => true,
+        other => return Err(node.invalid(&format!("mode {other:?} is not known"))),
+    };
+    let extent = |name: &str, default: i64| {
+        let extent = usize::try_from(node.int(name, default)?).ok().filter(|extent| *extent <= 1 << 12);
+        extent.ok_or_else(|| node.invalid(&format!("{name} is none")))
+    };
+    let out = [extent("output_height", 1)?, extent("output_width", 1)?];
+    if out.contains(&0) {
+        return Err(node.invalid("its output has no pixels"));
+    }
+    let (samples, scale) = (extent("sampling_ratio", 0)?, node.float("spatial_scale", 1.0)?);
+    let operands = [importer.operand(node, 0)?, importer.operand(node, 1)?, importer.operand(node, 2)?];
+    let regions = Regions { out, scale, samples, half_pixel, greatest };
+    Ok(importer.graph.add(&node.shown(), Op::Sample(Sampling::Regions(regions)), &operands))
 }
 
 pub(super) fn determinant(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {

@@ -184,6 +184,7 @@ const STANDARD: &[Row] = &[
     row("Reshape", FIRST..=LAST, movement::reshape),
     row("Resize", 11..=LAST, resize::resize),
     row("ReverseSequence", 10..=LAST, arrangement::reverse),
+    row("RoiAlign", 10..=LAST, resize::regions),
     row("Round", 11..=LAST, elementwise::unary),
     row("STFT", 17..=LAST, signal::short_time_fourier),
     row("Scatter", 9..=10, selection::scatter_elements),

@@ -2,7 +2,7 @@
 
 use super::{Fact, Facts, InferError, axis, extents, is_float, two};
 use crate::engine::graph::floats;
-use crate::engine::graph::op::{Aspect, Filter, Fold, Resample, Sampling};
+use crate::engine::graph::op::{Aspect, Filter, Fold, Regions, Resample, Sampling};
 use crate::tensor::{DType, Shape};
 
 pub(super) fn sampled(op: &Sampling, inputs: &Facts<'_>) -> Result<Fact, InferError> {
@@ -23,6 +23,7 @@ pub(super) fn sampled(op: &Sampling, inputs: &Facts<'_>) -> Result<Fact, InferEr
             let folded = folded(fold, inputs)?;
             [folded.images, folded.channels].into_iter().chain(folded.axes.iter().map(|axis| axis.extent)).collect()
         }
+        Sampling::Regions(regions) => self::regions(regions, inputs)?,
         Sampling::Determinant => match x.shape.split_last_chunk::<2>() {
             Some((before, [rows, columns])) if rows == columns => Shape::new(before),
             _ => return Err(InferError::Rank { expected: "square matrices", got: x.shape.to_string() }),
@@ -100,6 +101,21 @@ fn affine([maps, size]: [&Fact; 2]) -> Result<Shape, InferError> {
             Ok([images].into_iter().chain(size.iter().copied()).chain([axes]).collect())
         }
         _ => Err(mismatch()),
+    }
+}
+
+fn regions(regions: &Regions, inputs: &Facts<'_>) -> Result<Shape, InferError> {
+    let &[x, corners, images] = inputs.as_slice() else {
+        return Err(InferError::Operands { expected: 3, got: inputs.len() });
+    };
+    if corners.dtype != DType::F32 || images.dtype != DType::I64 {
+        return Err(InferError::Type { expected: "corners of FP32 and images of INT64", got: images.dtype });
+    }
+    match (&x.shape[..], &corners.shape[..], &images.shape[..]) {
+        (&[_, channels, lines, columns], &[count, 4], &[other]) if count == other && lines * columns > 0 => {
+            Ok(Shape::new(&[count, channels, regions.out[0], regions.out[1]]))
+        }
+        _ => Err(InferError::Mismatch(x.shape.to_string(), corners.shape.to_string())),
     }
 }
 

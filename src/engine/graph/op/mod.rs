@@ -20,7 +20,7 @@ pub(in crate::engine) use image::{
     SpatialAxis, WindowAxis, WindowKind, Windows,
 };
 pub(in crate::engine) use recurrent::{Direction, Recurrent, Role};
-pub(in crate::engine) use sampling::{Aspect, Fold, Grid, Outside, Resample, Sampling};
+pub(in crate::engine) use sampling::{Aspect, Fold, Grid, Outside, Regions, Resample, Sampling};
 
 use super::control::{Branch, Repeat};
 use super::trees::Trees;

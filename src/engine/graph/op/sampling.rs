@@ -12,6 +12,8 @@ pub(in crate::engine) enum Sampling {
     AffineGrid { align_corners: bool },
     /// Blocks as columns, the image's extents and the block's: sums of what falls on a pixel.
     Fold(Fold),
+    /// `x`, corners of regions and the image of each.
+    Regions(Regions),
     /// Determinants of the matrices of the last two axes.
     Determinant,
 }
@@ -56,6 +58,19 @@ pub(in crate::engine) enum Outside {
     Reflection,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(in crate::engine) struct Regions {
+    /// Lines and columns of what a region becomes.
+    pub(in crate::engine) out: [usize; 2],
+    /// Of corners.
+    pub(in crate::engine) scale: f32,
+    /// Places that are read along each axis of an output pixel; as many as the region has pixels there where it is zero.
+    pub(in crate::engine) samples: usize,
+    pub(in crate::engine) half_pixel: bool,
+    /// Whether the greatest of what is read counts, rather than the average.
+    pub(in crate::engine) greatest: bool,
+}
+
 /// Lists have an element for each axis of the image; none at all stands for ones, or for no padding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::engine) struct Fold {
@@ -72,6 +87,7 @@ impl Sampling {
             Self::Grid(_) => "GridSample",
             Self::AffineGrid { .. } => "AffineGrid",
             Self::Fold(_) => "Fold",
+            Self::Regions(_) => "Regions",
             Self::Determinant => "Determinant",
         }
     }

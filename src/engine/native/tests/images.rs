@@ -319,3 +319,21 @@ fn grids_blocks_and_determinants() {
     let matrices = [some(FLOATS, &[2, 2, 2], &[0., 2., 3., 4., 1., 2., 2., 4.])];
     assert_eq!(of(&answers("Det", 11, vec![], &matrices, &[], &[("y", FLOATS, 1)])[0]), [-6., 0.]);
 }
+
+#[test]
+fn regions_of_images() {
+    let x = some(FLOATS, &[1, 1, 4, 4], &counted(16));
+    let read = |version, attributes: Attributes, corners: &[f64]| {
+        let inputs = [x.clone(), some(FLOATS, &[1, 4], corners), some(DType::I64, &[1], &[0.])];
+        of(&answers("RoiAlign", version, attributes, &inputs, &[], &[("y", FLOATS, 4)])[0])
+    };
+    let two = || vec![int("output_height", 2), int("output_width", 2), int("sampling_ratio", 1)];
+    // Bins of one pixel each, in whose middles the pixels lie from opset 16 on.
+    near(&read(16, two(), &[1., 1., 3., 3.]), &[5., 6., 9., 10.]);
+    near(&read(10, two(), &[1., 1., 3., 3.]), &[7.5, 8.5, 11.5, 12.5]);
+    // As many places as a bin has pixels, and half as large.
+    near(&read(16, vec![], &[0., 0., 4., 2.]), &[3.5]);
+    near(&read(16, vec![float("spatial_scale", 0.5)], &[0., 0., 8., 4.]), &[3.5]);
+    near(&read(16, vec![text("mode", "max")], &[0., 0., 4., 2.]), &[7.]);
+    near(&read(16, two(), &[10., 10., 12., 12.]), &[0.; 4]);
+}

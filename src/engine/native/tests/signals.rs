@@ -120,6 +120,9 @@ fn operands_along_named_axes() {
     assert_eq!(answer(("Add", 6), attributes(), &x, more, 3), [9., 12., 97., 104.]);
     assert_eq!(answer(("Sub", 6), attributes(), &x, more, 3), [-11., -8., -103., -96.]);
     assert_eq!(answer(("Mul", 6), attributes(), &x, more, 3), [-10., 20., -300., 400.]);
+    let lines = ("a", some(FLOATS, &[1, 2], &[10., 100.]));
+    let first = vec![int("broadcast", 1), int("axis", 0)];
+    near(&answer(("Div", 6), first, &x, &[lines], 3), &[-0.1, 0.2, -0.03, 0.04]);
     assert_eq!(answer(("PRelu", 6), vec![], &x, more, 3), [-10., 2., -300., 4.]);
 }
 

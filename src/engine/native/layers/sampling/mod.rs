@@ -3,6 +3,7 @@
 mod determinant;
 mod fold;
 mod grid;
+mod regions;
 mod resample;
 
 use super::{Io, Layer};
@@ -19,6 +20,7 @@ impl Layer for Sample {
             Sampling::Grid(grid) => grid::sample(*grid, io),
             Sampling::AffineGrid { align_corners } => grid::affine(*align_corners, io),
             Sampling::Fold(fold) => fold::run(fold, io),
+            Sampling::Regions(regions) => regions::run(regions, io),
             Sampling::Determinant => determinant::run(io),
         }
     }
