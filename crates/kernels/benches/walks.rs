@@ -29,7 +29,7 @@ fn nanoseconds<T: Element>(rows: usize, of: impl Fn(f32) -> T) -> f64 {
         forest.roots.push(first);
         for at in 0..(2 << DEPTH) - 1 {
             let node = if at < (1 << DEPTH) - 1 {
-                let feature = (next() * FEATURES as f32) as usize % FEATURES;
+                let feature = at * 7919 % FEATURES;
                 let [then, otherwise] = [first + 2 * at + 1, first + 2 * at + 2];
                 Node::Branch(Branch { feature, test: Test::AtMost(of(next())), missing: false, then, otherwise })
             } else {

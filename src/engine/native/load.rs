@@ -77,9 +77,11 @@ fn signature(declared: Declared, graph: &Graph, samples: &Samples) -> Result<Sig
         let inferred =
             fixed.map(|dims| dims.into_iter().map(|dim| dim.map_or(Dim::Free(None), Dim::Fixed)).collect::<Vec<_>>());
         let dims = match (dims, inferred) {
-            (Some(declared), Some(inferred)) if declared.len() != inferred.len() => inferred,
-            (Some(declared), _) => declared,
-            (None, Some(inferred)) => inferred,
+            (Some(declared), Some(inferred)) if declared.len() == inferred.len() => {
+                declared.into_iter().zip(inferred).map(|(declared, inferred)| corrected(declared, inferred)).collect()
+            }
+            (_, Some(inferred)) => inferred,
+            (Some(declared), None) => declared,
             (None, None) if made.is_none() => {
                 return Err(EngineError::InvalidModel(format!(
                     "output {name:?} declares no shape, and the one it has depends on contents"
@@ -90,6 +92,14 @@ fn signature(declared: Declared, graph: &Graph, samples: &Samples) -> Result<Sig
         outputs.push(TensorSpec { name, dtype, dims });
     }
     Ok(Signature { inputs: declared.inputs, outputs })
+}
+
+/// An extent as it is declared, but for one that comes out fixed and is another.
+fn corrected(declared: Dim, inferred: Dim) -> Dim {
+    match (&declared, &inferred) {
+        (Dim::Fixed(a), Dim::Fixed(b)) if a != b => inferred,
+        _ => declared,
+    }
 }
 
 /// Multiply-accumulates of one row, where they do not depend on the request's shapes.

@@ -2,13 +2,24 @@
 
 use std::cmp::Ordering;
 
-use super::{Fact, InferError, axis};
-use crate::engine::graph::op::{Unique, UniquePart};
+use super::{Fact, Facts, InferError, axis, boxes};
+use crate::engine::graph::op::{Op, Unique, UniquePart};
 use crate::engine::graph::tensor_of_integers;
 use crate::tensor::{DType, Shape, Tensor};
 
+/// What such an operator makes.
+pub(super) fn decided(op: &Op, inputs: &Facts<'_>, first: &Fact) -> Result<Fact, InferError> {
+    match op {
+        Op::NonZero => non_zero(first),
+        Op::NonMaxSuppression { by_centre } => boxes::suppressed(*by_centre, inputs),
+        Op::Unique(unique) => self::unique(unique, first),
+        Op::Branch(_) => Err(InferError::Unknown { what: "which branch runs" }),
+        _ => Err(InferError::Unknown { what: "how often it repeats" }),
+    }
+}
+
 /// Places of elements that are not zero, in the order of elements.
-pub(super) fn non_zero(x: &Fact) -> Result<Fact, InferError> {
+fn non_zero(x: &Fact) -> Result<Fact, InferError> {
     let value = x.value.as_ref().ok_or(InferError::Unknown { what: "which elements are zero" })?;
     let size = x.dtype.size().ok_or(InferError::Type { expected: "numbers", got: x.dtype })?;
     let found: Vec<usize> = found(value, size);
@@ -33,7 +44,7 @@ fn found(value: &Tensor, size: usize) -> Vec<usize> {
 }
 
 /// Elements that differ, in ascending order or in that of their first, or what lies along an axis, and where.
-pub(super) fn unique(unique: &Unique, x: &Fact) -> Result<Fact, InferError> {
+fn unique(unique: &Unique, x: &Fact) -> Result<Fact, InferError> {
     let value = x.value.as_ref().ok_or(InferError::Unknown { what: "which elements differ" })?;
     let size = x.dtype.size().ok_or(InferError::Type { expected: "numbers", got: x.dtype })?;
     let (at, shape) = match unique.axis {

@@ -116,12 +116,7 @@ pub(in crate::engine) fn infer(op: &Op, inputs: &Facts<'_>) -> Result<Fact, Infe
         Op::Compare(_) => binary_shape(two(inputs)?).map(|shape| Fact::new(DType::Bool, shape)),
         Op::Not => as_first(Ok(first.clone()?.shape.clone())),
         Op::Where => chosen(inputs),
-        Op::Pad(_) => as_first(padded(inputs).map(|pads| {
-            let shape = inputs[0].shape.iter().zip(pads);
-            shape
-                .map(|(extent, [before, after])| extent.saturating_add_signed(before).saturating_add_signed(after))
-                .collect()
-        })),
+        Op::Pad(_) => as_first(movement::pad(inputs)),
         Op::ConvTranspose(conv) => as_first(image::conv_transpose(conv, inputs)),
         Op::Resize(resize) => as_first(image::resized(resize.by_sizes, inputs)),
         Op::Reduce(reduce) => as_first(self::reduce(reduce, inputs)),
@@ -162,11 +157,9 @@ pub(in crate::engine) fn infer(op: &Op, inputs: &Facts<'_>) -> Result<Fact, Infe
         | Op::LookUp
         | Op::QuantizedAdd(_) => quantized::of_integers(op, inputs),
         Op::Trees(trees) => trees::scores(trees, first?),
-        Op::NonZero => contents::non_zero(first.clone()?),
-        Op::NonMaxSuppression { by_centre } => boxes::suppressed(*by_centre, inputs),
-        Op::Unique(unique) => contents::unique(unique, first.clone()?),
-        Op::Branch(_) => Err(InferError::Unknown { what: "which branch runs" }),
-        Op::Repeat(_) | Op::Part(_) => Err(InferError::Unknown { what: "how often it repeats" }),
+        Op::NonZero | Op::NonMaxSuppression { .. } | Op::Unique(_) | Op::Branch(_) | Op::Repeat(_) | Op::Part(_) => {
+            contents::decided(op, inputs, first?)
+        }
     }?;
     fact.bytes().ok_or(InferError::Overflow)?;
     Ok(fact)

@@ -6,6 +6,15 @@ use super::{Fact, Facts, InferError, axis, two};
 use crate::engine::graph::tensor_of_integers;
 use crate::tensor::Shape;
 
+pub(super) fn pad(inputs: &Facts<'_>) -> Result<Shape, InferError> {
+    let pads = padded(inputs)?;
+    let extents = inputs[0].shape.iter().zip(pads);
+    let grown = |(extent, [before, after]): (&usize, [isize; 2])| {
+        extent.saturating_add_signed(before).saturating_add_signed(after)
+    };
+    Ok(extents.map(grown).collect())
+}
+
 /// Elements added before and after each axis; negative ones are taken off.
 pub(in crate::engine) fn padded(inputs: &Facts<'_>) -> Result<Vec<[isize; 2]>, InferError> {
     let [x, pads] = two(inputs)?;

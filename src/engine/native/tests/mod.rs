@@ -1,6 +1,7 @@
 //! Small graphs against tract, at every instruction set: each operator, and each pass that changes what runs.
 
 mod arrangements;
+mod classical;
 mod composed;
 mod control;
 mod hostile;
