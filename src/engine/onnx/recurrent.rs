@@ -105,18 +105,25 @@ fn functions(node: &Source<'_>, defaults: &[&str], directions: usize) -> Result<
     }
     let mut alphas = node.floats("activation_alpha")?.unwrap_or_default().into_iter();
     let mut betas = node.floats("activation_beta")?.unwrap_or_default().into_iter();
-    let mut alpha = |default: f32| alphas.next().unwrap_or(default);
-    let mut beta = |default: f32| betas.next().unwrap_or(default);
+    let mut alpha = || alphas.next();
+    let mut beta = || betas.next();
     let function = |name: &String| match name.to_ascii_lowercase().as_str() {
-        "affine" => Ok(GateFunction::Affine { alpha: alpha(1.0), beta: beta(0.0) }),
+        // The functions whose numbers have no defaults.
+        "affine" => match (alpha(), beta()) {
+            (Some(alpha), Some(beta)) => Ok(GateFunction::Affine { alpha, beta }),
+            _ => Err(node.invalid("its Affine has no alpha or no beta")),
+        },
         "relu" => Ok(GateFunction::Relu),
-        "leakyrelu" => Ok(GateFunction::LeakyRelu { alpha: alpha(0.01) }),
-        "thresholdedrelu" => Ok(GateFunction::ThresholdedRelu { alpha: alpha(1.0) }),
+        "leakyrelu" => Ok(GateFunction::LeakyRelu { alpha: alpha().unwrap_or(0.01) }),
+        "thresholdedrelu" => Ok(GateFunction::ThresholdedRelu { alpha: alpha().unwrap_or(1.0) }),
         "tanh" => Ok(GateFunction::Tanh),
-        "scaledtanh" => Ok(GateFunction::ScaledTanh { alpha: alpha(1.0), beta: beta(1.0) }),
+        "scaledtanh" => match (alpha(), beta()) {
+            (Some(alpha), Some(beta)) => Ok(GateFunction::ScaledTanh { alpha, beta }),
+            _ => Err(node.invalid("its ScaledTanh has no alpha or no beta")),
+        },
         "sigmoid" => Ok(GateFunction::Sigmoid),
-        "hardsigmoid" => Ok(GateFunction::HardSigmoid { alpha: alpha(0.2), beta: beta(0.5) }),
-        "elu" => Ok(GateFunction::Elu { alpha: alpha(1.0) }),
+        "hardsigmoid" => Ok(GateFunction::HardSigmoid { alpha: alpha().unwrap_or(0.2), beta: beta().unwrap_or(0.5) }),
+        "elu" => Ok(GateFunction::Elu { alpha: alpha().unwrap_or(1.0) }),
         "softsign" => Ok(GateFunction::Softsign),
         "softplus" => Ok(GateFunction::Softplus),
         _ => Err(node.invalid(&format!("activation {name:?} is none"))),

@@ -165,13 +165,7 @@ unsafe fn lstm<V: Vector>(
 /// # Safety
 /// As `step`, for a piece of the row.
 #[inline(always)]
-unsafe fn gru<V: Vector>(
-    job: &Job,
-    [f, g]: [GateFunction; 2],
-    resets_product: bool,
-    piece: Piece,
-    hidden: *mut f32,
-) {
+unsafe fn gru<V: Vector>(job: &Job, [f, g]: [GateFunction; 2], resets_product: bool, piece: Piece, hidden: *mut f32) {
     // SAFETY: the caller's promise is that of these calls.
     unsafe {
         let last = 2 * job.width;

@@ -15,21 +15,36 @@ use generic::{Job, Table};
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum GateFunction {
     /// `alpha * x + beta`.
-    Affine { alpha: f32, beta: f32 },
+    Affine {
+        alpha: f32,
+        beta: f32,
+    },
     Relu,
     /// `x` where it is not negative, `alpha * x` elsewhere.
-    LeakyRelu { alpha: f32 },
+    LeakyRelu {
+        alpha: f32,
+    },
     /// `x` where it is greater than `alpha`, zero elsewhere.
-    ThresholdedRelu { alpha: f32 },
+    ThresholdedRelu {
+        alpha: f32,
+    },
     Tanh,
     /// `alpha * tanh(beta * x)`.
-    ScaledTanh { alpha: f32, beta: f32 },
+    ScaledTanh {
+        alpha: f32,
+        beta: f32,
+    },
     /// `1 / (1 + exp(-x))`.
     Sigmoid,
     /// `min(max(alpha * x + beta, 0), 1)`.
-    HardSigmoid { alpha: f32, beta: f32 },
+    HardSigmoid {
+        alpha: f32,
+        beta: f32,
+    },
     /// `x` where it is not negative, `alpha * (exp(x) - 1)` elsewhere.
-    Elu { alpha: f32 },
+    Elu {
+        alpha: f32,
+    },
     /// `x / (1 + |x|)`.
     Softsign,
     /// `log(1 + exp(x))`.

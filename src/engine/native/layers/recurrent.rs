@@ -227,6 +227,13 @@ impl Walk {
                 self.step(given, first + at, at * batch * columns, &mut room, tile.row(first + at));
             }
         }
+        // A row without steps leaves no states, as ONNX Runtime has it.
+        let width = given.sequence.hidden;
+        for row in (0..batch).filter(|row| given.length(*row) == 0) {
+            [&mut *room.hidden, &mut *room.other]
+                .into_iter()
+                .for_each(|states| states[row * width..][..width].fill(0.0));
+        }
         tile.row(steps).copy_from_slice(room.hidden);
         if tile.size()[0] > steps + 1 {
             tile.row(steps + 1).copy_from_slice(room.other);

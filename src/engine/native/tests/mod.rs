@@ -5,6 +5,7 @@ mod hostile;
 mod operators;
 mod quantized;
 mod recovered;
+mod recurrent;
 
 use kinglet_kernels::Level;
 use tract_onnx::pb::tensor_proto::DataType;
