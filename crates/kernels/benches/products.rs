@@ -49,6 +49,8 @@ fn cases() -> Vec<Case> {
     let pixels = |size: usize, channels| Window::image(1, [size, size], channels);
     let taps = |size: usize, channels| Window { kernel: [3, 3], pad: [1, 1], ..pixels(size, channels) };
     vec![
+        ("rows 1x128x512", Window::rows(1, 128), 128, 512),
+        ("rows 4x128x512", Window::rows(4, 128), 128, 512),
         ("rows 1x784x512", Window::rows(1, 784), 784, 512),
         ("rows 8x784x512", Window::rows(8, 784), 784, 512),
         ("rows 128x384x1536", Window::rows(128, 384), 384, 1536),

@@ -71,6 +71,7 @@ fn no_depth_leaves_the_bias() {
 fn deep_chains_are_cut_and_resumed() {
     // One vector of 8 lanes takes 8192 rows of weights a part.
     Case::of(Window::rows(5, 9001), 9001, 9).check();
+    Case { residual: true, ..Case::of(Window::rows(1, 9001), 9001, 270) }.check();
     let kernel = Window { kernel: [3, 3], pad: [1, 1], ..Window::image(1, [4, 4], 1100) };
     Case::of(kernel, 1100, 17).check();
     Case::of(Window { kernel: [1, 90], out: [1, 11], ..Window::image(2, [1, 100], 3) }, 3, 5).check();
@@ -107,6 +108,7 @@ fn what_follows_the_sum() {
     for activation in activations {
         for (bias, residual) in [(false, false), (true, false), (false, true), (true, true)] {
             Case { bias, residual, activation, ..Case::of(Window::rows(7, 4), 4, 37) }.check();
+            Case { bias, residual, activation, ..Case::of(Window::rows(1, 4), 4, 301) }.check();
         }
     }
 }

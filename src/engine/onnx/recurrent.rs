@@ -108,12 +108,15 @@ fn functions(node: &Source<'_>, defaults: &[&str], directions: usize) -> Result<
     let mut alpha = || alphas.next();
     let mut beta = || betas.next();
     let function = |name: &String| match name.to_ascii_lowercase().as_str() {
-        "affine" => Ok(GateFunction::Affine { alpha: alpha().unwrap_or(1.0), beta: beta().unwrap_or(0.0) }),
+        // The functions whose numbers have no defaults.
+        "affine" => match (alpha(), beta()) {
+            (Some(alpha), Some(beta)) => Ok(GateFunction::Affine { alpha, beta }),
+            _ => Err(node.invalid("its Affine has no alpha or no beta")),
+        },
         "relu" => Ok(GateFunction::Relu),
         "leakyrelu" => Ok(GateFunction::LeakyRelu { alpha: alpha().unwrap_or(0.01) }),
         "thresholdedrelu" => Ok(GateFunction::ThresholdedRelu { alpha: alpha().unwrap_or(1.0) }),
         "tanh" => Ok(GateFunction::Tanh),
-        // The one function whose numbers have no defaults.
         "scaledtanh" => match (alpha(), beta()) {
             (Some(alpha), Some(beta)) => Ok(GateFunction::ScaledTanh { alpha, beta }),
             _ => Err(node.invalid("its ScaledTanh has no alpha or no beta")),

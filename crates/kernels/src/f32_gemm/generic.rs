@@ -2,7 +2,18 @@
 
 use crate::activation::Activation;
 use crate::aligned::LINE;
+use crate::panels::Table;
 use crate::vector::{Vector, activate};
+
+/// The kernels of an instruction set.
+#[derive(Debug)]
+pub(super) struct Kernels {
+    pub(super) tiles: Table<Job>,
+    /// By vectors less one: one row of several panels at once.
+    pub(super) rows: &'static [unsafe fn(&Job)],
+    /// How many those are.
+    pub(super) together: usize,
+}
 
 /// What a tile kernel works on. All pointers are valid for the extents beside them.
 #[derive(Debug)]
@@ -14,6 +25,8 @@ pub(super) struct Job {
     pub(super) rows: *const *const f32,
     /// `[taps * depth][N * LANES]`.
     pub(super) weights: *const f32,
+    /// From one panel of weights to the next.
+    pub(super) weights_pitch: usize,
     /// What will be read next, or anything: it is only fetched, a cache line for each row of the weights.
     pub(super) next: *const f32,
     pub(super) out: *mut f32,
@@ -30,6 +43,8 @@ pub(super) struct Job {
 pub(super) struct End {
     /// `[N * LANES]`.
     pub(super) bias: *const f32,
+    /// From the bias of one row to that of the next: zero where rows are rows of a product.
+    pub(super) bias_pitch: usize,
     /// The tile's first element and the distance of rows.
     pub(super) residual: Option<(*const f32, usize)>,
     pub(super) activation: Activation,
@@ -48,15 +63,7 @@ pub(super) fn call(kernel: unsafe fn(&Job), job: &Job) {
 pub(super) unsafe fn tile<V: Vector, const M: usize, const N: usize>(job: &Job) {
     // SAFETY: the caller's promise is that of these reads, writes and calls.
     unsafe {
-        let mut sums = [[V::splat(0.0); N]; M];
-        if job.resume {
-            for (m, sums) in sums.iter_mut().enumerate() {
-                for (n, sum) in sums.iter_mut().enumerate() {
-                    let (from, left) = (job.out.add(m * job.out_pitch + n * V::LANES), job.columns - n * V::LANES);
-                    *sum = if left < V::LANES { V::load_first(from, left) } else { V::load(from) };
-                }
-            }
-        }
+        let mut sums = begin::<V, M, N>(job);
         let mut weights = job.weights;
         let mut next = job.next;
         for tap in 0..job.taps {
@@ -80,9 +87,67 @@ pub(super) unsafe fn tile<V: Vector, const M: usize, const N: usize>(job: &Job) 
                 weights = weights.add(N * V::LANES);
             }
         }
+        end::<V, M, N>(job, &mut sums);
+    }
+}
+
+/// One row of a product with `M` whole panels: its results are seen as a tile with a row for each panel. A product waits
+/// for its sum before it can add to it; this many sums leave no time to wait.
+///
+/// # Safety
+/// As `tile`.
+#[inline(always)]
+pub(super) unsafe fn row<V: Vector, const M: usize, const N: usize>(job: &Job) {
+    // SAFETY: the caller's promise is that of these reads, writes and calls.
+    unsafe {
+        let mut sums = begin::<V, M, N>(job);
+        let mut weights = job.weights;
+        for tap in 0..job.taps {
+            let row = *job.rows.add(tap);
+            for k in 0..job.depth {
+                let x = V::splat(*row.add(k));
+                for (m, sums) in sums.iter_mut().enumerate() {
+                    for (n, sum) in sums.iter_mut().enumerate() {
+                        *sum = x.mul_add(V::load(weights.add(m * job.weights_pitch + n * V::LANES)), *sum);
+                    }
+                }
+                weights = weights.add(N * V::LANES);
+            }
+        }
+        end::<V, M, N>(job, &mut sums);
+    }
+}
+
+/// Zeros, or what the part before has left.
+///
+/// # Safety
+/// As `tile`.
+#[inline(always)]
+unsafe fn begin<V: Vector, const M: usize, const N: usize>(job: &Job) -> [[V; N]; M] {
+    // SAFETY: the caller's promise is that of these reads.
+    unsafe {
+        let mut sums = [[V::splat(0.0); N]; M];
+        if job.resume {
+            for (m, sums) in sums.iter_mut().enumerate() {
+                for (n, sum) in sums.iter_mut().enumerate() {
+                    let (from, left) = (job.out.add(m * job.out_pitch + n * V::LANES), job.columns - n * V::LANES);
+                    *sum = if left < V::LANES { V::load_first(from, left) } else { V::load(from) };
+                }
+            }
+        }
+        sums
+    }
+}
+
+/// # Safety
+/// As `tile`.
+#[inline(always)]
+unsafe fn end<V: Vector, const M: usize, const N: usize>(job: &Job, sums: &mut [[V; N]; M]) {
+    // SAFETY: the caller's promise is that of these calls.
+    unsafe {
         match &job.ends {
-            None => write::<V, M, N>(job, &sums),
-            Some(end) => finish::<V, M, N>(job, end, &mut sums),
+            None => write::<V, M, N>(job, sums),
+            Some(end) => finish::<V, M, N>(job, end, sums),
         }
     }
 }
@@ -95,10 +160,9 @@ pub(super) unsafe fn tile<V: Vector, const M: usize, const N: usize>(job: &Job) 
 unsafe fn finish<V: Vector, const M: usize, const N: usize>(job: &Job, end: &End, sums: &mut [[V; N]; M]) {
     // SAFETY: the caller's promise is that of these reads, writes and calls.
     unsafe {
-        for n in 0..N {
-            let bias = V::load(end.bias.add(n * V::LANES));
-            for sums in sums.iter_mut() {
-                sums[n] = sums[n].add(bias);
+        for (m, sums) in sums.iter_mut().enumerate() {
+            for (n, sum) in sums.iter_mut().enumerate() {
+                *sum = sum.add(V::load(end.bias.add(m * end.bias_pitch + n * V::LANES)));
             }
         }
         if let Some((residual, pitch)) = end.residual {

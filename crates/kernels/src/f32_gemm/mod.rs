@@ -19,9 +19,9 @@ use crate::aligned::{Aligned, LINE};
 use crate::grid::{Grid, Tile};
 use crate::isa::{Level, choose};
 pub use crate::panels::Weights;
-use crate::panels::{Panels, ROWS_MAX, Table};
+use crate::panels::{Panel, Panels, ROWS_MAX};
 use crate::window::Window;
-use generic::Job;
+use generic::{Job, Kernels};
 
 /// Weights laid out for the kernels of one instruction set, with what follows the product.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ pub struct Gemm {
 #[derive(Clone, Copy, Debug)]
 pub struct Packing {
     level: Level,
-    table: &'static Table<Job>,
+    kernels: &'static Kernels,
     taps: usize,
     depth: usize,
     panels: Panels,
@@ -85,8 +85,8 @@ impl Gemm {
         let Weights { elements, taps, depth, columns } = *weights;
         assert_eq!(elements.len(), taps * depth * columns, "weights are [tap][depth][column]");
         assert!(bias.is_none_or(|bias| bias.len() == columns), "there is a bias for each column");
-        let panels = table(level).panels(columns, vectors);
-        let packing = Packing { level, table: table(level), taps, depth, panels };
+        let panels = kernels(level).tiles.panels(columns, vectors);
+        let packing = Packing { level, kernels: kernels(level), taps, depth, panels };
         let mut packed = Self {
             packing,
             weights: Aligned::zeroed(packing.elements() * size_of::<f32>()),
@@ -103,7 +103,7 @@ impl Gemm {
 
     /// Panel widths that there are kernels for, in vectors.
     pub fn widths(level: Level) -> std::ops::RangeInclusive<usize> {
-        1..=table(level).tiles.len()
+        1..=kernels(level).tiles.tiles.len()
     }
 
     /// Bytes of the packed weights.
@@ -144,7 +144,8 @@ impl Gemm {
 impl Packing {
     /// For a product with a matrix of `depth` rows and so many columns.
     pub fn matrix(level: Level, depth: usize, columns: usize) -> Self {
-        Self { level, table: table(level), taps: 1, depth, panels: table(level).panels(columns, None) }
+        let kernels = kernels(level);
+        Self { level, kernels, taps: 1, depth, panels: kernels.tiles.panels(columns, None) }
     }
 
     /// Elements that the packed weights take.
@@ -158,7 +159,7 @@ impl Packing {
 
     /// As [`Gemm::kernel`].
     pub fn kernel(&self) -> String {
-        self.table.kernel("f32_gemm", &self.panels)
+        self.kernels.tiles.kernel("f32_gemm", &self.panels)
     }
 
     /// As [`Gemm::grid`].
@@ -166,7 +167,9 @@ impl Packing {
     /// # Panics
     /// When `out` cannot hold `rows` rows `pitch` elements apart.
     pub fn grid<'a>(&self, out: &'a mut [f32], pitch: usize, rows: usize) -> Grid<'a> {
-        Grid::new(out, pitch, [rows, self.columns()], self.tile())
+        let [tile_rows, width] = self.tile();
+        let together = if rows == 1 { self.kernels.together } else { 1 };
+        Grid::new(out, pitch, [rows, self.columns()], [tile_rows, together * width])
     }
 
     /// Rows and columns of a full tile of the output.
@@ -184,7 +187,7 @@ impl Packing {
         assert!(rows == 0 || columns == 0 || last < from.len(), "{rows}x{columns} weights lie within their memory");
         for first in self.panels.firsts() {
             let panel = self.panels.panel(first);
-            let width = panel.vectors * self.table.lanes;
+            let width = panel.vectors * self.kernels.tiles.lanes;
             let to = &mut to[self.offset(first)..][..rows * width];
             if column_stride == 1 {
                 for (row, to) in to.chunks_exact_mut(width).enumerate() {
@@ -232,10 +235,26 @@ impl Packing {
         }
         let mut pointers = [ptr::null(); POINTERS];
         while let Some(mut tile) = grid.take() {
-            for part in self.parts() {
-                self.run_part(operands, ends, &mut tile, &part, &mut pointers);
+            for span in self.spans(&tile) {
+                for part in self.parts() {
+                    self.run_part(operands, ends, &mut tile, &span, &part, &mut pointers);
+                }
             }
         }
+    }
+
+    /// What a tile is computed in.
+    ///
+    /// # Panics
+    /// When the tile is not of whole panels, as those of `grid` are.
+    fn spans(&self, tile: &Tile<'_>) -> impl Iterator<Item = Span> + use<> {
+        let (panels, width) = (self.panels, self.panels.width());
+        let (first, end) = (tile.first[1], tile.first[1] + tile.size[1]);
+        let whole = first.is_multiple_of(width) && (end.is_multiple_of(width) || end == panels.columns);
+        assert!(whole, "a tile of the output is of whole panels");
+        let together = tile.size == [1, self.kernels.together * width];
+        let step = if together { tile.size[1] } else { width };
+        (first..end).step_by(step).map(move |first| Span { first, panel: panels.panel(first), together })
     }
 
     /// One part of the chain, for all rows of a tile.
@@ -244,14 +263,16 @@ impl Packing {
         operands: &Operands<'_>,
         ends: Option<&Ends<'_>>,
         tile: &mut Tile<'_>,
+        span: &Span,
         part: &Part,
         pointers: &mut [*const f32; POINTERS],
     ) {
         let Operands { left, window, packed, zeros } = *operands;
-        let [first_row, first_column] = tile.first;
-        let panel = self.panels.of(tile);
-        let tiles = self.table.tiles[panel.vectors - 1];
-        let width = panel.vectors * self.table.lanes;
+        let (first_row, first_column, panel) = (tile.first[0], span.first, &span.panel);
+        // In the tile.
+        let column = span.first - tile.first[1];
+        let tiles = self.kernels.tiles.tiles[panel.vectors - 1];
+        let width = panel.vectors * self.kernels.tiles.lanes;
         let weights = &packed[self.offset(first_column) + part.row * width..];
         let rows_of_weights = part.taps * part.depth;
         let (activation, function) = ends.map_or((Activation::None, None), |ends| ends.activation.split());
@@ -261,8 +282,10 @@ impl Packing {
             window.find(left, zeros, [first_row + row, rows], taps, part.from, pointers);
             let end = |ends: &Ends<'_>| generic::End {
                 bias: ends.bias[first_column..].as_ptr(),
+                bias_pitch: if span.together { width } else { 0 },
                 residual: ends.residual.map(|Residual { elements, pitch }| {
-                    (elements[(first_row + row) * pitch + first_column..].as_ptr(), pitch)
+                    let from = elements[(first_row + row) * pitch + first_column..].as_ptr();
+                    (from, if span.together { width } else { pitch })
                 }),
                 activation,
             };
@@ -271,20 +294,23 @@ impl Packing {
                 depth: part.depth,
                 rows: pointers.as_ptr(),
                 weights: weights.as_ptr(),
+                weights_pitch: self.offset(width),
                 // The part behind this one, a piece with each block of rows.
                 next: weights
                     .as_ptr()
                     .wrapping_add(rows_of_weights * (width + row / tiles.len() * (LINE / size_of::<f32>()))),
                 // Within the tile: `row` is less than its rows.
-                out: tile.out.wrapping_add(row * tile.pitch),
-                out_pitch: tile.pitch,
+                out: tile.out.wrapping_add(row * tile.pitch + column),
+                out_pitch: if span.together { width } else { tile.pitch },
                 columns: panel.columns,
                 resume: part.row > 0,
                 ends: ends.filter(|_| part.is_last).map(end),
             };
-            generic::call(tiles[rows - 1], &job);
+            let kernel = if span.together { self.kernels.rows[panel.vectors - 1] } else { tiles[rows - 1] };
+            generic::call(kernel, &job);
             if let Some(function) = function.filter(|_| part.is_last) {
-                (row..row + rows).for_each(|row| function.over_row(self.level, tile.row(row)));
+                let columns = column..column + span.columns(self.kernels.together);
+                (row..row + rows).for_each(|row| function.over_row(self.level, &mut tile.row(row)[columns.clone()]));
             }
         }
     }
@@ -314,6 +340,20 @@ impl Packing {
     }
 }
 
+/// Columns of a tile: a panel, or all of its panels.
+struct Span {
+    first: usize,
+    panel: Panel,
+    /// Whether it is one row of as many whole panels as there is a kernel for.
+    together: bool,
+}
+
+impl Span {
+    fn columns(&self, together: usize) -> usize {
+        if self.together { together * self.panel.columns } else { self.panel.columns }
+    }
+}
+
 /// Some taps with all their depth, or one tap with some of it.
 struct Part {
     tap: usize,
@@ -325,8 +365,8 @@ struct Part {
     is_last: bool,
 }
 
-fn table(level: Level) -> &'static Table<Job> {
-    choose!(level, &TABLE)
+fn kernels(level: Level) -> &'static Kernels {
+    choose!(level, &KERNELS)
 }
 
 /// Rows of a matrix that are packed before the next column of it.

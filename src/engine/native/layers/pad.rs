@@ -57,6 +57,11 @@ fn copy<T: Pod>(from: &[T], offset: Option<usize>, axes: &[Vec<Option<usize>>], 
     match (axes, offset) {
         (_, None) => to.fill(fill),
         ([], Some(offset)) => to.iter_mut().for_each(|to| *to = from[offset]),
+        ([axis], Some(offset)) => {
+            for (to, place) in to.iter_mut().zip(axis) {
+                *to = place.map_or(fill, |place| from[offset + place]);
+            }
+        }
         ([axis, inner @ ..], Some(offset)) => {
             if axis.is_empty() || to.is_empty() {
                 return;

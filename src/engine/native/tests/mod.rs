@@ -10,6 +10,7 @@ mod numbers;
 mod operators;
 mod quantized;
 mod recovered;
+mod recurrent;
 mod signals;
 mod typed;
 
