@@ -185,7 +185,50 @@ def bert() -> onnx.ModelProto:
     return encoder(12, 768)
 
 
-MODELS = {"bert": bert, "minilm": minilm, "mlp": mlp, "mobilenetv2": mobilenetv2, "resnet50": resnet50}
+def trees(dtype: type) -> onnx.ModelProto:
+    """A regressor of 500 full trees of depth 8 over 50 features."""
+    count, depth, features, random = 500, 8, 50, np.random.default_rng(0)
+    branches, nodes = (1 << depth) - 1, (2 << depth) - 1
+    numbers = np.tile(np.arange(nodes), count)
+    owners = np.repeat(np.arange(count), nodes)
+    is_branch = numbers < branches
+    thresholds = np.where(is_branch, random.normal(0, 0.7, numbers.size), 0).astype(dtype)
+    weights = random.normal(0, 0.1, count * (branches + 1)).astype(dtype)
+    is_wide = dtype == np.float64
+    made = {"nodes_values": thresholds, "target_weights": weights}
+    made = {f"{k}_as_tensor": numpy_helper.from_array(v) for k, v in made.items()} if is_wide else {k: v.tolist() for k, v in made.items()}
+    node = helper.make_node(
+        "TreeEnsembleRegressor",
+        ["x"],
+        ["y"],
+        domain="ai.onnx.ml",
+        n_targets=1,
+        nodes_treeids=owners.tolist(),
+        nodes_nodeids=numbers.tolist(),
+        nodes_featureids=np.where(is_branch, random.integers(0, features, numbers.size), 0).tolist(),
+        nodes_modes=["BRANCH_LEQ" if branch else "LEAF" for branch in is_branch],
+        nodes_truenodeids=np.where(is_branch, 2 * numbers + 1, 0).tolist(),
+        nodes_falsenodeids=np.where(is_branch, 2 * numbers + 2, 0).tolist(),
+        target_treeids=owners[~is_branch].tolist(),
+        target_nodeids=numbers[~is_branch].tolist(),
+        target_ids=[0] * weights.size,
+        **made,
+    )
+    x = helper.make_tensor_value_info("x", TensorProto.DOUBLE if is_wide else TensorProto.FLOAT, ["N", features])
+    graph = helper.make_graph([node], "bench", [x], [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 1])])
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", 3)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+
+
+MODELS = {
+    "bert": bert,
+    "minilm": minilm,
+    "mlp": mlp,
+    "mobilenetv2": mobilenetv2,
+    "resnet50": resnet50,
+    "trees": lambda: trees(np.float32),
+    "trees_f64": lambda: trees(np.float64),
+}
 QUANTIZED = ["minilm", "mlp", "mobilenetv2", "resnet50"]
 
 

@@ -129,11 +129,14 @@ fn native_answers_are_right_at_every_instruction_set() {
 }
 
 /// What the native engine covers; the list only grows.
-const NATIVE: [&str; 6] = [
+const NATIVE: [&str; 9] = [
     "models/digits/1/model.onnx",
     "models/vowels/1/model.onnx",
+    "models/wine/1/model.onnx",
     "tests/fixtures/lenet_mnist_int8_dyn.onnx",
     "tests/fixtures/lenet_mnist_int8_qdq.onnx",
     "tests/fixtures/lenet_mnist_int8_qop.onnx",
+    "tests/fixtures/iris_logreg.onnx",
+    "tests/fixtures/digits_mlp.onnx",
     "tests/fixtures/gunpoint_fcn.onnx",
 ];

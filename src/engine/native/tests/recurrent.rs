@@ -4,7 +4,6 @@ use tract_onnx::pb::AttributeProto;
 use tract_onnx::pb::attribute_proto::AttributeType;
 
 use super::*;
-use crate::engine::Merging;
 use crate::engine::proto::{int, node, text, value};
 use crate::tensor::DType;
 
