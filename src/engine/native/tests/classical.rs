@@ -164,12 +164,13 @@ fn several_classes() {
     let made = classifier([0, 1, 2, 1], [-0.5, 0.0, -0.75, -0.125], vec![three()]);
     assert_eq!(labels(&made[0]), [6, 6, 6]);
     assert_eq!(values(&made[1]), [-0.5, -0.125, 0.0, 0.0, -0.125, 0.0, 0.0, -0.125, -0.75]);
+    // With base values every class has a score.
     let made = classifier(
         [0, 1, 2, 1],
         [-0.5, 0.0, -0.75, -0.125],
         vec![three(), float_list("base_values", &[0.0, 0.0, 0.5])],
     );
-    assert_eq!(labels(&made[0]), [9, 9, 6]);
+    assert_eq!(labels(&made[0]), [9, 9, 5]);
     let made = classifier([0, 1, 2, 1], [1.0, 2.0, 3.0, 0.0], vec![three(), text("post_transform", "SOFTMAX_ZERO")]);
     assert_eq!(values(&made[1]), [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]);
     let made = classifier([0, 1, 2, 1], [1.0, 2.0, 3.0, 0.0], vec![three(), text("post_transform", "SOFTMAX")]);

@@ -68,7 +68,9 @@ impl Layer {
 
     fn constant(&self, name: &str, dims: &[usize]) -> Vec<f32> {
         let count = dims.iter().product::<usize>() * self.reverse().len();
-        made_up(count, name.len() + count).iter().map(|x| x * 0.75).collect()
+        // Steps do not amplify what was rounded before them.
+        let scale = 1.5 / (self.extents.hidden as f32).sqrt();
+        made_up(count, name.len() + count).iter().map(|x| x * scale).collect()
     }
 
     /// A name and the extents behind those of the directions.
