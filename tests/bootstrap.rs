@@ -15,19 +15,21 @@ use protox::Compiler;
 #[test]
 fn committed_protocol_code_equals_its_source() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let protocol = compile(&root.join("proto"));
+    let protocol = compile(&root.join("proto"), &["inference.proto", "model_config.proto"]);
+    let models = compile(&root.join("proto"), &["onnx.proto"]);
     let files = [
         (DESCRIPTORS, encode_without_comments(&protocol)),
         (SERVER, generate_server(&protocol)),
         (CLIENT, generate_client(&protocol)),
+        (MODELS, generate_models(&models)),
     ];
     generated::hold(&files, "just proto");
 }
 
-fn compile(folder: &Path) -> FileDescriptorSet {
+fn compile(folder: &Path, files: &[&str]) -> FileDescriptorSet {
     let mut compiler = Compiler::new([folder]).unwrap();
     compiler.include_imports(true).include_source_info(true);
-    compiler.open_files(["inference.proto", "model_config.proto"]).unwrap().file_descriptor_set()
+    compiler.open_files(files).unwrap().file_descriptor_set()
 }
 
 fn encode_without_comments(protocol: &FileDescriptorSet) -> Vec<u8> {
@@ -43,30 +45,41 @@ fn generate_server(protocol: &FileDescriptorSet) -> Vec<u8> {
         .build_client(false)
         // Every bytes field is a slice of the message it came in, so no tensor is copied.
         .bytes(".");
-    generate(builder, SERVER_HEADER, protocol)
+    generate(builder, SERVER_HEADER, protocol, "inference.rs")
 }
 
 /// The messages are the library's own: a test speaks of the same types as the server.
 fn generate_client(protocol: &FileDescriptorSet) -> Vec<u8> {
     let builder = tonic_prost_build::configure().build_server(false).extern_path(".inference", MESSAGES);
-    generate(builder, CLIENT_HEADER, protocol)
+    generate(builder, CLIENT_HEADER, protocol, "inference.rs")
 }
 
-fn generate(builder: tonic_prost_build::Builder, header: &str, protocol: &FileDescriptorSet) -> Vec<u8> {
+fn generate_models(models: &FileDescriptorSet) -> Vec<u8> {
+    let builder = tonic_prost_build::configure().build_client(false).build_server(false);
+    // Weights are slices of the file they came in.
+    generate(builder.bytes(".onnx.TensorProto.raw_data"), MODELS_HEADER, models, "onnx.rs")
+}
+
+fn generate(builder: tonic_prost_build::Builder, header: &str, protocol: &FileDescriptorSet, file: &str) -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
     builder.out_dir(folder.path()).emit_rerun_if_changed(false).compile_fds(protocol.clone()).unwrap();
-    let code = fs::read_to_string(folder.path().join("inference.rs")).unwrap();
+    let code = fs::read_to_string(folder.path().join(file)).unwrap();
     format!("{header}\n{code}").into_bytes()
 }
 
 const DESCRIPTORS: &str = "src/proto/descriptor.bin";
 const SERVER: &str = "src/proto/inference.rs";
 const CLIENT: &str = "tests/support/inference_client.rs";
+const MODELS: &str = "src/proto/onnx.rs";
 const MESSAGES: &str = "::kinglet::proto::inference";
 
 const SERVER_HEADER: &str = "\
 //! Messages and server of package `inference`, made from `proto/` by `tests/bootstrap.rs`.
 //! Knows the wire and nothing of its meaning.
+";
+
+const MODELS_HEADER: &str = "\
+//! Messages of package `onnx`, made from `proto/` by `tests/bootstrap.rs`. Knows the file and nothing of its meaning.
 ";
 
 const CLIENT_HEADER: &str = "\

@@ -62,7 +62,7 @@ fn from_one() -> RangedU64ValueParser<usize> {
 const COUNT_MAX: u64 = 1 << 20;
 
 /// What `--engine` takes.
-const ENGINES: [&str; 4] = ["auto", "native", "tract", "identity"];
+const ENGINES: [&str; 3] = ["auto", "native", "identity"];
 
 /// Runs a command to its end.
 ///

@@ -1,23 +1,19 @@
 //! Picks the engine for a model: the first that can serve it, from the most to the least specialised.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use serde::Deserialize;
 
-use super::identity;
-use super::model_file::{self, OnnxModel};
-use super::{Engine, EngineError, Identity, LoadOptions, ModelFile, Native, Plan, Tract};
-use super::{native, tract};
+use super::{Engine, EngineError, Identity, LoadOptions, ModelFile, Native, Plan, identity, model_file, native};
+use crate::proto::onnx::ModelProto;
 
-/// Which engine runs a model, as its settings say.
+/// Which engines may run a model, as its settings say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EngineChoice {
-    /// The native one where it covers the whole model, tract elsewhere.
+    /// The native one, and tract for operators that it does not have.
     #[default]
     Auto,
+    /// The native one alone.
     Native,
-    Tract,
 }
 
 /// Reads the model once and offers it to every engine in turn.
@@ -30,61 +26,41 @@ impl Engine for Automatic {
     }
 
     fn load(&self, model: &ModelFile, options: &LoadOptions) -> Result<Box<dyn Plan>, EngineError> {
-        choose(model_file::read(model, options.model_bytes_max)?, options)
+        choose(&model_file::read(model, options.model_bytes_max)?, options)
     }
 }
 
 /// The engine of a name that configuration or the command line gave.
 pub fn by_name(name: &str) -> Option<&'static dyn Engine> {
-    let engines: [&'static dyn Engine; 4] = [&Automatic, &Identity, &Native, &Tract];
+    let engines: [&'static dyn Engine; 3] = [&Automatic, &Identity, &Native];
     engines.into_iter().find(|engine| engine.name() == name)
 }
 
 /// The first that can serve the model, of those that it asks for.
-fn choose(model: OnnxModel, options: &LoadOptions) -> Result<Box<dyn Plan>, EngineError> {
-    match identity::plan(&model) {
-        Err(EngineError::UnsupportedOperator { .. }) => {}
-        decided => return decided,
-    }
-    match options.engine {
-        EngineChoice::Native => native::plan(&model, options),
-        EngineChoice::Tract => tract::plan(model, options),
-        EngineChoice::Auto => {
-            // A bug of the one engine is no reason not to serve.
-            let native = catch_unwind(AssertUnwindSafe(|| native::plan(&model, options)));
-            match native.unwrap_or_else(|_| Err(EngineError::Failed("it panicked while it loaded the model".into()))) {
-                Ok(plan) => Ok(plan),
-                // A model that is broken is so to the other too.
-                Err(refused) => tract::plan_instead(model, Some(&refused), options),
-            }
-        }
+fn choose(model: &ModelProto, options: &LoadOptions) -> Result<Box<dyn Plan>, EngineError> {
+    match identity::plan(model) {
+        Err(EngineError::UnsupportedOperator { .. }) => native::plan(model, options),
+        decided => decided,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use tract_onnx::pb::tensor_proto::DataType;
-
     use super::*;
     use crate::engine::proto::{node, value_free};
-    use crate::engine::testing::{model, options};
+    use crate::engine::testing::{answer, model, options, tensor, values};
+    use crate::proto::onnx::tensor_proto::DataType;
 
     #[test]
     fn the_most_specialised_engine_serves() {
         let served_by = |op_type: &str, data_type: DataType| {
             let value = |name: &str| value_free(name, data_type, &["n", "2"]);
             let nodes = vec![node(op_type, &["x"], &["y"], vec![])];
-            choose(model(vec![value("x")], nodes, vec![value("y")], vec![]), &options())
+            choose(&model(vec![value("x")], nodes, vec![value("y")], vec![]), &options())
                 .map(|plan| plan.parts()[0].clone())
         };
         assert_eq!(served_by("Identity", DataType::Bfloat16).unwrap().engine, "identity");
         assert_eq!(served_by("Relu", DataType::Float).unwrap().engine, "native");
-        let other = served_by("Gelu", DataType::Float).unwrap();
-        assert_eq!(other.engine, "tract");
-        assert!(
-            other.reason.ends_with("operator Gelu y is not served: there is no row for it at opset 17"),
-            "{other:?}"
-        );
         let refused = served_by("Relu", DataType::Bfloat16).unwrap_err();
         assert!(matches!(refused, EngineError::UnsupportedType { .. }), "{refused}");
         let refused = served_by("Loop", DataType::Float).unwrap_err();
@@ -92,22 +68,27 @@ mod tests {
     }
 
     #[test]
-    fn a_model_may_ask_for_an_engine() {
-        let engine_of = |engine| {
-            let value = |name: &str| value_free(name, DataType::Float, &["n", "2"]);
-            let nodes = vec![node("Relu", &["x"], &["y"], vec![])];
-            let options = LoadOptions { engine, ..options() };
-            choose(model(vec![value("x")], nodes, vec![value("y")], vec![]), &options).unwrap().parts()[0].engine
-        };
-        let asked = [EngineChoice::Auto, EngineChoice::Native, EngineChoice::Tract];
-        assert_eq!(asked.map(engine_of), ["native", "native", "tract"]);
+    fn operators_without_a_row_go_to_another_engine() {
+        let value = |name: &str| value_free(name, DataType::Float, &["n", "2"]);
+        let nodes = vec![node("Relu", &["x"], &["a"], vec![]), node("Gelu", &["a"], &["y"], vec![])];
+        let model = model(vec![value("x")], nodes, vec![value("y")], vec![]);
+        let plan = choose(&model, &options()).unwrap();
+        let parts = plan.parts();
+        assert_eq!(parts.iter().map(|part| part.engine).collect::<Vec<_>>(), ["native", "tract"]);
+        assert_eq!(parts[0].operators, [("Relu".to_owned(), 1)]);
+        assert_eq!(parts[1].operators, [("Gelu".to_owned(), 1)]);
+        let made = answer(plan, vec![tensor(&[1, 2], &[-1.0, 1.0])]).unwrap();
+        assert!(values(&made[0]).iter().zip([0.0, 0.841_345]).all(|(got, expected)| (got - expected).abs() < 1e-3));
+        let refused = choose(&model, &LoadOptions { engine: EngineChoice::Native, ..options() }).unwrap_err();
+        let why = "operator Gelu y is not served: there is no row for it at opset 17";
+        assert_eq!(refused.to_string(), why);
     }
 
     #[test]
     fn engines_have_names() {
         assert_eq!(
-            ["auto", "identity", "native", "tract", "gpu"].map(|name| by_name(name).is_some()),
-            [true, true, true, true, false]
+            ["auto", "identity", "native", "gpu"].map(|name| by_name(name).is_some()),
+            [true, true, true, false]
         );
     }
 }

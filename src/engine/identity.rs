@@ -5,14 +5,13 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use tract_onnx::pb::GraphProto;
-
-use super::model_file::{self, OnnxModel};
+use super::model_file;
 use super::{
     Batch, Cores, Engine, EngineError, Executed, LoadOptions, Merging, ModelFile, Part, Plan, Share, Signature,
     TensorSpec, onnx_signature,
 };
 use crate::infer::ComputeTimes;
+use crate::proto::onnx::{GraphProto, ModelProto};
 
 /// Serves graphs made of `Identity` alone.
 #[derive(Clone, Copy, Debug)]
@@ -29,15 +28,15 @@ impl Engine for Identity {
 }
 
 /// A plan for the model, or an error that names the operator which is no identity.
-pub(super) fn plan(model: &OnnxModel) -> Result<Box<dyn Plan>, EngineError> {
-    let graph = model.proto.graph.as_ref().ok_or_else(|| EngineError::InvalidModel("the file has no graph".into()))?;
+pub(super) fn plan(model: &ModelProto) -> Result<Box<dyn Plan>, EngineError> {
+    let graph = model.graph.as_ref().ok_or_else(|| EngineError::InvalidModel("the file has no graph".into()))?;
     if let Some(other) = graph.node.iter().find(|node| node.op_type != "Identity" || !is_standard(&node.domain)) {
         return Err(EngineError::UnsupportedOperator {
             operator: format!("{} {}", other.op_type, other.name),
             reason: "the identity engine serves graphs of Identity alone".into(),
         });
     }
-    let declared = onnx_signature::declared(graph, &model.kinds)?;
+    let declared = onnx_signature::declared(graph)?;
     let mut sources = Vec::new();
     let mut outputs = Vec::new();
     for (name, dtype, dims) in declared.outputs {
@@ -138,11 +137,11 @@ const NAME: &str = "identity";
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use tract_onnx::pb::tensor_proto::DataType;
 
     use super::*;
     use crate::engine::proto::{node, value_free};
     use crate::engine::testing::{model, on_a_core};
+    use crate::proto::onnx::tensor_proto::DataType;
     use crate::tensor::{DType, Shape, Tensor};
 
     fn echo(data_type: DataType, dims: &[&str]) -> Box<dyn Plan> {
@@ -191,7 +190,7 @@ mod tests {
     fn other_graphs_are_refused() {
         let x = || value_free("x", DataType::Float, &["n"]);
         let y = || value_free("y", DataType::Float, &["n"]);
-        let refused = |model: &OnnxModel| plan(model).err().map(|error| error.to_string()).unwrap_or_default();
+        let refused = |model: &ModelProto| plan(model).err().map(|error| error.to_string()).unwrap_or_default();
         let relu = model(vec![x()], vec![node("Relu", &["x"], &["y"], vec![])], vec![y()], vec![]);
         assert!(refused(&relu).contains("operator Relu y is not served"));
         let mut foreign = node("Identity", &["x"], &["y"], vec![]);

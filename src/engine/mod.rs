@@ -23,8 +23,8 @@ mod proto;
 mod testing;
 #[cfg(test)]
 mod tests;
+#[cfg_attr(not(feature = "tract"), path = "tract/absent.rs")]
 mod tract;
-mod value_kinds;
 mod zip_map;
 
 use std::fmt::Debug;
@@ -43,7 +43,6 @@ pub use identity::Identity;
 pub use native::Native;
 pub use pool::{Cores, Pool};
 pub use signature::{Dim, Signature, TensorSpec};
-pub use tract::Tract;
 
 /// Loads models of one kind. One value serves the whole process.
 pub trait Engine: Debug + Send + Sync {
@@ -119,13 +118,13 @@ pub struct LoadOptions {
     pub model_bytes_max: u64,
     /// The most bytes that the values of one run may need, where the engine knows.
     pub arena_bytes_max: u64,
-    /// The most plans for distinct input shapes a model may keep, where it needs one per shape.
+    /// The most plans for distinct shapes that a model may keep.
     pub shape_plans_max: usize,
     /// The largest batch that will be run.
     pub batch_size_max: usize,
     /// The longest a warm-up may probe batch sizes.
     pub warm_up_time_max: Duration,
-    /// Which engine the model asks for.
+    /// Which engines may run parts of the model.
     pub engine: EngineChoice,
     /// The most that kernels of the native engine may use of this processor's instruction sets.
     pub isa_max: Set,

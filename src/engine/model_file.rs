@@ -8,26 +8,16 @@ use std::collections::HashMap;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
 
+use bytes::Bytes;
 use prost::Message;
-use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
-use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, TensorProto};
 
 use super::beneath::{Folder, Opened};
-use super::value_kinds::{self, ValueKinds};
 use super::{EngineError, ModelFile, zip_map};
-
-/// A model in memory.
-#[derive(Clone, Debug)]
-pub(super) struct OnnxModel {
-    pub(super) proto: ModelProto,
-    /// Graph inputs and outputs that are no tensors, and what they are.
-    pub(super) kinds: ValueKinds,
-    /// Bytes of the file and its external data.
-    pub(super) bytes: u64,
-}
+use crate::proto::onnx::tensor_proto::{DataLocation, DataType};
+use crate::proto::onnx::{AttributeProto, GraphProto, ModelProto, TensorProto};
 
 /// Reads a model and its external data.
-pub(super) fn read(model: &ModelFile, bytes_max: u64) -> Result<OnnxModel, EngineError> {
+pub(super) fn read(model: &ModelFile, bytes_max: u64) -> Result<ModelProto, EngineError> {
     let shown = model.folder.join(&model.file);
     let broken = |error: std::io::Error| EngineError::InvalidModel(format!("cannot open {}: {error}", shown.display()));
     let folder = Folder::open(&model.folder).map_err(broken)?;
@@ -40,22 +30,17 @@ pub(super) fn read(model: &ModelFile, bytes_max: u64) -> Result<OnnxModel, Engin
     if bytes.len() as u64 != opened.size {
         return Err(EngineError::InvalidModel(format!("{} changed while it was read", shown.display())));
     }
-    let mut proto = decode(&bytes)?;
-    let kinds = value_kinds::read(&bytes);
-    drop(bytes);
+    let mut proto = decode(bytes.into())?;
     let mut external = External { folder, files: HashMap::new(), budget };
     let graph = proto.graph.as_mut().ok_or_else(|| EngineError::InvalidModel("the file has no graph".into()))?;
     each_tensor(graph, &mut |tensor| external.inline(tensor))?;
     zip_map::strip(graph);
-    Ok(OnnxModel { proto, kinds, bytes: external.budget.used })
+    Ok(proto)
 }
 
-/// Decodes a model and drops what no engine reads.
-fn decode(bytes: &[u8]) -> Result<ModelProto, EngineError> {
-    let mut proto =
-        ModelProto::decode(bytes).map_err(|e| EngineError::InvalidModel(format!("not an onnx file: {e}")))?;
-    proto.training_info.clear();
-    Ok(proto)
+/// Decodes a model; raw elements stay where they are.
+fn decode(bytes: Bytes) -> Result<ModelProto, EngineError> {
+    ModelProto::decode(bytes).map_err(|e| EngineError::InvalidModel(format!("not an onnx file: {e}")))
 }
 
 /// Calls `visit` for every tensor of a graph, those in attributes and subgraphs included. The depth is bounded by the
@@ -116,16 +101,16 @@ impl External {
             return check_strings(tensor).map_err(|what| wrong(&tensor.name, what));
         }
         let expected = expected_bytes(tensor).map_err(|what| wrong(&tensor.name, what))?;
-        if tensor.data_location == Some(DataLocation::External as i32) {
-            tensor.raw_data = self.fetch(tensor, expected)?;
+        if tensor.data_location == DataLocation::External as i32 {
+            tensor.raw_data = self.fetch(tensor, expected)?.into();
         } else if tensor.raw_data.is_empty() {
-            tensor.raw_data = typed_elements(tensor);
+            tensor.raw_data = typed_elements(tensor).into();
         }
         if tensor.raw_data.len() as u64 != expected {
             let got = tensor.raw_data.len();
             return Err(wrong(&tensor.name, format!("shape {:?} needs {expected} bytes, got {got}", tensor.dims)));
         }
-        tensor.data_location = None;
+        tensor.data_location = DataLocation::Default as i32;
         tensor.external_data.clear();
         Ok(())
     }
@@ -200,7 +185,7 @@ fn element_bits(data_type: i32) -> Result<u64, String> {
 
 fn check_strings(tensor: &TensorProto) -> Result<(), String> {
     let count = element_count(tensor)?;
-    if tensor.data_location == Some(DataLocation::External as i32) {
+    if tensor.data_location == DataLocation::External as i32 {
         return Err("strings cannot be external".into());
     }
     if tensor.string_data.len() as u64 != count {
@@ -242,16 +227,16 @@ mod tests {
     use std::fs;
 
     use tempfile::TempDir;
-    use tract_onnx::pb::StringStringEntryProto;
 
     use super::*;
+    use crate::proto::onnx::StringStringEntryProto;
 
     fn external(entries: &[(&str, &str)]) -> TensorProto {
         TensorProto {
             name: "w".into(),
             dims: vec![2, 2],
             data_type: DataType::Float as i32,
-            data_location: Some(DataLocation::External as i32),
+            data_location: DataLocation::External as i32,
             external_data: entries
                 .iter()
                 .map(|(key, value)| StringStringEntryProto { key: (*key).into(), value: (*value).into() })
@@ -285,10 +270,10 @@ mod tests {
         ];
         let (_root, model) = written(both);
         let read = read(&model, 4096).unwrap();
-        let tensors = read.proto.graph.unwrap().initializer;
-        assert_eq!(tensors[0].raw_data, (8u8..24).collect::<Vec<_>>());
-        assert_eq!(tensors[1].raw_data, (24u8..40).collect::<Vec<_>>());
-        assert!(tensors.iter().all(|t| t.data_location.is_none() && t.external_data.is_empty()));
+        let tensors = read.graph.unwrap().initializer;
+        assert_eq!(tensors[0].raw_data, (8u8..24).collect::<Bytes>());
+        assert_eq!(tensors[1].raw_data, (24u8..40).collect::<Bytes>());
+        assert!(tensors.iter().all(|t| t.data_location == 0 && t.external_data.is_empty()));
     }
 
     #[test]
@@ -314,13 +299,11 @@ mod tests {
         let tensor = external(&[("location", "weights")]);
         let (_root, model) = written(vec![tensor; 50]);
         let size = fs::metadata(model.folder.join("model.onnx")).unwrap().len();
-        let needed = |limit| match read(&model, limit).map(|read| read.bytes) {
-            Err(EngineError::TooLarge { needed, .. }) => Err(needed),
-            other => Ok(other.unwrap()),
+        let needed = |limit| match read(&model, limit) {
+            Err(EngineError::TooLarge { needed, .. }) => needed,
+            other => other.map(|_| 0).unwrap(),
         };
-        assert_eq!(needed(size - 1), Err(size));
-        assert_eq!(needed(size + 799), Err(size + 800));
-        assert_eq!(needed(size + 800), Ok(size + 800));
+        assert_eq!([size - 1, size + 799, size + 800].map(needed), [size, size + 800, 0]);
     }
 
     #[test]
@@ -355,9 +338,9 @@ mod tests {
             ..TensorProto::default()
         };
         let (_root, model) = written(vec![wide, half]);
-        let tensors = read(&model, 4096).unwrap().proto.graph.unwrap().initializer;
-        assert_eq!(tensors[0].raw_data, [1, 0, 0, 0, 255, 255, 255, 255]);
-        assert_eq!(tensors[1].raw_data, [0, 0x3c]);
+        let tensors = read(&model, 4096).unwrap().graph.unwrap().initializer;
+        assert_eq!(tensors[0].raw_data[..], [1, 0, 0, 0, 255, 255, 255, 255]);
+        assert_eq!(tensors[1].raw_data[..], [0, 0x3c]);
     }
 
     #[test]

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use tract_onnx::pb::tensor_proto::DataType;
-use tract_onnx::pb::{GraphProto, TensorProto};
-
 use super::Part;
+use crate::proto::onnx::tensor_proto::DataType;
+use crate::proto::onnx::{GraphProto, TensorProto};
 
 /// Operators and parameters of a graph as its author wrote it.
 #[derive(Debug, Default)]
@@ -21,6 +20,19 @@ pub(super) fn count(graph: &GraphProto) -> Counted {
 }
 
 impl Counted {
+    /// Takes out operators that somebody else runs, once for each time they are named.
+    pub(super) fn split(&mut self, operators: &[&str]) -> Self {
+        let mut taken = Self::default();
+        for operator in operators {
+            if let Some(count) = self.operators.get_mut(*operator) {
+                *count -= 1;
+                *taken.operators.entry((*operator).to_owned()).or_default() += 1;
+            }
+            self.operators.retain(|_, count| *count > 0);
+        }
+        taken
+    }
+
     pub(super) fn into_part(self, engine: &'static str, macs: Option<u64>, reason: String) -> Part {
         let mut operators: Vec<(String, usize)> = self.operators.into_iter().collect();
         operators.sort_by_key(|(_, count)| std::cmp::Reverse(*count));

@@ -4,13 +4,11 @@
 
 use std::collections::HashSet;
 
-use tract_onnx::pb::tensor_proto::DataType;
-use tract_onnx::pb::tensor_shape_proto::dimension::Value as DimValue;
-use tract_onnx::pb::type_proto::{Tensor as TensorType, Value as TypeValue};
-use tract_onnx::pb::{GraphProto, ValueInfoProto};
-
-use super::value_kinds::ValueKinds;
 use super::{Dim, EngineError, Merging, Signature, TensorSpec};
+use crate::proto::onnx::tensor_proto::DataType;
+use crate::proto::onnx::tensor_shape_proto::dimension::Value as DimValue;
+use crate::proto::onnx::type_proto::{Tensor as TensorType, Value as TypeValue};
+use crate::proto::onnx::{GraphProto, ValueInfoProto};
 use crate::tensor::DType;
 
 /// The signature that a graph declares. Outputs may lack a shape, which is `None` beside them.
@@ -20,7 +18,7 @@ pub(super) struct Declared {
 }
 
 /// Reads inputs (initializers are none) and outputs.
-pub(super) fn declared(graph: &GraphProto, kinds: &ValueKinds) -> Result<Declared, EngineError> {
+pub(super) fn declared(graph: &GraphProto) -> Result<Declared, EngineError> {
     let constants: HashSet<&str> = graph
         .initializer
         .iter()
@@ -29,14 +27,14 @@ pub(super) fn declared(graph: &GraphProto, kinds: &ValueKinds) -> Result<Declare
         .collect();
     let mut inputs = Vec::new();
     for value in graph.input.iter().filter(|value| !constants.contains(value.name.as_str())) {
-        let tensor = tensor_type(value, kinds)?;
+        let tensor = tensor_type(value)?;
         let dims = dims(tensor)
             .ok_or_else(|| EngineError::InvalidModel(format!("input {:?} declares no shape", value.name)))?;
         inputs.push(TensorSpec { name: value.name.clone(), dtype: dtype(value, tensor)?, dims });
     }
     let mut outputs = Vec::new();
     for value in &graph.output {
-        let tensor = tensor_type(value, kinds)?;
+        let tensor = tensor_type(value)?;
         outputs.push((value.name.clone(), dtype(value, tensor)?, dims(tensor)));
     }
     let mut names = HashSet::new();
@@ -98,12 +96,17 @@ pub(super) fn name_batch(signature: &mut Signature) {
     }
 }
 
-fn tensor_type<'a>(value: &'a ValueInfoProto, kinds: &ValueKinds) -> Result<&'a TensorType, EngineError> {
-    if let Some(TypeValue::TensorType(tensor)) = value.r#type.as_ref().and_then(|kind| kind.value.as_ref()) {
-        return Ok(tensor);
-    }
-    let dtype = kinds.get(&value.name).copied().unwrap_or("undefined").to_owned();
-    Err(EngineError::UnsupportedType { tensor: value.name.clone(), dtype })
+fn tensor_type(value: &ValueInfoProto) -> Result<&TensorType, EngineError> {
+    let dtype = match value.r#type.as_ref().and_then(|kind| kind.value.as_ref()) {
+        Some(TypeValue::TensorType(tensor)) => return Ok(tensor),
+        Some(TypeValue::SequenceType(_)) => "sequence",
+        Some(TypeValue::MapType(_)) => "map",
+        Some(TypeValue::OpaqueType(_)) => "opaque",
+        Some(TypeValue::SparseTensorType(_)) => "sparse tensor",
+        Some(TypeValue::OptionalType(_)) => "optional",
+        None => "undefined",
+    };
+    Err(EngineError::UnsupportedType { tensor: value.name.clone(), dtype: dtype.to_owned() })
 }
 
 fn dtype(value: &ValueInfoProto, tensor: &TensorType) -> Result<DType, EngineError> {
@@ -155,7 +158,8 @@ const BATCH_NAME: &str = "batch";
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::proto::{value, value_free};
+    use crate::engine::proto::{unknown, value, value_free};
+    use crate::proto::onnx::TypeProto;
 
     fn spec(name: &str, dims: &[&str]) -> TensorSpec {
         let dim = |text: &&str| match text.parse() {
@@ -170,10 +174,10 @@ mod tests {
         let graph = GraphProto {
             input: vec![value_free("x", DataType::Int8, &["n", "?", "3", "-1"]), value("w", DataType::Float, &[2])],
             output: vec![value("y", DataType::String, &[])],
-            initializer: vec![tract_onnx::pb::TensorProto { name: "w".into(), ..Default::default() }],
+            initializer: vec![crate::proto::onnx::TensorProto { name: "w".into(), ..Default::default() }],
             ..GraphProto::default()
         };
-        let declared = declared(&graph, &ValueKinds::new()).unwrap();
+        let declared = declared(&graph).unwrap();
         assert_eq!(declared.inputs.len(), 1, "an initializer is no input");
         assert_eq!(declared.inputs[0].shown_dims(), "[n,-1,3,-1]");
         assert_eq!(declared.inputs[0].dtype, DType::I8);
@@ -182,9 +186,9 @@ mod tests {
 
     #[test]
     fn types_nobody_has_are_refused_by_name() {
-        let refused = |output: ValueInfoProto, kinds: ValueKinds| {
+        let refused = |output: ValueInfoProto| {
             let graph = GraphProto { output: vec![output], ..GraphProto::default() };
-            declared(&graph, &kinds).err().map(|error| error.to_string()).unwrap_or_default()
+            declared(&graph).err().map(|error| error.to_string()).unwrap_or_default()
         };
         for (data_type, name) in [
             (DataType::Complex64, "complex64"),
@@ -193,11 +197,12 @@ mod tests {
             (DataType::Undefined, "undefined"),
         ] {
             let expected = format!("tensor \"y\" has type {name}, which is not served");
-            assert_eq!(refused(value("y", data_type, &[1]), ValueKinds::new()), expected);
+            assert_eq!(refused(value("y", data_type, &[1])), expected);
         }
-        let sequence = ValueInfoProto { name: "y".into(), ..ValueInfoProto::default() };
-        let kinds = ValueKinds::from([("y".to_owned(), "sequence")]);
-        assert_eq!(refused(sequence, kinds), "tensor \"y\" has type sequence, which is not served");
+        let sequence = Some(TypeProto { value: Some(TypeValue::SequenceType(Box::default())) });
+        assert_eq!(refused(unknown("y")), "tensor \"y\" has type undefined, which is not served");
+        let sequence = ValueInfoProto { r#type: sequence, ..unknown("y") };
+        assert_eq!(refused(sequence), "tensor \"y\" has type sequence, which is not served");
     }
 
     #[test]

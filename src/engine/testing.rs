@@ -3,11 +3,9 @@
 use std::sync::mpsc::sync_channel;
 
 use bytes::Bytes;
-use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto};
 
-use super::model_file::OnnxModel;
-use super::value_kinds::ValueKinds;
 use super::{Batch, Cores, EngineError, Executed, LoadOptions, Plan, Pool, Share};
+use crate::proto::onnx::{GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto};
 use crate::tensor::{DType, Shape, Tensor};
 
 pub(super) fn model(
@@ -15,17 +13,16 @@ pub(super) fn model(
     nodes: Vec<NodeProto>,
     outputs: Vec<ValueInfoProto>,
     constants: Vec<TensorProto>,
-) -> OnnxModel {
+) -> ModelProto {
     let graph =
         GraphProto { input: inputs, node: nodes, output: outputs, initializer: constants, ..GraphProto::default() };
     let opset = |domain: &str, version| OperatorSetIdProto { domain: domain.into(), version };
-    let proto = ModelProto {
+    ModelProto {
         ir_version: 8,
         graph: Some(graph),
         opset_import: vec![opset("", 17), opset("ai.onnx.ml", 3), opset("com.microsoft", 1)],
         ..ModelProto::default()
-    };
-    OnnxModel { proto, kinds: ValueKinds::new(), bytes: 0 }
+    }
 }
 
 pub(super) fn options() -> LoadOptions {

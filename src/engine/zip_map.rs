@@ -1,12 +1,11 @@
 //! A `ZipMap` at the end of a classifier only names the columns of its scores. No wire has maps, so that the scores are
 //! served as a tensor instead.
 
-use tract_onnx::pb::tensor_proto::DataType;
-use tract_onnx::pb::tensor_shape_proto::Dimension;
-use tract_onnx::pb::type_proto::Value;
-use tract_onnx::pb::{GraphProto, NodeProto};
-
 use super::proto;
+use crate::proto::onnx::tensor_proto::DataType;
+use crate::proto::onnx::tensor_shape_proto::Dimension;
+use crate::proto::onnx::type_proto::Value;
+use crate::proto::onnx::{GraphProto, NodeProto};
 
 /// Replaces every `ZipMap` whose answer is a graph output; its column count comes from the class labels.
 pub(super) fn strip(graph: &mut GraphProto) {
@@ -33,18 +32,17 @@ pub(super) fn strip(graph: &mut GraphProto) {
     }
 }
 
-fn first_axis(value: &tract_onnx::pb::ValueInfoProto) -> Option<Dimension> {
-    let Value::TensorType(tensor) = value.r#type.as_ref()?.value.as_ref()?;
+fn first_axis(value: &crate::proto::onnx::ValueInfoProto) -> Option<Dimension> {
+    let Value::TensorType(tensor) = value.r#type.as_ref()?.value.as_ref()? else { return None };
     tensor.shape.as_ref()?.dim.first().cloned()
 }
 
 #[cfg(test)]
 mod tests {
-    use tract_onnx::pb::ValueInfoProto;
-
     use super::*;
     use crate::engine::proto::{ints, node, value_free};
     use crate::engine::testing::model;
+    use crate::proto::onnx::ValueInfoProto;
 
     #[test]
     fn a_tensor_is_left() {
@@ -53,7 +51,7 @@ mod tests {
         let x = value_free("x", DataType::Float, &["rows", "2"]);
         // A sequence of maps: its type is unknown to the decoder.
         let y = ValueInfoProto { name: "y".into(), ..Default::default() };
-        let mut graph = model(vec![x], nodes, vec![y], vec![]).proto.graph.unwrap();
+        let mut graph = model(vec![x], nodes, vec![y], vec![]).graph.unwrap();
         strip(&mut graph);
         assert_eq!(graph.node[1].op_type, "Identity");
         assert_eq!(graph.output, [value_free("y", DataType::Float, &["rows", "2"])]);

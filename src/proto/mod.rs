@@ -1,5 +1,5 @@
-//! The gRPC protocol as Rust: messages, the service's trait and server, and their descriptors,
-//! all made from `proto/`. Edited by nobody: `tests/bootstrap.rs` writes the files and holds them
+//! The gRPC protocol as Rust: messages, the service's trait and server, and their descriptors; and the messages of ONNX
+//! files. All made from `proto/`. Edited by nobody: `tests/bootstrap.rs` writes the files and holds them
 //! to their source. Knows nothing of what a message means; that is `convert`'s matter.
 
 // Outside rustfmt's reach, so that the committed text stays what the generator emits.
@@ -15,6 +15,17 @@
     reason = "generated code keeps its generator's style"
 )]
 pub mod inference;
+
+#[rustfmt::skip]
+#[allow(
+    clippy::all,
+    clippy::pedantic,
+    clippy::allow_attributes_without_reason,
+    missing_debug_implementations,
+    unreachable_pub,
+    reason = "generated code keeps its generator's style"
+)]
+pub mod onnx;
 
 /// Both files of `proto/` as an encoded `FileDescriptorSet`, comments left out: what reflection
 /// answers with, and what reads and prints model configurations.

@@ -332,7 +332,7 @@ mod tests {
         description = "digits"
         license = "MIT"
         model_file = "net.onnx"
-        engine = "tract"
+        engine = "native"
         [[inputs]]
         name = "image"
         datatype = "FP32"
@@ -389,7 +389,7 @@ mod tests {
         assert_eq!(declared.labels["logits"], Labels::Given(vec!["zero".into(), "one".into()]));
         assert_eq!(declared.labels["other"], Labels::File("labels.txt".into()));
         assert_eq!(declared.batch, Some(BatchAxis::UpTo(16)));
-        assert_eq!(declared.engine, Some(EngineChoice::Tract));
+        assert_eq!(declared.engine, Some(EngineChoice::Native));
         assert_eq!((declared.origin, declared.model_file.as_deref()), (Some("manifest.toml"), Some("net.onnx")));
         let image = DeclaredTensor {
             name: "image".into(),

@@ -69,7 +69,7 @@ pub const MODEL_LOADS: Metric =
 pub const PLAN_BUILDS: Metric = counter(
     "kinglet_plan_builds_total",
     &["model", "version"],
-    "Plans built for shapes of input that had none, by models that need one per shape; failed ones count too.",
+    "Plans that tract built for shapes of an operator that had none; failed ones count too.",
 );
 pub const PLAN_BUILD_SECONDS: Metric = counter(
     "kinglet_plan_build_seconds_total",

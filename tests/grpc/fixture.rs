@@ -10,6 +10,11 @@ use kinglet::config::Config;
 use kinglet::proto::inference::infer_parameter::ParameterChoice;
 use kinglet::proto::inference::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 use kinglet::proto::inference::{InferParameter, ModelInferRequest, ModelInferResponse};
+use kinglet::proto::onnx::tensor_proto::DataType;
+use kinglet::proto::onnx::tensor_shape_proto::{Dimension, dimension};
+use kinglet::proto::onnx::{
+    GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto,
+};
 use kinglet::telemetry::config::LogLevel;
 use kinglet::telemetry::logs::Logs;
 use prost::Message;
@@ -17,11 +22,6 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint};
-use tract_onnx::pb::tensor_proto::DataType;
-use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
-use tract_onnx::pb::{
-    GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto,
-};
 
 use crate::inference_client::grpc_inference_service_client::GrpcInferenceServiceClient;
 
@@ -148,10 +148,10 @@ fn node(operator: &str, inputs: &[&str], output: &str) -> NodeProto {
 
 fn value(name: &str, kind: DataType, width: i64) -> ValueInfoProto {
     let dims = [dimension::Value::DimParam("n".into()), dimension::Value::DimValue(width)];
-    let dim = dims.map(|dim| Dimension { value: Some(dim), ..Dimension::default() }).into();
+    let dim = dims.map(|dim| Dimension { value: Some(dim) }).into();
     let tensor = type_proto::Tensor { elem_type: kind.into(), shape: Some(TensorShapeProto { dim }) };
-    let kind = TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..TypeProto::default() };
-    ValueInfoProto { name: name.into(), r#type: Some(kind), ..ValueInfoProto::default() }
+    let kind = TypeProto { value: Some(type_proto::Value::TensorType(tensor)) };
+    ValueInfoProto { name: name.into(), r#type: Some(kind) }
 }
 
 /// A request to `add` whose elements are all `number` and 1.

@@ -3,13 +3,13 @@
 use std::fs;
 use std::path::Path;
 
-use prost::Message;
-use tract_onnx::pb::tensor_proto::DataType;
-use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension::Value as Extent};
-use tract_onnx::pb::type_proto::{Tensor, Value};
-use tract_onnx::pb::{
+use kinglet::proto::onnx::tensor_proto::DataType;
+use kinglet::proto::onnx::tensor_shape_proto::{Dimension, dimension::Value as Extent};
+use kinglet::proto::onnx::type_proto::{Tensor, Value};
+use kinglet::proto::onnx::{
     GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorShapeProto, TypeProto, ValueInfoProto,
 };
+use prost::Message;
 
 /// Writes a model of one operator from `input` to `y`, both floats of these extents: a number, or a free axis' name.
 pub(crate) fn write(path: &Path, operator: &str, input: &str, dims: &[&str]) {
@@ -38,9 +38,9 @@ fn tensor(name: &str, dims: &[&str]) -> ValueInfoProto {
         Ok(extent) => Extent::DimValue(extent),
         Err(_) => Extent::DimParam((*dim).to_owned()),
     };
-    let dim = dims.iter().map(|dim| Dimension { value: Some(extent(dim)), ..Dimension::default() }).collect();
+    let dim = dims.iter().map(|dim| Dimension { value: Some(extent(dim)) }).collect();
     let shape = Some(TensorShapeProto { dim });
     let value = Value::TensorType(Tensor { elem_type: DataType::Float as i32, shape });
-    let r#type = Some(TypeProto { value: Some(value), ..TypeProto::default() });
-    ValueInfoProto { name: name.into(), r#type, ..ValueInfoProto::default() }
+    let r#type = Some(TypeProto { value: Some(value) });
+    ValueInfoProto { name: name.into(), r#type }
 }

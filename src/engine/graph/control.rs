@@ -1,12 +1,21 @@
-//! Operators that run graphs of their own, and what comes out of them.
+//! Operators that make several values at once: most run graphs of their own.
 //!
-//! Such a node makes several values at once. They have no common shape, so it has no fact; [`Op::Part`](super::Op::Part)
+//! The values have no common shape, so such a node has no fact; [`Op::Part`](super::Op::Part)
 //! takes one of them.
 
 use std::sync::Arc;
 
+use super::foreign::Foreign;
 use super::{Graph, ValueId};
 use crate::tensor::{DType, Shape};
+
+/// What makes several values.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::engine) enum Several {
+    Branch(Branch),
+    Repeat(Repeat),
+    Foreign(Foreign),
+}
 
 /// A graph within a node. Its inputs are values that the node is given, in their order.
 #[derive(Clone, Debug)]

@@ -4,6 +4,7 @@
 //! few samples and when it runs for what a request brings, so that there is one inference and no symbolic algebra.
 
 pub(super) mod control;
+pub(super) mod foreign;
 pub(super) mod infer;
 pub(super) mod op;
 pub(super) mod rows;

@@ -179,9 +179,7 @@ fn carried(node: &Node, operands: &[Operand<'_>], out: [&Fact; 2]) -> Result<Car
         Op::IntegerMatMul => integer_matmul(operands, out),
         Op::LookUp => Ok(first.carry),
         Op::Trees(_) => sole(operands, |axis| axis == 0),
-        Op::NonZero | Op::NonMaxSuppression { .. } | Op::Unique(_) | Op::Branch(_) | Op::Repeat(_) | Op::Part(_) => {
-            Err(MIXES)
-        }
+        Op::NonZero | Op::NonMaxSuppression { .. } | Op::Unique(_) | Op::Several(_) | Op::Part(_) => Err(MIXES),
     }
 }
 

@@ -14,27 +14,37 @@ use super::stepwise_plan::StepwisePlan;
 use crate::engine::graph::rows;
 use crate::engine::graph::samples::{Inputs, Others, Samples};
 use crate::engine::graph::{Fact, Graph};
-use crate::engine::model_file::OnnxModel;
 use crate::engine::onnx_signature::{self, Declared};
-use crate::engine::{Dim, EngineError, LoadOptions, Merging, Plan, Signature, TensorSpec, onnx, onnx_parts};
+use crate::engine::{
+    Dim, EngineChoice, EngineError, LoadOptions, Merging, Plan, Signature, TensorSpec, onnx, onnx_parts, tract,
+};
+use crate::proto::onnx::ModelProto;
 
 /// A plan for the model, or why there is none.
-pub(in crate::engine) fn plan(model: &OnnxModel, options: &LoadOptions) -> Result<Box<dyn Plan>, EngineError> {
-    let source = model.proto.graph.as_ref().ok_or_else(|| EngineError::InvalidModel("the file has no graph".into()))?;
-    let declared = onnx_signature::declared(source, &model.kinds)?;
+pub(in crate::engine) fn plan(model: &ModelProto, options: &LoadOptions) -> Result<Box<dyn Plan>, EngineError> {
+    let source = model.graph.as_ref().ok_or_else(|| EngineError::InvalidModel("the file has no graph".into()))?;
+    let declared = onnx_signature::declared(source)?;
     let level = Level::detect(options.isa_max);
     let limits = Limits::new(level, options.arena_bytes_max, options.loop_rounds_max);
     let inputs = Inputs::Declared(&declared.inputs);
-    let imported = onnx::import(&model.proto, &declared.inputs)?;
+    let foreign = (options.engine == EngineChoice::Auto).then(|| tract::Settings::of(options));
+    let imported = onnx::import(model, &declared.inputs, foreign)?;
     let (model, samples) = Model::compile(imported, &inputs, limits)?;
-    let part = onnx_parts::count(source);
+    let mut part = onnx_parts::count(source);
     let reason = format!("every operator has a kernel ({level})");
     if let Some(undecided) = samples.undecided(&model.graph) {
         let operator = undecided.name.clone();
         let merging = Merging::Alone { operator, reason: "the shape of what it makes depends on contents".into() };
         let signature = signature(declared, &model.graph, &samples)?;
+        let programs = model.graph.programs();
+        let operators: Vec<&str> = programs.iter().map(|program| program.operator()).collect();
+        let taken = part.split(&operators);
+        let others = programs.first().map(|program| {
+            taken.into_part(program.engine(), None, "the native engine has no row for its operators".into())
+        });
         let part = part.into_part(NAME, None, format!("{reason}, one after the other"));
-        return Ok(Box::new(StepwisePlan { model, signature, merging, parts: [part], spare: Spare::default() }));
+        let parts = [part].into_iter().chain(others).collect();
+        return Ok(Box::new(StepwisePlan { model, signature, merging, parts, spare: Spare::default() }));
     }
     let apart = match model::samples(&model.graph, &inputs, Others::Same, level) {
         Ok(samples) => match rows::analyse(&model.graph, &samples) {

@@ -3,7 +3,7 @@
 use kinglet_kernels::{Aligned, Level};
 
 use super::layers::{self, Layer};
-use crate::engine::graph::control::{Body, Repeat};
+use crate::engine::graph::control::{Body, Repeat, Several};
 use crate::engine::graph::samples::{GraphFacts, Inputs, Others, Samples, Stopped};
 use crate::engine::graph::{Fact, Graph, Node, Op, ValueId};
 use crate::engine::pool::cores_available;
@@ -146,10 +146,10 @@ fn bodies(graph: &Graph, node: &Node, samples: &Samples, limits: Limits) -> Resu
         Model::compile(inner, &Inputs::Given(facts), limits).map(|(model, _)| model)
     };
     match &node.op {
-        Op::Branch(branch) => {
+        Op::Several(Several::Branch(branch)) => {
             branch.bodies.iter().map(|body| compile(body, &node.inputs[1..], [vec![], vec![]])).collect()
         }
-        Op::Repeat(Repeat { body, carried, .. }) => {
+        Op::Several(Several::Repeat(Repeat { body, carried, .. })) => {
             let scalar = |dtype| Some(Fact::new(dtype, Shape::new(&[])));
             let mut before = vec![scalar(DType::I64), scalar(DType::Bool)];
             before.resize(2 + carried, None);

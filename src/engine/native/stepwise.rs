@@ -11,7 +11,8 @@ use smallvec::SmallVec;
 use super::layers::{self, Io, View, ViewMut};
 use super::model::Model;
 use super::spare::Memory;
-use crate::engine::graph::control::Repeat;
+use crate::engine::graph::control::{Repeat, Several};
+use crate::engine::graph::foreign::Foreign;
 use crate::engine::graph::infer::Facts;
 use crate::engine::graph::samples::{GraphFacts, KNOWN_ELEMENTS_MAX, Stopped};
 use crate::engine::graph::{Fact, Node, Op, ValueId, tensor_of_integers};
@@ -55,12 +56,14 @@ pub(super) enum NotRun {
     TooLarge { node: String, limit: usize },
     #[error("{node}: more than {limit} rounds")]
     Endless { node: String, limit: u64 },
+    #[error("{node}: {problem}")]
+    Foreign { node: String, problem: String },
     #[error("{node}: a round makes {got}, expected {expected}")]
     Uneven { node: String, expected: String, got: String },
 }
 
 impl Value<'_> {
-    /// A value that a request brings.
+    /// A value from outside.
     pub(super) fn given(fact: Fact, memory: &mut Memory<'_>, fill: impl FnOnce(&mut [u8])) -> Option<Self> {
         let length = fact.bytes()?;
         let mut piece = memory.take(length)?;
@@ -133,14 +136,18 @@ pub(super) fn run<'m>(
 impl<'m> Run<'m> {
     fn node(&mut self, at: usize, node: &'m Node, walk: &mut Walk<'_, '_>) -> Result<(), NotRun> {
         match &node.op {
-            Op::Branch(_) => {
+            Op::Several(Several::Branch(_)) => {
                 let condition = self.value(node.inputs[0]).is_true();
                 let given = node.inputs[1..].iter().map(|&input| self.value(input)).collect();
                 let body = &self.model.layers[at].bodies[usize::from(!condition)];
                 self.made[node.output.index()] = Some(Made::Several(run(body, given, walk)?));
             }
-            Op::Repeat(repeat) => {
+            Op::Several(Several::Repeat(repeat)) => {
                 let made = self.repeat(at, node, repeat, walk)?;
+                self.made[node.output.index()] = Some(Made::Several(made));
+            }
+            Op::Several(Several::Foreign(foreign)) => {
+                let made = self.foreign(node, foreign, walk)?;
                 self.made[node.output.index()] = Some(Made::Several(made));
             }
             Op::Part(part) => {
@@ -151,6 +158,23 @@ impl<'m> Run<'m> {
             _ => self.layer(at, node, walk)?,
         }
         Ok(())
+    }
+
+    /// What another engine makes.
+    fn foreign(&self, node: &Node, foreign: &Foreign, walk: &mut Walk<'_, '_>) -> Result<Vec<Value<'m>>, NotRun> {
+        let failed = |problem: String| NotRun::Foreign { node: node.name.clone(), problem };
+        let given = node.inputs.iter().map(|&input| {
+            let value = self.value(input);
+            contents(&value.fact, value.bytes()).ok_or_else(|| failed("an operand has no tensor".into()))
+        });
+        let made = foreign.0.run(&given.collect::<Result<Vec<_>, _>>()?).map_err(failed)?;
+        let limit = walk.memory.limit();
+        let value = |tensor: Tensor| {
+            let fact = Fact::new(tensor.dtype(), tensor.shape().clone());
+            let value = Value::given(fact, walk.memory, |to| to.copy_from_slice(tensor.bytes()));
+            value.ok_or_else(|| NotRun::TooLarge { node: node.name.clone(), limit })
+        };
+        made.into_iter().map(value).collect()
     }
 
     fn layer(&mut self, at: usize, node: &'m Node, walk: &mut Walk<'_, '_>) -> Result<(), NotRun> {

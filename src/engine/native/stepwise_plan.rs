@@ -24,7 +24,7 @@ pub(super) struct StepwisePlan {
     pub(super) model: Model,
     pub(super) signature: Signature,
     pub(super) merging: Merging,
-    pub(super) parts: [Part; 1],
+    pub(super) parts: Vec<Part>,
     pub(super) spare: Spare,
 }
 

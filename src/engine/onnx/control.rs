@@ -6,14 +6,13 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use tract_onnx::pb::type_proto::Value as TypeValue;
-use tract_onnx::pb::{GraphProto, ValueInfoProto};
-
 use super::node::Source;
 use super::{Importer, dtype};
-use crate::engine::graph::control::{Body, Branch, Repeat};
+use crate::engine::graph::control::{Body, Branch, Repeat, Several};
 use crate::engine::graph::{Op, ValueId, tensor_of_integers};
 use crate::engine::{EngineError, proto};
+use crate::proto::onnx::type_proto::Value as TypeValue;
+use crate::proto::onnx::{GraphProto, ValueInfoProto};
 use crate::tensor::{DType, Shape, Tensor};
 
 pub(super) fn branch(importer: &mut Importer, node: &Source<'_>) -> Result<Vec<ValueId>, EngineError> {
@@ -36,7 +35,7 @@ pub(super) fn branch(importer: &mut Importer, node: &Source<'_>) -> Result<Vec<V
     if dtypes.len() != others.len() {
         return Err(node.invalid(&format!("its branches make {} and {} values", dtypes.len(), others.len())));
     }
-    let op = Op::Branch(Branch { bodies: [first.clone(), second.clone()] });
+    let op = Several::Branch(Branch { bodies: [first.clone(), second.clone()] });
     let given: Vec<ValueId> = [condition].into_iter().chain(importer.given(&around)).collect();
     Ok(importer.parts(node, op, &given, dtypes))
 }
@@ -75,7 +74,7 @@ pub(super) fn repeat(importer: &mut Importer, node: &Source<'_>) -> Result<Vec<V
     }
     given.extend(importer.given(&around));
     let empty = source.output[1 + carried..].iter().map(declared).collect();
-    Ok(importer.parts(node, Op::Repeat(Repeat { body, carried, empty }), &given, &made[1..]))
+    Ok(importer.parts(node, Several::Repeat(Repeat { body, carried, empty }), &given, &made[1..]))
 }
 
 /// A loop over the elements of some operands along an axis of each.
@@ -108,7 +107,7 @@ pub(super) fn scan(importer: &mut Importer, node: &Source<'_>) -> Result<Vec<Val
     let given: Vec<ValueId> =
         [trips, always].into_iter().chain(states).chain(given).chain(importer.given(&around)).collect();
     let empty = source.output[carried..].iter().map(declared).collect();
-    let op = Op::Repeat(Repeat { body, carried, empty });
+    let op = Several::Repeat(Repeat { body, carried, empty });
     let mut parts = importer.parts(node, op, &given, &made[1..]);
     let axes = node.listed("scan_output_axes", collected)?;
     let backwards = node.listed("scan_output_directions", collected)?;
@@ -182,7 +181,7 @@ impl Importer {
         around: &[String],
         begin: impl FnOnce(&mut Self) -> Result<(), EngineError>,
     ) -> Result<(Body, Vec<DType>), EngineError> {
-        let mut body = Self { versions: self.versions.clone(), ..Self::default() };
+        let mut body = Self { versions: self.versions.clone(), foreign: self.foreign.clone(), ..Self::default() };
         body.constants(source)?;
         begin(&mut body)?;
         for name in around {
@@ -217,8 +216,14 @@ impl Importer {
         Ok(value)
     }
 
-    fn parts(&mut self, node: &Source<'_>, op: Op, given: &[ValueId], dtypes: &[DType]) -> Vec<ValueId> {
-        let all = self.graph.add(&node.shown(), op, given);
+    pub(super) fn parts(
+        &mut self,
+        node: &Source<'_>,
+        several: Several,
+        given: &[ValueId],
+        dtypes: &[DType],
+    ) -> Vec<ValueId> {
+        let all = self.graph.add(&node.shown(), Op::Several(several), given);
         let part = |(part, &dtype): (usize, &DType)| {
             let part = self.graph.add(&node.shown(), Op::Part(part), &[all]);
             self.declare(part, dtype);
@@ -292,8 +297,8 @@ fn declared(value: &ValueInfoProto) -> (DType, Shape) {
     let Some(TypeValue::TensorType(tensor)) = value.r#type.as_ref().and_then(|kind| kind.value.as_ref()) else {
         return (DType::F32, Shape::new(&[]));
     };
-    let extent = |dim: &tract_onnx::pb::tensor_shape_proto::Dimension| match dim.value {
-        Some(tract_onnx::pb::tensor_shape_proto::dimension::Value::DimValue(extent)) => {
+    let extent = |dim: &crate::proto::onnx::tensor_shape_proto::Dimension| match dim.value {
+        Some(crate::proto::onnx::tensor_shape_proto::dimension::Value::DimValue(extent)) => {
             usize::try_from(extent).unwrap_or(0)
         }
         _ => 0,

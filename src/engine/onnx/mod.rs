@@ -1,5 +1,5 @@
 //! ONNX graphs into the engine's own: one importer per operator, one row of [`table`] per operator and range of
-//! versions. What has no row is refused by name.
+//! versions. What has no row is run by another engine, or refused by name.
 
 mod arrangement;
 mod classes;
@@ -8,6 +8,7 @@ mod constant;
 mod control;
 mod einsum;
 mod elementwise;
+mod foreign;
 mod forest;
 mod formula;
 mod image;
@@ -30,22 +31,25 @@ mod volume;
 
 use std::collections::{HashMap, HashSet};
 
-use tract_onnx::pb::tensor_proto::DataType;
-use tract_onnx::pb::type_proto::Value as TypeValue;
-use tract_onnx::pb::{GraphProto, ModelProto, TensorProto, ValueInfoProto};
-
 use super::graph::{Graph, Op, ValueId};
-use super::{EngineError, TensorSpec};
+use super::{EngineError, TensorSpec, tract};
+use crate::proto::onnx::tensor_proto::DataType;
+use crate::proto::onnx::type_proto::Value as TypeValue;
+use crate::proto::onnx::{GraphProto, ModelProto, TensorProto, ValueInfoProto};
 use crate::tensor::{DType, Shape, Tensor};
 use node::Source;
 use table::Import;
 
 /// The graph of a model whose inputs were read before, in their order.
-pub(super) fn import(proto: &ModelProto, inputs: &[TensorSpec]) -> Result<Graph, EngineError> {
+pub(super) fn import(
+    proto: &ModelProto,
+    inputs: &[TensorSpec],
+    foreign: Option<tract::Settings>,
+) -> Result<Graph, EngineError> {
     let no_graph = || EngineError::InvalidModel("the file has no graph".into());
     let source = proto.graph.as_ref().ok_or_else(no_graph)?;
     let versions = proto.opset_import.iter().map(|opset| (standard(&opset.domain).to_owned(), opset.version));
-    let mut importer = Importer { versions: versions.collect(), ..Importer::default() };
+    let mut importer = Importer { versions: versions.collect(), foreign, ..Importer::default() };
     importer.constants(source)?;
     for input in inputs {
         let value = importer.input(input);
@@ -65,7 +69,7 @@ const NODES_MAX: usize = 20_000;
 
 /// The type that a graph output is declared with, if it is one that is computed with.
 fn declared(output: &ValueInfoProto) -> Option<DType> {
-    let TypeValue::TensorType(tensor) = output.r#type.as_ref()?.value.as_ref()?;
+    let TypeValue::TensorType(tensor) = output.r#type.as_ref()?.value.as_ref()? else { return None };
     dtype(tensor.elem_type)
 }
 
@@ -84,6 +88,8 @@ pub(super) struct Importer {
     declared: HashMap<ValueId, Vec<Option<usize>>>,
     /// Names that a node or the graph's outputs ask for.
     taken: HashSet<String>,
+    /// For operators that another engine runs, where that is allowed.
+    foreign: Option<tract::Settings>,
 }
 
 impl Importer {
@@ -121,12 +127,13 @@ impl Importer {
                 node.shown()
             ))
         })?;
-        let row = table::find(domain, &node.proto.op_type, version);
-        let row =
-            row.ok_or_else(|| unsupported(node.shown(), &format!("there is no row for it at opset {version}")))?;
-        let values = match row.import {
-            Import::One(import) => vec![import(self, node)?],
-            Import::Several(import) => import(self, node)?,
+        let values = match table::find(domain, &node.proto.op_type, version).map(|row| row.import) {
+            Some(Import::One(import)) => vec![import(self, node)?],
+            Some(Import::Several(import)) => import(self, node)?,
+            None => {
+                let reason = format!("there is no row for it at opset {version}");
+                foreign::run(self, node, unsupported(node.shown(), &reason))?
+            }
         };
         let outputs = &node.proto.output;
         if outputs.iter().skip(values.len()).any(|name| !name.is_empty()) {
@@ -178,7 +185,7 @@ fn tensor(proto: &TensorProto) -> Result<Tensor, EngineError> {
     })?;
     let shape: Option<Shape> = proto.dims.iter().map(|&extent| usize::try_from(extent).ok()).collect();
     let shape = shape.ok_or_else(|| wrong(format!("shape {:?} is none", proto.dims)))?;
-    let tensor = Tensor::new(dtype, shape, proto.raw_data.clone().into());
+    let tensor = Tensor::new(dtype, shape, proto.raw_data.clone());
     tensor.map(types::widened).map_err(|error| wrong(error.to_string()))
 }
 

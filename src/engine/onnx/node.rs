@@ -1,13 +1,12 @@
 //! A node as importers read it: operands, attributes, and errors that name it.
 
-use tract_onnx::pb::NodeProto;
-use tract_onnx::pb::attribute_proto::AttributeType;
-
 use super::{Importer, unsupported};
 use crate::engine::EngineError;
 use crate::engine::graph::op::{Axes, Binary};
 use crate::engine::graph::{ValueId, integers, tensor_of_integers};
 use crate::engine::proto;
+use crate::proto::onnx::NodeProto;
+use crate::proto::onnx::attribute_proto::AttributeType;
 use crate::tensor::{DType, Tensor};
 
 pub(super) struct Source<'a> {
@@ -120,7 +119,7 @@ impl Source<'_> {
         &self,
         name: &str,
         expected: AttributeType,
-        read: impl Fn(&tract_onnx::pb::AttributeProto) -> T,
+        read: impl Fn(&crate::proto::onnx::AttributeProto) -> T,
     ) -> Result<Option<T>, EngineError> {
         let Some(attribute) = proto::attribute(self.proto, name) else { return Ok(None) };
         if attribute.r#type != expected as i32 {

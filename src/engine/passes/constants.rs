@@ -1,6 +1,7 @@
 //! Computes at load what does not depend on the inputs, and takes the branches that are decided so.
 
 use super::EvaluateIn;
+use crate::engine::graph::control::Several;
 use crate::engine::graph::{Graph, Op};
 use crate::tensor::Tensor;
 
@@ -27,7 +28,9 @@ fn fold_node(graph: &mut Graph, at: usize, evaluate: &EvaluateIn) {
 
 fn take_branch(graph: &mut Graph, at: usize) -> bool {
     let node = &graph.nodes[at];
-    let (Op::Branch(branch), Some((condition, given))) = (&node.op, node.inputs.split_first()) else { return false };
+    let (Op::Several(Several::Branch(branch)), Some((condition, given))) = (&node.op, node.inputs.split_first()) else {
+        return false;
+    };
     let Some(condition) = graph.constant(*condition).and_then(|constant| constant.bytes().first().copied()) else {
         return false;
     };

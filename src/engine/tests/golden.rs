@@ -104,9 +104,7 @@ fn answers_are_onnx_runtimes_however_rows_are_cut() {
     let all = goldens();
     assert_eq!(all.len(), 9);
     for golden in all {
-        for engine in [EngineChoice::Auto, EngineChoice::Tract] {
-            check(&golden, golden.load(&LoadOptions { engine, ..options() }).unwrap());
-        }
+        check(&golden, golden.load(&options()).unwrap());
     }
 }
 

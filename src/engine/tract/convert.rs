@@ -1,45 +1,43 @@
-//! Between the pieces of a batch and tract's tensors: one copy in, none out.
+//! Between tensors of this crate and tract's: one copy in, none out.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tract_onnx::tract_hir::internal::{DatumType, IntoArcTensor, TValue, Tensor as TractTensor};
 
-use super::typed::datum_type;
-use crate::engine::{BatchInput, EngineError};
 use crate::tensor::{DType, Shape, Tensor};
 
-/// Copies rows of an input, from row `from` on, into one tract tensor of `shape`, which has each of them so many
-/// `times`. A scalar, or an input of a model whose requests run alone, is its only row.
-pub(super) fn gather(input: &BatchInput, shape: &Shape, from: usize, times: usize) -> Result<TValue, EngineError> {
-    let failed = |what: String| EngineError::Failed(what);
-    let datum = datum_type(input.dtype).ok_or_else(|| failed(format!("no tensors of {}", input.dtype)))?;
-    let mut tensor = TractTensor::zero_dt(datum, shape).map_err(|error| failed(error.to_string()))?;
-    let into = tensor.as_bytes_mut();
-    let row_bytes = into.len().checked_div(shape.rows()).unwrap_or(0);
-    let once = into.len() / times;
-    for into in into.chunks_exact_mut(once.max(1)) {
-        input.gather_from(from * row_bytes, into);
-    }
-    if input.dtype == DType::Bool {
-        // Any byte but 0 and 1 is no bool to the compiler.
-        into.iter_mut().for_each(|byte| *byte = u8::from(*byte != 0));
-    }
-    Ok(TValue::from(tensor))
+/// tract's type for a datatype, if it has one.
+pub(super) fn datum_type(dtype: DType) -> Option<DatumType> {
+    PAIRS.iter().find(|pair| pair.0 == dtype).map(|pair| pair.1)
 }
 
-/// An output of tract as a tensor of the declared type, sharing its memory.
-pub(super) fn output(value: TValue, dtype: DType, name: &str) -> Result<Tensor, EngineError> {
+/// The datatype of what tract makes. Extents are a type of their own to it.
+pub(super) fn dtype(made: DatumType) -> Option<DType> {
+    match made {
+        DatumType::TDim => Some(DType::I64),
+        _ => PAIRS.iter().find(|pair| pair.1 == made.unquantized()).map(|pair| pair.0),
+    }
+}
+
+pub(super) fn given(tensor: &Tensor) -> Result<TValue, String> {
+    let datum = datum_type(tensor.dtype()).ok_or_else(|| format!("tract has no tensors of {}", tensor.dtype()))?;
+    let mut given = TractTensor::zero_dt(datum, tensor.shape()).map_err(|error| error.to_string())?;
+    given.as_bytes_mut().copy_from_slice(tensor.bytes());
+    Ok(TValue::from(given))
+}
+
+/// What tract made, sharing its memory.
+pub(super) fn made(value: TValue, dtype: DType) -> Result<Tensor, String> {
     let tensor = value.into_arc_tensor();
     let shape = Shape::new(tensor.shape());
-    let failed = |error: &dyn std::fmt::Display| EngineError::Failed(format!("output {name:?}: {error}"));
-    let tensor = as_declared(tensor, dtype).map_err(|error| failed(&error))?;
-    Tensor::new(dtype, shape, Bytes::from_owner(Owner(tensor))).map_err(|error| failed(&error))
+    let tensor = as_declared(tensor, dtype)?;
+    Tensor::new(dtype, shape, Bytes::from_owner(Owner(tensor))).map_err(|error| error.to_string())
 }
 
 /// Shapes that tract computed are symbols' values to it, and quantised integers carry their scale.
 fn as_declared(tensor: Arc<TractTensor>, dtype: DType) -> Result<Arc<TractTensor>, String> {
-    let declared = datum_type(dtype).ok_or_else(|| format!("no tensors of {dtype}"))?;
+    let declared = datum_type(dtype).ok_or_else(|| format!("tract has no tensors of {dtype}"))?;
     let got = tensor.datum_type();
     // The stride of an axis with one element means nothing, and tract does not keep it right.
     let natural = TractTensor::natural_strides(tensor.shape());
@@ -53,15 +51,7 @@ fn as_declared(tensor: Arc<TractTensor>, dtype: DType) -> Result<Arc<TractTensor
             Ok(cast) => Ok(Arc::new(cast.into_owned())),
             Err(error) => Err(error.to_string()),
         },
-        _ => Err(format!("the model made {got:?}, declared is {dtype}")),
-    }
-}
-
-/// Whether tract's type of an output can be served as the declared one.
-pub(super) fn agrees(got: DatumType, declared: DType) -> bool {
-    match declared {
-        DType::I64 => matches!(got, DatumType::I64 | DatumType::TDim),
-        _ => datum_type(declared) == Some(got.unquantized()),
+        _ => Err(format!("tract made {got:?}, expected {dtype}")),
     }
 }
 
@@ -73,24 +63,18 @@ impl AsRef<[u8]> for Owner {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_row_can_be_taken_twice() {
-        let pieces = vec![Bytes::from_static(&[1, 2]), Bytes::from_static(&[3, 4])];
-        let input = BatchInput { dtype: DType::U8, shape: Shape::new(&[2, 2]), pieces };
-        let value = gather(&input, &Shape::new(&[2, 2]), 1, 2).unwrap();
-        assert_eq!(output(value, DType::U8, "y").unwrap().bytes()[..], [3, 4, 3, 4]);
-    }
-
-    #[test]
-    fn bools_are_made_whole() {
-        let pieces = vec![Bytes::from_static(&[0, 1, 2, 255])];
-        let input = BatchInput { dtype: DType::Bool, shape: Shape::new(&[4]), pieces };
-        let value = gather(&input, &Shape::new(&[4]), 0, 1).unwrap();
-        let made = output(value, DType::Bool, "y").unwrap();
-        assert_eq!(made.bytes()[..], [0, 1, 1, 1]);
-    }
-}
+/// All types but strings and BF16.
+const PAIRS: [(DType, DatumType); 12] = [
+    (DType::Bool, DatumType::Bool),
+    (DType::U8, DatumType::U8),
+    (DType::U16, DatumType::U16),
+    (DType::U32, DatumType::U32),
+    (DType::U64, DatumType::U64),
+    (DType::I8, DatumType::I8),
+    (DType::I16, DatumType::I16),
+    (DType::I32, DatumType::I32),
+    (DType::I64, DatumType::I64),
+    (DType::F16, DatumType::F16),
+    (DType::F32, DatumType::F32),
+    (DType::F64, DatumType::F64),
+];

@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 
 use super::{Fact, Facts, InferError, axis, boxes};
+use crate::engine::graph::control::Several;
 use crate::engine::graph::op::{Op, Unique, UniquePart};
 use crate::engine::graph::tensor_of_integers;
 use crate::tensor::{DType, Shape, Tensor};
@@ -13,7 +14,8 @@ pub(super) fn decided(op: &Op, inputs: &Facts<'_>, first: &Fact) -> Result<Fact,
         Op::NonZero => non_zero(first),
         Op::NonMaxSuppression { by_centre } => boxes::suppressed(*by_centre, inputs),
         Op::Unique(unique) => self::unique(unique, first),
-        Op::Branch(_) => Err(InferError::Unknown { what: "which branch runs" }),
+        Op::Several(Several::Branch(_)) => Err(InferError::Unknown { what: "which branch runs" }),
+        Op::Several(Several::Foreign(_)) => Err(InferError::Unknown { what: "what another engine makes" }),
         _ => Err(InferError::Unknown { what: "how often it repeats" }),
     }
 }

@@ -157,7 +157,7 @@ pub(in crate::engine) fn infer(op: &Op, inputs: &Facts<'_>) -> Result<Fact, Infe
         | Op::LookUp
         | Op::QuantizedAdd(_) => quantized::of_integers(op, inputs),
         Op::Trees(trees) => trees::scores(trees, first?),
-        Op::NonZero | Op::NonMaxSuppression { .. } | Op::Unique(_) | Op::Branch(_) | Op::Repeat(_) | Op::Part(_) => {
+        Op::NonZero | Op::NonMaxSuppression { .. } | Op::Unique(_) | Op::Several(_) | Op::Part(_) => {
             contents::decided(op, inputs, first?)
         }
     }?;

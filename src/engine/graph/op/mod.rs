@@ -22,7 +22,7 @@ pub(in crate::engine) use image::{
 pub(in crate::engine) use recurrent::{Direction, Recurrent, Role};
 pub(in crate::engine) use sampling::{Aspect, Fold, Grid, Outside, Regions, Resample, Sampling};
 
-use super::control::{Branch, Repeat};
+use super::control::Several;
 use super::trees::Trees;
 use crate::tensor::DType;
 
@@ -172,9 +172,8 @@ pub(in crate::engine) enum Op {
         by_centre: bool,
     },
     Unique(Unique),
-    Branch(Branch),
-    Repeat(Repeat),
-    /// One of the values that a branch or a repetition makes.
+    Several(Several),
+    /// One of several values.
     Part(usize),
 }
 
@@ -423,8 +422,9 @@ impl Op {
             Self::NonZero => "NonZero",
             Self::NonMaxSuppression { .. } => "NonMaxSuppression",
             Self::Unique(_) => "Unique",
-            Self::Branch(_) => "Branch",
-            Self::Repeat(_) => "Repeat",
+            Self::Several(Several::Branch(_)) => "Branch",
+            Self::Several(Several::Repeat(_)) => "Repeat",
+            Self::Several(Several::Foreign(_)) => "Foreign",
             Self::Part(_) => "Part",
         }
     }

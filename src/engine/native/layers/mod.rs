@@ -166,7 +166,7 @@ pub(super) fn lower(graph: &Graph, node: &Node, sample: Option<&Fact>, level: Le
         Op::LookUp => all(Box::new(quantized::LookUp)),
         Op::Trees(trees) => all(Box::new(trees::Walk(Arc::clone(trees)))),
         Op::QuantizedAdd(add) => all(Box::new(quantized::Add { add: *add, level })),
-        Op::NonZero | Op::NonMaxSuppression { .. } | Op::Unique(_) | Op::Branch(_) | Op::Repeat(_) | Op::Part(_) => {
+        Op::NonZero | Op::NonMaxSuppression { .. } | Op::Unique(_) | Op::Several(_) | Op::Part(_) => {
             all(Box::new(movement::Copy))
         }
     }

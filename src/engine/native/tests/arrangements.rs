@@ -7,7 +7,7 @@ use crate::tensor::DType;
 
 fn graph<'a>(
     operator: &str,
-    attributes: Vec<tract_onnx::pb::AttributeProto>,
+    attributes: Vec<crate::proto::onnx::AttributeProto>,
     x: &'a [Tensor],
     more: &[(&str, Tensor)],
     y: &'a [(&'static str, DType, usize)],

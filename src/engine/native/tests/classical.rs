@@ -1,11 +1,10 @@
 //! Classical models against values computed by hand, and against tract where that serves them.
 
-use tract_onnx::pb::AttributeProto;
-use tract_onnx::pb::attribute_proto::AttributeType;
-
 use super::*;
 use crate::engine::proto::{int, ints, node, text};
 use crate::engine::testing::bytes_of;
+use crate::proto::onnx::AttributeProto;
+use crate::proto::onnx::attribute_proto::AttributeType;
 use crate::tensor::DType;
 
 fn float(name: &str, f: f32) -> AttributeProto {
@@ -24,6 +23,7 @@ fn texts(name: &str, texts: &[&str]) -> AttributeProto {
 
 fn tensor_attribute(name: &str, data_type: DataType, raw_data: Vec<u8>, count: usize) -> AttributeProto {
     let dims = vec![i64::try_from(count).unwrap()];
+    let raw_data = raw_data.into();
     let t = Some(TensorProto { dims, data_type: data_type as i32, raw_data, ..TensorProto::default() });
     AttributeProto { name: name.into(), r#type: AttributeType::Tensor as i32, t, ..AttributeProto::default() }
 }
@@ -42,14 +42,14 @@ fn graph(
     x: (DataType, &[&str]),
     outputs: &[(DataType, usize)],
     version: i64,
-) -> crate::engine::model_file::OnnxModel {
+) -> crate::proto::onnx::ModelProto {
     let named = node.output.iter().filter(|name| !name.is_empty());
     let output = |(name, (data_type, rank)): (&String, &(DataType, usize))| {
         value_free(name, *data_type, &["a", "b", "c"][..*rank])
     };
     let outputs = named.zip(outputs).map(output).collect();
     let mut model = model(vec![value_free("x", x.0, x.1)], vec![node], outputs, vec![]);
-    model.proto.opset_import[1].version = version;
+    model.opset_import[1].version = version;
     model
 }
 
@@ -293,7 +293,7 @@ fn as_tract_classifies() {
         let node = classical(op_type, &["l", "p"], attributes);
         let model = graph(node, (DataType::Float, &["n", "2"]), &[LABELS, SCORES], 3);
         let x = || vec![tensor(&[3, 2], &ROWS[..6])];
-        let expected = answer(crate::engine::tract::plan(model.clone(), &options()).unwrap(), x()).unwrap();
+        let expected = crate::engine::tract::answers(&model, &x());
         let got = answer(plan(&model, &options()).unwrap(), x()).unwrap();
         assert_eq!(labels(&got[0]), labels(&expected[0]), "{op_type}");
         near(&values(&got[1]), &values(&expected[1]));

@@ -1,16 +1,15 @@
 //! Operators that are written with others, against what they mean.
 
-use tract_onnx::pb::AttributeProto;
-
 use super::*;
 use crate::engine::proto::{int, ints, node, text};
+use crate::proto::onnx::AttributeProto;
 
 /// What an operator of this name computes.
 type Function = (&'static str, fn(f32) -> f32);
 type Reduction = (&'static str, fn(&[f32]) -> f32);
 
 fn float(name: &str, f: f32) -> AttributeProto {
-    let r#type = tract_onnx::pb::attribute_proto::AttributeType::Float as i32;
+    let r#type = crate::proto::onnx::attribute_proto::AttributeType::Float as i32;
     AttributeProto { name: name.into(), r#type, f, ..AttributeProto::default() }
 }
 
@@ -22,7 +21,7 @@ fn answers(op_type: &str, attributes: Vec<AttributeProto>, more: &[TensorProto])
     let given = made_up(3 * 17, 1);
     let at = |level: Level| {
         let mut model = case.model();
-        model.proto.opset_import[0].version = 20;
+        model.opset_import[0].version = 20;
         let plan = plan(&model, &LoadOptions { isa_max: level.set(), ..options() }).unwrap();
         (given.clone(), answer(plan, vec![tensor(&[3, 17], &given)]).unwrap().remove(0))
     };

@@ -1,11 +1,10 @@
 //! Branches, loops, and shapes that follow from contents, against values worked out by hand.
 
-use tract_onnx::pb::attribute_proto::AttributeType;
-use tract_onnx::pb::{AttributeProto, GraphProto};
-
 use super::*;
 use crate::engine::proto::{int, ints, node};
 use crate::engine::{Merging, Plan};
+use crate::proto::onnx::attribute_proto::AttributeType;
+use crate::proto::onnx::{AttributeProto, GraphProto};
 use crate::tensor::{DType, Shape};
 
 /// A model of nodes over typed inputs and outputs.
@@ -101,7 +100,7 @@ fn a_branch_that_is_decided_leaves_no_trace() {
         constants: vec![TensorProto {
             name: "no".into(),
             data_type: DataType::Bool as i32,
-            raw_data: vec![0],
+            raw_data: vec![0].into(),
             ..TensorProto::default()
         }],
         ..either()

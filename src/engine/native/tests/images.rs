@@ -7,7 +7,7 @@ use crate::engine::proto::{int, ints, node, text};
 use crate::tensor::DType;
 
 const FLOATS: DType = DType::F32;
-type Attributes = Vec<tract_onnx::pb::AttributeProto>;
+type Attributes = Vec<crate::proto::onnx::AttributeProto>;
 
 fn answers(
     operator: &str,
@@ -261,9 +261,9 @@ fn images_are_resized_by_every_filter() {
     near(&resized(corners, &scales(0.6))[..2], &[1., 1. + 3.0 / 1.4]);
 }
 
-fn float(name: &str, f: f32) -> tract_onnx::pb::AttributeProto {
-    let r#type = tract_onnx::pb::attribute_proto::AttributeType::Float as i32;
-    tract_onnx::pb::AttributeProto { name: name.into(), r#type, f, ..Default::default() }
+fn float(name: &str, f: f32) -> crate::proto::onnx::AttributeProto {
+    let r#type = crate::proto::onnx::attribute_proto::AttributeType::Float as i32;
+    crate::proto::onnx::AttributeProto { name: name.into(), r#type, f, ..Default::default() }
 }
 
 #[test]

@@ -12,7 +12,7 @@ fn one(
     operator: &str,
     version: i64,
     x: &[Tensor],
-    attributes: Vec<tract_onnx::pb::AttributeProto>,
+    attributes: Vec<crate::proto::onnx::AttributeProto>,
     to: DType,
 ) -> Vec<f64> {
     ranked(operator, version, x, attributes, (to, x[0].shape().len()))
@@ -22,7 +22,7 @@ fn ranked(
     operator: &str,
     version: i64,
     x: &[Tensor],
-    attributes: Vec<tract_onnx::pb::AttributeProto>,
+    attributes: Vec<crate::proto::onnx::AttributeProto>,
     (to, rank): (DType, usize),
 ) -> Vec<f64> {
     let names = &["x", "x1", "x2"][..x.len()];

@@ -1,13 +1,13 @@
 //! Quantized graphs. Scales are powers of two, so that sums of floats are as exact as those of integers and answers must
 //! be equal whichever way they are computed.
 
-use tract_onnx::pb::AttributeProto;
-
 use super::*;
 use crate::engine::proto::{int, ints, node};
+use crate::proto::onnx::AttributeProto;
 
 /// Integers of a type, as raw bytes.
 fn raw(name: &str, data_type: DataType, dims: &[i64], raw_data: Vec<u8>) -> TensorProto {
+    let raw_data = raw_data.into();
     TensorProto { name: name.into(), data_type: data_type as i32, dims: dims.to_vec(), raw_data, ..Default::default() }
 }
 

@@ -1,10 +1,9 @@
 //! Recurrent layers against the equations of ONNX in `f64`: every direction, layout and operand that may be missing.
 
-use tract_onnx::pb::AttributeProto;
-use tract_onnx::pb::attribute_proto::AttributeType;
-
 use super::*;
 use crate::engine::proto::{int, node, text, value};
+use crate::proto::onnx::AttributeProto;
+use crate::proto::onnx::attribute_proto::AttributeType;
 use crate::tensor::DType;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -147,7 +146,7 @@ impl Layer {
         self.inputs().iter().map(tensor_of).collect()
     }
 
-    fn model(&self) -> crate::engine::model_file::OnnxModel {
+    fn model(&self) -> crate::proto::onnx::ModelProto {
         let signed = |dims: &[usize]| dims.iter().map(|&dim| i64::try_from(dim).unwrap()).collect::<Vec<i64>>();
         let directions = self.reverse().len();
         let constants = self.constants().into_iter().map(|(name, dims)| {

@@ -6,7 +6,7 @@ use crate::engine::proto::{int, node};
 use crate::tensor::DType;
 
 const FLOATS: DType = DType::F32;
-type Attributes = Vec<tract_onnx::pb::AttributeProto>;
+type Attributes = Vec<crate::proto::onnx::AttributeProto>;
 
 fn answers(
     (operator, version): (&str, i64),

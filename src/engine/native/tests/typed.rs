@@ -41,7 +41,7 @@ impl Graph<'_> {
         plan(&self.model(), &options()).err().map(|error| error.to_string()).unwrap_or_default()
     }
 
-    fn model(&self) -> crate::engine::model_file::OnnxModel {
+    fn model(&self) -> crate::proto::onnx::ModelProto {
         let names = ["x", "x1", "x2"];
         let inputs = self.inputs.iter().zip(names).map(|(input, name)| {
             let dims: Vec<String> = input.shape().iter().map(ToString::to_string).collect();
@@ -51,7 +51,7 @@ impl Graph<'_> {
         let outputs =
             self.outputs.iter().map(|(name, dtype, rank)| value_free(name, data_type(*dtype), &axes[..*rank]));
         let mut model = model(inputs.collect(), self.nodes.clone(), outputs.collect(), self.constants.clone());
-        model.proto.opset_import[0].version = self.version;
+        model.opset_import[0].version = self.version;
         model
     }
 }
@@ -108,7 +108,7 @@ pub(super) fn constant(name: &str, tensor: &Tensor) -> TensorProto {
         name: name.into(),
         data_type: data_type(tensor.dtype()) as i32,
         dims: tensor.shape().iter().map(|&extent| i64::try_from(extent).unwrap()).collect(),
-        raw_data: tensor.bytes().to_vec(),
+        raw_data: tensor.bytes().clone(),
         ..Default::default()
     }
 }
