@@ -76,10 +76,10 @@ fn a_check_loads_every_model_also_where_requests_would() {
     let said = text(&run("serve --check --repository models", &[explicit]));
     assert!(said.lines().any(|line| line.contains("wine") && line.contains("READY")), "{said}");
     let root = tempfile::tempdir().unwrap();
-    onnx::write(&root.path().join("broken.onnx"), "Loop", "x", &["n"]);
+    onnx::write(&root.path().join("broken.onnx"), "StringConcat", "x", &["n"]);
     let output = run(&format!("serve --check --repository {}", root.path().display()), &[explicit]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("operator Loop"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("operator StringConcat"));
 }
 
 #[test]
@@ -103,11 +103,11 @@ fn inspect_names_the_operator_that_is_in_the_way() {
     assert!(batching.starts_with("batching  one request at a time: DynamicQuantizeLinear "), "{said}");
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("net.onnx");
-    onnx::write(&path, "Loop", "x", &["n"]);
+    onnx::write(&path, "StringConcat", "x", &["n"]);
     let output = run(&format!("inspect {}", path.display()), &[]);
     assert_eq!(output.status.code(), Some(1));
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(errors.contains("operator Loop the Loop is not served"), "{errors}");
+    assert!(errors.contains("operator StringConcat the StringConcat is not served"), "{errors}");
 }
 
 #[test]

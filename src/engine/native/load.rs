@@ -19,11 +19,13 @@ use crate::engine::{
     Dim, EngineChoice, EngineError, LoadOptions, Merging, Plan, Signature, TensorSpec, onnx, onnx_parts, tract,
 };
 use crate::proto::onnx::ModelProto;
+use crate::tensor::DType;
 
 /// A plan for the model, or why there is none.
 pub(in crate::engine) fn plan(model: &ModelProto, options: &LoadOptions) -> Result<Box<dyn Plan>, EngineError> {
     let source = model.graph.as_ref().ok_or_else(|| EngineError::InvalidModel("the file has no graph".into()))?;
     let declared = onnx_signature::declared(source)?;
+    served_types(&declared)?;
     let level = Level::detect(options.isa_max);
     let limits = Limits::new(level, options.arena_bytes_max, options.loop_rounds_max);
     let inputs = Inputs::Declared(&declared.inputs);
@@ -71,6 +73,18 @@ pub(in crate::engine) fn plan(model: &ModelProto, options: &LoadOptions) -> Resu
         times: OnceLock::new(),
         warm_up_time_max: options.warm_up_time_max,
     }))
+}
+
+/// All types but strings and BF16.
+fn served_types(declared: &Declared) -> Result<(), EngineError> {
+    let inputs = declared.inputs.iter().map(|spec| (&spec.name, spec.dtype));
+    let all = inputs.chain(declared.outputs.iter().map(|(name, dtype, _)| (name, *dtype)));
+    match all.into_iter().find(|(_, dtype)| matches!(dtype, DType::Bytes | DType::Bf16)) {
+        Some((tensor, dtype)) => {
+            Err(EngineError::UnsupportedType { tensor: tensor.clone(), dtype: dtype.name().to_owned() })
+        }
+        None => Ok(()),
+    }
 }
 
 /// The signature with the shapes that outputs do not declare, or declare otherwise than they come out.

@@ -356,6 +356,6 @@ fn strings_are_refused() {
     assert!(told("LabelEncoder", keys).ends_with("its keys are strings, or none"));
     let categories = vec![texts("cats_strings", &["a"])];
     assert!(told("OneHotEncoder", categories).ends_with("its categories are strings, or none"));
-    assert!(told("SVMRegressor", vec![]).ends_with("there is no row for it at opset 3"));
+    assert!(told("SVMRegressor", vec![]).contains("there is no row for it at opset 3"));
     assert!(told("FeatureVectorizer", vec![ints("inputdimensions", &[3])]).contains("must be 3"));
 }
