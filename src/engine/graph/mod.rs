@@ -10,6 +10,7 @@ pub(super) mod op;
 pub(super) mod rows;
 pub(super) mod samples;
 pub(super) mod trees;
+mod tried;
 
 pub(super) use infer::Fact;
 pub(super) use op::Op;

@@ -6,7 +6,8 @@
 
 use super::infer::{Cut, Fact, Facts, axis, padded, reduced_axes, slice, transformed};
 use super::op::{Arrangement, Op, Recurrent, Reduce, Resample, Role, Sampling, Top, WindowKind, Windows};
-use super::samples::{BATCHES, Samples};
+use super::samples::Samples;
+use super::tried::BATCHES;
 use super::{Graph, Node, ValueId};
 use crate::tensor::{Shape, Tensor};
 

@@ -8,8 +8,9 @@
 use kinglet_kernels::f32_attention::Extents;
 
 use super::infer::{self, Fact, Facts, InferError};
+use super::tried::{Pair, Tried};
 use super::{Graph, Node, Op, ValueId};
-use crate::engine::{Dim, TensorSpec};
+use crate::engine::TensorSpec;
 use crate::tensor::{Shape, Tensor};
 
 /// Facts by value; constants and computed values have one, values of dead nodes none.
@@ -26,7 +27,7 @@ pub(in crate::engine) enum Inputs<'a> {
     /// What a model declares, in the order of its inputs.
     Declared(&'a [TensorSpec]),
     /// Facts of a graph's inputs in both samples, where there are any.
-    Given([Vec<Option<Fact>>; 2]),
+    Given(Pair),
 }
 
 /// Whether free axes besides the batch differ between samples too.
@@ -161,24 +162,10 @@ impl Samples {
         vary: Others,
         evaluate: Evaluate<'_>,
     ) -> Result<Self, Stopped> {
-        let declared = match inputs {
-            Inputs::Declared(declared) => *declared,
-            Inputs::Given([a, b]) => {
-                let sample = |facts: &Vec<Option<Fact>>| GraphFacts::sample(graph, facts.clone(), evaluate);
-                return Ok(Self([sample(a)?, sample(b)?]));
-            }
-        };
-        let others_are_free =
-            declared.iter().any(|spec| spec.dims.iter().skip(1).any(|dim| matches!(dim, Dim::Free(_))));
-        let tried = if others_are_free { &OTHER_EXTENTS[..] } else { &OTHER_EXTENTS[..1] };
         let mut stopped = None;
-        for &others in tried {
-            let sample = |at: usize| {
-                let others = others[if vary == Others::Same { 0 } else { at }];
-                let fact = |spec: &TensorSpec| Fact::new(spec.dtype, sampled(&spec.dims, BATCHES[at], others));
-                GraphFacts::sample(graph, declared.iter().map(|spec| Some(fact(spec))).collect(), evaluate)
-            };
-            match (sample(0), sample(1)) {
+        for inputs in Tried::of(inputs).all(vary) {
+            let [a, b] = inputs.map(|facts| GraphFacts::sample(graph, facts, evaluate));
+            match (a, b) {
                 (Ok(first), Ok(second)) => return Ok(Self([first, second])),
                 (Err(error), _) | (_, Err(error)) => stopped = stopped.or(Some(error)),
             }
@@ -206,38 +193,6 @@ impl Samples {
         (a.len() == b.len()).then(|| a.iter().zip(b.iter()).map(|(a, b)| (a == b).then_some(*a)).collect())
     }
 }
-
-/// The extents of one input in a sample.
-fn sampled(dims: &[Dim], batch: usize, [first, others]: [usize; 2]) -> Shape {
-    let first_axis = dims.iter().skip(1).position(|dim| matches!(dim, Dim::Free(_))).map(|at| at + 1);
-    let extent = |(axis, dim): (usize, &Dim)| match dim {
-        Dim::Fixed(extent) => *extent,
-        Dim::Free(_) if axis == 0 => batch,
-        Dim::Free(_) => {
-            if Some(axis) == first_axis {
-                first
-            } else {
-                others
-            }
-        }
-    };
-    dims.iter().enumerate().map(extent).collect()
-}
-
-/// Primes, so that no product of other extents is taken for the batch.
-pub(in crate::engine) const BATCHES: [usize; 2] = [53, 59];
-
-/// Extents of other free axes, until one pair works: some models need multiples of 32, some one particular extent.
-/// One that is the same in both samples is the first such axis' own, as the height of a line of text is.
-const OTHER_EXTENTS: [[[usize; 2]; 2]; 7] = [
-    [[61, 61], [509, 509]],
-    [[64, 64], [320, 320]],
-    [[48, 48], [96, 96]],
-    [[100, 100], [16, 16]],
-    [[48, 192], [48, 320]],
-    [[32, 192], [32, 320]],
-    [[1, 1], [2, 2]],
-];
 
 /// The contents of larger values are not looked at while shapes are inferred, but by operators that say so.
 pub(in crate::engine) const KNOWN_ELEMENTS_MAX: usize = 4096;

@@ -7,7 +7,7 @@ use crate::engine::graph::control::Several;
 use crate::engine::graph::foreign::Foreign;
 use crate::engine::{EngineError, proto, tract};
 use crate::proto::onnx::tensor_proto::DataType;
-use crate::proto::onnx::{GraphProto, ModelProto, OperatorSetIdProto, TensorProto};
+use crate::proto::onnx::{GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto};
 use crate::tensor::DType;
 
 /// The values of a node that natively nothing is known of; `refused` says so.
@@ -17,7 +17,9 @@ pub(super) fn run(
     refused: EngineError,
 ) -> Result<Vec<ValueId>, EngineError> {
     let Some(settings) = importer.foreign.clone() else { return Err(refused) };
-    let mut graph = GraphProto { node: vec![node.proto.clone()], ..GraphProto::default() };
+    // tract tells some operators of one family apart by their nodes' names.
+    let alone = NodeProto { name: node.proto.op_type.clone(), ..node.proto.clone() };
+    let mut graph = GraphProto { node: vec![alone], ..GraphProto::default() };
     let mut operands = Vec::new();
     for name in node.proto.input.iter().filter(|name| !name.is_empty()) {
         let value = importer.value(name)?;

@@ -39,7 +39,12 @@ impl Settings {
 
 /// A program for the graph of a model, or why there is none.
 pub(super) fn program(model: &ModelProto, settings: Settings) -> Result<Arc<dyn Program>, String> {
-    model.graph.iter().flat_map(|graph| &graph.node).try_for_each(known)?;
+    if let Some(graph) = &model.graph {
+        graph.node.iter().try_for_each(known)?;
+        if let Some(node) = graph.node.iter().find(|node| of_constants(node)).filter(|_| !graph.input.is_empty()) {
+            return Err(format!("tract has {} of constants only", node.op_type));
+        }
+    }
     Ok(Arc::new(read(model, settings)?))
 }
 
@@ -81,6 +86,10 @@ fn known(node: &NodeProto) -> Result<(), String> {
         true => Ok(()),
         false => Err("tract does not have it".into()),
     }
+}
+
+fn of_constants(node: &NodeProto) -> bool {
+    node.op_type == "MelWeightMatrix"
 }
 
 /// Operators of domain com.microsoft.
