@@ -54,6 +54,11 @@ def file_bytes(count: int) -> dict:
     return {"bytes": batch}
 
 
+def chunks(count: int) -> dict:
+    states = {name: np.zeros((1, 1, 128), np.float32) for name in ("h", "c")}
+    return {"input": noise("", count, 576)[""] * np.float32(0.1), **states}
+
+
 LENETS = ["digits", "lenet_mnist_pruned90", "lenet_mnist_oneshot98_bad"]
 LENETS_INT8 = ["lenet_mnist_int8_qdq", "lenet_mnist_pruned90_int8_qdq", "lenet_mnist_int8_qop", "lenet_mnist_int8_dyn"]
 
@@ -80,6 +85,8 @@ CASES = {
     ("ppocr_rec", "2 of 48x96"): lambda: pixels("x", 2, 3, 48, 96),
     ("smart_turn", "1 window"): lambda: noise("input_features", 1, 80, 800),
     ("smart_turn", "2 windows"): lambda: noise("input_features", 2, 80, 800),
+    ("silero_vad_sequence", "1 chunk"): lambda: chunks(1),
+    ("silero_vad_sequence", "40 chunks"): lambda: chunks(40),
     ("open_nsfw", "1 image"): lambda: pixels("input:0", 1, 224, 224, 3, low=-120, high=130),
     ("open_nsfw", "2 images"): lambda: pixels("input:0", 2, 224, 224, 3, low=-120, high=130),
 }
@@ -90,7 +97,13 @@ INT8_BOUNDS = {
     "smart_turn": 2 * 0.0394 / 4,
 }
 
-# Models that are refused at load -> what the reason must name.
-REFUSALS = {
-    "silero_vad": "If",
-}
+# Voice activity: the model, and samples of a chunk by the rate that they are taken at.
+SILERO = [
+    ("silero_vad", 16000, 576),
+    ("silero_vad", 8000, 288),
+    ("silero_vad_ifless", 16000, 576),
+    ("silero_vad_ifless", 8000, 288),
+    ("silero_vad_op15", 16000, 576),
+    ("silero_vad_half", None, 576),
+    ("silero_vad_fixed", None, 576),
+]

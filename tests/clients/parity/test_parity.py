@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tritonclient.http
 
-from parity.cases import CASES, INT8_BOUNDS, LENETS, LENETS_INT8, REFUSALS, digits
+from parity.cases import CASES, INT8_BOUNDS, LENETS, LENETS_INT8, SILERO, digits
 from wires import RestWire
 
 ABSOLUTE = 1e-4
@@ -16,7 +16,7 @@ ROWS = 32
 SILERO_CHUNKS = 6
 
 
-@pytest.mark.parametrize(("model", "case"), [c for c in CASES if c[0] not in REFUSALS])
+@pytest.mark.parametrize(("model", "case"), CASES)
 def test_answers_equal_the_oracle(parity_wire, oracle, model, case):
     inputs = CASES[model, case]()
     expected = oracle(model, inputs)
@@ -25,16 +25,17 @@ def test_answers_equal_the_oracle(parity_wire, oracle, model, case):
         assert_close(got[name], values, f"{model} {name}", INT8_BOUNDS.get(model, ABSOLUTE))
 
 
-def test_silero_with_the_state_kept_by_the_client(parity_wire, oracle):
+@pytest.mark.parametrize(("model", "rate", "samples"), SILERO)
+def test_silero_with_the_state_kept_by_the_client(parity_wire, oracle, model, rate, samples):
     """Chunk by chunk, each side carrying its own state: an error in one would grow."""
     generator = np.random.default_rng(5)
     ours, theirs = (np.zeros((2, 1, 128), np.float32) for _ in range(2))
-    rate = np.array(16000, np.int64)
+    rates = {} if rate is None else {"sr": np.array(rate, np.int64)}
     for chunk in range(SILERO_CHUNKS):
-        tone = np.sin(np.arange(576) * 0.05 * (chunk + 1)) * 0.4
-        sound = (tone + generator.normal(0, 0.05, 576)).astype(np.float32)[None]
-        expected = oracle("silero_vad_ifless", {"input": sound, "state": theirs, "sr": rate})
-        got = parity_wire.infer("silero_vad_ifless", {"input": sound, "state": ours, "sr": rate}, list(expected))
+        tone = np.sin(np.arange(samples) * 0.05 * (chunk + 1)) * 0.4
+        sound = (tone + generator.normal(0, 0.05, samples)).astype(np.float32)[None]
+        expected = oracle(model, {"input": sound, "state": theirs, **rates})
+        got = parity_wire.infer(model, {"input": sound, "state": ours, **rates}, list(expected))
         for name, values in expected.items():
             assert_close(got[name], values, f"chunk {chunk} {name}")
         ours, theirs = got["stateN"], expected["stateN"]
@@ -48,7 +49,7 @@ def test_the_same_accuracy_on_all_digits(parity_wire, oracle, model):
     assert (ours == theirs).all()
 
 
-@pytest.mark.parametrize("model", [m for m in LENETS_INT8 if m not in REFUSALS])
+@pytest.mark.parametrize("model", LENETS_INT8)
 def test_int8_networks_name_the_same_classes(parity_wire, oracle_as_written, model):
     pictures, labels = digits()
     if model == "lenet_mnist_int8_dyn":
@@ -63,8 +64,6 @@ def test_int8_networks_name_the_same_classes(parity_wire, oracle_as_written, mod
 def test_a_dynamic_scale_is_the_same_alone_and_in_company(parity_server):
     """The model that must not be merged: asked at once or one by one, bit for bit the same."""
     model = "lenet_mnist_int8_dyn"
-    if model in REFUSALS:
-        pytest.skip("refused at load")
     pictures = digits()[0][:32, None]
     wire = RestWire(parity_server, binary=True)
     alone = [wire.infer(model, {"image": p}, ["logits"])["logits"] for p in pictures]
@@ -76,22 +75,11 @@ def test_a_dynamic_scale_is_the_same_alone_and_in_company(parity_server):
         assert one.tobytes() == other.tobytes()
 
 
-@pytest.mark.parametrize("model", REFUSALS)
-def test_what_cannot_run_is_refused_by_name(parity_server, model):
-    """Never served wrongly: the index says which operator stands in the way."""
-    client = RestWire(parity_server, binary=True).client
-    assert client.is_model_ready(model) is False
-    (entry,) = [m for m in client.get_model_repository_index() if m["name"] == model]
-    assert entry["state"] == "UNAVAILABLE"
-    assert REFUSALS[model] in entry["reason"], entry["reason"]
-    client.close()
-
-
-def test_everything_else_is_ready(parity_server):
+def test_all_are_ready(parity_server):
     client = RestWire(parity_server, binary=True).client
     states = {m["name"]: (m["state"], m.get("reason", "")) for m in client.get_model_repository_index()}
     client.close()
-    assert {name: state for name, state in states.items() if state[0] != "READY" and name not in REFUSALS} == {}
+    assert {name: state for name, state in states.items() if state[0] != "READY"} == {}
 
 
 def classes(wire, oracle, model: str, pictures: np.ndarray, rows: int = ROWS) -> tuple[np.ndarray, np.ndarray]:
