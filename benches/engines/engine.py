@@ -43,7 +43,7 @@ def made_up(path: str, batch: int) -> dict[str, np.ndarray]:
     inputs = {}
     for value in onnx.load(path, load_external_data=False).graph.input:
         tensor = value.type.tensor_type
-        shape = [batch if axis == 0 else dim.dim_value or 1 for axis, dim in enumerate(tensor.shape.dim)]
+        shape = [dim.dim_value or (batch if axis == 0 else 1) for axis, dim in enumerate(tensor.shape.dim)]
         dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
         # Integers are indices and masks.
         is_integer = np.issubdtype(dtype, np.integer)

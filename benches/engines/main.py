@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import onnx
+
 HERE = Path(__file__).resolve().parent
 OTHERS = ["onnxruntime", "openvino"]
 
@@ -19,6 +21,7 @@ def main() -> None:
     parser.add_argument("--models", default="mlp,mobilenetv2,resnet50", help="names of models.py, or paths")
     parser.add_argument("--batch", default="1,8")
     parser.add_argument("--threads", default="1,2")
+    parser.add_argument("--extents", default="", help="of free axes besides the first, in order; the model is measured with these fixed")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1.0, help="of each round and engine")
     parser.add_argument("--engines", default="native," + ",".join(OTHERS))
@@ -35,6 +38,8 @@ def main() -> None:
 def row(args: argparse.Namespace, name: str, threads: str, batch: str) -> str:
     """The median over rounds of each engine's median, and the ratio to the better of the others, round by round."""
     model = name if name.endswith(".onnx") else f"{os.environ['ENGINE_MODELS']}/{name}.onnx"
+    if args.extents:
+        model = fixed(model, [int(extent) for extent in args.extents.split(",")])
     engines = args.engines.split(",")
     rounds = [{engine: measured(args, engine, model, threads, batch) for engine in engines} for _ in range(args.rounds)]
     cells = []
@@ -45,6 +50,18 @@ def row(args: argparse.Namespace, name: str, threads: str, batch: str) -> str:
     ratios = [min(r[other]["median_ms"] for other in engines[1:]) / r[ours]["median_ms"] for r in rounds] if len(engines) > 1 else []
     ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})" if ratios else ""
     return f"| {Path(name).stem if '/' not in name else Path(name).parts[-3]} | {threads} | {batch} |{''.join(cells)} {ratio} |"
+
+
+def fixed(model: str, extents: list[int]) -> str:
+    """A copy of the model whose inputs have these extents on free axes besides the first."""
+    proto = onnx.load(model)
+    for value in proto.graph.input:
+        free = [dim for dim in value.type.tensor_type.shape.dim[1:] if not dim.dim_value]
+        for dim, extent in zip(free, extents):
+            dim.dim_value = extent
+    copy = Path(os.environ["ENGINE_MODELS"]) / "fixed.onnx"
+    onnx.save(proto, copy)
+    return str(copy)
 
 
 def measured(args: argparse.Namespace, engine: str, model: str, threads: str, batch: str) -> dict:
