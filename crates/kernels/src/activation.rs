@@ -32,6 +32,7 @@ impl Activation {
     }
 
     /// The function of one element, in the order of operations that the vector form has. NaN stays NaN.
+    #[inline]
     pub fn apply(self, x: f32) -> f32 {
         match self {
             Self::None => x,
@@ -51,6 +52,7 @@ impl Activation {
 }
 
 /// `f32::clamp` panics where the bounds are the wrong way round, and a model may have them so.
+#[inline]
 fn clip(x: f32, low: f32, high: f32) -> f32 {
     let raised = if low > x { low } else { x };
     if high < raised { high } else { raised }

@@ -204,7 +204,8 @@ pub(super) fn conv_transpose_over(
     };
     let to = (!to.is_empty()).then(|| pair(&to, 1));
     let bias = operands.bias.is_some();
-    let conv = ConvTranspose { window: spatial(node, axes)?, groups, extra: pair(&extra, 0), to, bias };
+    let activation = Activation::None;
+    let conv = ConvTranspose { window: spatial(node, axes)?, groups, extra: pair(&extra, 0), to, bias, activation };
     let others: Vec<ValueId> = [operands.weights].into_iter().chain(operands.bias).collect();
     Ok(channels_last(importer, node, axes.len(), operands.x, Op::ConvTranspose(conv), &others))
 }

@@ -22,6 +22,9 @@ fn activate(graph: &mut Graph, at: usize, activation: Activation) {
     match &mut graph.nodes[layer].op {
         Op::Conv(conv) if conv.activation == Activation::None => conv.activation = activation,
         Op::Linear(linear) if linear.activation == Activation::None => linear.activation = activation,
+        Op::ConvTranspose(conv) if conv.activation == Activation::None && activation.split().1.is_none() => {
+            conv.activation = activation;
+        }
         _ => return,
     }
     graph.retire(at, graph.nodes[layer].output);

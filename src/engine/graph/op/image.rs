@@ -108,6 +108,8 @@ pub(in crate::engine) struct ConvTranspose {
     /// The output's extents, where they decide what is taken off.
     pub(in crate::engine) to: Option<[usize; 2]>,
     pub(in crate::engine) bias: bool,
+    /// Of a few instructions.
+    pub(in crate::engine) activation: Activation,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]

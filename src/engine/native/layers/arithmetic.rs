@@ -43,6 +43,7 @@ macro_rules! floats {
                 count as Self
             }
 
+            #[inline(always)]
             fn function(binary: Binary) -> fn(Self, Self) -> Self {
                 match binary {
                     Binary::Add => |a, b| a + b,
@@ -78,6 +79,7 @@ macro_rules! integers {
             }
 
             #[allow(unused_comparisons, reason = "types with a sign are among them")]
+            #[inline(always)]
             fn function(binary: Binary) -> fn(Self, Self) -> Self {
                 match binary {
                     Binary::Add => Self::wrapping_add,

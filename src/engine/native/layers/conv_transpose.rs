@@ -3,6 +3,7 @@
 use kinglet_kernels::f32_gemm::{Gemm, Weights};
 use kinglet_kernels::{Activation, Level, Window};
 
+use super::elementwise::activate;
 use super::{Io, Layer, LowerError, Lowered, View, constant};
 use crate::engine::graph::infer::{Facts, image};
 use crate::engine::graph::op::ConvTranspose;
@@ -100,6 +101,7 @@ impl Layer for Spread {
             }
             self.spread(io, at);
         }
+        activate(io.output.elements(), self.conv.activation);
     }
 
     fn scratch(&self, operands: &Facts<'_>, _threads: usize) -> usize {

@@ -29,7 +29,13 @@ impl Layer for Activate {
         if io.output.fact.dtype == DType::F64 {
             return map(io, |x: f64| unary::apply(activation, x));
         }
-        map(io, |x: f32| activation.apply(x));
+        // Each call has its function compiled into it.
+        match activation {
+            Activation::Clip { low, high } => map(io, |x| Activation::Clip { low, high }.apply(x)),
+            Activation::HardSwish => map(io, |x| Activation::HardSwish.apply(x)),
+            Activation::HardSigmoid { alpha, beta } => map(io, |x| Activation::HardSigmoid { alpha, beta }.apply(x)),
+            _ => map(io, |x: f32| activation.apply(x)),
+        }
     }
 
     fn kernel(&self) -> String {
@@ -50,6 +56,15 @@ impl Layer for Affine {
         let (extent, inner) = (x.shape()[self.0], x.shape()[self.0 + 1..].iter().product::<usize>());
         let (scale, shift): (&[f32], &[f32]) = (scale.elements(), shift.elements());
         let from: &[f32] = bytemuck::cast_slice(x.bytes);
+        if inner == 1 {
+            let rows =
+                from.chunks_exact(extent.max(1)).zip(io.output.elements::<f32>().chunks_exact_mut(extent.max(1)));
+            for (from, to) in rows {
+                let factors = scale.iter().zip(shift);
+                to.iter_mut().zip(from).zip(factors).for_each(|((to, x), (scale, shift))| *to = x * scale + shift);
+            }
+            return;
+        }
         let blocks = from.chunks_exact(inner.max(1)).zip(io.output.elements::<f32>().chunks_exact_mut(inner.max(1)));
         for (at, (from, to)) in blocks.enumerate() {
             let (scale, shift) = (scale[at % extent], shift[at % extent]);
@@ -162,6 +177,17 @@ fn convert<T: Pod>(io: &mut Io<'_>, widen: impl Fn(T) -> Number) {
                 };
             }
         }
+    }
+}
+
+/// An activation of elements where they are.
+pub(super) fn activate(elements: &mut [f32], activation: Activation) {
+    match activation {
+        Activation::None => {}
+        Activation::Clip { low, high } => {
+            elements.iter_mut().for_each(|x| *x = Activation::Clip { low, high }.apply(*x));
+        }
+        _ => elements.iter_mut().for_each(|x| *x = activation.apply(*x)),
     }
 }
 

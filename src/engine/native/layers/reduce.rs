@@ -48,21 +48,53 @@ impl Layer for Reduction {
             team.share(&|| pool.run(self.level, x.elements(), &window, &grid));
             return;
         }
-        numbers!(x.fact.dtype, T => self.plain::<T>(io, &reduced));
+        let beside = reduced[first..end].iter().all(|reduced| *reduced);
+        match beside && taps > 0 && inner > 0 {
+            true => numbers!(x.fact.dtype, T => self.together::<T>(io, [outer, taps, inner])),
+            false => numbers!(x.fact.dtype, T => self.plain::<T>(io, &reduced)),
+        }
     }
 }
 
 impl Reduction {
-    /// Any axes, element by element.
-    fn plain<T: Number>(&self, io: &mut Io<'_>, reduced: &[bool]) {
-        let x = io.operands[0];
-        let [least, greatest] = if x.fact.dtype == DType::Bool { [T::zeroed(), T::ONE] } else { T::BOUNDS };
-        let start = match self.reduce.kind {
+    /// What nothing is folded to.
+    fn start<T: Number>(&self, of: DType) -> T {
+        let [least, greatest] = if of == DType::Bool { [T::zeroed(), T::ONE] } else { T::BOUNDS };
+        match self.reduce.kind {
             ReduceKind::Sum | ReduceKind::Mean => T::zeroed(),
             ReduceKind::Prod => T::ONE,
             ReduceKind::Max => least,
             ReduceKind::Min => greatest,
-        };
+        }
+    }
+
+    /// Axes beside each other: `[outer][taps][inner]`, the taps of each reduced.
+    fn together<T: Number>(&self, io: &mut Io<'_>, extents: [usize; 3]) {
+        let x = io.operands[0];
+        let start = self.start(x.fact.dtype);
+        let out: &mut [T] = bytemuck::cast_slice_mut(io.output.bytes);
+        out.fill(start);
+        // Each call has its function compiled into it.
+        match self.reduce.kind {
+            ReduceKind::Sum | ReduceKind::Mean => fold(x.elements(), out, extents, start, T::function(Binary::Add)),
+            ReduceKind::Prod => fold(x.elements(), out, extents, start, T::function(Binary::Mul)),
+            ReduceKind::Max => fold(x.elements(), out, extents, start, T::function(Binary::Max)),
+            ReduceKind::Min => fold(x.elements(), out, extents, start, T::function(Binary::Min)),
+        }
+        self.averaged(out, extents[1]);
+    }
+
+    fn averaged<T: Number>(&self, sums: &mut [T], count: usize) {
+        if self.reduce.kind == ReduceKind::Mean {
+            let divide = T::function(Binary::Div);
+            sums.iter_mut().for_each(|sum| *sum = divide(*sum, T::of_count(count)));
+        }
+    }
+
+    /// Any axes, element by element.
+    fn plain<T: Number>(&self, io: &mut Io<'_>, reduced: &[bool]) {
+        let x = io.operands[0];
+        let start = self.start(x.fact.dtype);
         let out: &mut [T] = bytemuck::cast_slice_mut(io.output.bytes);
         out.fill(start);
         let mut strides = vec![0; reduced.len()];
@@ -80,14 +112,35 @@ impl Reduction {
         });
         // What is neither greater nor less than a number comes first, so that it is kept.
         each(x.elements(), x.shape(), &strides, 0, out, &|folded, element| fold(element, folded));
-        if self.reduce.kind == ReduceKind::Mean {
-            let count: usize =
-                x.shape().iter().zip(reduced).filter(|(_, reduced)| **reduced).map(|(&e, _)| e).product();
-            let divide = T::function(Binary::Div);
-            out.iter_mut().for_each(|sum| *sum = divide(*sum, T::of_count(count)));
+        self.averaged(out, x.shape().iter().zip(reduced).filter(|(_, reduced)| **reduced).map(|(&e, _)| e).product());
+    }
+}
+
+/// Several chains side by side where a row is folded to one element, one for each element where it is to more. What is
+/// neither greater nor less than a number comes first, so that it is kept.
+#[inline(always)]
+fn fold<T: Number>(from: &[T], out: &mut [T], [_, taps, inner]: [usize; 3], start: T, function: fn(T, T) -> T) {
+    for (out, from) in out.chunks_exact_mut(inner).zip(from.chunks_exact(taps * inner)) {
+        if let [out] = out {
+            let mut chains = [start; CHAINS];
+            let (whole, rest) = from.as_chunks::<CHAINS>();
+            for elements in whole {
+                for (chain, &element) in chains.iter_mut().zip(elements) {
+                    *chain = function(element, *chain);
+                }
+            }
+            let all = chains.iter().chain(rest);
+            *out = all.fold(start, |folded, &element| function(element, folded));
+            continue;
+        }
+        for from in from.chunks_exact(inner) {
+            out.iter_mut().zip(from).for_each(|(folded, &element)| *folded = function(element, *folded));
         }
     }
 }
+
+/// So many sums hide how long one addition takes.
+const CHAINS: usize = 16;
 
 /// Folds elements into their places, axis by axis.
 fn each<T: Pod>(from: &[T], shape: &[usize], strides: &[usize], at: usize, out: &mut [T], fold: &impl Fn(T, T) -> T) {

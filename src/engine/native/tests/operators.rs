@@ -265,6 +265,56 @@ fn rows_that_meet_are_told() {
 }
 
 #[test]
+fn scales_and_shifts_go_into_the_layer_behind_them() {
+    let binaries = |pads: i64, groups: i64, scale: &[f32]| {
+        let conv = vec![ints("pads", &[pads; 4]), int("group", groups)];
+        let nodes = vec![
+            node("Conv", &["x", "before"], &["c"], vec![]),
+            node("Relu", &["c"], &["r"], vec![]),
+            node("Mul", &["r", "s"], &["a"], vec![]),
+            node("Add", &["t", "a"], &["b"], vec![]),
+            node("Conv", &["b", "w"], &["y"], conv),
+        ];
+        let shift: Vec<f32> = scale.iter().map(|x| 0.3 - x).collect();
+        let dims = [1, i64::try_from(scale.len()).unwrap(), 1, 1];
+        let constants = vec![
+            floats("s", &dims, scale),
+            floats("t", &dims, &shift),
+            weights("before", &[4, 4, 1, 1]),
+            weights("w", &[6, 4 / groups, 3, 3]),
+        ];
+        let case = Case { x: vec!["n", "4", "8", "9"], nodes, constants, rank: 4 };
+        operators(&case.check(&[2, 4, 8, 9])).into_iter().filter(|operator| *operator == "Binary").count()
+    };
+    for (groups, scale) in [(1, vec![0.7]), (2, vec![0.7, -2.0, 1.5, 0.1])] {
+        assert_eq!(binaries(0, groups, &scale), 0);
+        assert_eq!(binaries(1, groups, &scale), 1, "zeros around an image are not shifted");
+    }
+    assert_eq!(binaries(1, 1, &[1e-6]), 2, "a shift is not divided by next to nothing");
+    let nodes = vec![node("Div", &["x", "s"], &["a"], vec![]), node("MatMul", &["a", "w"], &["y"], vec![])];
+    let constants = vec![floats("s", &[3], &[2.0, 4.0, 8.0]), weights("w", &[3, 5])];
+    let layers = Case { x: vec!["n", "3"], nodes, constants, rank: 2 }.check(&[4, 3]);
+    assert_eq!(operators(&layers), ["Linear"]);
+}
+
+#[test]
+fn what_follows_a_transposed_convolution_goes_into_it() {
+    for groups in [1, 2] {
+        let normalised = node("BatchNormalization", &["c", "s", "t", "m", "v"], &["z"], vec![]);
+        let spread = vec![ints("strides", &[2, 2]), int("group", groups)];
+        let nodes =
+            vec![node("ConvTranspose", &["x", "w"], &["c"], spread), normalised, node("Relu", &["z"], &["y"], vec![])];
+        let row = |name: &str, seed: usize| {
+            floats(name, &[6], &made_up(6, seed).iter().map(|x| x.abs() + 0.5).collect::<Vec<_>>())
+        };
+        let constants = vec![weights("w", &[4, 6 / groups, 3, 2]), row("s", 1), row("t", 2), row("m", 3), row("v", 4)];
+        let layers = Case { x: vec!["n", "4", "5", "7"], nodes, constants, rank: 4 }.check(&[2, 4, 5, 7]);
+        let ran = operators(&layers);
+        assert!(ran.contains(&"ConvTranspose") && !ran.contains(&"Affine") && !ran.contains(&"Activation"), "{ran:?}");
+    }
+}
+
+#[test]
 fn shapes_that_do_not_fit_are_told() {
     let case = Case {
         x: vec!["n", "c"],

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::engine::proto::{int, ints, node};
+use crate::tensor::DType;
 
 fn number(name: &str, number: f32) -> TensorProto {
     floats(name, &[], &[number])
@@ -45,6 +46,58 @@ fn gelu_in_any_order() {
     let other = [two("Add", "x", "one", "z")].into_iter().chain(divided());
     let other = other.chain([two("Mul", "z", "r", "p"), two("Mul", "p", "half", "y")]).collect();
     assert!(ran(other, constants(0.5)).len() > 1);
+}
+
+#[test]
+fn gelu_by_a_tangent() {
+    let constants = |cube: f32| {
+        let root = (2.0 / std::f32::consts::PI).sqrt();
+        let numbers = [("one", 1.0), ("half", 0.5), ("cube", cube), ("root", root), ("three", 3.0)];
+        numbers.map(|(name, value)| number(name, value)).to_vec()
+    };
+    let cubes = [
+        vec![two("Mul", "cube", "x", "a"), two("Mul", "x", "a", "b"), two("Mul", "x", "b", "c")],
+        vec![two("Pow", "x", "three", "a"), two("Mul", "a", "cube", "c")],
+        vec![two("Mul", "x", "x", "a"), two("Mul", "a", "x", "b"), two("Mul", "cube", "b", "c")],
+    ];
+    let ends = [
+        vec![two("Mul", "half", "r", "p"), two("Mul", "x", "p", "y")],
+        vec![two("Mul", "half", "x", "p"), two("Mul", "p", "r", "y")],
+    ];
+    for (cube, end) in cubes.iter().flat_map(|cube| ends.iter().map(move |end| (cube, end))) {
+        let inner = [two("Add", "x", "c", "s"), two("Mul", "root", "s", "t"), one("Tanh", "t", "h")];
+        let raised = [two("Add", "h", "one", "r")];
+        let nodes: Vec<NodeProto> =
+            cube.iter().cloned().chain(inner).chain(raised).chain(end.iter().cloned()).collect();
+        assert_eq!(ran(nodes.clone(), constants(0.044_715)), ["Activation"]);
+        assert!(ran(nodes, constants(0.05)).len() > 1);
+    }
+}
+
+#[test]
+fn vectors_of_one_1_choose_rows() {
+    let index = typed::some(DType::I32, &[2, 2], &[0., 2., 3., -1.]);
+    let chosen = |places: &[f64]| {
+        let nodes = vec![
+            two("Unsqueeze", "x", "last", "i"),
+            two("Equal", "i", "places", "e"),
+            node("Cast", &["e"], &["c"], vec![int("to", 1)]),
+            two("MatMul", "c", "w", "y"),
+        ];
+        let constants = vec![
+            typed::constant("places", &typed::some(DType::I32, &[1, 1, 3], places)),
+            typed::constant("last", &typed::some(DType::I64, &[1], &[-1.])),
+            floats("w", &[3, 2], &[1., 2., 3., 4., 5., 6.]),
+        ];
+        let inputs = std::slice::from_ref(&index);
+        typed::Graph { version: 17, nodes, constants, inputs, outputs: &[("y", DType::F32, 3)] }.layers()
+    };
+    let (layers, answer) = chosen(&[0., 1., 2.]);
+    assert_eq!(answer, [1., 2., 5., 6., 0., 0., 0., 0.], "what is no row of the table is zero");
+    assert!(layers.contains(&"Gather") && !layers.contains(&"Linear"), "{layers:?}");
+    let (layers, answer) = chosen(&[2., 1., 0.]);
+    assert_eq!(answer, [5., 6., 1., 2., 0., 0., 0., 0.]);
+    assert!(layers.contains(&"Linear"), "{layers:?}");
 }
 
 #[test]

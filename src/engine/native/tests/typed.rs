@@ -37,6 +37,13 @@ impl Graph<'_> {
         of(&self.answers()[0])
     }
 
+    /// What ran, and the one answer's elements.
+    pub(super) fn layers(&self) -> (Vec<&'static str>, Vec<f64>) {
+        let plan = plan(&self.model(), &options()).unwrap();
+        let batch = crate::engine::Batch::merge(&[self.inputs.to_vec()], vec![self.inputs[0].shape().rows()]);
+        (operators(&plan.layers(&batch).unwrap()), self.answer())
+    }
+
     pub(super) fn refused(&self) -> String {
         plan(&self.model(), &options()).err().map(|error| error.to_string()).unwrap_or_default()
     }

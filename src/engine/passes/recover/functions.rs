@@ -1,6 +1,6 @@
 //! GELU, SiLU and HardSwish.
 
-use std::f32::consts::FRAC_1_SQRT_2;
+use std::f32::consts::{FRAC_1_SQRT_2, PI};
 
 use kinglet_kernels::Activation;
 use kinglet_kernels::f32_functions::Function;
@@ -14,6 +14,7 @@ pub(super) fn recover(graph: &mut Graph, at: usize) {
     let found = match node.op {
         Op::Binary(Binary::Mul | Binary::Div) => gelu(graph, at)
             .map(|x| (x, Activation::Function(Function::Gelu)))
+            .or_else(|| gelu_tanh(graph, at).map(|x| (x, Activation::Function(Function::GeluTanh))))
             .or_else(|| hard_swish(graph, at).map(|x| (x, Activation::HardSwish)))
             .or_else(|| gated(graph, at)),
         _ => None,
@@ -59,6 +60,40 @@ fn gelu(graph: &Graph, at: usize) -> Option<ValueId> {
     let [a, b] = factors;
     let (x, inner) = either(a, b, raised)?;
     (x == inner && is_near(factor, 0.5)).then_some(x)
+}
+
+/// `x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x * x * x))) / 2`, the products in any order.
+fn gelu_tanh(graph: &Graph, at: usize) -> Option<ValueId> {
+    let ([a, b], factor) = factors(graph, at)?;
+    let raised = |value: ValueId| {
+        let [a, b] = binary(graph, value, at, Binary::Add)?;
+        let (step, _) = either(a, b, |one| number(graph, one).filter(|one| is_near(*one, 1.0)))?;
+        scaled(graph, function(graph, step, at, Function::Tanh)?, at)
+    };
+    let (x, (sum, scale)) = either(a, b, raised)?;
+    let [a, b] = binary(graph, sum, at, Binary::Add)?;
+    let cubic = |value: ValueId| power(graph, value, at, x).filter(|(power, _)| *power == 3);
+    let (other, (_, of_cube)) = either(a, b, cubic)?;
+    let is_it = is_near(factor, 0.5) && is_near(scale, (2.0 / PI).sqrt()) && is_near(of_cube, 0.044_715);
+    (other == x && is_it).then_some(x)
+}
+
+/// The power of `x` that a value is, and what it is multiplied with.
+fn power(graph: &Graph, value: ValueId, before: usize, x: ValueId) -> Option<(u32, f32)> {
+    if value == x {
+        return Some((1, 1.0));
+    }
+    if let Some((value, factor)) = scaled(graph, value, before) {
+        let (power, other) = power(graph, value, before, x)?;
+        return Some((power, factor * other));
+    }
+    if let Some([base, exponent]) = binary(graph, value, before, Binary::Pow) {
+        let exponent = number(graph, exponent)?;
+        return (base == x && is_near(exponent, 3.0)).then_some((3, 1.0));
+    }
+    let [a, b] = binary(graph, value, before, Binary::Mul)?;
+    let ((a, of_a), (b, of_b)) = (power(graph, a, before, x)?, power(graph, b, before, x)?);
+    Some((a + b, of_a * of_b))
 }
 
 /// `x * clip(x + 3, 0, 6) / 6`, the products in any order.

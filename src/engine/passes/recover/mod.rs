@@ -3,6 +3,7 @@
 mod attention;
 mod functions;
 mod normalize;
+mod one_hot;
 
 use kinglet_kernels::Activation;
 use kinglet_kernels::f32_functions::Function;
@@ -14,10 +15,13 @@ use crate::engine::graph::{Graph, Op, ValueId};
 
 /// Nodes that are replaced stay behind, for [`Graph::drop_dead`] to find.
 pub(super) fn recover(graph: &mut Graph, samples: &Samples) {
-    for at in 0..graph.nodes.len() {
+    let mut at = 0;
+    while at < graph.nodes.len() {
         functions::recover(graph, at);
         normalize::recover(graph, samples, at);
         attention::recover(graph, samples, at);
+        one_hot::recover(graph, samples, at);
+        at += 1;
     }
 }
 
