@@ -26,6 +26,14 @@ proto:
 perf-analyzer:
     tests/clients/perf_analyzer
 
+# Changed model files against the loader.
+fuzz seconds="600":
+    fuzz/run {{seconds}}
+
+# The suites of the onnx package against the release binary.
+conformance *args:
+    tests/conformance/run {{args}}
+
 # The native engine beside other engines; about 15 minutes.
 engines *args:
     benches/engines/run {{args}}

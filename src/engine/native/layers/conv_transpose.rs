@@ -62,22 +62,31 @@ impl Spread {
             return;
         };
         let Some(off) = conv.output([lines, columns]) else { return };
-        let place = |at: usize, tap: usize, axis: usize, extent: usize| {
-            let place = at * window.stride[axis] + tap * window.dilation[axis];
-            place.checked_sub(off[axis].before).filter(|place| *place < extent)
-        };
         let own = bias.len() / groups.len();
         let width = groups[group].columns();
         let products: &[f32] = bytemuck::cast_slice(io.scratch);
         let out: &mut [f32] = bytemuck::cast_slice_mut(io.output.bytes);
-        for (pixel, products) in products.chunks_exact(width.max(1)).enumerate() {
-            let (image, y, x) = (pixel / (lines * columns), pixel / columns % lines, pixel % columns);
-            for (tap, product) in products.chunks_exact(own.max(1)).enumerate() {
-                let line = place(y, tap / window.kernel[1], 0, lines_out);
-                let column = place(x, tap % window.kernel[1], 1, columns_out);
-                if let (Some(line), Some(column)) = (line, column) {
-                    let at = ((image * lines_out + line) * columns_out + column) * channels + group * own;
-                    out[at..at + own].iter_mut().zip(product).for_each(|(sum, product)| *sum += product);
+        // Pixels whose tap lies within the output.
+        let within = |tap: usize, axis: usize, extent: usize| {
+            let (stride, before) = (window.stride[axis].max(1), off[axis].before);
+            let from = |place: usize| place.saturating_sub(tap * window.dilation[axis]).div_ceil(stride);
+            from(before)..from(extent + before)
+        };
+        for (row, products) in products.chunks_exact((columns * width).max(1)).enumerate() {
+            let (image, y) = (row / lines, row % lines);
+            let taps = (0..window.kernel[0]).flat_map(|y| (0..window.kernel[1]).map(move |x| [y, x]));
+            for (tap, [tap_y, tap_x]) in taps.enumerate() {
+                if !within(tap_y, 0, lines_out).contains(&y) {
+                    continue;
+                }
+                let line = y * window.stride[0] + tap_y * window.dilation[0] - off[0].before;
+                let out = &mut out[(image * lines_out + line) * columns_out * channels..][..columns_out * channels];
+                let pixels = within(tap_x, 1, columns_out);
+                for x in pixels.start..pixels.end.min(columns) {
+                    let column = x * window.stride[1] + tap_x * window.dilation[1] - off[1].before;
+                    let sums = &mut out[column * channels + group * own..][..own];
+                    let product = &products[x * width + tap * own..][..own];
+                    sums.iter_mut().zip(product).for_each(|(sum, product)| *sum += product);
                 }
             }
         }
