@@ -15,9 +15,7 @@ use crate::engine::graph::rows;
 use crate::engine::graph::samples::{Inputs, Others, Samples};
 use crate::engine::graph::{Fact, Graph};
 use crate::engine::onnx_signature::{self, Declared};
-use crate::engine::{
-    Dim, EngineChoice, EngineError, LoadOptions, Merging, Plan, Signature, TensorSpec, onnx, onnx_parts, tract,
-};
+use crate::engine::{Dim, EngineError, LoadOptions, Merging, Plan, Signature, TensorSpec, onnx, onnx_parts};
 use crate::proto::onnx::ModelProto;
 use crate::tensor::DType;
 
@@ -29,8 +27,7 @@ pub(in crate::engine) fn plan(model: &ModelProto, options: &LoadOptions) -> Resu
     let level = Level::detect(options.isa_max);
     let limits = Limits::new(level, options.arena_bytes_max, options.loop_rounds_max);
     let inputs = Inputs::Declared(&declared.inputs);
-    let foreign = (options.engine == EngineChoice::Auto).then(|| tract::Settings::of(options));
-    let imported = onnx::import(model, &declared.inputs, foreign)?;
+    let imported = onnx::import(model, &declared.inputs, options)?;
     let (model, samples) = Model::compile(imported, &inputs, limits)?;
     let mut part = onnx_parts::count(source);
     let reason = format!("every operator has a kernel ({level})");

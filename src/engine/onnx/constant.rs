@@ -5,16 +5,19 @@ use super::node::Source;
 use crate::engine::EngineError;
 use crate::engine::graph::op::FillValue;
 use crate::engine::graph::{Op, ValueId, tensor_of, tensor_of_integers};
+use crate::engine::proto::attribute;
 use crate::tensor::DType;
 
 pub(super) fn constant(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
     let tensor = if let Some(tensor) = node.tensor("value")? {
         tensor
-    } else if let Some(attribute) = crate::engine::proto::attribute(node.proto, "value_float") {
+    } else if let Some(sparse) = attribute(node.proto, "sparse_value").and_then(|found| found.sparse_tensor.as_ref()) {
+        importer.dense(sparse)?
+    } else if let Some(attribute) = attribute(node.proto, "value_float") {
         tensor_of(&[], &[attribute.f])
-    } else if let Some(attribute) = crate::engine::proto::attribute(node.proto, "value_floats") {
+    } else if let Some(attribute) = attribute(node.proto, "value_floats") {
         tensor_of(&[attribute.floats.len()], &attribute.floats)
-    } else if let Some(attribute) = crate::engine::proto::attribute(node.proto, "value_int") {
+    } else if let Some(attribute) = attribute(node.proto, "value_int") {
         tensor_of_integers(&[], &[attribute.i])
     } else if let Some(ints) = node.ints("value_ints")? {
         tensor_of_integers(&[ints.len()], &ints)

@@ -4,6 +4,7 @@
 //! declares, constants are copied.
 
 use std::collections::HashSet;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::node::Source;
@@ -181,7 +182,12 @@ impl Importer {
         around: &[String],
         begin: impl FnOnce(&mut Self) -> Result<(), EngineError>,
     ) -> Result<(Body, Vec<DType>), EngineError> {
-        let mut body = Self { versions: self.versions.clone(), foreign: self.foreign.clone(), ..Self::default() };
+        let mut body = Self {
+            versions: self.versions.clone(),
+            foreign: self.foreign.clone(),
+            dense_bytes_left: Rc::clone(&self.dense_bytes_left),
+            ..Self::default()
+        };
         body.constants(source)?;
         begin(&mut body)?;
         for name in around {

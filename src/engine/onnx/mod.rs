@@ -23,16 +23,19 @@ mod recurrent;
 mod resize;
 mod selection;
 mod signal;
+mod sparse;
 mod table;
 mod tabular;
 mod trees;
 mod types;
 mod volume;
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 
 use super::graph::{Graph, Op, ValueId};
-use super::{EngineError, TensorSpec, tract};
+use super::{EngineChoice, EngineError, LoadOptions, TensorSpec, tract};
 use crate::proto::onnx::tensor_proto::DataType;
 use crate::proto::onnx::type_proto::Value as TypeValue;
 use crate::proto::onnx::{GraphProto, ModelProto, TensorProto, ValueInfoProto};
@@ -41,15 +44,13 @@ use node::Source;
 use table::Import;
 
 /// The graph of a model whose inputs were read before, in their order.
-pub(super) fn import(
-    proto: &ModelProto,
-    inputs: &[TensorSpec],
-    foreign: Option<tract::Settings>,
-) -> Result<Graph, EngineError> {
+pub(super) fn import(proto: &ModelProto, inputs: &[TensorSpec], options: &LoadOptions) -> Result<Graph, EngineError> {
     let no_graph = || EngineError::InvalidModel("the file has no graph".into());
     let source = proto.graph.as_ref().ok_or_else(no_graph)?;
     let versions = proto.opset_import.iter().map(|opset| (standard(&opset.domain).to_owned(), opset.version));
-    let mut importer = Importer { versions: versions.collect(), foreign, ..Importer::default() };
+    let foreign = (options.engine == EngineChoice::Auto).then(|| tract::Settings::of(options));
+    let dense_bytes_left = Rc::new(Cell::new(options.model_bytes_max));
+    let mut importer = Importer { versions: versions.collect(), foreign, dense_bytes_left, ..Importer::default() };
     importer.constants(source)?;
     for input in inputs {
         let value = importer.input(input);
@@ -90,13 +91,16 @@ pub(super) struct Importer {
     taken: HashSet<String>,
     /// For operators that another engine runs, where that is allowed.
     foreign: Option<tract::Settings>,
+    /// What sparse constants of the model, graphs within nodes included, may yet take when they are dense.
+    dense_bytes_left: Rc<Cell<u64>>,
 }
 
 impl Importer {
     fn constants(&mut self, source: &GraphProto) -> Result<(), EngineError> {
-        if let Some(sparse) = source.sparse_initializer.first() {
+        for sparse in &source.sparse_initializer {
             let name = sparse.values.as_ref().map(|values| values.name.clone()).unwrap_or_default();
-            return Err(unsupported(format!("constant {name}"), "sparse constants have no row in the table"));
+            let value = self.graph.add_constant(&name, self.dense(sparse)?);
+            self.name(&name, value)?;
         }
         for proto in &source.initializer {
             let value = self.graph.add_constant(&proto.name, tensor(proto)?);

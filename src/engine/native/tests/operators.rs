@@ -315,6 +315,19 @@ fn what_follows_a_transposed_convolution_goes_into_it() {
 }
 
 #[test]
+fn sparse_constants_are_made_dense() {
+    let nodes = vec![node("MatMul", &["x", "w"], &["y"], vec![])];
+    let mut model = Case { x: vec!["n", "2"], nodes, constants: vec![], rank: 2 }.model();
+    let (values, indices) = (Some(floats("w", &[2], &[5.0, 7.0])), Some(longs("i", &[2], &[1, 5])));
+    let sparse = crate::proto::onnx::SparseTensorProto { values, indices, dims: vec![2, 3] };
+    model.graph.as_mut().unwrap().sparse_initializer.push(sparse);
+    let answered = |options: &LoadOptions| answer(plan(&model, options)?, vec![tensor(&[1, 2], &[1.0, 2.0])]);
+    assert_eq!(super::values(&answered(&options()).unwrap()[0]), [0.0, 5.0, 14.0]);
+    let refused = answered(&LoadOptions { model_bytes_max: 23, ..options() }).unwrap_err().to_string();
+    assert!(refused.ends_with("sparse tensor \"w\": dense it needs more than the 23 bytes that are left"), "{refused}");
+}
+
+#[test]
 fn shapes_that_do_not_fit_are_told() {
     let case = Case {
         x: vec!["n", "c"],
