@@ -24,12 +24,12 @@ impl Counted {
     pub(super) fn split(&mut self, operators: &[&str]) -> Self {
         let mut taken = Self::default();
         for operator in operators {
-            if let Some(count) = self.operators.get_mut(*operator) {
+            if let Some(count) = self.operators.get_mut(*operator).filter(|count| **count > 0) {
                 *count -= 1;
                 *taken.operators.entry((*operator).to_owned()).or_default() += 1;
             }
-            self.operators.retain(|_, count| *count > 0);
         }
+        self.operators.retain(|_, count| *count > 0);
         taken
     }
 

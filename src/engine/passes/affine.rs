@@ -1,8 +1,11 @@
 //! Folds scales and shifts of channels, and biases, into the weights of the layer before them, or of the one behind.
 
+use kinglet_kernels::Activation;
+
 use crate::engine::graph::op::{Binary, Padding};
 use crate::engine::graph::samples::Samples;
 use crate::engine::graph::{Graph, Node, Op, ValueId, floats, tensor_of};
+use crate::tensor::{DType, Shape, Tensor};
 
 pub(super) fn fold(graph: &mut Graph, samples: &Samples) {
     for at in 0..graph.nodes.len() {
@@ -32,18 +35,15 @@ struct Before {
 /// What a layer can do by itself of what is done to its operand. Zeros around an image are not shifted: there a shift
 /// stays, and a scale in front of it changes places with it.
 fn before(graph: &mut Graph, samples: &Samples, at: usize) -> Option<Before> {
+    let [channels, _] = channels(graph, &graph.nodes[at])?;
     let node = &graph.nodes[at];
-    let weights = *node.inputs.get(1)?;
-    let (channels, padded) = match &node.op {
-        Op::Conv(conv) if !conv.exact && !conv.residual => {
-            let none = Padding::Given { before: [0; 2], after: [0; 2] };
-            (graph.constant(weights)?.shape()[1] * conv.groups, conv.window.padding != none)
-        }
-        Op::Linear(linear) if !linear.residual => (graph.constant(weights)?.shape()[0], false),
+    let padded = match &node.op {
+        Op::Conv(conv) if !conv.exact => conv.window.padding != (Padding::Given { before: [0; 2], after: [0; 2] }),
+        Op::Linear(_) => false,
         _ => return None,
     };
     // Weights that are integers times a scale may become bytes.
-    if graph.grain(weights).is_some() {
+    if graph.grain(node.inputs[1]).is_some() {
         return None;
     }
     let first = done(graph, samples, node.inputs[0], at, channels)?;
@@ -74,46 +74,20 @@ fn done(graph: &Graph, samples: &Samples, value: ValueId, taker: usize, channels
     samples.same_shape(value, node.output).then_some(Before { maker, value, scale, shift })
 }
 
-/// The layer of weights that do it too.
+/// Gives a layer weights that do it too.
 fn absorb(graph: &mut Graph, at: usize, before: Before) {
-    let node = graph.nodes[at].clone();
-    let Some(tensor) = graph.constant(node.inputs[1]).cloned() else { return };
-    let Some(mut weights) = floats(&tensor) else { return };
-    let inner: usize = tensor.shape().iter().skip(2).product();
-    let (rows, columns) = (tensor.shape()[0], tensor.shape()[1]);
-    // The channel that a weight meets, and the one that it adds to.
-    let (groups, has_bias, by_rows) = match &node.op {
-        Op::Conv(conv) => (conv.groups, conv.bias, true),
-        Op::Linear(linear) => (1, linear.bias, false),
-        _ => return,
-    };
-    let place = |at: usize| match by_rows {
-        true => {
-            let out = at / (columns * inner);
-            (out / (rows / groups) * columns + at / inner % columns, out)
-        }
-        false => (at / columns, at % columns),
-    };
-    let out = if by_rows { rows } else { columns };
-    let bias = if has_bias { graph.constant(node.inputs[2]).and_then(floats) } else { None };
-    let mut bias: Vec<f64> = bias.map_or_else(|| vec![0.0; out], |bias| bias.into_iter().map(f64::from).collect());
-    for (at, weight) in weights.iter_mut().enumerate() {
-        let (from, to) = place(at);
-        bias[to] += f64::from(*weight) * f64::from(before.shift[from]);
+    let Some(mut own) = Constants::of(graph, at) else { return };
+    let mut sums: Vec<f64> = own.bias.iter().map(|bias| f64::from(*bias)).collect();
+    let op = &graph.nodes[at].op;
+    for (place, weight) in own.weights.iter_mut().enumerate() {
+        let [from, to] = meets(op, &own.shape, place);
+        sums[to] += f64::from(*weight) * f64::from(before.shift[from]);
         *weight *= before.scale[from];
     }
     #[expect(clippy::cast_possible_truncation, reason = "sums are rounded once")]
-    let bias: Vec<f32> = bias.into_iter().map(|sum| sum as f32).collect();
-    let weights = graph.add_constant(format!("{} weights", node.name), tensor_of(tensor.shape(), &weights));
-    let bias = graph.add_constant(format!("{} bias", node.name), tensor_of(&[out], &bias));
+    own.bias.iter_mut().zip(sums).for_each(|(bias, sum)| *bias = sum as f32);
     graph.nodes[before.maker].inputs.clear();
-    let node = &mut graph.nodes[at];
-    node.inputs = vec![before.value, weights, bias];
-    match &mut node.op {
-        Op::Conv(conv) => conv.bias = true,
-        Op::Linear(linear) => linear.bias = true,
-        _ => {}
-    }
+    own.put(graph, at, before.value);
 }
 
 /// Shifts are not divided by less.
@@ -125,18 +99,7 @@ fn found(graph: &Graph, samples: &Samples, at: usize) -> Option<(usize, Vec<f32>
     let node = &graph.nodes[at];
     let taken = node.inputs.iter().find(|&&input| graph.constant(input).is_none())?;
     let layer = graph.sole_maker(*taken, at)?;
-    let channels = match &graph.nodes[layer].op {
-        Op::Conv(conv) if !conv.residual && conv.activation == kinglet_kernels::Activation::None => {
-            graph.constant(graph.nodes[layer].inputs[1])?.shape()[0]
-        }
-        Op::Linear(linear) if !linear.residual && linear.activation == kinglet_kernels::Activation::None => {
-            graph.constant(graph.nodes[layer].inputs[1])?.shape()[1]
-        }
-        Op::ConvTranspose(conv) if conv.activation == kinglet_kernels::Activation::None => {
-            graph.constant(graph.nodes[layer].inputs[1])?.shape()[1] * conv.groups
-        }
-        _ => return None,
-    };
+    let [_, channels] = channels(graph, &graph.nodes[layer])?;
     let rank = samples.rank(*taken)?;
     let (scale, shift) = channelwise(graph, node, rank, channels)?;
     Some((layer, scale, shift))
@@ -173,37 +136,72 @@ fn along_channels(graph: &Graph, value: ValueId, rank: usize, channels: usize) -
 }
 
 fn scaled(graph: &mut Graph, layer: usize, scale: &[f32], shift: &[f32]) {
-    let node = graph.nodes[layer].clone();
-    let Some(tensor) = graph.constant(node.inputs[1]).cloned() else { return };
-    let Some(mut weights) = floats(&tensor) else { return };
-    let channels = scale.len();
-    let inner: usize = tensor.shape().iter().skip(2).product();
-    let each = (weights.len() / channels.max(1)).max(1);
-    // Where the weights of one channel are: in rows, in columns, or in columns of each group's rows.
-    let (bias, channel): (bool, Box<dyn Fn(usize) -> usize>) = match &node.op {
-        Op::Conv(conv) => (conv.bias, Box::new(move |at| at / each)),
-        Op::Linear(linear) => (linear.bias, Box::new(|at| at % channels)),
-        Op::ConvTranspose(conv) => {
-            let (rows, columns) = (tensor.shape()[0] / conv.groups, tensor.shape()[1]);
-            let group = move |at: usize| at / (columns * inner) / rows;
-            (conv.bias, Box::new(move |at| group(at) * columns + at / inner % columns))
+    let Some(mut own) = Constants::of(graph, layer) else { return };
+    let op = &graph.nodes[layer].op;
+    for (place, weight) in own.weights.iter_mut().enumerate() {
+        *weight *= scale[meets(op, &own.shape, place)[1]];
+    }
+    let factors = scale.iter().zip(shift);
+    own.bias.iter_mut().zip(factors).for_each(|(bias, (scale, shift))| *bias = *bias * scale + shift);
+    let x = graph.nodes[layer].inputs[0];
+    own.put(graph, layer, x);
+}
+
+/// Channels that a layer takes and makes, if it is one whose constants can be others and nothing follows in it.
+fn channels(graph: &Graph, node: &Node) -> Option<[usize; 2]> {
+    let constants = node.inputs.get(1..)?.iter().map(|&input| graph.constant(input));
+    let constants: Vec<&Tensor> = constants.collect::<Option<_>>()?;
+    let shape = constants.first().filter(|_| constants.iter().all(|constant| constant.dtype() == DType::F32))?.shape();
+    let (rows, columns) = (*shape.first()?, *shape.get(1)?);
+    match &node.op {
+        Op::Conv(conv) if !conv.residual && conv.activation == Activation::None => Some([columns * conv.groups, rows]),
+        Op::Linear(linear) if !linear.residual && linear.activation == Activation::None => Some([rows, columns]),
+        Op::ConvTranspose(conv) if conv.activation == Activation::None => Some([rows, columns * conv.groups]),
+        _ => None,
+    }
+}
+
+/// The channel that a weight meets, and the one that it adds to.
+fn meets(op: &Op, shape: &[usize], place: usize) -> [usize; 2] {
+    let (columns, inner) = (shape[1], shape[2..].iter().product::<usize>());
+    let (row, column) = (place / (columns * inner), place / inner % columns);
+    let in_group = |groups: usize| row / (shape[0] / groups) * columns + column;
+    match op {
+        Op::Conv(conv) => [in_group(conv.groups), row],
+        Op::ConvTranspose(conv) => [row, in_group(conv.groups)],
+        _ => [row, column],
+    }
+}
+
+/// Weights of a layer, and its bias, zeros where it has none.
+struct Constants {
+    weights: Vec<f32>,
+    shape: Shape,
+    bias: Vec<f32>,
+}
+
+impl Constants {
+    fn of(graph: &Graph, layer: usize) -> Option<Self> {
+        let node = &graph.nodes[layer];
+        let [_, out] = channels(graph, node)?;
+        let weights = graph.constant(node.inputs[1])?;
+        let bias = node.inputs.get(2).and_then(|&bias| floats(graph.constant(bias)?));
+        let bias = bias.unwrap_or_else(|| vec![0.0; out]);
+        Some(Self { weights: floats(weights)?, shape: weights.shape().clone(), bias })
+    }
+
+    /// Has a layer work with these on `x`.
+    fn put(self, graph: &mut Graph, layer: usize, x: ValueId) {
+        let name = graph.nodes[layer].name.clone();
+        let weights = graph.add_constant(format!("{name} weights"), tensor_of(&self.shape, &self.weights));
+        let bias = graph.add_constant(format!("{name} bias"), tensor_of(&[self.bias.len()], &self.bias));
+        let node = &mut graph.nodes[layer];
+        node.inputs = vec![x, weights, bias];
+        match &mut node.op {
+            Op::Conv(conv) => conv.bias = true,
+            Op::Linear(linear) => linear.bias = true,
+            Op::ConvTranspose(conv) => conv.bias = true,
+            _ => {}
         }
-        _ => return,
-    };
-    weights.iter_mut().enumerate().for_each(|(at, weight)| *weight *= scale[channel(at)]);
-    let before = if bias { graph.constant(node.inputs[2]).and_then(floats) } else { None };
-    let before = before.unwrap_or_else(|| vec![0.0; channels]);
-    let bias: Vec<f32> =
-        before.iter().zip(scale).zip(shift).map(|((bias, scale), shift)| bias * scale + shift).collect();
-    let weights = graph.add_constant(format!("{} weights", node.name), tensor_of(tensor.shape(), &weights));
-    let bias = graph.add_constant(format!("{} bias", node.name), tensor_of(&[channels], &bias));
-    let node = &mut graph.nodes[layer];
-    node.inputs.truncate(1);
-    node.inputs.extend([weights, bias]);
-    match &mut node.op {
-        Op::Conv(conv) => conv.bias = true,
-        Op::Linear(linear) => linear.bias = true,
-        Op::ConvTranspose(conv) => conv.bias = true,
-        _ => {}
     }
 }

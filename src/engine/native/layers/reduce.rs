@@ -40,16 +40,15 @@ impl Layer for Reduction {
         let first = reduced.iter().position(|reduced| *reduced).unwrap_or(reduced.len());
         let end = reduced.iter().rposition(|reduced| *reduced).map_or(first, |last| last + 1);
         let (outer, taps, inner) = (product(0..first), product(first..end), product(end..reduced.len()));
-        let together = x.fact.dtype == DType::F32 && reduced[first..end].iter().all(|reduced| *reduced);
+        let beside = taps > 0 && reduced[first..end].iter().all(|reduced| *reduced);
         // Axes beside each other in front of others are the taps of a window over a channels-last image.
-        if let (Some(pool), true, true) = (self.pool(), together && taps > 0, inner >= LANES_MIN) {
+        if let (Some(pool), true, true) = (self.pool(), x.fact.dtype == DType::F32 && beside, inner >= LANES_MIN) {
             let window = Window { kernel: [1, taps], out: [1, 1], ..Window::image(outer, [1, taps], inner) };
             let grid = f32_pool::Pool::grid(io.output.elements(), outer, inner);
             team.share(&|| pool.run(self.level, x.elements(), &window, &grid));
             return;
         }
-        let beside = reduced[first..end].iter().all(|reduced| *reduced);
-        match beside && taps > 0 && inner > 0 {
+        match beside && inner > 0 {
             true => numbers!(x.fact.dtype, T => self.together::<T>(io, [outer, taps, inner])),
             false => numbers!(x.fact.dtype, T => self.plain::<T>(io, &reduced)),
         }
