@@ -298,6 +298,18 @@ fn scales_and_shifts_go_into_the_layer_behind_them() {
 }
 
 #[test]
+fn a_bias_that_is_computed_is_kept() {
+    let reduced = vec![ints("axes", &[0, 2, 3]), int("keepdims", 0)];
+    let nodes = vec![
+        node("ReduceMax", &["x"], &["b"], reduced),
+        node("Conv", &["x", "w", "b"], &["c"], vec![]),
+        node("Mul", &["c", "s"], &["y"], vec![]),
+    ];
+    let constants = vec![weights("w", &[4, 4, 1, 1]), floats("s", &[1], &[3.0])];
+    Case { x: vec!["n", "4", "8", "9"], nodes, constants, rank: 4 }.check(&[2, 4, 8, 9]);
+}
+
+#[test]
 fn what_follows_a_transposed_convolution_goes_into_it() {
     for groups in [1, 2] {
         let normalised = node("BatchNormalization", &["c", "s", "t", "m", "v"], &["z"], vec![]);
