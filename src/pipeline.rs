@@ -244,7 +244,7 @@ impl InferError {
 
 fn engine_code(error: &EngineError) -> ErrorCode {
     match error {
-        EngineError::InvalidShape(_) => ErrorCode::InvalidArgument,
+        EngineError::InvalidShape(_) | EngineError::InvalidContents(_) => ErrorCode::InvalidArgument,
         EngineError::UnsupportedOperator { .. } | EngineError::UnsupportedType { .. } => ErrorCode::Unsupported,
         EngineError::InvalidModel(_) | EngineError::Failed(_) | EngineError::TooLarge { .. } => ErrorCode::Internal,
     }

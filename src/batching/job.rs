@@ -40,6 +40,17 @@ pub(super) struct Done {
     worker: Option<mpsc::Sender<Self>>,
 }
 
+/// What came of running some entries together.
+struct Run {
+    entries: Vec<Entry>,
+    outcome: Result<engine::Executed, EngineError>,
+    rows: usize,
+    started: Instant,
+    elapsed: Duration,
+    /// CPU time of all threads.
+    cpu: Duration,
+}
+
 type Reply = oneshot::Sender<Result<Executed, BatchError>>;
 
 impl Job {
@@ -60,24 +71,43 @@ impl Job {
         let rows: Vec<usize> = entries.iter().map(|entry| entry.routed.rows).collect();
         let batch = Batch::merge(&inputs, rows);
         drop(inputs);
-        let rows_total = batch.rows_total();
-        let started = Instant::now();
         let cpu_before = thread_cpu_time();
-        let outcome = self.plan.run(&batch, &cores).and_then(|executed| self.verified(executed, &batch.rows));
+        let mut runs = Vec::with_capacity(1);
+        self.run_batch(&batch, entries, &cores, &mut runs);
         self.done.cpu = thread_cpu_time().saturating_sub(cpu_before);
-        let cpu = self.done.cpu + cores.helper_cpu();
         drop(cores);
+        if let [Run { outcome: Ok(_), elapsed, .. }] = runs[..] {
+            self.done.rows = batch.rows_total();
+            self.done.elapsed = Some(elapsed);
+        }
+        runs.into_iter().for_each(|run| self.settle(run));
+    }
+
+    /// Runs entries together. Where contents stand in the way of an answer, those of one entry must not cost the others
+    /// theirs: each half runs on its own then.
+    fn run_batch(&self, batch: &Batch, mut entries: Vec<Entry>, cores: &Cores, runs: &mut Vec<Run>) {
+        let (started, cpu_before, helped) = (Instant::now(), thread_cpu_time(), cores.helper_cpu());
+        let outcome = self.plan.run(batch, cores).and_then(|executed| self.verified(executed, &batch.rows));
+        let (elapsed, helped) = (started.elapsed(), cores.helper_cpu().saturating_sub(helped));
+        let cpu = thread_cpu_time().saturating_sub(cpu_before) + helped;
         self.metrics.cpu.inc_by(cpu.as_secs_f64());
-        match outcome {
-            Ok(executed) => {
-                self.done.rows = rows_total;
-                self.done.elapsed = Some(started.elapsed());
-                self.hand_out(entries, executed, rows_total, started, cpu);
-            }
+        if let (Err(EngineError::InvalidContents(_)), 2..) = (&outcome, entries.len()) {
+            let (count, half) = (entries.len(), entries.len() / 2);
+            let behind = entries.split_off(half);
+            self.run_batch(&batch.entries(0..half), entries, cores, runs);
+            self.run_batch(&batch.entries(half..count), behind, cores, runs);
+            return;
+        }
+        runs.push(Run { entries, outcome, rows: batch.rows_total(), started, elapsed, cpu });
+    }
+
+    fn settle(&mut self, run: Run) {
+        match run.outcome {
+            Ok(executed) => self.hand_out(run.entries, executed, run.rows, run.started, run.cpu),
             Err(error) => {
                 let error = Arc::new(error);
                 let failed = |entry: Entry| (entry.reply, Err(BatchError::Engine(Arc::clone(&error))));
-                self.done.answers = entries.into_iter().map(failed).collect();
+                self.done.answers.extend(run.entries.into_iter().map(failed));
             }
         }
     }
@@ -122,7 +152,7 @@ impl Job {
             };
             (entry.reply, Ok(Executed { routed: entry.routed, share, usage }))
         };
-        self.done.answers = entries.into_iter().zip(shares).zip(times).map(answer).collect();
+        self.done.answers.extend(entries.into_iter().zip(shares).zip(times).map(answer));
     }
 }
 

@@ -66,6 +66,7 @@ impl Plan for Gated {
         match input.bytes().first() {
             Some(&PANICS) => panic!("asked for"),
             Some(&FAILS) => Err(EngineError::Failed("asked for".into())),
+            _ if input.bytes().contains(&UNFIT) => Err(EngineError::InvalidContents("asked for".into())),
             _ => Ok(engine::Executed {
                 shares: engine::batch::scatter(&[input], &batch.rows),
                 times: crate::infer::ComputeTimes::default(),
@@ -85,6 +86,7 @@ const INLINE: Duration = Duration::from_micros(50);
 /// Inputs whose run goes wrong.
 const PANICS: u8 = 200;
 const FAILS: u8 = 201;
+const UNFIT: u8 = 202;
 
 /// One model on one core, and the gate before it.
 struct House {
@@ -389,6 +391,26 @@ async fn a_panic_or_failure_ends_its_batch_only() {
     assert!(matches!(house.ask(&[PANICS]).await.unwrap(), Err(BatchError::Panicked)));
     assert!(matches!(house.ask(&[FAILS]).await.unwrap(), Err(BatchError::Engine(_))));
     assert_eq!(output(&house.ask(&[7]).await.unwrap().unwrap()), [7]);
+    assert_eq!((house.queued(), house.admission.in_flight()), (0, 0));
+}
+
+#[tokio::test]
+async fn contents_that_do_not_fit_cost_nobody_else_an_answer() {
+    let house = House::new(|batching| batching.queue_delay_max = 100 * MS);
+    house.open();
+    let asked: Vec<_> = [1, 2, UNFIT, 4].into_iter().map(|row| house.ask(&[row])).collect();
+    let mut answers = Vec::new();
+    for answer in asked {
+        answers.push(answer.await.unwrap());
+    }
+    assert!(
+        matches!(&answers[2], Err(BatchError::Engine(error)) if matches!(**error, EngineError::InvalidContents(_)))
+    );
+    for (at, row) in [(0, 1), (1, 2), (3, 4)] {
+        assert_eq!(output(answers[at].as_ref().unwrap()), [row]);
+    }
+    assert_eq!(house.runs(), [vec![1, 2, UNFIT, 4], vec![1, 2], vec![UNFIT, 4], vec![UNFIT], vec![4]]);
+    drop(answers);
     assert_eq!((house.queued(), house.admission.in_flight()), (0, 0));
 }
 

@@ -3,6 +3,7 @@
 //! Gathering is the engine's, so that it copies once and into its own layout. What a piece belongs to is not known
 //! here: entry *i* of the batch gets share *i* of the answer.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -65,17 +66,19 @@ impl Batch {
 
     /// The entry at `position` as a batch of its own.
     pub fn entry(&self, position: usize) -> Self {
-        let rows = self.rows[position];
-        let inputs = self
-            .inputs
-            .iter()
-            .map(|input| BatchInput {
-                dtype: input.dtype,
-                shape: if self.rows.len() == 1 { input.shape.clone() } else { input.shape.with_rows(rows) },
-                pieces: vec![input.pieces[position].clone()],
-            })
-            .collect();
-        Self { inputs, rows: vec![rows] }
+        self.entries(position..position + 1)
+    }
+
+    /// Some of the entries as a batch of their own.
+    pub fn entries(&self, positions: Range<usize>) -> Self {
+        let rows = self.rows[positions.clone()].to_vec();
+        let all = positions.len() == self.rows.len();
+        let input = |input: &BatchInput| BatchInput {
+            dtype: input.dtype,
+            shape: if all { input.shape.clone() } else { input.shape.with_rows(rows.iter().sum()) },
+            pieces: input.pieces[positions.clone()].to_vec(),
+        };
+        Self { inputs: self.inputs.iter().map(input).collect(), rows }
     }
 }
 

@@ -91,7 +91,8 @@ pub trait Plan: Debug + Send + Sync {
     /// Runs one batch. Its answer for an entry is bit for bit the same in any company.
     ///
     /// # Errors
-    /// `InvalidShape` when the model cannot take these extents; `Failed` when the run itself failed.
+    /// `InvalidShape` when the model cannot take these extents, `InvalidContents` when it cannot take what an entry
+    /// contains; `Failed` when the run itself failed.
     fn run(&self, batch: &Batch, cores: &Cores) -> Result<Executed, EngineError>;
 
     /// Runs the plan on made-up rows to learn what only a run can tell, such as which batch form is faster. Called
@@ -202,6 +203,9 @@ pub enum EngineError {
     /// The extents of this request do not fit the model.
     #[error("the model cannot take these input shapes: {0}")]
     InvalidShape(String),
+    /// What the inputs of this request contain does not fit the model: an index outside of an axis, for one.
+    #[error("the model cannot take what these inputs contain: {0}")]
+    InvalidContents(String),
     #[error("the run failed: {0}")]
     Failed(String),
     #[error("the model file needs {needed} bytes, the limit is {limit}")]

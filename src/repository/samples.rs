@@ -61,8 +61,8 @@ impl Budget {
 /// When a run fails or an output is not what the signature says.
 pub(super) fn run(plan: &dyn Plan, samples: &[Sample], rows_max: usize, cores: &Cores) -> Result<(), LoadError> {
     match plan.warm_up(rows_max, cores) {
-        // The extents were the engine's own guess: a model with free ones may take others.
-        Ok(()) | Err(EngineError::InvalidShape(_)) => {}
+        // Extents and zeros were the engine's own guess: a model may take others.
+        Ok(()) | Err(EngineError::InvalidShape(_) | EngineError::InvalidContents(_)) => {}
         Err(error) => return Err(error.into()),
     }
     for sample in samples {

@@ -12,7 +12,7 @@ use std::fmt;
 use bytes::Bytes;
 
 pub use dtype::{DType, UnknownDType};
-pub use shape::Shape;
+pub use shape::{PerAxis, Shape};
 
 /// An owned or borrowed-by-reference-count tensor, row-major without padding.
 #[derive(Clone, PartialEq)]

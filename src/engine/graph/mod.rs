@@ -15,7 +15,7 @@ mod tried;
 pub(super) use infer::Fact;
 pub(super) use op::Op;
 
-use crate::tensor::{DType, Shape, Tensor};
+use crate::tensor::{DType, PerAxis, Shape, Tensor};
 
 /// A value of a graph, by its position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -201,7 +201,7 @@ pub(super) fn floats(tensor: &Tensor) -> Option<Vec<f32>> {
 }
 
 /// Elements of an integer constant.
-pub(super) fn integers(tensor: &Tensor) -> Option<Vec<i64>> {
+pub(super) fn integers(tensor: &Tensor) -> Option<PerAxis<i64>> {
     let bytes = tensor.bytes();
     Some(match tensor.dtype() {
         DType::I64 => bytes.chunks_exact(8).map(|c| i64::from_le_bytes(c.try_into().expect("eight bytes"))).collect(),

@@ -7,11 +7,11 @@ use bytes::Bytes;
 use kinglet_kernels::Aligned;
 use smallvec::SmallVec;
 
-use super::layers::{Io, View, ViewMut};
+use super::layers::{Io, Unfit, View, ViewMut};
 use super::memory;
 use super::model::Model;
 use super::prepared::lock;
-use super::specialise::{Source, Specialised, fact};
+use super::specialise::{Source, Specialised, Step, fact};
 use crate::engine::graph::Fact;
 use crate::engine::pool::Team;
 use crate::engine::{BatchInput, EngineError, TensorSpec};
@@ -67,31 +67,50 @@ impl Model {
             }
         }
         let gathered = Instant::now();
-        self.steps(prepared, memory, team, tell);
+        let run = self.steps(prepared, memory, team, tell);
         let ran = Instant::now();
-        let made = self.outputs(prepared, memory, outputs);
+        let made = run.and_then(|()| self.outputs(prepared, memory, outputs));
         arenas.give_back(arena);
         let times = ComputeTimes { gather: gathered - started, infer: ran - gathered, scatter: ran.elapsed() };
         Ok((made?, times))
     }
 
-    fn steps(&self, prepared: &Specialised, memory: &mut [u8], team: &mut Team, mut tell: impl FnMut(Duration)) {
+    fn steps(
+        &self,
+        prepared: &Specialised,
+        memory: &mut [u8],
+        team: &mut Team,
+        mut tell: impl FnMut(Duration),
+    ) -> Result<(), EngineError> {
         for step in &prepared.steps {
             let started = Instant::now();
-            let in_arena = |source: &Source| if let Source::Arena(place) = source { place.clone() } else { 0..0 };
-            let places: SmallVec<[_; 4]> = step.operands.iter().map(|(_, source)| in_arena(source)).collect();
-            let ([output, scratch], read) = memory::views(memory, [&step.output, &step.scratch], &places);
-            let operands = step.operands.iter().zip(read).map(|((value, source), read)| {
-                let fact = fact(&prepared.facts, *value);
-                let bytes =
-                    if let Source::Arena(_) = source { read } else { self.bytes_of(prepared, source, &[], fact) };
-                View { fact, bytes }
-            });
-            let made = fact(&prepared.facts, self.graph.nodes[step.node].output);
-            let output = ViewMut { fact: made, bytes: output };
-            self.layers[step.node].layer.run(&mut Io { operands: operands.collect(), output, scratch }, team);
+            let ran = self.step(prepared, step, memory, team);
+            let node = || &self.graph.nodes[step.node].name;
+            ran.map_err(|unfit| EngineError::InvalidContents(format!("{}: {unfit}", node())))?;
             tell(started.elapsed());
         }
+        Ok(())
+    }
+
+    /// One layer over its places of the arena. Takes nothing from the allocator, but for rare operators.
+    pub(super) fn step(
+        &self,
+        prepared: &Specialised,
+        step: &Step,
+        memory: &mut [u8],
+        team: &mut Team,
+    ) -> Result<(), Unfit> {
+        let in_arena = |source: &Source| if let Source::Arena(place) = source { place.clone() } else { 0..0 };
+        let places: SmallVec<[_; 4]> = step.operands.iter().map(|(_, source)| in_arena(source)).collect();
+        let ([output, scratch], read) = memory::views(memory, [&step.output, &step.scratch], &places);
+        let operands = step.operands.iter().zip(read).map(|((value, source), read)| {
+            let fact = fact(&prepared.facts, *value);
+            let bytes = if let Source::Arena(_) = source { read } else { self.bytes_of(prepared, source, &[], fact) };
+            View { fact, bytes }
+        });
+        let made = fact(&prepared.facts, self.graph.nodes[step.node].output);
+        let output = ViewMut { fact: made, bytes: output };
+        Io { operands: operands.collect(), output, scratch }.run(&*self.layers[step.node].layer, team)
     }
 
     fn outputs(&self, prepared: &Specialised, memory: &[u8], specs: &[TensorSpec]) -> Result<Vec<Tensor>, EngineError> {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use kinglet_kernels::Aligned;
 use smallvec::SmallVec;
 
-use super::layers::{self, Io, View, ViewMut};
+use super::layers::{self, Io, Unfit, View, ViewMut};
 use super::model::Model;
 use super::spare::Memory;
 use crate::engine::graph::control::{Repeat, Several};
@@ -56,6 +56,8 @@ pub(super) enum NotRun {
     TooLarge { node: String, limit: usize },
     #[error("{node}: more than {limit} rounds")]
     Endless { node: String, limit: u64 },
+    #[error("{node}: {unfit}")]
+    Unfit { node: String, unfit: Unfit },
     #[error("{node}: {problem}")]
     Foreign { node: String, problem: String },
     #[error("{node}: a round makes {got}, expected {expected}")]
@@ -216,9 +218,10 @@ impl<'m> Run<'m> {
             output: ViewMut { fact, bytes: &mut output.elements_mut()[..length] },
             scratch: &mut scratch.elements_mut()[..scratch_bytes],
         };
-        layered.layer.run(&mut io, walk.team);
+        let ran = io.run(&*layered.layer, walk.team);
         drop(io);
         walk.memory.give_back(scratch);
+        ran.map_err(|unfit| NotRun::Unfit { node: node.name.clone(), unfit })?;
         Ok(output)
     }
 

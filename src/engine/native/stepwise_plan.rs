@@ -116,6 +116,7 @@ impl StepwisePlan {
         let made = run(&self.model, given, &mut Walk { memory: &mut memory, team, tell });
         let made = made.map_err(|error| match error {
             NotRun::Endless { .. } => EngineError::Failed(error.to_string()),
+            NotRun::Unfit { .. } => EngineError::InvalidContents(error.to_string()),
             _ => unfit(&self.model, shapes(), &error.to_string()),
         })?;
         let ran = Instant::now();

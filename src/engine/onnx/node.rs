@@ -152,7 +152,9 @@ impl Importer {
         }
         let Some(value) = self.optional(node, at)? else { return Ok(None) };
         let constant = self.graph.constant(value).ok_or_else(|| node.refuse(&format!("{name} must be constant")))?;
-        integers(constant).map(Some).ok_or_else(|| node.invalid(&format!("{name} must be integers")))
+        integers(constant)
+            .map(|list| Some(list.into_vec()))
+            .ok_or_else(|| node.invalid(&format!("{name} must be integers")))
     }
 
     /// Up to opset 6 operands were broadcast on request, from the axis that was named on.

@@ -12,7 +12,7 @@ use super::product::{gemm_of, matmul_of};
 use crate::engine::EngineError;
 use crate::engine::graph::op::{Arrangement, Axes, Binary, Compare, Reduce, ReduceKind, Unary};
 use crate::engine::graph::{Grain, Graph, Op, ValueId, floats, integers, tensor_of};
-use crate::tensor::{DType, Shape, Tensor};
+use crate::tensor::{DType, PerAxis, Shape, Tensor};
 
 pub(super) fn quantize(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
     let (x, scale) = (importer.operand(node, 0)?, importer.operand(node, 1)?);
@@ -297,6 +297,6 @@ fn numbers(tensor: &Tensor) -> Option<Vec<i64>> {
         DType::I8 => Some(bytes.iter().map(|&byte| byte.cast_signed().into()).collect()),
         DType::U16 => Some(bytes.chunks_exact(2).map(|two| u16::from_le_bytes(narrow(two)).into()).collect()),
         DType::I16 => Some(bytes.chunks_exact(2).map(|two| i16::from_le_bytes(narrow(two)).into()).collect()),
-        _ => integers(tensor),
+        _ => integers(tensor).map(PerAxis::into_vec),
     }
 }

@@ -1,7 +1,7 @@
 //! Shapes of Fourier transforms.
 
 use super::{Facts, InferError, axis, is_float};
-use crate::tensor::Shape;
+use crate::tensor::{PerAxis, Shape};
 
 /// What a transform gives, and along which axis of so many elements.
 pub(in crate::engine) struct Transformed {
@@ -18,7 +18,7 @@ pub(in crate::engine) fn transformed(onesided: bool, inputs: &Facts<'_>) -> Resu
     if !is_float(x.dtype) {
         return Err(InferError::Type { expected: "floats", got: x.dtype });
     }
-    let single = |list: Vec<i64>| {
+    let single = |list: PerAxis<i64>| {
         if let [one] = list[..] { Ok(one) } else { Err(InferError::Operands { expected: 1, got: list.len() }) }
     };
     let along = single(along.integers("an axis")?)?;

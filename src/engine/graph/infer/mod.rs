@@ -17,11 +17,11 @@ mod trees;
 
 use kinglet_kernels::Activation;
 use kinglet_kernels::f32_functions::Function;
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 use super::op::{Axes, Binary, Linear, Op, Reduce, ReduceKind, Unary};
 use super::{integers, tensor_of_integers};
-use crate::tensor::{DType, Shape, Tensor};
+use crate::tensor::{DType, PerAxis, Shape, Tensor};
 pub(in crate::engine) use attention::heads;
 pub(in crate::engine) use contraction::{Contracted, contracted};
 pub(in crate::engine) use dtype::dtype;
@@ -88,7 +88,7 @@ impl Fact {
     }
 
     /// The contents as integers, if they are known.
-    pub(in crate::engine) fn integers(&self, what: &'static str) -> Result<Vec<i64>, InferError> {
+    pub(in crate::engine) fn integers(&self, what: &'static str) -> Result<PerAxis<i64>, InferError> {
         let value = self.value.as_ref().ok_or(InferError::Unknown { what })?;
         integers(value).ok_or(InferError::Type { expected: "integers", got: self.dtype })
     }
@@ -327,28 +327,30 @@ pub(in crate::engine) fn broadcast(a: &Shape, b: &Shape) -> Result<Shape, InferE
 }
 
 /// Which axes a reduction takes away.
-pub(in crate::engine) fn reduced(axes: &Axes, shape: &Shape) -> Result<Vec<bool>, InferError> {
+pub(in crate::engine) fn reduced(axes: &Axes, shape: &Shape) -> Result<PerAxis<bool>, InferError> {
     match axes {
         Axes::From(first) => Ok((0..shape.len()).map(|at| at >= *first).collect()),
         Axes::Operand { .. } => Err(InferError::Unknown { what: "axes" }),
-        Axes::Given(given) => {
-            let mut reduced = vec![false; shape.len()];
-            for &given in given {
-                reduced[axis(given, shape)?] = true;
-            }
-            Ok(reduced)
-        }
+        Axes::Given(given) => named(given.iter().copied(), shape),
     }
 }
 
+fn named(axes: impl Iterator<Item = isize>, shape: &Shape) -> Result<PerAxis<bool>, InferError> {
+    let mut named = smallvec![false; shape.len()];
+    for given in axes {
+        named[axis(given, shape)?] = true;
+    }
+    Ok(named)
+}
+
 /// Which axes of the first operand a reduction takes away, its axes being an operand or not.
-pub(in crate::engine) fn reduced_axes(axes: &Axes, inputs: &Facts<'_>) -> Result<Vec<bool>, InferError> {
+pub(in crate::engine) fn reduced_axes(axes: &Axes, inputs: &Facts<'_>) -> Result<PerAxis<bool>, InferError> {
     let x = inputs.first().ok_or(InferError::Operands { expected: 1, got: 0 })?;
     let Axes::Operand { keeps } = axes else { return reduced(axes, &x.shape) };
     let given = two(inputs)?[1].integers("axes")?;
     match given.is_empty() {
-        true => Ok(vec![!keeps; x.shape.len()]),
-        false => reduced(&Axes::given(&given), &x.shape),
+        true => Ok(smallvec![!keeps; x.shape.len()]),
+        false => named(given.into_iter().map(|axis| isize::try_from(axis).unwrap_or(isize::MAX)), &x.shape),
     }
 }
 

@@ -1,10 +1,10 @@
 //! Shapes of operators that move elements.
 
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 use super::{Fact, Facts, InferError, axis, two};
 use crate::engine::graph::tensor_of_integers;
-use crate::tensor::Shape;
+use crate::tensor::{PerAxis, Shape};
 
 pub(super) fn pad(inputs: &Facts<'_>) -> Result<Shape, InferError> {
     let pads = padded(inputs)?;
@@ -16,7 +16,7 @@ pub(super) fn pad(inputs: &Facts<'_>) -> Result<Shape, InferError> {
 }
 
 /// Elements added before and after each axis; negative ones are taken off.
-pub(in crate::engine) fn padded(inputs: &Facts<'_>) -> Result<Vec<[isize; 2]>, InferError> {
+pub(in crate::engine) fn padded(inputs: &Facts<'_>) -> Result<PerAxis<[isize; 2]>, InferError> {
     let [x, pads] = two(inputs)?;
     if let Some(value) = inputs.get(2).filter(|value| value.dtype != x.dtype || value.elements() != 1) {
         return Err(InferError::Type { expected: "one element of the operand's type to pad with", got: value.dtype });
@@ -30,7 +30,7 @@ pub(in crate::engine) fn padded(inputs: &Facts<'_>) -> Result<Vec<[isize; 2]>, I
         return Err(InferError::Operands { expected: 2 * axes.len(), got: given.len() });
     }
     let number = |at: usize| isize::try_from(given[at]).map_err(|_| InferError::Overflow);
-    let mut pads = vec![[0, 0]; x.shape.len()];
+    let mut pads = smallvec![[0, 0]; x.shape.len()];
     for (at, &named) in axes.iter().enumerate() {
         let axis = axis(isize::try_from(named).unwrap_or(isize::MAX), &x.shape)?;
         pads[axis] = [number(at)?, number(at + axes.len())?];
@@ -46,7 +46,7 @@ pub(in crate::engine) fn padded(inputs: &Facts<'_>) -> Result<Vec<[isize; 2]>, I
 
 pub(super) fn reshape(allow_zero: bool, [x, shape]: [&Fact; 2]) -> Result<Shape, InferError> {
     let given = shape.integers("a shape")?;
-    let wrong = || InferError::Elements { from: x.shape.to_string(), to: given.clone() };
+    let wrong = || InferError::Elements { from: x.shape.to_string(), to: given.to_vec() };
     let mut to: SmallVec<[usize; 8]> = SmallVec::new();
     let mut open = None;
     for (at, &extent) in given.iter().enumerate() {
@@ -145,7 +145,7 @@ pub(in crate::engine) struct Cut {
 }
 
 /// What a slice takes of every axis.
-pub(in crate::engine) fn slice(inputs: &Facts<'_>) -> Result<Vec<Cut>, InferError> {
+pub(in crate::engine) fn slice(inputs: &Facts<'_>) -> Result<PerAxis<Cut>, InferError> {
     let [x, starts] = two(inputs)?;
     let list = |at: usize| inputs.get(at).map(|fact| fact.integers("a slice's bounds")).transpose();
     let starts = starts.integers("a slice's bounds")?;
@@ -154,8 +154,8 @@ pub(in crate::engine) fn slice(inputs: &Facts<'_>) -> Result<Vec<Cut>, InferErro
         Some(axes) => axes,
         None => (0..starts.len()).filter_map(|axis| i64::try_from(axis).ok()).collect(),
     };
-    let steps = list(4)?.unwrap_or_else(|| vec![1; axes.len()]);
-    let mut cuts: Vec<Cut> = x.shape.iter().map(|&extent| Cut { first: 0, step: 1, count: extent }).collect();
+    let steps = list(4)?.unwrap_or_else(|| smallvec![1; axes.len()]);
+    let mut cuts: PerAxis<Cut> = x.shape.iter().map(|&extent| Cut { first: 0, step: 1, count: extent }).collect();
     for (at, &given) in axes.iter().enumerate() {
         let axis = axis(isize::try_from(given).unwrap_or(isize::MAX), &x.shape)?;
         let (Some(&start), Some(&end), Some(&step)) = (starts.get(at), ends.get(at), steps.get(at)) else {

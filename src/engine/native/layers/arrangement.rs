@@ -5,21 +5,28 @@ use bytemuck::Pod;
 use super::arithmetic::Number;
 use super::movement::{self, integer, place};
 use super::types::{numbers, sized};
-use super::{Io, Layer};
+use super::{Io, Layer, Unfit, View};
 use crate::engine::graph::op::{Arrangement, Binary};
 use crate::engine::pool::Team;
-use crate::tensor::Shape;
+use crate::tensor::{PerAxis, Shape};
 
 #[derive(Debug)]
 pub(super) struct Arrange(pub(super) Arrangement);
 
 impl Layer for Arrange {
-    fn run(&self, io: &mut Io<'_>, team: &mut Team) {
+    fn check(&self, operands: &[View<'_>]) -> Result<(), Unfit> {
+        let batch = match self.0 {
+            Arrangement::GatherTuples { batch } => batch,
+            Arrangement::ScatterTuples { .. } => 0,
+            _ => return Ok(()),
+        };
+        let (_, _, named) = parts(operands[1].shape(), batch);
+        movement::check_indices(&operands[1], operands[0].shape()[batch..batch + named].iter().copied())
+    }
+
+    fn run(&self, io: &mut Io<'_>, _team: &mut Team) {
         match &self.0 {
-            Arrangement::Turn => {
-                let rank = io.operands[0].shape().len();
-                movement::Transpose((0..rank).rev().collect()).run(io, team);
-            }
+            Arrangement::Turn => movement::turn(io),
             Arrangement::Triangle { upper } => triangle(io, *upper),
             Arrangement::Tile => tile(io),
             Arrangement::Range => numbers!(io.output.fact.dtype, T => range::<T>(io)),
@@ -53,7 +60,7 @@ fn triangle(io: &mut Io<'_>, upper: bool) {
 
 fn tile(io: &mut Io<'_>) {
     let x = io.operands[0];
-    let axes: Vec<[usize; 2]> =
+    let axes: PerAxis<[usize; 2]> =
         x.shape().iter().zip(io.output.fact.shape.iter()).map(|(from, to)| [*from, *to]).collect();
     repeat(x.bytes, &axes, io.output.bytes);
 }
@@ -109,21 +116,20 @@ fn one_hot<T: Pod>(io: &mut Io<'_>, axis: isize) {
 }
 
 /// The place of what a tuple of indices means, in pieces of what lies behind the axes that it names.
-fn met(io: &Io<'_>, tuple: usize, axes: &[usize]) -> usize {
-    let indices = io.operands[1];
+fn met(indices: &View<'_>, tuple: usize, axes: &[usize]) -> usize {
     axes.iter()
         .enumerate()
-        .fold(0, |at, (axis, &extent)| at * extent + place(&indices, tuple * axes.len() + axis, extent))
+        .fold(0, |at, (axis, &extent)| at * extent + place(indices, tuple * axes.len() + axis, extent))
 }
 
 fn gather(io: &mut Io<'_>, batch: usize) {
     let [x, indices] = [io.operands[0], io.operands[1]];
     let (rows, tuples, named) = parts(indices.shape(), batch);
-    let axes = x.shape()[batch..batch + named].to_vec();
+    let axes = &x.shape()[batch..batch + named];
     let length = x.shape()[batch + named..].iter().product::<usize>() * x.fact.dtype.size().unwrap_or(1);
     let row = axes.iter().product::<usize>() * length;
     for at in 0..rows * tuples {
-        let from = at / tuples * row + met(io, at, &axes) * length;
+        let from = at / tuples * row + met(&indices, at, axes) * length;
         io.output.bytes[at * length..][..length].copy_from_slice(&x.bytes[from..][..length]);
     }
 }
@@ -131,12 +137,12 @@ fn gather(io: &mut Io<'_>, batch: usize) {
 fn scatter(io: &mut Io<'_>, with: Option<Binary>) {
     let [x, indices, updates] = [io.operands[0], io.operands[1], io.operands[2]];
     let (_, tuples, named) = parts(indices.shape(), 0);
-    let axes = x.shape()[..named].to_vec();
+    let axes = &x.shape()[..named];
     let count = x.shape()[named..].iter().product::<usize>();
     let length = count * x.fact.dtype.size().unwrap_or(1);
     io.output.bytes.copy_from_slice(x.bytes);
     for at in 0..tuples {
-        let place = met(io, at, &axes);
+        let place = met(&indices, at, axes);
         let Some(with) = with else {
             io.output.bytes[place * length..][..length].copy_from_slice(&updates.bytes[at * length..][..length]);
             continue;
@@ -172,7 +178,7 @@ fn reverse(io: &mut Io<'_>, batch: usize, time: usize) {
 
 fn centre(io: &mut Io<'_>) {
     let x = io.operands[0];
-    let axes: Vec<[usize; 2]> =
+    let axes: PerAxis<[usize; 2]> =
         x.shape().iter().zip(io.output.fact.shape.iter()).map(|(from, to)| [*from, *to]).collect();
     io.output.bytes.fill(0);
     put(x.bytes, &axes, io.output.bytes);

@@ -203,18 +203,13 @@ pub(super) fn combine<T: Pod, U: Pod>(io: &mut Io<'_>, f: impl Fn(T, T) -> U + C
     let [a, b] = [io.operands[0], io.operands[1]];
     let shape = &io.output.fact.shape;
     let strides = [a, b].map(|operand| broadcast_strides(operand.shape(), shape));
-    let (extents, strides) = joined(shape, &[&strides[0], &strides[1]]);
-    let axes: Vec<(usize, [usize; 2])> = extents
-        .iter()
-        .enumerate()
-        .map(|(axis, &extent)| (extent, [0, 1].map(|of| strides[of][axis].unsigned_abs())))
-        .collect();
+    let axes = joined(shape, [&strides[0], &strides[1]]);
     let to: &mut [U] = bytemuck::cast_slice_mut(io.output.bytes);
     pairs(a.elements(), b.elements(), &axes, to, f);
 }
 
 /// Combines elements, `axes` being extents and strides of both operands from the outermost on.
-fn pairs<T: Pod, U: Pod>(a: &[T], b: &[T], axes: &[(usize, [usize; 2])], to: &mut [U], f: impl Fn(T, T) -> U + Copy) {
+fn pairs<T: Pod, U: Pod>(a: &[T], b: &[T], axes: &[(usize, [isize; 2])], to: &mut [U], f: impl Fn(T, T) -> U + Copy) {
     match *axes {
         _ if to.is_empty() => {}
         [] => to[0] = f(a[0], b[0]),
@@ -229,6 +224,7 @@ fn pairs<T: Pod, U: Pod>(a: &[T], b: &[T], axes: &[(usize, [usize; 2])], to: &mu
         }
         [(extent, [a_stride, b_stride]), ref inner @ ..] => {
             let length = to.len() / extent;
+            let (a_stride, b_stride) = (a_stride.unsigned_abs(), b_stride.unsigned_abs());
             for (at, to) in to.chunks_exact_mut(length).enumerate() {
                 pairs(&a[at * a_stride..], &b[at * b_stride..], inner, to, f);
             }

@@ -42,8 +42,14 @@ use crate::tensor::{DType, Shape, Tensor};
 
 /// An operator with its weights packed, for any extents.
 pub(super) trait Layer: Debug + Send + Sync {
-    /// Computes the output from the operands; all have the extents that inference gave them.
+    /// Computes the output from the operands; all have the extents that inference gave them, and contents that `check`
+    /// lets pass.
     fn run(&self, io: &mut Io<'_>, team: &mut Team);
+
+    /// Whether the operands contain what `run` can take. Asked before every run, also of contents that a request brings.
+    fn check(&self, _operands: &[View<'_>]) -> Result<(), Unfit> {
+        Ok(())
+    }
 
     /// Bytes this layer needs besides its output, for these extents and at most so many threads.
     fn scratch(&self, _operands: &Facts<'_>, _threads: usize) -> usize {
@@ -85,6 +91,15 @@ pub(super) struct Lowered {
     pub(super) operands: Vec<ValueId>,
 }
 
+/// What an operand contains that its operator cannot take.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Unfit {
+    #[error("index {index} is outside an axis of {extent}")]
+    Index { index: i64, extent: usize },
+    #[error("{axis} is no axis of {shape}")]
+    Axis { axis: i64, shape: Shape },
+}
+
 /// Why an operator cannot run natively.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(super) enum LowerError {
@@ -94,6 +109,15 @@ pub(super) enum LowerError {
     Weights(Shape),
     #[error("there is no kernel for {0}")]
     Type(DType),
+}
+
+impl Io<'_> {
+    /// Runs a layer on this.
+    pub(super) fn run(&mut self, layer: &dyn Layer, team: &mut Team) -> Result<(), Unfit> {
+        layer.check(&self.operands)?;
+        layer.run(self, team);
+        Ok(())
+    }
 }
 
 impl View<'_> {
@@ -203,7 +227,7 @@ pub(in crate::engine) fn evaluate(graph: &Graph, node: &Node, operands: &[&Tenso
     {
         let output = ViewMut { fact: &fact, bytes: &mut output.elements_mut()[..length] };
         let mut io = Io { operands: views.into_iter().collect(), output, scratch: scratch.elements_mut() };
-        lowered.layer.run(&mut io, &mut Team::alone());
+        io.run(&*lowered.layer, &mut Team::alone()).ok()?;
     }
     let bytes = output.elements::<u8>()[..length].to_vec();
     Tensor::new(fact.dtype, fact.shape, bytes.into()).ok()

@@ -1,13 +1,14 @@
 //! Operators that move elements and compute nothing: one strided walk for all.
 
 use bytemuck::Pod;
+use smallvec::smallvec;
 
 use super::types::sized;
-use super::{Io, Layer, View};
+use super::{Io, Layer, Unfit, View};
 use crate::engine::graph::infer::{self, Facts};
 use crate::engine::graph::op::FillValue;
 use crate::engine::pool::Team;
-use crate::tensor::Shape;
+use crate::tensor::{PerAxis, Shape};
 
 /// The operand's elements in their order, under another shape.
 #[derive(Debug)]
@@ -25,9 +26,16 @@ pub(super) struct Transpose(pub(super) Vec<usize>);
 impl Layer for Transpose {
     fn run(&self, io: &mut Io<'_>, _team: &mut Team) {
         let strides = strides(io.operands[0].shape());
-        let strides: Vec<isize> = self.0.iter().map(|&axis| strides[axis]).collect();
+        let strides: PerAxis<isize> = self.0.iter().map(|&axis| strides[axis]).collect();
         walk(io, 0, &strides);
     }
+}
+
+/// Axes in the opposite order.
+pub(super) fn turn(io: &mut Io<'_>) {
+    let mut strides = strides(io.operands[0].shape());
+    strides.reverse();
+    walk(io, 0, &strides);
 }
 
 #[derive(Debug)]
@@ -40,7 +48,7 @@ impl Layer for Slice {
         let Ok(cuts) = infer::slice(&facts) else { return };
         let strides = strides(io.operands[0].shape());
         let first: isize = cuts.iter().zip(&strides).map(|(cut, stride)| signed(cut.first) * stride).sum();
-        let strides: Vec<isize> = cuts.iter().zip(&strides).map(|(cut, stride)| cut.step * stride).collect();
+        let strides: PerAxis<isize> = cuts.iter().zip(&strides).map(|(cut, stride)| cut.step * stride).collect();
         walk(io, first, &strides);
     }
 }
@@ -81,6 +89,10 @@ impl Layer for Concat {
 pub(super) struct Gather(pub(super) isize);
 
 impl Layer for Gather {
+    fn check(&self, operands: &[View<'_>]) -> Result<(), Unfit> {
+        check_indices(&operands[1], along(self.0, &operands[0]))
+    }
+
     fn run(&self, io: &mut Io<'_>, _team: &mut Team) {
         let [x, indices] = [io.operands[0], io.operands[1]];
         let Ok(axis) = infer::axis(self.0, x.shape()) else { return };
@@ -100,15 +112,31 @@ impl Layer for Gather {
     }
 }
 
-/// The place along an axis of so many that an index means; negative ones count from its end.
-///
-/// # Panics
-/// When it is outside the axis.
+/// The place along an axis of so many that an index means, which `check_indices` has seen.
 pub(super) fn place(indices: &View<'_>, at: usize, extent: usize) -> usize {
-    let given = integer(indices, at);
-    let place = if given < 0 { given + i64::try_from(extent).unwrap_or(i64::MAX) } else { given };
-    let place = usize::try_from(place).ok().filter(|place| *place < extent);
-    place.unwrap_or_else(|| panic!("index {given} is outside an axis of {extent}"))
+    meant(integer(indices, at), extent).expect("indices are checked before a run")
+}
+
+/// Negative indices count from the end of the axis.
+fn meant(index: i64, extent: usize) -> Option<usize> {
+    let place = if index < 0 { index.checked_add_unsigned(extent as u64)? } else { index };
+    usize::try_from(place).ok().filter(|place| *place < extent)
+}
+
+/// That all indices mean places of axes: those at a position of the last axis of `extents` one after the other.
+pub(super) fn check_indices(indices: &View<'_>, extents: impl Iterator<Item = usize> + Clone) -> Result<(), Unfit> {
+    for (at, extent) in (0..indices.fact.elements()).zip(extents.cycle()) {
+        let index = integer(indices, at);
+        if meant(index, extent).is_none() {
+            return Err(Unfit::Index { index, extent });
+        }
+    }
+    Ok(())
+}
+
+/// The extent of an axis; none where inference found none.
+pub(super) fn along(axis: isize, operand: &View<'_>) -> impl Iterator<Item = usize> + Clone {
+    infer::axis(axis, operand.shape()).ok().map(|axis| operand.shape()[axis]).into_iter()
 }
 
 /// An element of INT32 or INT64.
@@ -129,8 +157,8 @@ impl Layer for Fill {
 }
 
 /// Elements from one index to the next along each axis of a dense tensor.
-pub(super) fn strides(shape: &Shape) -> Vec<isize> {
-    let mut strides = vec![1; shape.len()];
+pub(super) fn strides(shape: &Shape) -> PerAxis<isize> {
+    let mut strides: PerAxis<isize> = smallvec![1; shape.len()];
     for axis in (1..shape.len()).rev() {
         strides[axis - 1] = strides[axis] * signed(shape[axis]);
     }
@@ -138,7 +166,7 @@ pub(super) fn strides(shape: &Shape) -> Vec<isize> {
 }
 
 /// Strides of an operand seen under the shape it is broadcast to.
-pub(super) fn broadcast_strides(shape: &Shape, to: &Shape) -> Vec<isize> {
+pub(super) fn broadcast_strides(shape: &Shape, to: &Shape) -> PerAxis<isize> {
     let own = strides(shape);
     let missing = to.len() - shape.len();
     let stride = |axis: usize| match axis.checked_sub(missing) {
@@ -150,57 +178,47 @@ pub(super) fn broadcast_strides(shape: &Shape, to: &Shape) -> Vec<isize> {
 
 /// Copies what strides see of the first operand, in the output's order.
 fn walk(io: &mut Io<'_>, first: isize, strides: &[isize]) {
-    let (axes, strides) = joined(&io.output.fact.shape, &[strides]);
-    let [strides] = strides.as_slice() else { return };
-    let axes: Vec<(usize, isize)> = axes.into_iter().zip(strides.iter().copied()).collect();
+    let axes = joined(&io.output.fact.shape, [strides]);
     let from = io.operands[0];
     sized!(io.output.fact.dtype, T => copy(from.elements::<T>(), first, &axes, io.output.elements()));
 }
 
 /// Extents and strides with neighbouring axes made one where every operand walks over both in one stride.
-pub(super) fn joined(shape: &Shape, operands: &[&[isize]]) -> (Vec<usize>, Vec<Vec<isize>>) {
-    let mut extents: Vec<usize> = Vec::with_capacity(shape.len());
-    let mut joined: Vec<Vec<isize>> = vec![Vec::with_capacity(shape.len()); operands.len()];
-    for (axis, &extent) in shape.iter().enumerate() {
-        if extent == 1 {
-            continue;
-        }
-        let goes_on = !extents.is_empty()
-            && joined.iter().zip(operands).all(|(kept, own)| kept.last() == Some(&(own[axis] * signed(extent))));
-        if let (true, Some(last)) = (goes_on, extents.last_mut()) {
-            *last *= extent;
-        } else {
-            extents.push(extent);
-            joined.iter_mut().for_each(|kept| kept.push(0));
-        }
-        for (kept, own) in joined.iter_mut().zip(operands) {
-            *kept.last_mut().expect("an axis was pushed") = own[axis];
+pub(super) fn joined<const N: usize>(shape: &Shape, operands: [&[isize]; N]) -> PerAxis<(usize, [isize; N])> {
+    let mut joined: PerAxis<(usize, [isize; N])> = PerAxis::new();
+    for (axis, &extent) in shape.iter().enumerate().filter(|(_, extent)| **extent != 1) {
+        let own = operands.map(|strides| strides[axis]);
+        match joined.last_mut() {
+            Some((last, strides)) if *strides == own.map(|stride| stride * signed(extent)) => {
+                (*last, *strides) = (*last * extent, own);
+            }
+            _ => joined.push((extent, own)),
         }
     }
-    (extents, joined)
+    joined
 }
 
 /// Copies elements, `axes` being extents and strides from the outermost on. Inference has checked that all that is read
 /// lies in `from`.
-fn copy<T: Pod>(from: &[T], first: isize, axes: &[(usize, isize)], to: &mut [T]) {
+fn copy<T: Pod>(from: &[T], first: isize, axes: &[(usize, [isize; 1])], to: &mut [T]) {
     let at = |offset: isize| usize::try_from(offset).expect("inference keeps a walk inside its operand");
     match *axes {
         [] => to.copy_from_slice(&from[at(first)..][..to.len()]),
         _ if to.is_empty() => {}
-        [(extent, 1)] => to.copy_from_slice(&from[at(first)..][..extent]),
-        [(_, 0)] => to.fill(from[at(first)]),
-        [(_, stride)] => {
+        [(extent, [1])] => to.copy_from_slice(&from[at(first)..][..extent]),
+        [(_, [0])] => to.fill(from[at(first)]),
+        [(_, [stride])] => {
             let mut offset = first;
             for to in to {
                 *to = from[at(offset)];
                 offset += stride;
             }
         }
-        [(rows, 1), (columns, stride)] if stride > 1 => {
+        [(rows, [1]), (columns, [stride])] if stride > 1 => {
             let stride = stride.unsigned_abs();
             transpose(&from[at(first)..], [rows, columns], stride, to);
         }
-        [(extent, stride), ref inner @ ..] => {
+        [(extent, [stride]), ref inner @ ..] => {
             let length = to.len() / extent;
             let mut offset = first;
             for to in to.chunks_exact_mut(length) {

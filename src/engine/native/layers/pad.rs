@@ -1,13 +1,15 @@
 //! Elements around a tensor: given ones, or those at its edge.
 
+use std::ops::Range;
+
 use bytemuck::Pod;
 
-use super::movement::strides;
 use super::types::sized;
 use super::{Io, Layer};
 use crate::engine::graph::infer::{self, Facts};
 use crate::engine::graph::op::PadKind;
 use crate::engine::pool::Team;
+use crate::tensor::PerAxis;
 
 #[derive(Debug)]
 pub(super) struct Padding(pub(super) PadKind);
@@ -24,21 +26,44 @@ impl Padding {
         // Inference has read the same padding.
         let Ok(pads) = infer::padded(&facts) else { return };
         let x = io.operands[0];
-        let strides = strides(x.shape());
-        let axis = |axis: usize| -> Vec<Option<usize>> {
-            let (extent, stride) = (x.shape()[axis], strides[axis].unsigned_abs());
-            let from = |at: usize| Some(self.source(at.checked_add_signed(0)?, pads[axis][0], extent)? * stride);
-            (0..io.output.fact.shape[axis]).map(from).collect()
-        };
-        let axes: Vec<Vec<Option<usize>>> = (0..x.shape().len()).map(axis).collect();
+        // What lies behind the last axis that changes stays together.
+        let changed = pads.iter().rposition(|pads| *pads != [0, 0]).map_or(0, |last| last + 1);
+        let block = x.shape()[changed..].iter().product();
+        let axes = x.shape().iter().zip(io.output.fact.shape.iter()).zip(&pads).take(changed);
+        let axes: PerAxis<Axis> = axes.map(|((&extent, &out), &[before, _])| Axis { extent, out, before }).collect();
         let fill = io.operands.get(2).map_or(T::zeroed(), |value| value.elements::<T>()[0]);
         let to: &mut [T] = bytemuck::cast_slice_mut(io.output.bytes);
-        copy(x.elements(), Some(0), &axes, fill, to);
+        self.copy(x.elements(), &axes, block, fill, to);
+    }
+
+    /// Writes what lies behind some axes; `block` elements lie behind the last.
+    fn copy<T: Pod>(&self, from: &[T], axes: &[Axis], block: usize, fill: T, to: &mut [T]) {
+        let Some((axis, inner)) = axes.split_first() else { return to.copy_from_slice(from) };
+        if to.is_empty() {
+            return;
+        }
+        let (length, written) = (from.len().checked_div(axis.extent).unwrap_or(0), to.len() / axis.out);
+        if let (true, PadKind::Constant) = (inner.is_empty(), self.0) {
+            let seen = axis.seen();
+            let (before, rest) = to.split_at_mut(seen.start * block);
+            let (middle, after) = rest.split_at_mut(seen.len() * block);
+            let first = seen.start.saturating_add_signed(-axis.before) * block;
+            before.fill(fill);
+            middle.copy_from_slice(&from[first.min(from.len())..][..middle.len()]);
+            after.fill(fill);
+            return;
+        }
+        for (at, to) in to.chunks_exact_mut(written).enumerate() {
+            match self.source(at, axis) {
+                Some(place) => self.copy(&from[place * length..][..length], inner, block, fill, to),
+                None => to.fill(fill),
+            }
+        }
     }
 
     /// Where along an axis an output element comes from; none where it is a given one.
-    fn source(&self, at: usize, before: isize, extent: usize) -> Option<usize> {
-        let (at, extent) = (isize::try_from(at).ok()? - before, isize::try_from(extent).ok()?);
+    fn source(&self, at: usize, axis: &Axis) -> Option<usize> {
+        let (at, extent) = (isize::try_from(at).ok()? - axis.before, isize::try_from(axis.extent).ok()?);
         let place = match self.0 {
             PadKind::Constant => at,
             PadKind::Edge => at.clamp(0, (extent - 1).max(0)),
@@ -53,23 +78,17 @@ impl Padding {
     }
 }
 
-fn copy<T: Pod>(from: &[T], offset: Option<usize>, axes: &[Vec<Option<usize>>], fill: T, to: &mut [T]) {
-    match (axes, offset) {
-        (_, None) => to.fill(fill),
-        ([], Some(offset)) => to.iter_mut().for_each(|to| *to = from[offset]),
-        ([axis], Some(offset)) => {
-            for (to, place) in to.iter_mut().zip(axis) {
-                *to = place.map_or(fill, |place| from[offset + place]);
-            }
-        }
-        ([axis, inner @ ..], Some(offset)) => {
-            if axis.is_empty() || to.is_empty() {
-                return;
-            }
-            let length = to.len() / axis.len();
-            for (place, to) in axis.iter().zip(to.chunks_exact_mut(length)) {
-                copy(from, place.map(|place| offset + place), inner, fill, to);
-            }
-        }
+/// An axis before and after, and how many elements come before its first; a negative number of them is cut off.
+struct Axis {
+    extent: usize,
+    out: usize,
+    before: isize,
+}
+
+impl Axis {
+    /// The places of the output that have an element of the operand.
+    fn seen(&self) -> Range<usize> {
+        let first = usize::try_from(self.before).unwrap_or(0).min(self.out);
+        first..self.extent.saturating_add_signed(self.before).clamp(first, self.out)
     }
 }

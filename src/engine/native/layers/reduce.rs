@@ -2,6 +2,7 @@
 
 use bytemuck::Pod;
 use kinglet_kernels::{Level, Window, f32_pool};
+use smallvec::smallvec;
 
 use super::arithmetic::Number;
 use super::types::numbers;
@@ -9,7 +10,7 @@ use super::{Io, Layer};
 use crate::engine::graph::infer::{self, Facts};
 use crate::engine::graph::op::{Binary, Reduce, ReduceKind};
 use crate::engine::pool::Team;
-use crate::tensor::DType;
+use crate::tensor::{DType, PerAxis};
 
 #[derive(Debug)]
 pub(super) struct Reduction {
@@ -96,7 +97,7 @@ impl Reduction {
         let start = self.start(x.fact.dtype);
         let out: &mut [T] = bytemuck::cast_slice_mut(io.output.bytes);
         out.fill(start);
-        let mut strides = vec![0; reduced.len()];
+        let mut strides: PerAxis<usize> = smallvec![0; reduced.len()];
         let mut stride = 1;
         for axis in (0..reduced.len()).rev() {
             if !reduced[axis] {

@@ -1,6 +1,8 @@
 //! Images of other extents.
 
 use super::{Io, Layer};
+use crate::engine::graph::Op;
+use crate::engine::graph::infer::{self, Facts};
 use crate::engine::graph::op::{Filter, PixelPlace, Resize, Rounding};
 use crate::engine::pool::Team;
 
@@ -8,9 +10,19 @@ use crate::engine::pool::Team;
 pub(super) struct Resizing(pub(super) Resize);
 
 /// Two input pixels, and the share of the second.
-type Between = (usize, usize, f32);
+#[derive(Clone, Copy)]
+struct Between {
+    pixels: [usize; 2],
+    share: f32,
+}
 
 impl Layer for Resizing {
+    /// Where the columns of the output lie between those of the image.
+    fn scratch(&self, operands: &Facts<'_>, _threads: usize) -> usize {
+        let out = infer::infer(&Op::Resize(self.0), operands).ok().and_then(|out| out.shape.get(2).copied());
+        out.unwrap_or(0) * size_of::<Kept>()
+    }
+
     fn run(&self, io: &mut Io<'_>, _team: &mut Team) {
         let x = io.operands[0];
         let (&[images, lines, columns, channels], &[_, lines_out, columns_out, _]) =
@@ -22,15 +34,23 @@ impl Layer for Resizing {
             let scales = io.operands.get(1).filter(|_| !self.0.by_sizes)?;
             Some(f64::from(scales.elements::<f32>()[axis]))
         };
-        let (down, across) = (self.places(lines, lines_out, scale(1)), self.places(columns, columns_out, scale(2)));
+        let [down, across] = [(1, lines, lines_out), (2, columns, columns_out)].map(|(axis, extent, out)| Scaled {
+            extent,
+            out,
+            scale: scale(axis).unwrap_or(out as f64 / extent as f64),
+        });
+        let kept: &mut [Kept] = &mut bytemuck::cast_slice_mut(io.scratch)[..columns_out];
+        kept.iter_mut().enumerate().for_each(|(at, kept)| *kept = self.between(at, &across).kept());
         let from: &[f32] = bytemuck::cast_slice(x.bytes);
         let pixel =
             |image: usize, y: usize, x: usize| &from[((image * lines + y) * columns + x) * channels..][..channels];
         let out: &mut [f32] = bytemuck::cast_slice_mut(io.output.bytes);
         let mut pixels = out.chunks_exact_mut(channels.max(1));
         for image in 0..images {
-            for &(top, bottom, low) in &down {
-                for (&(left, right, far), to) in across.iter().zip(&mut pixels) {
+            for line in 0..lines_out {
+                let Between { pixels: [top, bottom], share: low } = self.between(line, &down);
+                for (kept, to) in kept.iter().zip(&mut pixels) {
+                    let Between { pixels: [left, right], share: far } = Between::of(*kept);
                     if let Filter::Nearest(_) = self.0.filter {
                         to.copy_from_slice(pixel(image, top, left));
                         continue;
@@ -52,27 +72,45 @@ impl Layer for Resizing {
 }
 
 impl Resizing {
-    /// Where each output pixel of an axis lies between the input's.
-    fn places(&self, extent: usize, out: usize, scale: Option<f64>) -> Vec<Between> {
-        let scale = scale.unwrap_or(out as f64 / extent as f64);
-        (0..out).map(|at| self.between(at, extent, out, scale)).collect()
-    }
-
+    /// Where an output pixel of an axis lies between the input's.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "places are within the axis")]
-    fn between(&self, at: usize, extent: usize, out: usize, scale: f64) -> Between {
-        let place = place(self.0.place, at, [extent, out], scale, None);
+    fn between(&self, at: usize, axis: &Scaled) -> Between {
+        let extent = axis.extent;
+        let place = place(self.0.place, at, [extent, axis.out], axis.scale, None);
         let last = (extent - 1) as f64;
         match self.0.filter {
             Filter::Nearest(rounding) => {
                 let nearest = nearest(rounding, place, extent);
-                (nearest, nearest, 0.0)
+                Between { pixels: [nearest; 2], share: 0.0 }
             }
             _ => {
                 let place = place.clamp(0.0, last);
                 let first = place.floor();
-                (first as usize, (first + 1.0).min(last) as usize, (place - first) as f32)
+                let pixels = [first, (first + 1.0).min(last)].map(|pixel| pixel as usize);
+                Between { pixels, share: (place - first) as f32 }
             }
         }
+    }
+}
+
+/// What becomes of an axis.
+struct Scaled {
+    extent: usize,
+    out: usize,
+    scale: f64,
+}
+
+/// A place between two pixels in memory that has no type.
+type Kept = [usize; 3];
+
+impl Between {
+    fn kept(self) -> Kept {
+        [self.pixels[0], self.pixels[1], self.share.to_bits() as usize]
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "the bits of a float")]
+    fn of([first, second, share]: Kept) -> Self {
+        Self { pixels: [first, second], share: f32::from_bits(share as u32) }
     }
 }
 

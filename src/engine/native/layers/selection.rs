@@ -6,8 +6,8 @@ use bytemuck::Pod;
 
 use super::arithmetic::Number;
 use super::types::{numbers, sized};
-use super::{Io, Layer, View, movement};
-use crate::engine::graph::infer;
+use super::{Io, Layer, Unfit, View, movement};
+use crate::engine::graph::infer::{self, Facts};
 use crate::engine::graph::op::{Arg, Binary, Top};
 use crate::engine::pool::Team;
 use crate::tensor::Shape;
@@ -63,11 +63,22 @@ impl Extreme {
     }
 }
 
+/// An order of all elements: what is no number is greater than any.
+#[expect(clippy::eq_op, reason = "what is no number is not itself")]
+fn compared<T: Number>(a: T, b: T) -> Ordering {
+    a.partial_cmp(&b).unwrap_or_else(|| (a != a).cmp(&(b != b)))
+}
+
 /// Where the first elements of lines put in order are; of equal ones the first comes first.
 #[derive(Debug)]
 pub(super) struct Order(pub(super) Top);
 
 impl Layer for Order {
+    fn scratch(&self, operands: &Facts<'_>, _threads: usize) -> usize {
+        let lines = operands.first().and_then(|x| Lines::along(self.0.axis, &x.shape));
+        lines.map_or(0, |lines| lines.count * size_of::<usize>())
+    }
+
     fn run(&self, io: &mut Io<'_>, _team: &mut Team) {
         numbers!(io.operands[0].fact.dtype, T => self.run_as::<T>(io));
     }
@@ -79,16 +90,21 @@ impl Order {
         let (from, to) = (Lines::along(self.0.axis, x.shape()), Lines::along(self.0.axis, &io.output.fact.shape));
         let (Some(from), Some(to)) = (from, to) else { return };
         let elements = x.elements::<T>();
-        let mut order: Vec<usize> = Vec::with_capacity(from.count);
+        let order: &mut [usize] = &mut bytemuck::cast_slice_mut(io.scratch)[..from.count];
         for line in 0..to.lines(io.output.fact.elements()) {
-            order.clear();
-            order.extend(0..from.count);
-            order.sort_by(|&a, &b| {
-                let [a, b] = [a, b].map(|at| elements[from.place(line, at)]);
-                let order = a.partial_cmp(&b).unwrap_or(Ordering::Equal);
-                if self.0.greatest { order.reverse() } else { order }
-            });
-            for (at, &chosen) in order.iter().take(to.count).enumerate() {
+            order.iter_mut().enumerate().for_each(|(at, place)| *place = at);
+            let before = |&a: &usize, &b: &usize| {
+                let [x, y] = [a, b].map(|at| elements[from.place(line, at)]);
+                let order = compared(x, y);
+                (if self.0.greatest { order.reverse() } else { order }).then(a.cmp(&b))
+            };
+            // Few of many are taken out first.
+            let taken = to.count.min(order.len());
+            if taken > 0 && taken < order.len() {
+                order.select_nth_unstable_by(taken - 1, before);
+            }
+            order[..taken].sort_unstable_by(before);
+            for (at, &chosen) in order[..taken].iter().enumerate() {
                 io.output.elements::<i64>()[to.place(line, at)] = index(chosen);
             }
         }
@@ -102,17 +118,25 @@ pub(super) struct RunningSum {
 }
 
 impl Layer for RunningSum {
+    fn check(&self, operands: &[View<'_>]) -> Result<(), Unfit> {
+        Self::lines(operands).map(|_| ())
+    }
+
     fn run(&self, io: &mut Io<'_>, _team: &mut Team) {
         numbers!(io.operands[0].fact.dtype, T => self.run_as::<T>(io));
     }
 }
 
 impl RunningSum {
+    fn lines(operands: &[View<'_>]) -> Result<Lines, Unfit> {
+        let (axis, shape) = (movement::integer(&operands[1], 0), operands[0].shape());
+        let lines = isize::try_from(axis).ok().and_then(|axis| Lines::along(axis, shape));
+        lines.ok_or_else(|| Unfit::Axis { axis, shape: shape.clone() })
+    }
+
     fn run_as<T: Number>(&self, io: &mut Io<'_>) {
-        let [x, axis] = [io.operands[0], io.operands[1]];
-        let axis = isize::try_from(movement::integer(&axis, 0)).unwrap_or(isize::MAX);
-        let lines = Lines::along(axis, x.shape()).unwrap_or_else(|| panic!("axis {axis} is none of {}", x.shape()));
-        let (elements, add) = (x.elements::<T>(), T::function(Binary::Add));
+        let Ok(lines) = Self::lines(&io.operands) else { return };
+        let (elements, add) = (io.operands[0].elements::<T>(), T::function(Binary::Add));
         let to = io.output.elements::<T>();
         for line in 0..lines.lines(elements.len()) {
             let mut sum = T::zeroed();
@@ -130,6 +154,10 @@ impl RunningSum {
 pub(super) struct GatherElements(pub(super) isize);
 
 impl Layer for GatherElements {
+    fn check(&self, operands: &[View<'_>]) -> Result<(), Unfit> {
+        movement::check_indices(&operands[1], movement::along(self.0, &operands[0]))
+    }
+
     fn run(&self, io: &mut Io<'_>, _team: &mut Team) {
         sized!(io.output.fact.dtype, T => self.run_as::<T>(io));
     }
@@ -152,6 +180,10 @@ pub(super) struct ScatterElements {
 }
 
 impl Layer for ScatterElements {
+    fn check(&self, operands: &[View<'_>]) -> Result<(), Unfit> {
+        movement::check_indices(&operands[1], movement::along(self.axis, &operands[0]))
+    }
+
     fn run(&self, io: &mut Io<'_>, _team: &mut Team) {
         let [x, indices, updates] = [io.operands[0], io.operands[1], io.operands[2]];
         io.output.bytes.copy_from_slice(x.bytes);

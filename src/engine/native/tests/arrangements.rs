@@ -101,6 +101,39 @@ fn tuples_of_indices() {
 }
 
 #[test]
+fn indices_outside_an_axis_are_told() {
+    let x = some(FLOATS, &[2, 3], &counted(6));
+    let indices = |shape: &[usize], all: &[f64]| some(LONGS, shape, all);
+    let y = [("y", FLOATS, 2)];
+    let told = |operator, attributes, inputs: &[Tensor]| graph(operator, attributes, inputs, &[], &y).unfit();
+    assert_eq!(told("Gather", vec![], &[x.clone(), indices(&[1], &[2.])]), "y: index 2 is outside an axis of 2");
+    let last = told("Gather", vec![int("axis", 1)], &[x.clone(), indices(&[2], &[2., -4.])]);
+    assert_eq!(last, "y: index -4 is outside an axis of 3");
+    let far = told("Gather", vec![], &[x.clone(), bytes_of(LONGS, &[1], i64::MIN.to_le_bytes().to_vec())]);
+    assert_eq!(far, format!("y: index {} is outside an axis of 2", i64::MIN));
+    let elements = told("GatherElements", vec![], &[x.clone(), indices(&[1, 3], &[0., 1., -3.])]);
+    assert_eq!(elements, "y: index -3 is outside an axis of 2");
+    let update = some(FLOATS, &[1, 1], &[5.]);
+    let put = told("ScatterElements", vec![int("axis", 1)], &[x.clone(), indices(&[1, 1], &[3.]), update]);
+    assert_eq!(put, "y: index 3 is outside an axis of 3");
+    let tuples = told("GatherND", vec![], &[x.clone(), indices(&[2, 2], &[1., 2., 2., 1.])]);
+    assert_eq!(tuples, "y: index 2 is outside an axis of 2");
+    let batched = told("GatherND", vec![int("batch_dims", 1)], &[x.clone(), indices(&[2, 1], &[2., 3.])]);
+    assert_eq!(batched, "y: index 3 is outside an axis of 3");
+    let rows = some(FLOATS, &[1, 3], &[5.; 3]);
+    let put = told("ScatterND", vec![], &[x.clone(), indices(&[1, 1], &[-3.]), rows]);
+    assert_eq!(put, "y: index -3 is outside an axis of 2");
+    assert_eq!(told("CumSum", vec![], &[x.clone(), indices(&[], &[2.])]), "y: 2 is no axis of [2,3]");
+    // Step by step as well: the shape of a list of places follows from contents.
+    let nodes = vec![node("NonZero", &["x1"], &["n"], vec![]), node("Gather", &["x", "n"], &["y"], vec![])];
+    let ones = some(FLOATS, &[4], &[0., 1., 1., 0.]);
+    let y = [("y", FLOATS, 3)];
+    let inputs = [x, ones];
+    let stepwise = Graph { version: 18, nodes, constants: vec![], inputs: &inputs, outputs: &y };
+    assert_eq!(stepwise.unfit(), "y: index 2 is outside an axis of 2");
+}
+
+#[test]
 fn lines_are_turned_and_centres_kept() {
     let x = [some(FLOATS, &[3, 2], &counted(6))];
     let lengths = ("l", some(LONGS, &[2], &[2., 3.]));

@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::engine::proto::{int, ints, node, text};
-use crate::engine::testing::bytes_of;
 use crate::proto::onnx::AttributeProto;
 use crate::proto::onnx::attribute_proto::AttributeType;
 use crate::tensor::DType;

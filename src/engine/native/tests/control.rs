@@ -49,7 +49,7 @@ fn graph(name: &str, inputs: &[ValueInfoProto], nodes: Vec<NodeProto>, outputs: 
 }
 
 fn longs_of(tensor: &Tensor) -> Vec<i64> {
-    crate::engine::graph::integers(tensor).unwrap()
+    crate::engine::graph::integers(tensor).unwrap().to_vec()
 }
 
 fn integer(value: i64) -> Tensor {

@@ -1,6 +1,7 @@
 //! Small graphs against tract, at every instruction set: each operator, and each pass that changes what runs.
 #![cfg(feature = "tract")]
 
+mod allocations;
 mod arrangements;
 mod classical;
 mod composed;
@@ -19,7 +20,7 @@ use kinglet_kernels::Level;
 
 use super::plan;
 use crate::engine::proto::{floats, longs, value_free};
-use crate::engine::testing::{answer, model, options, tensor, values};
+use crate::engine::testing::{answer, bytes_of, model, options, tensor, values};
 use crate::engine::{EngineError, LayerReport, LoadOptions, Plan};
 use crate::proto::onnx::tensor_proto::DataType;
 use crate::proto::onnx::{NodeProto, TensorProto, ValueInfoProto};
@@ -54,6 +55,7 @@ impl Case {
     fn check_within(&self, shape: &[usize], tolerance: f32) -> Vec<LayerReport> {
         let given = tensor(shape, &made_up(shape.iter().product(), 1));
         let expected = crate::engine::tract::answers(&self.model(), std::slice::from_ref(&given)).remove(0);
+        allocations::steps_take_none(&self.model(), std::slice::from_ref(&given));
         let mut layers = Vec::new();
         for level in Level::all() {
             let plan = self.load(&LoadOptions { isa_max: level.set(), ..options() }).unwrap();

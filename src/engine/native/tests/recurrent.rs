@@ -140,7 +140,7 @@ impl Layer {
     fn given(&self) -> Vec<Tensor> {
         let lengths = self.lengths().iter().flat_map(|length| length.to_le_bytes()).collect::<Vec<u8>>();
         let tensor_of = |(name, shape): &(&str, Vec<usize>)| match *name {
-            "lengths" => crate::engine::testing::bytes_of(DType::I32, shape, lengths.clone()),
+            "lengths" => bytes_of(DType::I32, shape, lengths.clone()),
             _ => tensor(shape, &made_up(shape.iter().product(), name.len() + shape.len() + usize::from(*name == "c"))),
         };
         self.inputs().iter().map(tensor_of).collect()

@@ -16,6 +16,7 @@ pub(super) struct Graph<'a> {
 impl Graph<'_> {
     /// What it answers, the same at every level.
     pub(super) fn answers(&self) -> Vec<Tensor> {
+        allocations::steps_take_none(&self.model(), self.inputs);
         let mut answers: Vec<Vec<Tensor>> = Vec::new();
         for level in Level::all() {
             let plan = plan(&self.model(), &LoadOptions { isa_max: level.set(), ..options() }).unwrap();
@@ -46,6 +47,15 @@ impl Graph<'_> {
 
     pub(super) fn refused(&self) -> String {
         plan(&self.model(), &options()).err().map(|error| error.to_string()).unwrap_or_default()
+    }
+
+    /// What it says of inputs that its model loads with and cannot run on, behind the operator's name.
+    pub(super) fn unfit(&self) -> String {
+        let plan = plan(&self.model(), &options()).unwrap();
+        match answer(plan, self.inputs.to_vec()) {
+            Err(EngineError::InvalidContents(told)) => told.split_once(' ').unwrap().1.into(),
+            other => panic!("expected contents to be refused, got {other:?}"),
+        }
     }
 
     fn model(&self) -> crate::proto::onnx::ModelProto {

@@ -6,7 +6,7 @@ mod grid;
 mod regions;
 mod resample;
 
-use super::{Io, Layer};
+use super::{Io, Layer, Unfit, View, movement};
 use crate::engine::graph::op::Sampling;
 use crate::engine::pool::Team;
 
@@ -14,6 +14,13 @@ use crate::engine::pool::Team;
 pub(super) struct Sample(pub(super) Sampling);
 
 impl Layer for Sample {
+    fn check(&self, operands: &[View<'_>]) -> Result<(), Unfit> {
+        match &self.0 {
+            Sampling::Regions(_) => movement::check_indices(&operands[2], movement::along(0, &operands[0])),
+            _ => Ok(()),
+        }
+    }
+
     fn run(&self, io: &mut Io<'_>, _team: &mut Team) {
         match &self.0 {
             Sampling::Resample(resample) => resample::run(resample, io),
