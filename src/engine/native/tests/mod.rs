@@ -5,6 +5,7 @@ mod arrangements;
 mod classical;
 mod composed;
 mod control;
+mod functions;
 mod hostile;
 mod images;
 mod numbers;

@@ -48,7 +48,7 @@ impl Graph<'_> {
         plan(&self.model(), &options()).err().map(|error| error.to_string()).unwrap_or_default()
     }
 
-    fn model(&self) -> crate::proto::onnx::ModelProto {
+    pub(super) fn model(&self) -> crate::proto::onnx::ModelProto {
         let names = ["x", "x1", "x2"];
         let inputs = self.inputs.iter().zip(names).map(|(input, name)| {
             let dims: Vec<String> = input.shape().iter().map(ToString::to_string).collect();
