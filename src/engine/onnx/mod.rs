@@ -12,6 +12,7 @@ mod foreign;
 mod forest;
 mod formula;
 mod functions;
+mod fused;
 mod image;
 mod integer;
 mod loss;

@@ -6,6 +6,7 @@ mod classical;
 mod composed;
 mod control;
 mod functions;
+mod fused;
 mod hostile;
 mod images;
 mod numbers;
