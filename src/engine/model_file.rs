@@ -35,6 +35,11 @@ pub(super) fn read(model: &ModelFile, bytes_max: u64) -> Result<ModelProto, Engi
     let graph = proto.graph.as_mut().ok_or_else(|| EngineError::InvalidModel("the file has no graph".into()))?;
     each_tensor(graph, &mut |tensor| external.inline(tensor))?;
     zip_map::strip(graph);
+    for function in &mut proto.functions {
+        let attributes = function.node.iter_mut().flat_map(|node| &mut node.attribute);
+        let mut attributes = attributes.chain(&mut function.attribute_proto);
+        attributes.try_for_each(|attribute| each_in(attribute, &mut |tensor| external.inline(tensor)))?;
+    }
     Ok(proto)
 }
 

@@ -184,6 +184,7 @@ impl Importer {
     ) -> Result<(Body, Vec<DType>), EngineError> {
         let mut body = Self {
             versions: self.versions.clone(),
+            calls: self.calls.clone(),
             foreign: self.foreign.clone(),
             dense_bytes_left: Rc::clone(&self.dense_bytes_left),
             ..Self::default()

@@ -11,6 +11,8 @@ mod elementwise;
 mod foreign;
 mod forest;
 mod formula;
+mod functions;
+mod fused;
 mod image;
 mod integer;
 mod loss;
@@ -40,6 +42,7 @@ use crate::proto::onnx::tensor_proto::DataType;
 use crate::proto::onnx::type_proto::Value as TypeValue;
 use crate::proto::onnx::{GraphProto, ModelProto, TensorProto, ValueInfoProto};
 use crate::tensor::{DType, Shape, Tensor};
+use functions::Calls;
 use node::Source;
 use table::Import;
 
@@ -50,7 +53,9 @@ pub(super) fn import(proto: &ModelProto, inputs: &[TensorSpec], options: &LoadOp
     let versions = proto.opset_import.iter().map(|opset| (standard(&opset.domain).to_owned(), opset.version));
     let foreign = (options.engine == EngineChoice::Auto).then(|| tract::Settings::of(options));
     let dense_bytes_left = Rc::new(Cell::new(options.model_bytes_max));
-    let mut importer = Importer { versions: versions.collect(), foreign, dense_bytes_left, ..Importer::default() };
+    let calls = Calls::of(&proto.functions)?;
+    let mut importer =
+        Importer { versions: versions.collect(), calls, foreign, dense_bytes_left, ..Importer::default() };
     importer.constants(source)?;
     for input in inputs {
         let value = importer.input(input);
@@ -89,9 +94,11 @@ pub(super) struct Importer {
     declared: HashMap<ValueId, Vec<Option<usize>>>,
     /// Names that a node or the graph's outputs ask for.
     taken: HashSet<String>,
+    calls: Calls,
     /// For operators that another engine runs, where that is allowed.
     foreign: Option<tract::Settings>,
-    /// What sparse constants of the model, graphs within nodes included, may yet take when they are dense.
+    /// What sparse constants of the model may yet take when they are dense, and calls of functions, graphs within nodes
+    /// included.
     dense_bytes_left: Rc<Cell<u64>>,
 }
 
@@ -123,6 +130,20 @@ impl Importer {
     }
 
     fn node(&mut self, node: &Source<'_>) -> Result<(), EngineError> {
+        let values = match self.calls.function(node.proto) {
+            Some(function) => functions::call(self, node, &function)?,
+            None => self.operator(node)?,
+        };
+        let outputs = &node.proto.output;
+        if outputs.iter().skip(values.len()).any(|name| !name.is_empty()) {
+            return Err(node.refuse(&format!("it has {} outputs, {} are served", outputs.len(), values.len())));
+        }
+        let named = outputs.iter().zip(values).filter(|(name, _)| !name.is_empty());
+        named.into_iter().try_for_each(|(name, value)| self.name(name, value))
+    }
+
+    /// The values of an operator.
+    fn operator(&mut self, node: &Source<'_>) -> Result<Vec<ValueId>, EngineError> {
         let domain = standard(&node.proto.domain);
         let version = self.versions.get(domain).copied();
         let version = version.ok_or_else(|| {
@@ -131,20 +152,14 @@ impl Importer {
                 node.shown()
             ))
         })?;
-        let values = match table::find(domain, &node.proto.op_type, version).map(|row| row.import) {
-            Some(Import::One(import)) => vec![import(self, node)?],
-            Some(Import::Several(import)) => import(self, node)?,
+        match table::find(domain, &node.proto.op_type, version).map(|row| row.import) {
+            Some(Import::One(import)) => Ok(vec![import(self, node)?]),
+            Some(Import::Several(import)) => import(self, node),
             None => {
                 let reason = format!("there is no row for it at opset {version}");
-                foreign::run(self, node, unsupported(node.shown(), &reason))?
+                foreign::run(self, node, unsupported(node.shown(), &reason))
             }
-        };
-        let outputs = &node.proto.output;
-        if outputs.iter().skip(values.len()).any(|name| !name.is_empty()) {
-            return Err(node.refuse(&format!("it has {} outputs, {} are served", outputs.len(), values.len())));
         }
-        let named = outputs.iter().zip(values).filter(|(name, _)| !name.is_empty());
-        named.into_iter().try_for_each(|(name, value)| self.name(name, value))
     }
 
     /// Whether anything takes a value of this name.

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use super::node::Source;
 use super::{
-    Importer, arrangement, composed, constant, control, einsum, elementwise, image, integer, loss, movement,
+    Importer, arrangement, composed, constant, control, einsum, elementwise, fused, image, integer, loss, movement,
     normalization, product, quantization, recurrent, resize, selection, signal, tabular, trees,
 };
 use crate::engine::EngineError;
@@ -196,6 +196,8 @@ const STANDARD: &[Row] = &[
     row("Shrink", 9..=LAST, composed::shrink),
     row("Sigmoid", FIRST..=LAST, elementwise::function),
     row("Sign", 9..=LAST, elementwise::unary),
+    // ONNX Runtime's optimizer puts it into the standard domain.
+    row("SimplifiedLayerNormalization", FIRST..=LAST, fused::simplified_normalization),
     row("Sin", FIRST..=LAST, elementwise::unary),
     row("Sinh", 9..=LAST, elementwise::unary),
     row("Size", FIRST..=LAST, movement::size),
@@ -242,8 +244,17 @@ const CLASSICAL: &[Row] = &[
     row("TreeEnsembleRegressor", 1..=5, trees::regressor),
 ];
 
-/// Operators of ONNX Runtime's own that its quantizer writes.
-const MICROSOFT: &[Row] = &[row("QGemm", 1..=1, quantization::gemm)];
+/// Operators of ONNX Runtime's own that its quantizer and its optimizer write.
+const MICROSOFT: &[Row] = &[
+    row("BiasGelu", 1..=1, fused::gelu),
+    row("FastGelu", 1..=1, fused::gelu),
+    row("Gelu", 1..=1, fused::gelu),
+    row("QGemm", 1..=1, quantization::gemm),
+    row("QuickGelu", 1..=1, fused::gelu),
+    row("SimplifiedLayerNormalization", 1..=1, fused::simplified_normalization),
+    several("SkipLayerNormalization", 1..=1, fused::skip_normalization),
+    several("SkipSimplifiedLayerNormalization", 1..=1, fused::skip_normalization),
+];
 
 #[cfg(test)]
 mod tests {
@@ -251,7 +262,7 @@ mod tests {
 
     #[test]
     fn rows_are_sorted_and_apart() {
-        for pair in [STANDARD, CLASSICAL].into_iter().flat_map(|rows| rows.windows(2)) {
+        for pair in [STANDARD, CLASSICAL, MICROSOFT].into_iter().flat_map(|rows| rows.windows(2)) {
             let (a, b) = (&pair[0], &pair[1]);
             let apart = a.operator == b.operator && a.versions.end() < b.versions.start();
             assert!(a.operator < b.operator || apart, "{} before {}", a.operator, b.operator);

@@ -2,7 +2,7 @@
 
 use kinglet_kernels::f32_recurrent::Cell;
 
-/// Of `x` (`[step, batch, element]`), constant weights of the input (`[direction, gate * hidden, element]`) and of the
+/// Of `x` (`[step, batch, element]`), weights of the input (`[direction, gate * hidden, element]`) and of the
 /// hidden state (`[direction, gate * hidden, hidden]`), and more operands. The output is `[step, direction, batch,
 /// hidden]`: the hidden state after every step, then the last one of every row, then that of the cell where it has one.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,7 +25,7 @@ pub(in crate::engine) struct Direction {
 /// An operand that may be missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::engine) enum Role {
-    /// Constant: `[direction, gate * hidden]` of the input's weights, then of the hidden state's.
+    /// `[direction, gate * hidden]` of the input's weights, then of the hidden state's.
     Bias,
     /// Steps of every row (INT32), at most all.
     Lengths,
@@ -33,7 +33,7 @@ pub(in crate::engine) enum Role {
     Hidden,
     /// The cell's.
     Cell,
-    /// Constant: `[direction, 3 * hidden]`.
+    /// `[direction, 3 * hidden]`.
     Peepholes,
 }
 

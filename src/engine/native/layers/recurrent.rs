@@ -5,13 +5,17 @@ use kinglet_kernels::f32_gemm::{Gemm, Weights};
 use kinglet_kernels::f32_recurrent::{Cell, Step};
 use kinglet_kernels::{Activation, Grid, LINE, Level, Tile, Window};
 
-use super::{Io, Layer, LowerError, Lowered, View, constant};
+use super::{Io, Layer, LowerError, Lowered, View, ViewMut, constant};
 use crate::engine::graph::infer::{Facts, Sequence, sequence};
-use crate::engine::graph::op::{Recurrent, Role};
+use crate::engine::graph::op::{Direction, Recurrent, Role};
 use crate::engine::graph::{Graph, Node};
 use crate::engine::pool::Team;
 
 pub(super) fn lower(op: &Recurrent, graph: &Graph, node: &Node, level: Level) -> Result<Lowered, LowerError> {
+    let places = [Some(1), Some(2), op.operand(Role::Bias), op.operand(Role::Peepholes)];
+    if places.iter().flatten().any(|&at| graph.constant(node.inputs[at]).is_none()) {
+        return Ok(Lowered { layer: Box::new(Computed { op: op.clone(), level }), operands: node.inputs.clone() });
+    }
     let (input, shape) = constant(graph, node, 1, "the weights")?;
     let (hidden, hidden_shape) = constant(graph, node, 2, "the recurrent weights")?;
     let (&[_, _, depth], &[_, _, width]) = (&shape[..], &hidden_shape[..]) else {
@@ -19,23 +23,92 @@ pub(super) fn lower(op: &Recurrent, graph: &Graph, node: &Node, level: Level) ->
     };
     let more = |role, what| op.operand(role).map(|at| constant(graph, node, at, what)).transpose();
     let (bias, peepholes) = (more(Role::Bias, "the bias")?, more(Role::Peepholes, "the peepholes")?);
-    let mut walks = Vec::new();
-    for (at, direction) in op.directions.iter().enumerate() {
-        let own = |all: &[f32]| all[all.len() / op.directions.len() * at..][..all.len() / op.directions.len()].to_vec();
-        let bias = bias.as_ref().map_or_else(|| vec![0.0; 2 * op.gates() * width], |(bias, _)| own(bias));
-        let matrices = Matrices { input: own(&input), hidden: own(&hidden), bias, extents: [depth, width] };
-        walks.push(Walk {
-            peepholes: peepholes.as_ref().map(|(peepholes, _)| own(peepholes)),
-            cell: direction.cell,
-            reverse: direction.reverse,
-            products: Products::pack(direction.cell, &matrices, level),
-            clip: op.clip,
-            level,
-        });
-    }
-    let at_run_time = [Some(0), op.operand(Role::Lengths), op.operand(Role::Hidden), op.operand(Role::Cell)];
-    let operands = at_run_time.iter().flatten().map(|&at| node.inputs[at]).collect();
+    let (bias, peepholes) = (bias.map(|(bias, _)| bias), peepholes.map(|(peepholes, _)| peepholes));
+    let weights = Sources {
+        input: &input,
+        hidden: &hidden,
+        bias: bias.as_deref(),
+        peepholes: peepholes.as_deref(),
+        extents: [depth, width],
+    };
+    let walks = weights.walks(op, level);
+    let operands = at_run_time(op).map(|at| node.inputs[at]).collect();
     Ok(Lowered { layer: Box::new(Recurrence { op: op.clone(), walks }), operands })
+}
+
+/// Places of the operands that are not packed.
+fn at_run_time(op: &Recurrent) -> impl Iterator<Item = usize> + use<> {
+    [Some(0), op.operand(Role::Lengths), op.operand(Role::Hidden), op.operand(Role::Cell)].into_iter().flatten()
+}
+
+/// The weights of all directions.
+struct Sources<'a> {
+    input: &'a [f32],
+    hidden: &'a [f32],
+    bias: Option<&'a [f32]>,
+    peepholes: Option<&'a [f32]>,
+    /// Elements of the input, and of the hidden state.
+    extents: [usize; 2],
+}
+
+impl Sources<'_> {
+    fn walks(&self, op: &Recurrent, level: Level) -> Vec<Walk> {
+        let count = op.directions.len();
+        let walk = |(at, direction): (usize, &Direction)| {
+            let own = |all: &[f32]| all[all.len() / count * at..][..all.len() / count].to_vec();
+            let bias = self.bias.map_or_else(|| vec![0.0; 2 * op.gates() * self.extents[1]], own);
+            let matrices = Matrices { input: own(self.input), hidden: own(self.hidden), bias, extents: self.extents };
+            Walk {
+                peepholes: self.peepholes.map(own),
+                cell: direction.cell,
+                reverse: direction.reverse,
+                products: Products::pack(direction.cell, &matrices, level),
+                clip: op.clip,
+                level,
+            }
+        };
+        op.directions.iter().enumerate().map(walk).collect()
+    }
+}
+
+/// A layer whose weights are packed when they are there.
+#[derive(Debug)]
+struct Computed {
+    op: Recurrent,
+    level: Level,
+}
+
+impl Layer for Computed {
+    fn run(&self, io: &mut Io<'_>, team: &mut Team) {
+        let op = &self.op;
+        let floats = |role| op.operand(role).map(|at| io.operands[at].elements());
+        let (input, hidden) = (io.operands[1], io.operands[2]);
+        let (&[_, _, depth], &[_, _, width]) = (&input.shape()[..], &hidden.shape()[..]) else { return };
+        let weights = Sources {
+            input: input.elements(),
+            hidden: hidden.elements(),
+            bias: floats(Role::Bias),
+            peepholes: floats(Role::Peepholes),
+            extents: [depth, width],
+        };
+        let packed = Recurrence { op: op.clone(), walks: weights.walks(op, self.level) };
+        let operands = at_run_time(op).map(|at| io.operands[at]).collect();
+        let output = ViewMut { fact: io.output.fact, bytes: io.output.bytes };
+        packed.run(&mut Io { operands, output, scratch: io.scratch }, team);
+    }
+
+    fn scratch(&self, operands: &Facts<'_>, _threads: usize) -> usize {
+        scratch(&self.op, operands)
+    }
+
+    fn kernel(&self) -> String {
+        format!("f32_gemm_packed__{}", self.level)
+    }
+}
+
+fn scratch(op: &Recurrent, operands: &Facts<'_>) -> usize {
+    let Ok(sequence) = sequence(op, operands) else { return 0 };
+    op.directions.len() * Room::elements(&sequence, op.gates()) * size_of::<f32>()
 }
 
 /// The weights of one direction as the file has them, rows being columns of products.
@@ -151,8 +224,7 @@ impl Layer for Recurrence {
     }
 
     fn scratch(&self, operands: &Facts<'_>, _threads: usize) -> usize {
-        let Ok(sequence) = sequence(&self.op, operands) else { return 0 };
-        self.walks.len() * Room::elements(&sequence, self.op.gates()) * size_of::<f32>()
+        scratch(&self.op, operands)
     }
 
     fn bytes(&self) -> usize {

@@ -6,6 +6,8 @@ mod arrangements;
 mod classical;
 mod composed;
 mod control;
+mod functions;
+mod fused;
 mod hostile;
 mod images;
 mod numbers;
