@@ -5,8 +5,8 @@ use std::ops::Deref;
 
 use smallvec::SmallVec;
 
-/// A list about as long as a tensor has axes. Two elements for each of five axes take no allocation.
-pub type PerAxis<T> = SmallVec<[T; 10]>;
+/// A list about as long as a tensor has axes. Two elements for each of six axes take no allocation.
+pub type PerAxis<T> = SmallVec<[T; 12]>;
 
 /// The extents of a tensor, outermost first. A scalar has none; an extent may be zero.
 #[derive(Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -49,7 +49,7 @@ pub(super) fn views<'a, const W: usize>(
     arena: &'a mut [u8],
     written: [&Range<usize>; W],
     read: &[Range<usize>],
-) -> ([&'a mut [u8]; W], SmallVec<[&'a [u8]; 4]>) {
+) -> ([&'a mut [u8]; W], SmallVec<[&'a [u8]; 6]>) {
     let mut order: SmallVec<[(Range<usize>, Option<usize>); 8]> = SmallVec::new();
     order.extend(written.iter().enumerate().map(|(at, range)| ((*range).clone(), Some(at))));
     for range in read {

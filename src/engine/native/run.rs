@@ -101,7 +101,7 @@ impl Model {
         team: &mut Team,
     ) -> Result<(), Unfit> {
         let in_arena = |source: &Source| if let Source::Arena(place) = source { place.clone() } else { 0..0 };
-        let places: SmallVec<[_; 4]> = step.operands.iter().map(|(_, source)| in_arena(source)).collect();
+        let places: SmallVec<[_; 6]> = step.operands.iter().map(|(_, source)| in_arena(source)).collect();
         let ([output, scratch], read) = memory::views(memory, [&step.output, &step.scratch], &places);
         let operands = step.operands.iter().zip(read).map(|((value, source), read)| {
             let fact = fact(&prepared.facts, *value);

@@ -28,7 +28,7 @@ pub(super) struct Specialised {
 pub(super) struct Step {
     /// Of the model's nodes and layers.
     pub(super) node: usize,
-    pub(super) operands: SmallVec<[(ValueId, Source); 4]>,
+    pub(super) operands: SmallVec<[(ValueId, Source); 6]>,
     pub(super) output: Range<usize>,
     pub(super) scratch: Range<usize>,
 }
@@ -69,7 +69,7 @@ pub(super) fn specialise(model: &Model, inputs: Vec<Fact>) -> Result<Specialised
         if fact.value.is_some() {
             continue;
         }
-        let operands: SmallVec<[(ValueId, Home); 4]> =
+        let operands: SmallVec<[(ValueId, Home); 6]> =
             layered.operands.iter().map(|&operand| (operand, homes.used(operand, step))).collect();
         if let (true, [(_, Home::Tenant(tenant))]) = (made.op.only_reshapes(), operands.as_slice()) {
             homes.at[made.output.index()] = Some(Home::Tenant(*tenant));

@@ -211,7 +211,7 @@ impl<'m> Run<'m> {
         let (Some(mut output), Some(mut scratch)) = (walk.memory.take(length), walk.memory.take(scratch_bytes)) else {
             return Err(NotRun::TooLarge { node: node.name.clone(), limit: walk.memory.limit() });
         };
-        let operands: SmallVec<[Value<'m>; 4]> = layered.operands.iter().map(|&operand| self.value(operand)).collect();
+        let operands: SmallVec<[Value<'m>; 6]> = layered.operands.iter().map(|&operand| self.value(operand)).collect();
         let views = operands.iter().map(|value| View { fact: &value.fact, bytes: value.bytes() });
         let mut io = Io {
             operands: views.collect(),

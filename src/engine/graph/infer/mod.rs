@@ -67,7 +67,7 @@ pub(in crate::engine) enum InferError {
 }
 
 /// Operands' facts, in order; one that is left out has none.
-pub(in crate::engine) type Facts<'a> = SmallVec<[&'a Fact; 4]>;
+pub(in crate::engine) type Facts<'a> = SmallVec<[&'a Fact; 6]>;
 
 impl Fact {
     pub(in crate::engine) fn new(dtype: DType, shape: Shape) -> Self {

@@ -69,7 +69,7 @@ pub(super) trait Layer: Debug + Send + Sync {
 
 /// What a layer works on.
 pub(super) struct Io<'a> {
-    pub(super) operands: SmallVec<[View<'a>; 4]>,
+    pub(super) operands: SmallVec<[View<'a>; 6]>,
     pub(super) output: ViewMut<'a>,
     pub(super) scratch: &'a mut [u8],
 }

@@ -12,7 +12,8 @@ use crate::engine::{onnx, onnx_signature};
 use crate::proto::onnx::ModelProto;
 
 /// Operators that make lists as long as their operands while they run.
-const LISTS: [&str; 7] = ["Resample", "GridSample", "AffineGrid", "Determinant", "Contract", "Fourier", "Windows"];
+const LISTS: [&str; 8] =
+    ["Resample", "GridSample", "AffineGrid", "Fold", "Determinant", "Contract", "Fourier", "Windows"];
 
 /// Checks every step of a model that runs from an arena.
 pub(super) fn steps_take_none(model: &ModelProto, given: &[Tensor]) {
