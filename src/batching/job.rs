@@ -71,10 +71,8 @@ impl Job {
         let rows: Vec<usize> = entries.iter().map(|entry| entry.routed.rows).collect();
         let batch = Batch::merge(&inputs, rows);
         drop(inputs);
-        let cpu_before = thread_cpu_time();
         let mut runs = Vec::with_capacity(1);
         self.run_batch(&batch, entries, &cores, &mut runs);
-        self.done.cpu = thread_cpu_time().saturating_sub(cpu_before);
         drop(cores);
         if let [Run { outcome: Ok(_), elapsed, .. }] = runs[..] {
             self.done.rows = batch.rows_total();
@@ -85,11 +83,12 @@ impl Job {
 
     /// Runs entries together. Where contents stand in the way of an answer, those of one entry must not cost the others
     /// theirs: each half runs on its own then.
-    fn run_batch(&self, batch: &Batch, mut entries: Vec<Entry>, cores: &Cores, runs: &mut Vec<Run>) {
+    fn run_batch(&mut self, batch: &Batch, mut entries: Vec<Entry>, cores: &Cores, runs: &mut Vec<Run>) {
         let (started, cpu_before, helped) = (Instant::now(), thread_cpu_time(), cores.helper_cpu());
         let outcome = self.plan.run(batch, cores).and_then(|executed| self.verified(executed, &batch.rows));
-        let (elapsed, helped) = (started.elapsed(), cores.helper_cpu().saturating_sub(helped));
-        let cpu = thread_cpu_time().saturating_sub(cpu_before) + helped;
+        let (elapsed, own) = (started.elapsed(), thread_cpu_time().saturating_sub(cpu_before));
+        let cpu = own + cores.helper_cpu().saturating_sub(helped);
+        self.done.cpu += own;
         self.metrics.cpu.inc_by(cpu.as_secs_f64());
         if let (Err(EngineError::InvalidContents(_)), 2..) = (&outcome, entries.len()) {
             let (count, half) = (entries.len(), entries.len() / 2);

@@ -24,11 +24,8 @@ pub(in crate::engine) fn plan(model: &ModelProto, options: &LoadOptions) -> Resu
     let source = model.graph.as_ref().ok_or_else(|| EngineError::InvalidModel("the file has no graph".into()))?;
     let declared = onnx_signature::declared(source)?;
     served_types(&declared)?;
-    let level = Level::detect(options.isa_max);
-    let limits = Limits::new(level, options.arena_bytes_max, options.loop_rounds_max);
-    let inputs = Inputs::Declared(&declared.inputs);
-    let imported = onnx::import(model, &declared.inputs, options)?;
-    let (model, samples) = Model::compile(imported, &inputs, limits)?;
+    let (model, samples) = compile(model, &declared, options)?;
+    let (inputs, level) = (Inputs::Declared(&declared.inputs), model.limits.level);
     let mut part = onnx_parts::count(source);
     let reason = format!("every operator has a kernel ({level})");
     if let Some(undecided) = samples.undecided(&model.graph) {
@@ -70,6 +67,17 @@ pub(in crate::engine) fn plan(model: &ModelProto, options: &LoadOptions) -> Resu
         times: OnceLock::new(),
         warm_up_time_max: options.warm_up_time_max,
     }))
+}
+
+/// The layers of a file, and what samples say of its graph.
+pub(super) fn compile(
+    model: &ModelProto,
+    declared: &Declared,
+    options: &LoadOptions,
+) -> Result<(Model, Samples), EngineError> {
+    let limits = Limits::new(Level::detect(options.isa_max), options.arena_bytes_max, options.loop_rounds_max);
+    let imported = onnx::import(model, &declared.inputs, options)?;
+    Model::compile(imported, &Inputs::Declared(&declared.inputs), limits)
 }
 
 /// All types but strings and BF16.

@@ -5,6 +5,8 @@ use std::ops::Range;
 use kinglet_kernels::LINE;
 use smallvec::SmallVec;
 
+use crate::engine::graph::infer::PerOperand;
+
 /// Something that needs memory from one step to another, both included.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Tenant {
@@ -49,7 +51,7 @@ pub(super) fn views<'a, const W: usize>(
     arena: &'a mut [u8],
     written: [&Range<usize>; W],
     read: &[Range<usize>],
-) -> ([&'a mut [u8]; W], SmallVec<[&'a [u8]; 6]>) {
+) -> ([&'a mut [u8]; W], PerOperand<&'a [u8]>) {
     let mut order: SmallVec<[(Range<usize>, Option<usize>); 8]> = SmallVec::new();
     order.extend(written.iter().enumerate().map(|(at, range)| ((*range).clone(), Some(at))));
     for range in read {

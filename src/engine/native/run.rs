@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use kinglet_kernels::Aligned;
-use smallvec::SmallVec;
 
 use super::layers::{Io, Unfit, View, ViewMut};
 use super::memory;
@@ -13,6 +12,7 @@ use super::model::Model;
 use super::prepared::lock;
 use super::specialise::{Source, Specialised, Step, fact};
 use crate::engine::graph::Fact;
+use crate::engine::graph::infer::PerOperand;
 use crate::engine::pool::Team;
 use crate::engine::{BatchInput, EngineError, TensorSpec};
 use crate::infer::ComputeTimes;
@@ -101,7 +101,7 @@ impl Model {
         team: &mut Team,
     ) -> Result<(), Unfit> {
         let in_arena = |source: &Source| if let Source::Arena(place) = source { place.clone() } else { 0..0 };
-        let places: SmallVec<[_; 6]> = step.operands.iter().map(|(_, source)| in_arena(source)).collect();
+        let places: PerOperand<_> = step.operands.iter().map(|(_, source)| in_arena(source)).collect();
         let ([output, scratch], read) = memory::views(memory, [&step.output, &step.scratch], &places);
         let operands = step.operands.iter().zip(read).map(|((value, source), read)| {
             let fact = fact(&prepared.facts, *value);

@@ -3,12 +3,11 @@
 use std::ops::Range;
 
 use kinglet_kernels::Aligned;
-use smallvec::SmallVec;
 
 use super::layers;
 use super::memory::{self, Tenant};
 use super::model::Model;
-use crate::engine::graph::infer::Facts;
+use crate::engine::graph::infer::{Facts, PerOperand};
 use crate::engine::graph::samples::{GraphFacts, Stopped};
 use crate::engine::graph::{Fact, ValueId};
 
@@ -28,7 +27,7 @@ pub(super) struct Specialised {
 pub(super) struct Step {
     /// Of the model's nodes and layers.
     pub(super) node: usize,
-    pub(super) operands: SmallVec<[(ValueId, Source); 6]>,
+    pub(super) operands: PerOperand<(ValueId, Source)>,
     pub(super) output: Range<usize>,
     pub(super) scratch: Range<usize>,
 }
@@ -69,7 +68,7 @@ pub(super) fn specialise(model: &Model, inputs: Vec<Fact>) -> Result<Specialised
         if fact.value.is_some() {
             continue;
         }
-        let operands: SmallVec<[(ValueId, Home); 6]> =
+        let operands: PerOperand<(ValueId, Home)> =
             layered.operands.iter().map(|&operand| (operand, homes.used(operand, step))).collect();
         if let (true, [(_, Home::Tenant(tenant))]) = (made.op.only_reshapes(), operands.as_slice()) {
             homes.at[made.output.index()] = Some(Home::Tenant(*tenant));

@@ -6,14 +6,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use kinglet_kernels::Aligned;
-use smallvec::SmallVec;
 
 use super::layers::{self, Io, Unfit, View, ViewMut};
 use super::model::Model;
 use super::spare::Memory;
 use crate::engine::graph::control::{Repeat, Several};
 use crate::engine::graph::foreign::Foreign;
-use crate::engine::graph::infer::Facts;
+use crate::engine::graph::infer::{Facts, PerOperand};
 use crate::engine::graph::samples::{GraphFacts, KNOWN_ELEMENTS_MAX, Stopped};
 use crate::engine::graph::{Fact, Node, Op, ValueId, tensor_of_integers};
 use crate::engine::pool::Team;
@@ -211,7 +210,7 @@ impl<'m> Run<'m> {
         let (Some(mut output), Some(mut scratch)) = (walk.memory.take(length), walk.memory.take(scratch_bytes)) else {
             return Err(NotRun::TooLarge { node: node.name.clone(), limit: walk.memory.limit() });
         };
-        let operands: SmallVec<[Value<'m>; 6]> = layered.operands.iter().map(|&operand| self.value(operand)).collect();
+        let operands: PerOperand<Value<'m>> = layered.operands.iter().map(|&operand| self.value(operand)).collect();
         let views = operands.iter().map(|value| View { fact: &value.fact, bytes: value.bytes() });
         let mut io = Io {
             operands: views.collect(),

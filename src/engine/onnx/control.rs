@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::node::Source;
 use super::{Importer, dtype};
 use crate::engine::graph::control::{Body, Branch, Repeat, Several};
+use crate::engine::graph::op::listed;
 use crate::engine::graph::{Op, ValueId, tensor_of_integers};
 use crate::engine::{EngineError, proto};
 use crate::proto::onnx::type_proto::Value as TypeValue;
@@ -144,7 +145,7 @@ impl Along {
         }
         for ((input, &dtype), &axis) in elements.skip(carried).zip(&self.axes) {
             let whole = body.takes(&format!("all of {}", input.name), dtype)?;
-            let axis = isize::try_from(axis).unwrap_or(isize::MAX);
+            let axis = listed(axis);
             let element = body.graph.add(&input.name, Op::Gather { axis }, &[whole, round]);
             body.name(&input.name, element)?;
         }

@@ -6,7 +6,7 @@ use super::image::channels_last;
 use super::node::Source;
 use crate::engine::EngineError;
 use crate::engine::graph::op::{
-    Aspect, Filter, Fold, Grid, Outside, PixelPlace, Regions, Resample, Resize, Rounding, Sampling,
+    Aspect, Filter, Fold, Grid, Outside, PixelPlace, Regions, Resample, Resize, Rounding, Sampling, listed,
 };
 use crate::engine::graph::{Op, ValueId, floats, tensor_of};
 use crate::tensor::DType;
@@ -99,7 +99,7 @@ fn resample(node: &Source<'_>, by_sizes: bool) -> Result<Resample, EngineError> 
     let axes = node.ints("axes")?;
     Ok(Resample {
         by_sizes,
-        axes: axes.map(|axes| axes.iter().map(|&axis| isize::try_from(axis).unwrap_or(isize::MAX)).collect()),
+        axes: axes.map(|axes| axes.into_iter().map(listed).collect()),
         filter,
         place,
         antialias: node.int("antialias", 0)? != 0,

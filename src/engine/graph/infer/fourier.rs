@@ -1,6 +1,7 @@
 //! Shapes of Fourier transforms.
 
 use super::{Facts, InferError, axis, is_float};
+use crate::engine::graph::op::listed;
 use crate::tensor::{PerAxis, Shape};
 
 /// What a transform gives, and along which axis of so many elements.
@@ -22,7 +23,7 @@ pub(in crate::engine) fn transformed(onesided: bool, inputs: &Facts<'_>) -> Resu
         if let [one] = list[..] { Ok(one) } else { Err(InferError::Operands { expected: 1, got: list.len() }) }
     };
     let along = single(along.integers("an axis")?)?;
-    let at = axis(isize::try_from(along).unwrap_or(isize::MAX), &x.shape)?;
+    let at = axis(listed(along), &x.shape)?;
     let length = single(length.integers("a length")?)?;
     let length = usize::try_from(length).ok().filter(|length| *length > 0).ok_or(InferError::Overflow)?;
     let rank = || InferError::Rank { expected: "real numbers or pairs along the last axis", got: x.shape.to_string() };

@@ -19,7 +19,7 @@ use kinglet_kernels::Activation;
 use kinglet_kernels::f32_functions::Function;
 use smallvec::{SmallVec, smallvec};
 
-use super::op::{Axes, Binary, Linear, Op, Reduce, ReduceKind, Unary};
+use super::op::{Axes, Binary, Linear, Op, Reduce, ReduceKind, Unary, listed};
 use super::{integers, tensor_of_integers};
 use crate::tensor::{DType, PerAxis, Shape, Tensor};
 pub(in crate::engine) use attention::heads;
@@ -66,8 +66,11 @@ pub(in crate::engine) enum InferError {
     Overflow,
 }
 
+/// A list with an element for each operand. Six take no allocation.
+pub(in crate::engine) type PerOperand<T> = SmallVec<[T; 6]>;
+
 /// Operands' facts, in order; one that is left out has none.
-pub(in crate::engine) type Facts<'a> = SmallVec<[&'a Fact; 6]>;
+pub(in crate::engine) type Facts<'a> = PerOperand<&'a Fact>;
 
 impl Fact {
     pub(in crate::engine) fn new(dtype: DType, shape: Shape) -> Self {
@@ -350,7 +353,7 @@ pub(in crate::engine) fn reduced_axes(axes: &Axes, inputs: &Facts<'_>) -> Result
     let given = two(inputs)?[1].integers("axes")?;
     match given.is_empty() {
         true => Ok(smallvec![!keeps; x.shape.len()]),
-        false => named(given.into_iter().map(|axis| isize::try_from(axis).unwrap_or(isize::MAX)), &x.shape),
+        false => named(given.into_iter().map(listed), &x.shape),
     }
 }
 

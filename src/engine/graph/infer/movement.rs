@@ -1,8 +1,9 @@
 //! Shapes of operators that move elements.
 
-use smallvec::{SmallVec, smallvec};
+use smallvec::smallvec;
 
 use super::{Fact, Facts, InferError, axis, two};
+use crate::engine::graph::op::listed;
 use crate::engine::graph::tensor_of_integers;
 use crate::tensor::{PerAxis, Shape};
 
@@ -32,7 +33,7 @@ pub(in crate::engine) fn padded(inputs: &Facts<'_>) -> Result<PerAxis<[isize; 2]
     let number = |at: usize| isize::try_from(given[at]).map_err(|_| InferError::Overflow);
     let mut pads = smallvec![[0, 0]; x.shape.len()];
     for (at, &named) in axes.iter().enumerate() {
-        let axis = axis(isize::try_from(named).unwrap_or(isize::MAX), &x.shape)?;
+        let axis = axis(listed(named), &x.shape)?;
         pads[axis] = [number(at)?, number(at + axes.len())?];
     }
     let is_left = |(extent, [before, after]): (&usize, &[isize; 2])| {
@@ -47,7 +48,7 @@ pub(in crate::engine) fn padded(inputs: &Facts<'_>) -> Result<PerAxis<[isize; 2]
 pub(super) fn reshape(allow_zero: bool, [x, shape]: [&Fact; 2]) -> Result<Shape, InferError> {
     let given = shape.integers("a shape")?;
     let wrong = || InferError::Elements { from: x.shape.to_string(), to: given.to_vec() };
-    let mut to: SmallVec<[usize; 8]> = SmallVec::new();
+    let mut to: PerAxis<usize> = PerAxis::new();
     let mut open = None;
     for (at, &extent) in given.iter().enumerate() {
         to.push(match extent {
@@ -85,7 +86,7 @@ pub(super) fn squeeze(inputs: &Facts<'_>) -> Result<Shape, InferError> {
     if let Some(axes) = inputs.get(1) {
         dropped.fill(false);
         for given in axes.integers("axes")? {
-            let at = axis(isize::try_from(given).unwrap_or(isize::MAX), &x.shape)?;
+            let at = axis(listed(given), &x.shape)?;
             if x.shape[at] != 1 {
                 return Err(InferError::Rank { expected: "one element along squeezed axes", got: x.shape.to_string() });
             }
@@ -100,7 +101,7 @@ pub(super) fn unsqueeze([x, axes]: [&Fact; 2]) -> Result<Shape, InferError> {
     let rank = Shape::from_iter(std::iter::repeat_n(1, x.shape.len() + axes.len()));
     let mut added = vec![false; rank.len()];
     for given in axes {
-        added[axis(isize::try_from(given).unwrap_or(isize::MAX), &rank)?] = true;
+        added[axis(listed(given), &rank)?] = true;
     }
     let mut extents = x.shape.iter().copied();
     let shape: Shape = added.iter().map(|added| if *added { 1 } else { extents.next().unwrap_or(1) }).collect();
@@ -157,7 +158,7 @@ pub(in crate::engine) fn slice(inputs: &Facts<'_>) -> Result<PerAxis<Cut>, Infer
     let steps = list(4)?.unwrap_or_else(|| smallvec![1; axes.len()]);
     let mut cuts: PerAxis<Cut> = x.shape.iter().map(|&extent| Cut { first: 0, step: 1, count: extent }).collect();
     for (at, &given) in axes.iter().enumerate() {
-        let axis = axis(isize::try_from(given).unwrap_or(isize::MAX), &x.shape)?;
+        let axis = axis(listed(given), &x.shape)?;
         let (Some(&start), Some(&end), Some(&step)) = (starts.get(at), ends.get(at), steps.get(at)) else {
             return Err(InferError::Operands { expected: axes.len(), got: at });
         };

@@ -309,10 +309,15 @@ pub(in crate::engine) enum Axes {
 }
 
 impl Axes {
-    /// As a file lists them; a number that cannot be an axis is none of any shape's.
+    /// As a file lists them.
     pub(in crate::engine) fn given(axes: &[i64]) -> Self {
-        Self::Given(axes.iter().map(|&axis| isize::try_from(axis).unwrap_or(isize::MAX)).collect())
+        Self::Given(axes.iter().copied().map(listed).collect())
     }
+}
+
+/// An axis as a file lists it; a number that cannot be one is none of any shape's.
+pub(in crate::engine) fn listed(axis: i64) -> isize {
+    isize::try_from(axis).unwrap_or(isize::MAX)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -60,9 +60,13 @@ fn triangle(io: &mut Io<'_>, upper: bool) {
 
 fn tile(io: &mut Io<'_>) {
     let x = io.operands[0];
-    let axes: PerAxis<[usize; 2]> =
-        x.shape().iter().zip(io.output.fact.shape.iter()).map(|(from, to)| [*from, *to]).collect();
+    let axes = before_and_after(io);
     repeat(x.bytes, &axes, io.output.bytes);
+}
+
+/// The extents of every axis.
+fn before_and_after(io: &Io<'_>) -> PerAxis<[usize; 2]> {
+    io.operands[0].shape().iter().zip(io.output.fact.shape.iter()).map(|(from, to)| [*from, *to]).collect()
 }
 
 /// Writes what lies behind some axes, given by their extents before and after, as often as it is repeated.
@@ -178,8 +182,7 @@ fn reverse(io: &mut Io<'_>, batch: usize, time: usize) {
 
 fn centre(io: &mut Io<'_>) {
     let x = io.operands[0];
-    let axes: PerAxis<[usize; 2]> =
-        x.shape().iter().zip(io.output.fact.shape.iter()).map(|(from, to)| [*from, *to]).collect();
+    let axes = before_and_after(io);
     io.output.bytes.fill(0);
     put(x.bytes, &axes, io.output.bytes);
 }

@@ -33,9 +33,8 @@ use std::sync::Arc;
 
 use bytemuck::Pod;
 use kinglet_kernels::{Aligned, LINE, Level};
-use smallvec::SmallVec;
 
-use crate::engine::graph::infer::Facts;
+use crate::engine::graph::infer::{Facts, PerOperand};
 use crate::engine::graph::{Fact, Graph, Node, Op, ValueId, floats};
 use crate::engine::pool::Team;
 use crate::tensor::{DType, Shape, Tensor};
@@ -69,7 +68,7 @@ pub(super) trait Layer: Debug + Send + Sync {
 
 /// What a layer works on.
 pub(super) struct Io<'a> {
-    pub(super) operands: SmallVec<[View<'a>; 6]>,
+    pub(super) operands: PerOperand<View<'a>>,
     pub(super) output: ViewMut<'a>,
     pub(super) scratch: &'a mut [u8],
 }
