@@ -99,6 +99,16 @@ impl<T> Tile<'_, T> {
         }
     }
 
+    /// All elements of a tile as wide as its matrix, whose rows lie one behind the other.
+    ///
+    /// # Panics
+    /// When the tile is not.
+    pub fn whole(&mut self) -> &mut [T] {
+        assert_eq!(self.size[1], self.pitch, "the tile has all columns of a dense matrix");
+        // SAFETY: the rows lie in the tile, without gaps; they are this tile's alone, and the slice borrows the tile.
+        unsafe { std::slice::from_raw_parts_mut(self.out, self.size[0] * self.pitch) }
+    }
+
     /// The elements of one row of the tile.
     pub fn row(&mut self, row: usize) -> &mut [T] {
         assert!(row < self.size[0], "row {row} is one of the tile's {}", self.size[0]);
@@ -128,6 +138,20 @@ mod tests {
             }
         });
         assert!(out.chunks(11).all(|row| row[..10].iter().all(|&e| e == 1) && row[10] == 0));
+    }
+
+    #[test]
+    fn a_tile_of_all_columns_is_one_piece() {
+        let mut out: Vec<u8> = (0..12).collect();
+        let grid = Grid::new(&mut out, 3, [4, 3], [2, 3]);
+        let _first = grid.take();
+        assert_eq!(grid.take().unwrap().whole(), [6, 7, 8, 9, 10, 11]);
+    }
+
+    #[test]
+    #[should_panic(expected = "all columns")]
+    fn a_tile_of_some_columns_is_no_piece() {
+        Grid::new(&mut [0u8; 12], 3, [4, 3], [2, 2]).take().unwrap().whole();
     }
 
     #[test]

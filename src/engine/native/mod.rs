@@ -1,6 +1,7 @@
 //! The engine of our own: a graph becomes layers with packed weights, and layers become steps over one arena for the
 //! extents of a request.
 
+mod chain;
 mod layers;
 mod load;
 mod memory;

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::chain::Chain;
 use super::model::Model;
 use super::prepared::{Extents, Prepared};
 use super::run::{Arenas, Given};
-use super::specialise::fact;
+use super::specialise::{Step, Work, fact};
 use super::times::Times;
 use crate::engine::batch::{regroup, scatter};
 use crate::engine::graph::Fact;
@@ -63,7 +64,11 @@ impl Plan for NativePlan {
             })?;
         }
         let steps = prepared.steps.iter().zip(shortest);
-        Ok(steps.map(|(step, time)| report(&self.model, &prepared.facts, step.node, time)).collect())
+        let report = |(step, time): (&Step, Duration)| match &step.work {
+            Work::Layer(node) => report(&self.model, &prepared.facts, *node, time),
+            Work::Chain(chain) => chain_report(&self.model, &prepared.facts, chain, time),
+        };
+        Ok(steps.map(report).collect())
     }
 
     fn time_of(&self, rows: usize) -> Option<Duration> {
@@ -188,6 +193,25 @@ pub(super) fn report(model: &Model, facts: &GraphFacts, node: usize, time: Durat
         kernel: layered.layer.kernel(),
         time,
         bytes: (taken + out.bytes().unwrap_or(0) + layered.layer.bytes()) as u64,
+    }
+}
+
+/// What `inspect` tells of layers that ran as one step: what lies between them is no memory that moves.
+fn chain_report(model: &Model, facts: &GraphFacts, chain: &Chain, time: Duration) -> LayerReport {
+    let links: Vec<LayerReport> = chain.nodes().map(|node| report(model, facts, node, time)).collect();
+    let node = |node: usize| &model.graph.nodes[node];
+    let (first, last) = (links.first().map(|link| link.name.as_str()), node(chain.last()));
+    let taken = chain.operands(model).chain([last.output]);
+    let moved: usize = taken.filter_map(|value| fact(facts, value).bytes()).sum();
+    let weights: usize = chain.nodes().map(|node| model.layers[node].layer.bytes()).sum();
+    LayerReport {
+        name: format!("{} .. {}", first.unwrap_or_default(), last.name),
+        operator: "Chain",
+        shape: fact(facts, last.output).shape.clone(),
+        macs: links.iter().map(|link| link.macs).sum(),
+        kernel: chain.kernel(),
+        time,
+        bytes: (moved + weights) as u64,
     }
 }
 

@@ -10,7 +10,7 @@ use super::layers::{Io, Unfit, View, ViewMut};
 use super::memory;
 use super::model::Model;
 use super::prepared::lock;
-use super::specialise::{Source, Specialised, Step, fact};
+use super::specialise::{Source, Specialised, Step, Work, fact};
 use crate::engine::graph::Fact;
 use crate::engine::graph::infer::PerOperand;
 use crate::engine::pool::Team;
@@ -85,14 +85,14 @@ impl Model {
         for step in &prepared.steps {
             let started = Instant::now();
             let ran = self.step(prepared, step, memory, team);
-            let node = || &self.graph.nodes[step.node].name;
+            let node = || &self.graph.nodes[step.work.node()].name;
             ran.map_err(|unfit| EngineError::InvalidContents(format!("{}: {unfit}", node())))?;
             tell(started.elapsed());
         }
         Ok(())
     }
 
-    /// One layer over its places of the arena. Takes nothing from the allocator, but for rare operators.
+    /// One step over its places of the arena. Takes nothing from the allocator, but for rare operators.
     pub(super) fn step(
         &self,
         prepared: &Specialised,
@@ -108,9 +108,14 @@ impl Model {
             let bytes = if let Source::Arena(_) = source { read } else { self.bytes_of(prepared, source, &[], fact) };
             View { fact, bytes }
         });
-        let made = fact(&prepared.facts, self.graph.nodes[step.node].output);
+        let made = fact(&prepared.facts, self.graph.nodes[step.work.node()].output);
         let output = ViewMut { fact: made, bytes: output };
-        Io { operands: operands.collect(), output, scratch }.run(&*self.layers[step.node].layer, team)
+        let mut io = Io { operands: operands.collect(), output, scratch };
+        match &step.work {
+            Work::Layer(node) => io.run(&*self.layers[*node].layer, team)?,
+            Work::Chain(chain) => chain.run(self, &prepared.facts, &mut io, team),
+        }
+        Ok(())
     }
 
     fn outputs(&self, prepared: &Specialised, memory: &[u8], specs: &[TensorSpec]) -> Result<Vec<Tensor>, EngineError> {

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use kinglet_kernels::Aligned;
 
+use super::chain::{self, Chain};
 use super::layers;
 use super::memory::{self, Tenant};
 use super::model::Model;
@@ -22,14 +23,49 @@ pub(super) struct Specialised {
     pub(super) arena_bytes: usize,
 }
 
-/// One layer to run.
+/// One layer to run, or a chain of them.
 #[derive(Debug)]
 pub(super) struct Step {
-    /// Of the model's nodes and layers.
-    pub(super) node: usize,
+    pub(super) work: Work,
     pub(super) operands: PerOperand<(ValueId, Source)>,
     pub(super) output: Range<usize>,
     pub(super) scratch: Range<usize>,
+}
+
+#[derive(Debug)]
+pub(super) enum Work {
+    /// One of the model's nodes and layers.
+    Layer(usize),
+    Chain(Chain),
+}
+
+impl Work {
+    /// The node whose output is that of the step.
+    pub(super) fn node(&self) -> usize {
+        match self {
+            Self::Layer(node) => *node,
+            Self::Chain(chain) => chain.last(),
+        }
+    }
+
+    /// What it takes at run time.
+    fn operands(&self, model: &Model) -> PerOperand<ValueId> {
+        match self {
+            Self::Layer(node) => model.layers[*node].operands.iter().copied().collect(),
+            Self::Chain(chain) => chain.operands(model).collect(),
+        }
+    }
+
+    fn scratch(&self, model: &Model, facts: &GraphFacts) -> usize {
+        let threads = model.limits.threads_max;
+        match self {
+            Self::Layer(node) => {
+                let all = model.graph.nodes[*node].inputs.iter().map(|&input| fact(facts, input));
+                model.layers[*node].layer.scratch(&all.collect::<Facts<'_>>(), threads)
+            }
+            Self::Chain(chain) => chain.scratch(threads),
+        }
+    }
 }
 
 /// Where an operand's bytes are.
@@ -61,24 +97,19 @@ pub(super) fn specialise(model: &Model, inputs: Vec<Fact>) -> Result<Specialised
     }
     let mut homes = Homes::new(model, &facts);
     let mut pending = Vec::new();
-    for (node, layered) in model.layers.iter().enumerate() {
+    for work in works(model, &facts) {
         let step = pending.len() + 1;
-        let made = &model.graph.nodes[node];
-        let fact = fact(&facts, made.output);
-        if fact.value.is_some() {
-            continue;
-        }
+        let made = &model.graph.nodes[work.node()];
         let operands: PerOperand<(ValueId, Home)> =
-            layered.operands.iter().map(|&operand| (operand, homes.used(operand, step))).collect();
+            work.operands(model).into_iter().map(|operand| (operand, homes.used(operand, step))).collect();
         if let (true, [(_, Home::Tenant(tenant))]) = (made.op.only_reshapes(), operands.as_slice()) {
             homes.at[made.output.index()] = Some(Home::Tenant(*tenant));
             continue;
         }
-        let all: Facts<'_> = made.inputs.iter().map(|&input| self::fact(&facts, input)).collect();
-        let scratch = homes.rent(layered.layer.scratch(&all, model.limits.threads_max), step);
-        let output = homes.rent(bytes(fact), step);
+        let scratch = homes.rent(work.scratch(model, &facts), step);
+        let output = homes.rent(bytes(fact(&facts, made.output)), step);
         homes.at[made.output.index()] = Some(Home::Tenant(output));
-        pending.push((node, operands, output, scratch));
+        pending.push((work, operands, output, scratch));
     }
     let end = pending.len() + 1;
     let outputs: Vec<Home> = model.graph.outputs.iter().map(|&output| homes.used(output, end)).collect();
@@ -92,11 +123,11 @@ pub(super) fn specialise(model: &Model, inputs: Vec<Fact>) -> Result<Specialised
         Home::Constant(value) => Source::Constant(value),
         Home::Known(at) => Source::Known(at),
     };
-    let steps = pending.iter().map(|(node, operands, output, scratch)| Step {
-        node: *node,
+    let steps = pending.into_iter().map(|(work, operands, output, scratch)| Step {
+        work,
         operands: operands.iter().map(|(value, home)| (*value, source(home))).collect(),
-        output: place(*output),
-        scratch: place(*scratch),
+        output: place(output),
+        scratch: place(scratch),
     });
     Ok(Specialised {
         steps: steps.collect(),
@@ -106,6 +137,23 @@ pub(super) fn specialise(model: &Model, inputs: Vec<Fact>) -> Result<Specialised
         arena_bytes,
         facts,
     })
+}
+
+/// All layers whose output is not known, those of chains together.
+fn works(model: &Model, facts: &GraphFacts) -> Vec<Work> {
+    let mut chains = chain::find(model, facts).into_iter().peekable();
+    let mut works = Vec::new();
+    for node in 0..model.layers.len() {
+        if fact(facts, model.graph.nodes[node].output).value.is_some() {
+            continue;
+        }
+        match chains.next_if(|chain| chain.last() == node) {
+            Some(chain) => works.push(Work::Chain(chain)),
+            None if chains.peek().is_some_and(|chain| chain.nodes().any(|link| link == node)) => {}
+            None => works.push(Work::Layer(node)),
+        }
+    }
+    works
 }
 
 /// The fact of a value; inference left none without.

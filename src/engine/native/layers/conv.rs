@@ -9,7 +9,7 @@ use kinglet_kernels::f32_gemm::{Gemm, Residual, Weights};
 use kinglet_kernels::f32_winograd::Winograd;
 use kinglet_kernels::{Grid, LINE, Level, Window};
 
-use super::{Io, Layer, LowerError, Lowered, View, ViewMut, constant};
+use super::{ByLines, Io, Layer, LowerError, Lowered, View, ViewMut, constant};
 use crate::engine::graph::infer::{Facts, image};
 use crate::engine::graph::op::{Conv, Spatial};
 use crate::engine::graph::{Fact, Graph, Node};
@@ -134,20 +134,24 @@ enum Runs {
     Groups(Vec<Gemm>),
 }
 
-impl Layer for Convolution {
-    fn run(&self, io: &mut Io<'_>, team: &mut Team) {
+impl ByLines for Convolution {
+    fn window(&self, x: &Fact) -> Option<Window> {
+        window(&self.spatial, false, x).map(|(window, _)| window)
+    }
+
+    fn run_over(&self, window: &Window, io: &mut Io<'_>, team: &mut Team) {
         let x = io.operands[0];
-        let Some((window, channels)) = self.window(x.fact) else { return };
+        let channels = x.shape().last().copied().unwrap_or(0);
         let residual = io.operands.get(1).map(View::elements::<f32>);
         let out = io.output.elements::<f32>();
         match &self.runs {
             Runs::Depthwise(depthwise) => {
                 let grid = depthwise.grid(out, channels, window.pixels());
-                team.share(&|| depthwise.run(x.elements(), &window, &grid));
+                team.share(&|| depthwise.run(x.elements(), window, &grid));
             }
             Runs::Merged(gemm) => {
                 let left = window.pad[1];
-                let (window, padded) = merged(&self.spatial, &window, channels);
+                let (window, padded) = merged(&self.spatial, window, channels);
                 let image = match padded {
                     None => x.elements(),
                     Some(width) => {
@@ -164,18 +168,18 @@ impl Layer for Convolution {
             Runs::Winograd(winograd) => {
                 let pitch = winograd.columns();
                 let residual = residual.map(|elements| Residual { elements, pitch });
-                let tasks = winograd.tasks(&window, team.size());
-                let images = Winograd::images_of_grid(&window, tasks);
-                let each = winograd.scratch(&window, tasks).max(1);
+                let tasks = winograd.tasks(window, team.size());
+                let images = Winograd::images_of_grid(window, tasks);
+                let each = winograd.scratch(window, tasks).max(1);
                 let rooms: &mut [f32] = bytemuck::cast_slice_mut(io.scratch);
                 let pixels = (images * window.out[0] * window.out[1] * pitch).max(1);
                 for (at, out) in out.chunks_mut(pixels).enumerate() {
-                    let grid = winograd.grid(out, &window, images, tasks);
+                    let grid = winograd.grid(out, window, images, tasks);
                     // A room of scratch for each thread.
                     let rooms = Grid::new(rooms, each, [team.size(), each], [1, each]);
                     team.share(&|| {
                         if let Some(mut room) = rooms.take() {
-                            winograd.run(x.elements(), &window, residual, at * images, &grid, room.row(0));
+                            winograd.run(x.elements(), window, residual, at * images, &grid, room.row(0));
                         }
                     });
                 }
@@ -189,7 +193,7 @@ impl Layer for Convolution {
                     let residual =
                         residual.map(|all| Residual { elements: all.get(columns..).unwrap_or_default(), pitch });
                     let grid = gemm.grid(out.get_mut(columns..).unwrap_or_default(), pitch, window.pixels());
-                    team.share(&|| gemm.run(image, &window, residual, &grid));
+                    team.share(&|| gemm.run(image, window, residual, &grid));
                 }
             }
         }
@@ -199,19 +203,36 @@ impl Layer for Convolution {
         }
     }
 
-    fn scratch(&self, operands: &Facts<'_>, threads: usize) -> usize {
-        let Some((window, channels)) = self.window(operands[0]) else { return 0 };
+    fn scratch_over(&self, window: &Window, x: &Fact, threads: usize) -> usize {
         match &self.runs {
             Runs::Merged(_) => {
-                let (window, padded) = merged(&self.spatial, &window, channels);
+                let channels = x.shape.last().copied().unwrap_or(0);
+                let (window, padded) = merged(&self.spatial, window, channels);
                 padded.map_or(0, |_| window.images * window.pitch[0] * size_of::<f32>())
             }
             // One thread alone has the largest tasks.
             Runs::Winograd(winograd) => {
-                threads * winograd.scratch(&window, winograd.tasks(&window, 1)) * size_of::<f32>() + LINE
+                threads * winograd.scratch(window, winograd.tasks(window, 1)) * size_of::<f32>() + LINE
             }
             Runs::Depthwise(_) | Runs::Groups(_) => 0,
         }
+    }
+}
+
+impl Layer for Convolution {
+    fn run(&self, io: &mut Io<'_>, team: &mut Team) {
+        if let Some(window) = self.window(io.operands[0].fact) {
+            self.run_over(&window, io, team);
+        }
+    }
+
+    fn scratch(&self, operands: &Facts<'_>, threads: usize) -> usize {
+        self.window(operands[0]).map_or(0, |window| self.scratch_over(&window, operands[0], threads))
+    }
+
+    fn by_lines(&self) -> Option<&dyn ByLines> {
+        // Transformed tiles lie over lines of their own.
+        (!matches!(self.runs, Runs::Winograd(_))).then_some(self)
     }
 
     fn bytes(&self) -> usize {
@@ -230,13 +251,6 @@ impl Layer for Convolution {
             Runs::Winograd(winograd) => winograd.kernel(),
             Runs::Groups(groups) => groups.first().map(Gemm::kernel).unwrap_or_default(),
         }
-    }
-}
-
-impl Convolution {
-    /// The window over an image, and its channels.
-    fn window(&self, x: &Fact) -> Option<(Window, usize)> {
-        window(&self.spatial, false, x)
     }
 }
 

@@ -32,7 +32,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use bytemuck::Pod;
-use kinglet_kernels::{Aligned, LINE, Level};
+use kinglet_kernels::{Aligned, LINE, Level, Window};
 
 use crate::engine::graph::infer::{Facts, PerOperand};
 use crate::engine::graph::{Fact, Graph, Node, Op, ValueId, floats};
@@ -55,6 +55,11 @@ pub(super) trait Layer: Debug + Send + Sync {
         0
     }
 
+    /// The layer as one that makes its output line by line, if it is one.
+    fn by_lines(&self) -> Option<&dyn ByLines> {
+        None
+    }
+
     /// Bytes of packed weights.
     fn bytes(&self) -> usize {
         0
@@ -64,6 +69,21 @@ pub(super) trait Layer: Debug + Send + Sync {
     fn kernel(&self) -> String {
         "plain".into()
     }
+}
+
+/// A layer whose output is an image of which each line sees a few lines of the first operand. Other operands are seen
+/// where the output is.
+pub(super) trait ByLines {
+    /// How the output sees an image.
+    fn window(&self, x: &Fact) -> Option<Window>;
+
+    /// As [`Layer::scratch`], for what a window sees of an image.
+    fn scratch_over(&self, _window: &Window, _x: &Fact, _threads: usize) -> usize {
+        0
+    }
+
+    /// As [`Layer::run`], for what a window sees. Facts are those of whole images, bytes those of the window's lines.
+    fn run_over(&self, window: &Window, io: &mut Io<'_>, team: &mut Team);
 }
 
 /// What a layer works on.

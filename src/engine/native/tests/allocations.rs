@@ -30,12 +30,13 @@ pub(super) fn steps_take_none(model: &ModelProto, given: &[Tensor]) {
         memory[place.clone()].copy_from_slice(tensor.bytes());
     }
     for step in &prepared.steps {
-        let operator = model.graph.nodes[step.node].op.name();
+        let node = step.work.node();
+        let operator = model.graph.nodes[node].op.name();
         let mut team = Team::alone();
         let taken = allocation_counter::measure(|| model.step(&prepared, step, memory, &mut team).unwrap());
         // Weights that the graph computes are packed in every run.
         let packs = ["Conv", "ConvTranspose", "Recurrent"].contains(&operator)
-            && model.layers[step.node].layer.kernel().starts_with("f32_gemm_packed");
+            && model.layers[node].layer.kernel().starts_with("f32_gemm_packed");
         assert!(taken.count_total == 0 || packs || LISTS.contains(&operator), "{operator} takes {taken:?}");
     }
 }
