@@ -5,6 +5,7 @@
 use std::time::{Duration, Instant};
 
 use kinglet_kernels::f32_attention::{Attention, Extents, Order, Strided};
+use kinglet_kernels::f32_depthwise::{Depthwise, Filters};
 use kinglet_kernels::f32_functions::{rows_grid, softmax};
 use kinglet_kernels::f32_gemm::{Gemm, Weights};
 use kinglet_kernels::f32_winograd::Winograd;
@@ -31,6 +32,18 @@ fn main() {
             }
         }
         println!();
+    }
+    for [size, channels, kernel, stride] in
+        [[112, 32, 3, 1], [112, 96, 3, 2], [56, 144, 3, 1], [14, 384, 3, 1], [28, 120, 5, 1]]
+    {
+        let name = format!("depthwise {size}x{size}x{channels} {kernel}x{kernel}/{stride}");
+        if name.contains(&filter) {
+            print!("{name:24}");
+            for level in Level::all() {
+                print!(" | {level} {:6.1}", depthwise_rate([size, channels, kernel, stride], level));
+            }
+            println!();
+        }
     }
     for size in [[12, 128, 32], [12, 128, 64], [12, 512, 64]].iter() {
         let name = format!("attention {}x{}x{}", size[0], size[1], size[2]);
@@ -103,6 +116,18 @@ fn winograd_rate((_, window, depth, columns): &Case, level: Level) -> f64 {
         winograd.run(&left, window, None, 0, &winograd.grid(&mut out, window, 1, tasks), &mut scratch);
     });
     (window.pixels() * elements.len()) as f64 / time.as_secs_f64() / 1e9
+}
+
+fn depthwise_rate([size, channels, kernel, stride]: [usize; 4], level: Level) -> f64 {
+    let image = Window::image(1, [size, size], channels);
+    let out = [size.div_ceil(stride); 2];
+    let window = Window { kernel: [kernel; 2], stride: [stride; 2], pad: [kernel / 2; 2], out, ..image };
+    let (elements, weights) = (made_up(window.reach(channels)), made_up(window.taps() * channels));
+    let filters = Filters { weights: &weights, taps: window.taps(), channels, bias: None };
+    let depthwise = Depthwise::pack(level, &filters, Activation::RELU);
+    let mut out = vec![0.0; window.pixels() * channels];
+    let time = least(|| depthwise.run(&elements, &window, &depthwise.grid(&mut out, channels, window.pixels())));
+    (window.pixels() * weights.len()) as f64 / time.as_secs_f64() / 1e9
 }
 
 /// Packing, the products and softmax by themselves, and all together.

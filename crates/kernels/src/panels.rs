@@ -38,7 +38,7 @@ pub(crate) struct Panels {
     /// Of a full panel.
     vectors: usize,
     /// Rows of a full panel's tile.
-    rows: usize,
+    pub(crate) rows: usize,
 }
 
 /// Columns that one tile works on.

@@ -89,6 +89,16 @@ impl ToBytes {
         Self { low: below(low), high: below(high), zero: zero.into() }
     }
 
+    /// What results are kept within.
+    ///
+    /// # Safety
+    /// As the methods of [`Vector`].
+    #[inline(always)]
+    pub(crate) unsafe fn bounds<V: Vector>(self) -> [V; 2] {
+        // SAFETY: the caller's promise.
+        unsafe { [V::splat(self.low), V::splat(self.high)] }
+    }
+
     /// Stores the first `count` lanes, each rounded once. What is no number becomes the lower bound.
     ///
     /// # Safety
@@ -96,6 +106,16 @@ impl ToBytes {
     #[inline(always)]
     pub(crate) unsafe fn store<V: Vector>(self, results: V, to: *mut u8, count: usize) {
         // SAFETY: the caller's promise.
-        unsafe { results.max(V::splat(self.low)).min(V::splat(self.high)).store_bytes(self.zero, to, count) }
+        unsafe { self.store_within(results, self.bounds(), to, count) }
+    }
+
+    /// As `store`, with bounds that are found once for many.
+    ///
+    /// # Safety
+    /// As the methods of [`Vector`].
+    #[inline(always)]
+    pub(crate) unsafe fn store_within<V: Vector>(self, results: V, [low, high]: [V; 2], to: *mut u8, count: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { results.max(low).min(high).store_bytes(self.zero, to, count) }
     }
 }

@@ -84,47 +84,12 @@ impl Window {
         inside.then(|| self.tap_offset(tap[0] * self.kernel[1] + tap[1]))
     }
 
-    /// Writes where each of `rows` (the first and how many) finds each of some taps, from element `from` on, in the
-    /// order `[tap][row]`. Taps outside the image find `zeros`.
-    pub(crate) fn find<T>(
-        &self,
-        image: &[T],
-        zeros: &[T],
-        rows: [usize; 2],
-        taps: Range<usize>,
-        from: usize,
-        pointers: &mut [*const T],
-    ) {
-        let mut row = 0;
-        while row < rows[1] {
-            let place = self.place(rows[0] + row);
-            let line = (self.out[1] - place.x).min(rows[1] - row);
-            let origin = image.as_ptr().wrapping_offset(self.origin(place)).wrapping_add(from);
-            let inner = self.inner(place.y);
-            let step = self.stride[1] * self.pitch[2];
-            for (at, tap) in taps.clone().enumerate() {
-                let offset = self.tap_offset(tap);
-                let found = &mut pointers[at * rows[1] + row..][..line];
-                for (x, pointer) in found.iter_mut().enumerate() {
-                    let pixel = Place { x: place.x + x, ..place };
-                    let is_seen = inner.contains(&pixel.x) || self.tap(pixel, tap).is_some();
-                    *pointer = if is_seen { origin.wrapping_add(x * step + offset) } else { zeros.as_ptr() };
-                }
-            }
-            row += line;
-        }
-    }
-
-    /// The pixels of an output line all of whose taps lie in the image.
-    pub(crate) fn inner(&self, y: usize) -> Range<usize> {
-        let reach = |axis: usize| (self.kernel[axis] - 1) * self.dilation[axis];
-        let first = y * self.stride[0];
-        if first < self.pad[0] || first + reach(0) >= self.pad[0] + self.size[0] {
-            return 0..0;
-        }
-        let end = (self.pad[1] + self.size[1]).saturating_sub(reach(1)).div_ceil(self.stride[1]).min(self.out[1]);
+    /// Goes through output pixels from one row on.
+    pub(crate) fn walk(&self, row: usize) -> Walk<'_> {
+        let reach = (self.kernel[1] - 1) * self.dilation[1];
+        let end = (self.pad[1] + self.size[1]).saturating_sub(reach).div_ceil(self.stride[1]).min(self.out[1]);
         let start = self.pad[1].div_ceil(self.stride[1]);
-        start.min(end)..end
+        Walk { window: self, across: start.min(end)..end, place: self.place(row) }
     }
 
     /// The taps that lie in the image, along each axis.
@@ -141,6 +106,94 @@ impl Window {
     pub(crate) fn tap_offset(&self, tap: usize) -> usize {
         (tap / self.kernel[1]) * self.dilation[0] * self.pitch[1]
             + (tap % self.kernel[1]) * self.dilation[1] * self.pitch[2]
+    }
+}
+
+/// Output pixels one after another: what is the same for many of them is found once.
+#[derive(Clone, Debug)]
+pub(crate) struct Walk<'a> {
+    window: &'a Window,
+    /// The pixels of a line that no side of the image cuts a tap off.
+    across: Range<usize>,
+    place: Place,
+}
+
+impl<'a> Walk<'a> {
+    pub(crate) fn window(&self) -> &'a Window {
+        self.window
+    }
+
+    /// Where it is.
+    pub(crate) fn place(&self) -> Place {
+        self.place
+    }
+
+    /// So many pixels on.
+    pub(crate) fn advance(&mut self, pixels: usize) {
+        let [lines, columns] = self.window.out;
+        self.place.x += pixels;
+        while self.place.x >= columns {
+            self.place.x -= columns;
+            self.place.y += 1;
+            if self.place.y == lines {
+                self.place.y = 0;
+                self.place.image += 1;
+            }
+        }
+    }
+
+    /// The pixels of this line all of whose taps lie in the image.
+    pub(crate) fn inner(&self) -> Range<usize> {
+        let Window { kernel, stride, dilation, pad, size, .. } = self.window;
+        let first = self.place.y * stride[0];
+        let whole = first >= pad[0] && first + (kernel[0] - 1) * dilation[0] < pad[0] + size[0];
+        if whole { self.across.clone() } else { 0..0 }
+    }
+
+    /// Writes where each of so many pixels from here on finds each of some taps, from element `from` on, in the order
+    /// `[tap][pixel]`. Taps outside the image find `zeros`.
+    pub(crate) fn find<T>(
+        &self,
+        image: &[T],
+        zeros: &[T],
+        pixels: usize,
+        taps: Range<usize>,
+        from: usize,
+        pointers: &mut [*const T],
+    ) {
+        let Window { kernel, stride, dilation, pad, size, pitch, .. } = *self.window;
+        let mut walk = self.clone();
+        let mut found = 0;
+        while found < pixels {
+            let place = walk.place;
+            let line = (self.window.out[1] - place.x).min(pixels - found);
+            let origin = image.as_ptr().wrapping_offset(self.window.origin(place)).wrapping_add(from);
+            let inner = walk.inner();
+            let is_inner = inner.start <= place.x && place.x + line <= inner.end;
+            let step = stride[1] * pitch[2];
+            let mut tap = if taps.start == 0 { [0, 0] } else { [taps.start / kernel[1], taps.start % kernel[1]] };
+            for at in 0..taps.len() {
+                let to = &mut pointers[at * pixels + found..][..line];
+                let first = origin.wrapping_add(tap[0] * dilation[0] * pitch[1] + tap[1] * dilation[1] * pitch[2]);
+                if is_inner {
+                    to.iter_mut().enumerate().for_each(|(x, pointer)| *pointer = first.wrapping_add(x * step));
+                } else {
+                    let [y, left] = [place.y * stride[0] + tap[0] * dilation[0], tap[1] * dilation[1]];
+                    let is_line = y >= pad[0] && y < pad[0] + size[0];
+                    for (x, pointer) in to.iter_mut().enumerate() {
+                        let at = (place.x + x) * stride[1] + left;
+                        let is_seen = is_line && at >= pad[1] && at < pad[1] + size[1];
+                        *pointer = if is_seen { first.wrapping_add(x * step) } else { zeros.as_ptr() };
+                    }
+                }
+                tap[1] += 1;
+                if tap[1] == kernel[1] {
+                    tap = [tap[0] + 1, 0];
+                }
+            }
+            found += line;
+            walk.advance(line);
+        }
     }
 }
 
@@ -161,12 +214,41 @@ mod tests {
         let window = Window { kernel: [3, 3], pad: [1, 1], ..Window::image(2, [4, 5], 7) };
         assert_eq!((window.pixels(), window.taps(), window.reach(7)), (40, 9, 280));
         let corner = window.place(0);
-        assert_eq!((window.inner(0), window.inner(1)), (0..0, 1..4));
+        assert_eq!((window.walk(0).inner(), window.walk(5).inner()), (0..0, 1..4));
         assert_eq!(window.tap(corner, 0), None);
         assert_eq!(window.tap(corner, 4), Some(42));
         assert_eq!(window.origin(corner), -42);
         let inner = window.place(20 + 5 + 1);
         assert_eq!(inner, Place { image: 1, y: 1, x: 1 });
         assert_eq!(window.origin(inner), 140);
+    }
+
+    #[test]
+    fn a_walk_finds_what_each_pixel_sees() {
+        let window = Window {
+            kernel: [3, 2],
+            stride: [2, 1],
+            dilation: [1, 2],
+            pad: [1, 1],
+            out: [2, 4],
+            ..Window::image(2, [3, 4], 5)
+        };
+        let (image, zeros) = (vec![0u8; window.reach(5)], [0u8; 5]);
+        let mut walk = window.walk(0);
+        for row in 0..window.pixels() {
+            assert_eq!(walk.place(), window.place(row));
+            for (taps, pixels) in [(0..6, 1), (1..4, window.pixels() - row), (3..6, 3.min(window.pixels() - row))] {
+                let mut found = vec![std::ptr::null(); taps.len() * pixels];
+                walk.find(&image, &zeros, pixels, taps.clone(), 2, &mut found);
+                for (at, found) in found.into_iter().enumerate() {
+                    let place = window.place(row + at % pixels);
+                    let seen = window
+                        .tap(place, taps.start + at / pixels)
+                        .map(|tap| image.as_ptr().wrapping_offset(window.origin(place)).wrapping_add(tap + 2));
+                    assert_eq!(found, seen.unwrap_or(zeros.as_ptr()), "{place:?}");
+                }
+            }
+            walk.advance(1);
+        }
     }
 }

@@ -12,8 +12,8 @@ use super::layers::{Io, View, ViewMut};
 use super::memory;
 use super::model::Model;
 use super::specialise::fact;
-use crate::engine::graph::samples::GraphFacts;
 use crate::engine::graph::ValueId;
+use crate::engine::graph::samples::GraphFacts;
 use crate::engine::pool::Team;
 
 /// Layers of which each takes the image that the one before makes, and nobody else does.
@@ -59,7 +59,7 @@ pub(super) fn find(model: &Model, facts: &GraphFacts) -> Vec<Chain> {
             let before = model.graph.nodes[chain.last()].output;
             model.layers[node].operands[0] == before
                 && taken[before.index()] == 1
-                && fact(facts, before).bytes() >= Some(CHAINED_BYTES_MIN * chain.images)
+                && fact(facts, before).bytes() >= Some(*CHAINED_BYTES_MIN * chain.images)
         };
         let longer = match (&open, &link) {
             (Some(chain), Some(link)) if follows(chain) => chain.with(link.clone(), model, facts),
@@ -82,8 +82,12 @@ impl Link {
         let x = fact(facts, *layered.operands.first()?);
         let window = layered.layer.by_lines()?.window(x)?;
         let alike = |&other: &ValueId| fact(facts, other).bytes() == made.bytes();
-        let whole = window.pixels() > 0 && window.out[0] > 1 && x.bytes()? > 0 && layered.operands[1..].iter().all(alike);
-        let line = [x.bytes()? / (window.images * window.size[0]).max(1), made.bytes()? / (window.images * window.out[0]).max(1)];
+        let whole =
+            window.pixels() > 0 && window.out[0] > 1 && x.bytes()? > 0 && layered.operands[1..].iter().all(alike);
+        let line = [
+            x.bytes()? / (window.images * window.size[0]).max(1),
+            made.bytes()? / (window.images * window.out[0]).max(1),
+        ];
         // A window that leaves lines out would have them computed for nothing.
         let dense = window.stride[0] <= (window.kernel[0] - 1) * window.dilation[0] + 1;
         (whole && dense).then(|| Self {
@@ -141,10 +145,10 @@ impl Chain {
         let weights: usize = links.iter().map(|link| model.layers[link.node].layer.bytes()).sum();
         let lines = links.last()?.window.out[0];
         let mut chain = Self { links, images: self.images, band: 0, room: 0 };
-        for band in (1..=lines.min(BAND_LINES_MAX)).rev() {
+        for band in (lines.min(*BAND_MIN)..=lines.min(BAND_LINES_MAX)).rev() {
             chain.band = band;
             chain.lay_out(model, facts)?;
-            if chain.room + weights <= CHAIN_BYTES_MAX {
+            if chain.room + weights <= *CHAIN_BYTES_MAX {
                 return Some(chain);
             }
         }
@@ -249,7 +253,8 @@ impl Chain {
             let layered = &seen.model.layers[link.node];
             let whole = |value: ValueId| fact(seen.facts, value);
             let x = if before.is_some() { read[0] } else { seen.lines_of(0, link.window.size[0], link.line[0], &from) };
-            let others = link.others.clone().map(|other| seen.lines_of(1 + other, link.window.out[0], link.line[1], &lines));
+            let others =
+                link.others.clone().map(|other| seen.lines_of(1 + other, link.window.out[0], link.line[1], &lines));
             let bytes = std::iter::once(x).chain(others);
             let operands = layered.operands.iter().zip(bytes).map(|(&value, bytes)| View { fact: whole(value), bytes });
             let output = if at < last { made } else { &mut *out };
@@ -307,10 +312,14 @@ const LINKS_MAX: usize = 16;
 const OPERANDS_MAX: usize = 6;
 
 /// What is smaller for each image stays in the second-level cache until it is read.
-const CHAINED_BYTES_MIN: usize = 256 << 10;
+static CHAINED_BYTES_MIN: std::sync::LazyLock<usize> =
+    std::sync::LazyLock::new(|| std::env::var("KC_MIN").map_or(256, |v| v.parse().unwrap()) << 10);
 
 /// What a chain's bands and weights may take of the second-level cache.
-const CHAIN_BYTES_MAX: usize = 320 << 10;
+static CHAIN_BYTES_MAX: std::sync::LazyLock<usize> =
+    std::sync::LazyLock::new(|| std::env::var("KC_MAX").map_or(320, |v| v.parse().unwrap()) << 10);
+static BAND_MIN: std::sync::LazyLock<usize> =
+    std::sync::LazyLock::new(|| std::env::var("KC_BAND").map_or(1, |v| v.parse().unwrap()));
 
 /// More lines save nothing more.
 const BAND_LINES_MAX: usize = 16;

@@ -1,6 +1,6 @@
 //! Six pixels of two vectors: twelve sums of 32 registers.
 
-use super::generic::{self, Element, Job, Table};
+use super::generic::{self, Element, Job, Table, beside_kernels};
 use crate::vector::F32x16;
 
 /// # Safety
@@ -11,11 +11,21 @@ unsafe fn tile<E: Element, const P: usize>(job: &Job<'_, E>) {
     unsafe { generic::pixels::<F32x16, E, P>(job) }
 }
 
+/// # Safety
+/// The processor has AVX-512 F, BW, DQ and VL, and the job's pointers are valid.
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
+unsafe fn beside<E: Element, const K: usize, const P: usize>(job: &Job<'_, E>) {
+    // SAFETY: the caller's promise; the features are enabled here.
+    unsafe { generic::beside::<F32x16, E, K, P>(job) }
+}
+
 pub(super) static TABLE: Table<f32> = Table {
     name: "avx512",
     tiles: &[tile::<f32, 1>, tile::<f32, 2>, tile::<f32, 3>, tile::<f32, 4>, tile::<f32, 5>, tile::<f32, 6>],
+    beside: beside_kernels!(f32: 3 12, 3 6, 5 12, 5 6),
 };
 pub(super) static BYTES: Table<u8> = Table {
     name: "avx512",
     tiles: &[tile::<u8, 1>, tile::<u8, 2>, tile::<u8, 3>, tile::<u8, 4>, tile::<u8, 5>, tile::<u8, 6>],
+    beside: beside_kernels!(u8: 3 12, 3 6, 5 12, 5 6),
 };

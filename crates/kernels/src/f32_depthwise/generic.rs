@@ -34,6 +34,9 @@ pub(super) enum Pixels<E> {
     /// All in the image and in one line of the output: where the first pixel's first tap begins, elements from a pixel
     /// to the next, and `[taps]` offsets of taps.
     Together { first: *const E, step: usize, taps: *const usize },
+    /// As these, and a pixel's next tap is the next pixel's first: elements from a pixel to the next, and from a line
+    /// of taps to the next.
+    Beside { first: *const E, step: usize, line: usize },
 }
 
 /// What an image consists of, and what becomes of its sums.
@@ -42,16 +45,26 @@ pub(super) enum Pixels<E> {
 /// As the methods of [`Vector`]; pointers are valid for `count` elements.
 pub(super) trait Element: Pod + Debug + Send {
     type Finish: Debug + Send + Sync;
+    /// What of it is the same for all vectors.
+    type Bounds<V: Vector>: Copy;
 
     fn table(level: Level) -> &'static Table<Self>;
     unsafe fn load<V: Vector>(from: *const Self, count: usize) -> V;
-    /// The results of sums, whose first is of this channel.
-    unsafe fn finish<V: Vector>(sums: V, finish: &Self::Finish, channel: usize) -> V;
-    unsafe fn store<V: Vector>(results: V, finish: &Self::Finish, to: *mut Self, count: usize);
+    unsafe fn bounds<V: Vector>(finish: &Self::Finish) -> Self::Bounds<V>;
+    /// Stores the results of sums, whose first is of this channel.
+    unsafe fn store<V: Vector>(
+        sums: V,
+        finish: &Self::Finish,
+        bounds: Self::Bounds<V>,
+        channel: usize,
+        to: *mut Self,
+        count: usize,
+    );
 }
 
 impl Element for f32 {
     type Finish = Activation;
+    type Bounds<V: Vector> = [V; 2];
 
     fn table(level: Level) -> &'static Table<Self> {
         choose!(level, &TABLE)
@@ -64,20 +77,38 @@ impl Element for f32 {
     }
 
     #[inline(always)]
-    unsafe fn finish<V: Vector>(sums: V, finish: &Activation, _channel: usize) -> V {
+    unsafe fn bounds<V: Vector>(finish: &Activation) -> [V; 2] {
+        let [low, high] = match *finish {
+            Activation::Clip { low, high } => [low, high],
+            _ => [f32::NEG_INFINITY, f32::INFINITY],
+        };
         // SAFETY: the caller's promise.
-        unsafe { activate(sums, *finish) }
+        unsafe { [V::splat(low), V::splat(high)] }
     }
 
     #[inline(always)]
-    unsafe fn store<V: Vector>(results: V, _finish: &Activation, to: *mut Self, count: usize) {
+    unsafe fn store<V: Vector>(
+        sums: V,
+        finish: &Activation,
+        [low, high]: [V; 2],
+        _channel: usize,
+        to: *mut Self,
+        count: usize,
+    ) {
         // SAFETY: the caller's promise.
-        unsafe { if count < V::LANES { results.store_first(to, count) } else { results.store(to) } }
+        unsafe {
+            let results = match finish {
+                Activation::None | Activation::Clip { .. } => high.min(low.max(sums)),
+                activation => activate(sums, *activation),
+            };
+            if count < V::LANES { results.store_first(to, count) } else { results.store(to) }
+        }
     }
 }
 
 impl Element for u8 {
     type Finish = Requantize;
+    type Bounds<V: Vector> = [V; 2];
 
     fn table(level: Level) -> &'static Table<Self> {
         choose!(level, &BYTES)
@@ -90,29 +121,59 @@ impl Element for u8 {
     }
 
     #[inline(always)]
-    unsafe fn finish<V: Vector>(sums: V, finish: &Requantize, channel: usize) -> V {
-        // SAFETY: the caller's promise; there are scales for whole vectors.
-        unsafe {
-            let scale = V::load(finish.scale.elements::<f32>().as_ptr().add(channel));
-            sums.mul(scale)
-        }
+    unsafe fn bounds<V: Vector>(finish: &Requantize) -> [V; 2] {
+        // SAFETY: the caller's promise.
+        unsafe { finish.bytes.bounds() }
     }
 
     #[inline(always)]
-    unsafe fn store<V: Vector>(results: V, finish: &Requantize, to: *mut Self, count: usize) {
-        // SAFETY: the caller's promise.
-        unsafe { finish.bytes.store(results, to, count) }
+    unsafe fn store<V: Vector>(
+        sums: V,
+        finish: &Requantize,
+        bounds: [V; 2],
+        channel: usize,
+        to: *mut Self,
+        count: usize,
+    ) {
+        // SAFETY: the caller's promise; there are scales for whole vectors.
+        unsafe {
+            let scale = V::load(finish.scale.elements::<f32>().as_ptr().add(channel));
+            finish.bytes.store_within(sums.mul(scale), bounds, to, count);
+        }
     }
 }
 
 pub(super) type Kernel<E> = unsafe fn(&Job<'_, E>);
 
-/// The kernels of an instruction set, by pixels less one.
+/// The kernels of an instruction set.
 #[derive(Debug)]
 pub(super) struct Table<E: Element> {
     pub(super) name: &'static str,
+    /// By pixels less one.
     pub(super) tiles: &'static [Kernel<E>],
+    /// For pixels beside each other.
+    pub(super) beside: &'static [Beside<E>],
 }
+
+/// A kernel for filters of so many taps in a line, and for so many pixels.
+#[derive(Debug)]
+pub(super) struct Beside<E: Element> {
+    pub(super) across: usize,
+    pub(super) pixels: usize,
+    pub(super) kernel: Kernel<E>,
+}
+
+/// The kernels of `beside`, the most pixels first.
+macro_rules! beside_kernels {
+    ($element:ty: $($across:literal $pixels:literal),*) => {
+        &[$($crate::f32_depthwise::generic::Beside {
+            across: $across,
+            pixels: $pixels,
+            kernel: beside::<$element, $across, $pixels>,
+        }),*]
+    };
+}
+pub(super) use beside_kernels;
 
 /// The most pixels of any block.
 pub(super) const PIXELS_MAX: usize = 6;
@@ -135,6 +196,8 @@ pub(super) unsafe fn pixels<V: Vector, E: Element, const P: usize>(job: &Job<'_,
             Pixels::Together { first, step, taps } => {
                 channels::<V, E, P>(job, |tap, p| first.add(*taps.add(tap) + p * step))
             }
+            // No table has these for it.
+            Pixels::Beside { .. } => {}
         }
     }
 }
@@ -186,18 +249,79 @@ unsafe fn block<V: Vector, E: Element, const P: usize, const N: usize>(
                 }
             }
         }
+        let bounds = E::bounds::<V>(job.finish);
         for n in 0..N {
             let bias = V::load(job.bias.add(channel + n * V::LANES));
-            for sums in sums.iter_mut() {
-                sums[n] = sums[n].add(bias);
+            for (p, sums) in sums.iter().enumerate() {
+                let to = job.out.add(p * job.out_pitch + channel + n * V::LANES);
+                E::store(sums[n].add(bias), job.finish, bounds, channel + n * V::LANES, to, count);
             }
         }
-        for (p, sums) in sums.iter().enumerate() {
-            let to = job.out.add(p * job.out_pitch + channel);
-            for (n, sum) in sums.iter().enumerate() {
-                let results = E::finish(*sum, job.finish, channel + n * V::LANES);
-                E::store(results, job.finish, to.add(n * V::LANES), count);
+    }
+}
+
+/// Filters of `K` taps in a line over `P` pixels beside each other: each element is read once for all taps of a line that
+/// see it.
+///
+/// # Safety
+/// As `pixels`.
+#[inline(always)]
+pub(super) unsafe fn beside<V: Vector, E: Element, const K: usize, const P: usize>(job: &Job<'_, E>) {
+    let Pixels::Beside { first, step, line } = job.pixels else { return };
+    let mut channel = 0;
+    while channel < job.channels {
+        let count = V::LANES.min(job.channels - channel);
+        // SAFETY: the caller's promise is that of these calls.
+        unsafe {
+            let from = first.add(channel);
+            if count == V::LANES {
+                beside_in_vector::<V, E, K, P>(job, from, [step, line], channel, V::LANES);
+            } else {
+                beside_in_vector::<V, E, K, P>(job, from, [step, line], channel, count);
             }
+        }
+        channel += count;
+    }
+}
+
+/// A vector of channels, of which there are `count`.
+///
+/// # Safety
+/// As `pixels`.
+#[inline(always)]
+unsafe fn beside_in_vector<V: Vector, E: Element, const K: usize, const P: usize>(
+    job: &Job<'_, E>,
+    mut from: *const E,
+    [step, line]: [usize; 2],
+    channel: usize,
+    count: usize,
+) {
+    // SAFETY: the caller's promise is that of these reads and writes; lanes behind `count` are not touched.
+    unsafe {
+        let mut sums = [V::splat(0.0); P];
+        let mut weights = job.weights.add(channel);
+        for _ in 0..job.taps / K {
+            let mut w = [V::splat(0.0); K];
+            for w in &mut w {
+                *w = V::load(weights);
+                weights = weights.add(job.weights_pitch);
+            }
+            let mut element = from;
+            for column in 0..P + K - 1 {
+                let x = E::load::<V>(element, count);
+                element = element.wrapping_add(step);
+                for (tap, w) in w.iter().enumerate() {
+                    if tap <= column && column - tap < P {
+                        sums[column - tap] = x.mul_add(*w, sums[column - tap]);
+                    }
+                }
+            }
+            from = from.wrapping_add(line);
+        }
+        let bounds = E::bounds::<V>(job.finish);
+        let bias = V::load(job.bias.add(channel));
+        for (p, sum) in sums.iter().enumerate() {
+            E::store(sum.add(bias), job.finish, bounds, channel, job.out.add(p * job.out_pitch + channel), count);
         }
     }
 }

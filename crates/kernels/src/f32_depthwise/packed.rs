@@ -2,11 +2,11 @@
 
 use std::ptr;
 
-use super::generic::{self, Element, Job, Pixels, Table};
+use super::generic::{self, Beside, Element, Job, Pixels, Table};
 use crate::aligned::{Aligned, LINE};
 use crate::grid::{Grid, Tile};
 use crate::isa::Level;
-use crate::window::Window;
+use crate::window::{Walk, Window};
 
 /// A filter for each channel of elements `E`, laid out for the kernels of one instruction set.
 #[derive(Debug)]
@@ -74,32 +74,40 @@ impl<E: Element> Packed<E> {
         taps.offsets.iter_mut().zip(0..self.taps).for_each(|(offset, tap)| *offset = window.tap_offset(tap));
         while let Some(tile) = grid.take() {
             assert_eq!(tile.size[1], self.channels, "a tile of the output has all channels");
+            let mut walk = window.walk(tile.first[0]);
             let mut row = 0;
             while row < tile.size[0] {
-                row += self.block(image, window, &mut taps, &tile, row);
+                let pixels = self.block(image, &walk, &mut taps, &tile, row);
+                walk.advance(pixels);
+                row += pixels;
             }
         }
     }
 
     /// Computes a block of pixels of a line from a row of the tile on: in the image or on its edge. Returns how many.
-    fn block(&self, image: &[E], window: &Window, taps: &mut TapsFound<E>, tile: &Tile<'_, E>, row: usize) -> usize {
+    fn block(&self, image: &[E], walk: &Walk<'_>, taps: &mut TapsFound<E>, tile: &Tile<'_, E>, row: usize) -> usize {
         let TapsFound { offsets, pointers } = taps;
         let kernels = self.table.tiles;
-        let place = window.place(tile.first[0] + row);
-        let inner = window.inner(place.y);
+        let (window, place, inner) = (walk.window(), walk.place(), walk.inner());
         let is_inner = inner.contains(&place.x);
         let end = match is_inner {
             true => inner.end,
             false if place.x < inner.start => inner.start,
             false => window.out[1],
         };
-        let pixels = kernels.len().min(tile.size[0] - row).min(end - place.x);
-        let pixels_at = if is_inner {
+        let line = (tile.size[0] - row).min(end - place.x);
+        let fits = |beside: &&Beside<E>| beside.across == window.kernel[1] && beside.pixels <= line;
+        let is_dense = is_inner && window.stride[1] == 1 && window.dilation[1] == 1;
+        let beside = self.table.beside.iter().find(fits).filter(|_| is_dense);
+        let pixels = beside.map_or(kernels.len().min(line), |beside| beside.pixels);
+        let pixels_at = if beside.is_some() {
+            let first = image.as_ptr().wrapping_offset(window.origin(place));
+            Pixels::Beside { first, step: window.pitch[2], line: window.dilation[0] * window.pitch[1] }
+        } else if is_inner {
             let first = image.as_ptr().wrapping_offset(window.origin(place));
             Pixels::Together { first, step: window.stride[1] * window.pitch[2], taps: offsets.as_ptr() }
         } else {
-            let rows = [tile.first[0] + row, pixels];
-            window.find(image, self.zeros.elements(), rows, 0..self.taps, 0, pointers);
+            walk.find(image, self.zeros.elements(), pixels, 0..self.taps, 0, pointers);
             Pixels::Apart(pointers.as_ptr())
         };
         let job = Job {
@@ -114,7 +122,7 @@ impl<E: Element> Packed<E> {
             out_pitch: tile.pitch,
             finish: &self.finish,
         };
-        generic::call(kernels[pixels - 1], &job);
+        generic::call(beside.map_or(kernels[pixels.min(kernels.len()) - 1], |beside| beside.kernel), &job);
         pixels
     }
 }

@@ -1,6 +1,6 @@
 //! Two pixels at a time, in plain code.
 
-use super::generic::{self, Element, Job, Table};
+use super::generic::{self, Element, Job, Table, beside_kernels};
 use crate::vector::Plain;
 
 /// # Safety
@@ -10,5 +10,14 @@ unsafe fn tile<E: Element, const P: usize>(job: &Job<'_, E>) {
     unsafe { generic::pixels::<Plain, E, P>(job) }
 }
 
-pub(super) static TABLE: Table<f32> = Table { name: "portable", tiles: &[tile::<f32, 1>, tile::<f32, 2>] };
-pub(super) static BYTES: Table<u8> = Table { name: "portable", tiles: &[tile::<u8, 1>, tile::<u8, 2>] };
+/// # Safety
+/// The job's pointers are valid.
+unsafe fn beside<E: Element, const K: usize, const P: usize>(job: &Job<'_, E>) {
+    // SAFETY: the caller's promise; no instruction set is needed.
+    unsafe { generic::beside::<Plain, E, K, P>(job) }
+}
+
+pub(super) static TABLE: Table<f32> =
+    Table { name: "portable", tiles: &[tile::<f32, 1>, tile::<f32, 2>], beside: beside_kernels!(f32: 3 2) };
+pub(super) static BYTES: Table<u8> =
+    Table { name: "portable", tiles: &[tile::<u8, 1>, tile::<u8, 2>], beside: beside_kernels!(u8: 3 2) };

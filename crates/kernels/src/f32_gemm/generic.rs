@@ -1,7 +1,6 @@
 //! The inner loop over one tile, for any vector: `M` rows by `N` vectors of columns stay in registers.
 
 use crate::activation::Activation;
-use crate::aligned::LINE;
 use crate::panels::Table;
 use crate::vector::{Vector, activate};
 
@@ -27,8 +26,9 @@ pub(super) struct Job {
     pub(super) weights: *const f32,
     /// From one panel of weights to the next.
     pub(super) weights_pitch: usize,
-    /// What will be read next, or anything: it is only fetched, a cache line for each row of the weights.
+    /// What will be read next, or anything: it is only fetched, so many elements with each row of the weights.
     pub(super) next: *const f32,
+    pub(super) next_step: usize,
     pub(super) out: *mut f32,
     pub(super) out_pitch: usize,
     /// Columns to write, more than `(N - 1) * LANES`.
@@ -83,7 +83,7 @@ pub(super) unsafe fn tile<V: Vector, const M: usize, const N: usize>(job: &Job) 
                     }
                 }
                 V::prefetch(next);
-                next = next.wrapping_add(LINE / size_of::<f32>());
+                next = next.wrapping_add(job.next_step);
                 weights = weights.add(N * V::LANES);
             }
         }

@@ -12,10 +12,11 @@ mod avx512;
 mod generic;
 mod portable;
 
+use std::ops::Range;
 use std::ptr;
 
 use crate::activation::Activation;
-use crate::aligned::{Aligned, LINE};
+use crate::aligned::Aligned;
 use crate::grid::{Grid, Tile};
 use crate::isa::{Level, choose};
 pub use crate::panels::Weights;
@@ -167,14 +168,19 @@ impl Packing {
     /// # Panics
     /// When `out` cannot hold `rows` rows `pitch` elements apart.
     pub fn grid<'a>(&self, out: &'a mut [f32], pitch: usize, rows: usize) -> Grid<'a> {
-        let [tile_rows, width] = self.tile();
-        let together = if rows == 1 { self.kernels.together } else { 1 };
-        Grid::new(out, pitch, [rows, self.columns()], [tile_rows, together * width])
+        let tile = if rows == 1 { [1, self.kernels.together * self.panels.width()] } else { self.tile() };
+        Grid::new(out, pitch, [rows, self.columns()], tile)
     }
 
-    /// Rows and columns of a full tile of the output.
+    /// Rows and columns of a full tile of the output: one panel, or as many as stay in the nearest cache together while
+    /// rows pass.
     pub(crate) fn tile(&self) -> [usize; 2] {
-        self.panels.tile(self.depth * size_of::<f32>())
+        let [rows, width] = self.panels.tile(self.depth * size_of::<f32>());
+        let near = NEAR_ELEMENTS / (self.taps * self.depth * width).max(1);
+        let count = self.columns().div_ceil(width).max(1);
+        // As many in each tile.
+        let panels = count.div_ceil(count.div_ceil(near.max(1)));
+        [rows, panels * width]
     }
 
     /// Lays out weights whose elements are so far apart from one row to the next, and from one column to the next.
@@ -235,10 +241,8 @@ impl Packing {
         }
         let mut pointers = [ptr::null(); POINTERS];
         while let Some(mut tile) = grid.take() {
-            for span in self.spans(&tile) {
-                for part in self.parts() {
-                    self.run_part(operands, ends, &mut tile, &span, &part, &mut pointers);
-                }
+            for part in self.parts() {
+                self.run_part(operands, ends, &mut tile, &part, &mut pointers);
             }
         }
     }
@@ -257,67 +261,93 @@ impl Packing {
         (first..end).step_by(step).map(move |first| Span { first, panel: panels.panel(first), together })
     }
 
-    /// One part of the chain, for all rows of a tile.
+    /// One part of the chain, for a tile: a few rows with all of its panels before the next rows.
     fn run_part(
         &self,
         operands: &Operands<'_>,
         ends: Option<&Ends<'_>>,
         tile: &mut Tile<'_>,
-        span: &Span,
         part: &Part,
         pointers: &mut [*const f32; POINTERS],
     ) {
-        let Operands { left, window, packed, zeros } = *operands;
-        let (first_row, first_column, panel) = (tile.first[0], span.first, &span.panel);
-        // In the tile.
-        let column = span.first - tile.first[1];
-        let tiles = self.kernels.tiles.tiles[panel.vectors - 1];
-        let width = panel.vectors * self.kernels.tiles.lanes;
-        let weights = &packed[self.offset(first_column) + part.row * width..];
-        let rows_of_weights = part.taps * part.depth;
-        let (activation, function) = ends.map_or((Activation::None, None), |ends| ends.activation.split());
-        for row in (0..tile.size[0]).step_by(tiles.len()) {
-            let rows = tiles.len().min(tile.size[0] - row);
-            let taps = part.tap..part.tap + part.taps;
-            window.find(left, zeros, [first_row + row, rows], taps, part.from, pointers);
-            let end = |ends: &Ends<'_>| generic::End {
-                bias: ends.bias[first_column..].as_ptr(),
-                bias_pitch: if span.together { width } else { 0 },
-                residual: ends.residual.map(|Residual { elements, pitch }| {
-                    let from = elements[(first_row + row) * pitch + first_column..].as_ptr();
-                    (from, if span.together { width } else { pitch })
-                }),
-                activation,
-            };
-            let job = Job {
-                taps: part.taps,
-                depth: part.depth,
-                rows: pointers.as_ptr(),
-                weights: weights.as_ptr(),
-                weights_pitch: self.offset(width),
-                // The part behind this one, a piece with each block of rows.
-                next: weights
-                    .as_ptr()
-                    .wrapping_add(rows_of_weights * (width + row / tiles.len() * (LINE / size_of::<f32>()))),
-                // Within the tile: `row` is less than its rows.
-                out: tile.out.wrapping_add(row * tile.pitch + column),
-                out_pitch: if span.together { width } else { tile.pitch },
-                columns: panel.columns,
-                resume: part.row > 0,
-                ends: ends.filter(|_| part.is_last).map(end),
-            };
-            let kernel = if span.together { self.kernels.rows[panel.vectors - 1] } else { tiles[rows - 1] };
-            generic::call(kernel, &job);
-            if let Some(function) = function.filter(|_| part.is_last) {
-                let columns = column..column + span.columns(self.kernels.together);
-                (row..row + rows).for_each(|row| function.over_row(self.level, &mut tile.row(row)[columns.clone()]));
+        let Operands { left, window, zeros, .. } = *operands;
+        let mut walk = window.walk(tile.first[0]);
+        let mut row = 0;
+        while row < tile.size[0] {
+            let rows = self.panels.rows.min(tile.size[0] - row);
+            walk.find(left, zeros, rows, part.tap..part.tap + part.taps, part.from, pointers);
+            walk.advance(rows);
+            let next_rows = left.as_ptr().wrapping_offset(window.origin(walk.place())).wrapping_add(part.from);
+            let blocks = [row, tile.size[0]].map(|rows| rows.div_ceil(self.panels.rows));
+            for span in self.spans(tile) {
+                let next = match span.first == 0 && row + rows < tile.size[0] {
+                    true => Next::Rows(next_rows),
+                    false if span.first == 0 => Next::Weights([0, 1]),
+                    false => Next::Weights(blocks),
+                };
+                self.run_rows(operands.packed, ends, tile, row..row + rows, &span, (part, next), pointers);
             }
+            if let Some(function) = ends.filter(|_| part.is_last).and_then(|ends| ends.activation.split().1) {
+                (row..row + rows).for_each(|row| function.over_row(self.level, tile.row(row)));
+            }
+            row += rows;
         }
+    }
+
+    /// Rows of a tile, whose elements `pointers` find, with a panel, or one row with all panels of the tile.
+    fn run_rows(
+        &self,
+        packed: &[f32],
+        ends: Option<&Ends<'_>>,
+        tile: &Tile<'_>,
+        rows: Range<usize>,
+        span: &Span,
+        (part, next): (&Part, Next),
+        pointers: &[*const f32; POINTERS],
+    ) {
+        let (row, first_column, panel) = (tile.first[0] + rows.start, span.first, &span.panel);
+        let width = panel.vectors * self.kernels.tiles.lanes;
+        let weights = packed[self.offset(first_column) + part.row * width..].as_ptr();
+        let end = |ends: &Ends<'_>| generic::End {
+            bias: ends.bias[first_column..].as_ptr(),
+            bias_pitch: if span.together { width } else { 0 },
+            residual: ends.residual.map(|Residual { elements, pitch }| {
+                (elements[row * pitch + first_column..].as_ptr(), if span.together { width } else { pitch })
+            }),
+            activation: ends.activation.split().0,
+        };
+        let (next, next_step) = match next {
+            Next::Rows(first) => (first, rows.len()),
+            Next::Weights([piece, pieces]) => {
+                let step = width.div_ceil(pieces);
+                (weights.wrapping_add(part.taps * part.depth * (width + piece * step)), step)
+            }
+        };
+        let job = Job {
+            taps: part.taps,
+            depth: part.depth,
+            rows: pointers.as_ptr(),
+            weights,
+            weights_pitch: self.offset(width),
+            next,
+            next_step,
+            // Within the tile: rows and columns are its own.
+            out: tile.out.wrapping_add(rows.start * tile.pitch + first_column - tile.first[1]),
+            out_pitch: if span.together { width } else { tile.pitch },
+            columns: panel.columns,
+            resume: part.row > 0,
+            ends: ends.filter(|_| part.is_last).map(end),
+        };
+        let kernel = match span.together {
+            true => self.kernels.rows[panel.vectors - 1],
+            false => self.kernels.tiles.tiles[panel.vectors - 1][rows.len() - 1],
+        };
+        generic::call(kernel, &job);
     }
 
     /// Parts of the chain whose weights stay in the second-level cache while the rows of a tile pass.
     fn parts(&self) -> impl Iterator<Item = Part> {
-        let depth_max = (PART_ELEMENTS / self.panels.width()).max(1);
+        let depth_max = (*PART_ELEMENTS / self.panels.width()).max(1);
         let per_tap = self.depth.div_ceil(depth_max).max(1);
         let together = if per_tap > 1 { 1 } else { (depth_max / self.depth.max(1)).clamp(1, TAPS_MAX) };
         let groups = self.taps.div_ceil(together).max(1);
@@ -348,10 +378,13 @@ struct Span {
     together: bool,
 }
 
-impl Span {
-    fn columns(&self, together: usize) -> usize {
-        if self.together { together * self.panel.columns } else { self.panel.columns }
-    }
+/// What a block of rows asks for while it runs.
+#[derive(Clone, Copy)]
+enum Next {
+    /// The next block, which begins here.
+    Rows(*const f32),
+    /// A piece, the first of so many, of the weights that follow its own.
+    Weights([usize; 2]),
 }
 
 /// Some taps with all their depth, or one tap with some of it.
@@ -369,11 +402,15 @@ fn kernels(level: Level) -> &'static Kernels {
     choose!(level, &KERNELS)
 }
 
+/// Elements of weights that rows pass by in the nearest cache: 16 KiB.
+const NEAR_ELEMENTS: usize = 4 << 10;
+
 /// Rows of a matrix that are packed before the next column of it.
 const PACKED_TOGETHER: usize = 64;
 
 /// Elements of weights in a part: 256 KiB, a quarter of the second-level cache.
-const PART_ELEMENTS: usize = 64 << 10;
+static PART_ELEMENTS: std::sync::LazyLock<usize> =
+    std::sync::LazyLock::new(|| std::env::var("KC_PART").map_or(64, |v| v.parse().unwrap()) << 10);
 
 /// The most taps of a part.
 const TAPS_MAX: usize = 64;

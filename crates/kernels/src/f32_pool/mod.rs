@@ -33,8 +33,10 @@ impl Pool {
         assert_eq!(pixels, window.pixels(), "the output has a row for each pixel");
         let kernel = kernel(level);
         while let Some(tile) = grid.take() {
+            let mut walk = window.walk(tile.first[0]);
             for row in 0..tile.size[0] {
-                let place = window.place(tile.first[0] + row);
+                let place = walk.place();
+                walk.advance(1);
                 let [lines, columns] = window.inside(place);
                 let first = lines.start * window.kernel[1] + columns.start;
                 let start = window.tap(place, first).and_then(|tap| window.origin(place).checked_add_unsigned(tap));

@@ -165,8 +165,10 @@ impl Winograd {
         let (inner, rest) = scratch.split_at_mut((POINTS * count * self.channels).next_multiple_of(LANES_MAX));
         let outer = &mut rest[..POINTS * count * self.columns];
         let mut pointers = [ptr::null(); POINTS];
+        let mut walk = tiled.walk(places.first);
         for tile in 0..count {
-            tiled.find(left, self.zeros.elements(), [places.first + tile, 1], 0..POINTS, 0, &mut pointers);
+            walk.find(left, self.zeros.elements(), 1, 0..POINTS, 0, &mut pointers);
+            walk.advance(1);
             let job = Inward {
                 taps: &pointers,
                 channels: self.channels,

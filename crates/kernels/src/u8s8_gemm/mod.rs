@@ -245,9 +245,11 @@ impl Packed<'_> {
         let groups = self.taps * self.depth.div_ceil(4);
         let weights = self.weights[first_column * groups * 4..].as_ptr();
         let mut row_bias = [0; ROWS_MAX];
+        let mut walk = window.walk(first_row);
         for row in (0..tile.size[0]).step_by(tiles.len()) {
             let rows = tiles.len().min(tile.size[0] - row);
-            window.find(left, self.zeros, [first_row + row, rows], 0..self.taps, 0, pointers);
+            walk.find(left, self.zeros, rows, 0..self.taps, 0, pointers);
+            walk.advance(rows);
             if self.row_factor != 0 {
                 // Products of two matrices are windows of one line.
                 let line = |row: usize| &left[(first_row + row) * window.pitch[2]..][..self.depth];
