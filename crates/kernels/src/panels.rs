@@ -97,7 +97,10 @@ impl Panels {
 
     /// The panel that begins at a column.
     pub(crate) fn panel(&self, first: usize) -> Panel {
-        let columns = self.width().min(self.columns - first);
+        let (columns, width) = (self.columns - first, self.width());
+        if columns >= width {
+            return Panel { columns: width, vectors: self.vectors };
+        }
         Panel { columns, vectors: columns.div_ceil(self.lanes) }
     }
 

@@ -104,6 +104,9 @@ impl Window {
     }
 
     pub(crate) fn tap_offset(&self, tap: usize) -> usize {
+        if tap == 0 {
+            return 0;
+        }
         (tap / self.kernel[1]) * self.dilation[0] * self.pitch[1]
             + (tap % self.kernel[1]) * self.dilation[1] * self.pitch[2]
     }
@@ -162,6 +165,14 @@ impl<'a> Walk<'a> {
         pointers: &mut [*const T],
     ) {
         let Window { kernel, stride, dilation, pad, size, pitch, .. } = *self.window;
+        let (place, inner) = (self.place, self.inner());
+        if taps.len() == 1 && inner.start <= place.x && place.x + pixels <= inner.end {
+            let first = self.window.origin(place).wrapping_add_unsigned(self.window.tap_offset(taps.start) + from);
+            let step = stride[1] * pitch[2];
+            let at = |pixel: usize| image.as_ptr().wrapping_offset(first).wrapping_add(pixel * step);
+            pointers[..pixels].iter_mut().enumerate().for_each(|(pixel, pointer)| *pointer = at(pixel));
+            return;
+        }
         let mut walk = self.clone();
         let mut found = 0;
         while found < pixels {

@@ -12,15 +12,15 @@ mod avx512;
 mod generic;
 mod portable;
 
-use std::ops::Range;
 use std::ptr;
 
 use crate::activation::Activation;
 use crate::aligned::Aligned;
+use crate::f32_functions::Function;
 use crate::grid::{Grid, Tile};
 use crate::isa::{Level, choose};
 pub use crate::panels::Weights;
-use crate::panels::{Panel, Panels, ROWS_MAX};
+use crate::panels::{Panels, ROWS_MAX};
 use crate::window::Window;
 use generic::{Job, Kernels};
 
@@ -68,7 +68,24 @@ struct Ends<'a> {
     /// One for each column and zeros up to a whole vector.
     bias: &'a [f32],
     residual: Option<Residual<'a>>,
+    /// What is done to sums while they are in registers, and what to results.
     activation: Activation,
+    function: Option<Function>,
+}
+
+impl Ends<'_> {
+    /// For the results from a row and a column on. Where results of one row are seen as rows of `width` columns, bias and
+    /// residual go on from one to the next.
+    fn of(&self, row: usize, column: usize, width: Option<usize>) -> generic::End {
+        generic::End {
+            bias: self.bias[column..].as_ptr(),
+            bias_pitch: width.unwrap_or(0),
+            residual: self.residual.map(|Residual { elements, pitch }| {
+                (elements[row * pitch + column..].as_ptr(), width.unwrap_or(pitch))
+            }),
+            activation: self.activation,
+        }
+    }
 }
 
 impl Gemm {
@@ -136,7 +153,8 @@ impl Gemm {
     /// When the window reaches beyond `left`, the weights have other taps, the sizes of residual or output differ, or the
     /// output was cut otherwise than by `grid`.
     pub fn run(&self, left: &[f32], window: &Window, residual: Option<Residual<'_>>, grid: &Grid<'_>) {
-        let ends = Ends { bias: self.bias.elements(), residual, activation: self.activation };
+        let (activation, function) = self.activation.split();
+        let ends = Ends { bias: self.bias.elements(), residual, activation, function };
         let operands = Operands { left, window, packed: self.weights.elements(), zeros: self.zeros.elements() };
         self.packing.run_with(&operands, Some(&ends), grid);
     }
@@ -241,24 +259,14 @@ impl Packing {
         }
         let mut pointers = [ptr::null(); POINTERS];
         while let Some(mut tile) = grid.take() {
+            let (first, end) = (tile.first[1], tile.first[1] + tile.size[1]);
+            let width = self.panels.width();
+            let whole = first.is_multiple_of(width) && (end.is_multiple_of(width) || end == self.columns());
+            assert!(whole, "a tile of the output is of whole panels");
             for part in self.parts() {
                 self.run_part(operands, ends, &mut tile, &part, &mut pointers);
             }
         }
-    }
-
-    /// What a tile is computed in.
-    ///
-    /// # Panics
-    /// When the tile is not of whole panels, as those of `grid` are.
-    fn spans(&self, tile: &Tile<'_>) -> impl Iterator<Item = Span> + use<> {
-        let (panels, width) = (self.panels, self.panels.width());
-        let (first, end) = (tile.first[1], tile.first[1] + tile.size[1]);
-        let whole = first.is_multiple_of(width) && (end.is_multiple_of(width) || end == panels.columns);
-        assert!(whole, "a tile of the output is of whole panels");
-        let together = tile.size == [1, self.kernels.together * width];
-        let step = if together { tile.size[1] } else { width };
-        (first..end).step_by(step).map(move |first| Span { first, panel: panels.panel(first), together })
     }
 
     /// One part of the chain, for a tile: a few rows with all of its panels before the next rows.
@@ -270,79 +278,55 @@ impl Packing {
         part: &Part,
         pointers: &mut [*const f32; POINTERS],
     ) {
-        let Operands { left, window, zeros, .. } = *operands;
+        let Operands { left, window, packed, zeros } = *operands;
+        let (width, ends) = (self.panels.width(), ends.filter(|_| part.is_last));
+        // One row with all panels of the tile, or rows with one panel after the other.
+        let together = tile.size == [1, self.kernels.together * width];
+        let blocks = tile.size[0].div_ceil(self.panels.rows);
+        let share = width.div_ceil(blocks);
         let mut walk = window.walk(tile.first[0]);
-        let mut row = 0;
-        while row < tile.size[0] {
+        for block in 0..blocks {
+            let row = block * self.panels.rows;
             let rows = self.panels.rows.min(tile.size[0] - row);
             walk.find(left, zeros, rows, part.tap..part.tap + part.taps, part.from, pointers);
             walk.advance(rows);
-            let next_rows = left.as_ptr().wrapping_offset(window.origin(walk.place())).wrapping_add(part.from);
-            let blocks = [row, tile.size[0]].map(|rows| rows.div_ceil(self.panels.rows));
-            for span in self.spans(tile) {
-                let next = match span.first == 0 && row + rows < tile.size[0] {
-                    true => Next::Rows(next_rows),
-                    false if span.first == 0 => Next::Weights([0, 1]),
-                    false => Next::Weights(blocks),
+            // The first panels meet rows that are in no cache, and others weights that are in none.
+            let next_rows = (tile.first[1] == 0 && block + 1 < blocks)
+                .then(|| left.as_ptr().wrapping_offset(window.origin(walk.place())).wrapping_add(part.from));
+            let mut column = 0;
+            while column < tile.size[1] {
+                let first = tile.first[1] + column;
+                let panel = self.panels.panel(first);
+                let width = panel.vectors * self.kernels.tiles.lanes;
+                let weights = packed[self.offset(first) + part.row * width..].as_ptr();
+                let behind = |share: usize| weights.wrapping_add(part.taps * part.depth * (width + block * share));
+                let pitch = if together { width } else { tile.pitch };
+                let job = Job {
+                    taps: part.taps,
+                    depth: part.depth,
+                    rows: pointers.as_ptr(),
+                    weights,
+                    weights_pitch: self.offset(width),
+                    next: next_rows.unwrap_or_else(|| behind(share)),
+                    next_step: if next_rows.is_some() { rows } else { share },
+                    // Within the tile: rows and columns are its own.
+                    out: tile.out.wrapping_add(row * tile.pitch + column),
+                    out_pitch: pitch,
+                    columns: panel.columns,
+                    resume: part.row > 0,
+                    ends: ends.map(|ends| ends.of(tile.first[0] + row, first, together.then_some(width))),
                 };
-                self.run_rows(operands.packed, ends, tile, row..row + rows, &span, (part, next), pointers);
+                let kernel = match together {
+                    true => self.kernels.rows[panel.vectors - 1],
+                    false => self.kernels.tiles.tiles[panel.vectors - 1][rows - 1],
+                };
+                generic::call(kernel, &job);
+                column += if together { tile.size[1] } else { panel.columns };
             }
-            if let Some(function) = ends.filter(|_| part.is_last).and_then(|ends| ends.activation.split().1) {
+            if let Some(function) = ends.and_then(|ends| ends.function) {
                 (row..row + rows).for_each(|row| function.over_row(self.level, tile.row(row)));
             }
-            row += rows;
         }
-    }
-
-    /// Rows of a tile, whose elements `pointers` find, with a panel, or one row with all panels of the tile.
-    fn run_rows(
-        &self,
-        packed: &[f32],
-        ends: Option<&Ends<'_>>,
-        tile: &Tile<'_>,
-        rows: Range<usize>,
-        span: &Span,
-        (part, next): (&Part, Next),
-        pointers: &[*const f32; POINTERS],
-    ) {
-        let (row, first_column, panel) = (tile.first[0] + rows.start, span.first, &span.panel);
-        let width = panel.vectors * self.kernels.tiles.lanes;
-        let weights = packed[self.offset(first_column) + part.row * width..].as_ptr();
-        let end = |ends: &Ends<'_>| generic::End {
-            bias: ends.bias[first_column..].as_ptr(),
-            bias_pitch: if span.together { width } else { 0 },
-            residual: ends.residual.map(|Residual { elements, pitch }| {
-                (elements[row * pitch + first_column..].as_ptr(), if span.together { width } else { pitch })
-            }),
-            activation: ends.activation.split().0,
-        };
-        let (next, next_step) = match next {
-            Next::Rows(first) => (first, rows.len()),
-            Next::Weights([piece, pieces]) => {
-                let step = width.div_ceil(pieces);
-                (weights.wrapping_add(part.taps * part.depth * (width + piece * step)), step)
-            }
-        };
-        let job = Job {
-            taps: part.taps,
-            depth: part.depth,
-            rows: pointers.as_ptr(),
-            weights,
-            weights_pitch: self.offset(width),
-            next,
-            next_step,
-            // Within the tile: rows and columns are its own.
-            out: tile.out.wrapping_add(rows.start * tile.pitch + first_column - tile.first[1]),
-            out_pitch: if span.together { width } else { tile.pitch },
-            columns: panel.columns,
-            resume: part.row > 0,
-            ends: ends.filter(|_| part.is_last).map(end),
-        };
-        let kernel = match span.together {
-            true => self.kernels.rows[panel.vectors - 1],
-            false => self.kernels.tiles.tiles[panel.vectors - 1][rows.len() - 1],
-        };
-        generic::call(kernel, &job);
     }
 
     /// Parts of the chain whose weights stay in the second-level cache while the rows of a tile pass.
@@ -368,23 +352,6 @@ impl Packing {
     fn offset(&self, first: usize) -> usize {
         first * self.taps * self.depth
     }
-}
-
-/// Columns of a tile: a panel, or all of its panels.
-struct Span {
-    first: usize,
-    panel: Panel,
-    /// Whether it is one row of as many whole panels as there is a kernel for.
-    together: bool,
-}
-
-/// What a block of rows asks for while it runs.
-#[derive(Clone, Copy)]
-enum Next {
-    /// The next block, which begins here.
-    Rows(*const f32),
-    /// A piece, the first of so many, of the weights that follow its own.
-    Weights([usize; 2]),
 }
 
 /// Some taps with all their depth, or one tap with some of it.
