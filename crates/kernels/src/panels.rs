@@ -104,37 +104,40 @@ impl Panels {
         Panel { columns, vectors: columns.div_ceil(self.lanes) }
     }
 
-    /// The panel of a tile.
-    ///
     /// # Panics
-    /// When the tile is not a panel wide, as those of `grid` are.
-    pub(crate) fn of<T>(&self, tile: &Tile<'_, T>) -> Panel {
-        let first = tile.first[1];
-        let panel = self.panel(first);
-        let whole = first.is_multiple_of(self.width()) && tile.size[1] == panel.columns;
-        assert!(whole, "a tile of the output is a panel wide");
-        panel
+    /// When a tile is not of whole panels, as those of `grid` are.
+    pub(crate) fn check<T>(&self, tile: &Tile<'_, T>) {
+        let (first, end) = (tile.first[1], tile.first[1] + tile.size[1]);
+        let whole = first.is_multiple_of(self.width()) && (end.is_multiple_of(self.width()) || end == self.columns);
+        assert!(whole, "a tile of the output is of whole panels");
     }
 
-    /// Cuts an output into tiles: panels of columns, and as many rows as keep their input, of so many bytes each, in the
-    /// second-level cache.
+    /// Cuts an output into tiles for `check`ed kernels, whose rows and columns read so many bytes each.
     ///
     /// # Panics
     /// When `out` cannot hold `rows` rows `pitch` elements apart.
-    pub(crate) fn grid<'a, T>(&self, out: &'a mut [T], pitch: usize, rows: usize, row_bytes: usize) -> Grid<'a, T> {
-        Grid::new(out, pitch, [rows, self.columns], self.tile(row_bytes))
+    pub(crate) fn grid<'a, T>(&self, out: &'a mut [T], pitch: usize, rows: usize, bytes: [usize; 2]) -> Grid<'a, T> {
+        Grid::new(out, pitch, [rows, self.columns], self.tile(bytes))
     }
 
-    /// Rows and columns of a tile whose rows read so many bytes each.
-    pub(crate) fn tile(&self, row_bytes: usize) -> [usize; 2] {
+    /// Rows and columns of a tile, by the bytes that one of each reads: as many rows as keep their input in the
+    /// second-level cache, and one panel, or as many as stay in the nearest cache together while rows pass.
+    pub(crate) fn tile(&self, [row_bytes, column_bytes]: [usize; 2]) -> [usize; 2] {
         let cached = TILE_BYTES / row_bytes.max(1);
         let rows = cached.clamp(self.rows, TILE_ROWS_MAX).next_multiple_of(self.rows);
-        [rows, self.width()]
+        let near = NEAR_BYTES / (column_bytes * self.width()).max(1);
+        let count = self.columns.div_ceil(self.width()).max(1);
+        // As many in each tile.
+        let together = count.div_ceil(count.div_ceil(near.max(1)));
+        [rows, together * self.width()]
     }
 }
 
 /// What the rows of a tile read at most.
 const TILE_BYTES: usize = 512 << 10;
+
+/// Weights that rows pass by in the nearest cache.
+const NEAR_BYTES: usize = 16 << 10;
 
 /// Enough to read weights rarely, few enough that all cores get tiles.
 const TILE_ROWS_MAX: usize = 96;

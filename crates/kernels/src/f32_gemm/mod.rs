@@ -190,15 +190,9 @@ impl Packing {
         Grid::new(out, pitch, [rows, self.columns()], tile)
     }
 
-    /// Rows and columns of a full tile of the output: one panel, or as many as stay in the nearest cache together while
-    /// rows pass.
+    /// Rows and columns of a full tile of the output.
     pub(crate) fn tile(&self) -> [usize; 2] {
-        let [rows, width] = self.panels.tile(self.depth * size_of::<f32>());
-        let near = NEAR_ELEMENTS / (self.taps * self.depth * width).max(1);
-        let count = self.columns().div_ceil(width).max(1);
-        // As many in each tile.
-        let panels = count.div_ceil(count.div_ceil(near.max(1)));
-        [rows, panels * width]
+        self.panels.tile([self.depth, self.taps * self.depth].map(|elements| elements * size_of::<f32>()))
     }
 
     /// Lays out weights whose elements are so far apart from one row to the next, and from one column to the next.
@@ -259,10 +253,7 @@ impl Packing {
         }
         let mut pointers = [ptr::null(); POINTERS];
         while let Some(mut tile) = grid.take() {
-            let (first, end) = (tile.first[1], tile.first[1] + tile.size[1]);
-            let width = self.panels.width();
-            let whole = first.is_multiple_of(width) && (end.is_multiple_of(width) || end == self.columns());
-            assert!(whole, "a tile of the output is of whole panels");
+            self.panels.check(&tile);
             for part in self.parts() {
                 self.run_part(operands, ends, &mut tile, &part, &mut pointers);
             }
@@ -368,9 +359,6 @@ struct Part {
 fn kernels(level: Level) -> &'static Kernels {
     choose!(level, &KERNELS)
 }
-
-/// Elements of weights that rows pass by in the nearest cache: 16 KiB.
-const NEAR_ELEMENTS: usize = 4 << 10;
 
 /// Rows of a matrix that are packed before the next column of it.
 const PACKED_TOGETHER: usize = 64;

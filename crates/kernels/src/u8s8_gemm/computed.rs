@@ -108,7 +108,7 @@ impl Matrix {
     /// # Panics
     /// When `out` cannot hold `rows` rows `pitch` elements apart.
     pub fn grid<'a, T>(&self, out: &'a mut [T], pitch: usize, rows: usize) -> Grid<'a, T> {
-        self.panels.grid(out, pitch, rows, self.depth)
+        self.panels.grid(out, pitch, rows, [self.depth, self.depth.next_multiple_of(4)])
     }
 
     /// Products of rows, `pitch` bytes apart, with a packed matrix of these zero points, tile by tile until none is left.

@@ -1,6 +1,5 @@
 //! The inner loop over one tile, for any vector: `M` rows by `N` vectors of columns stay in registers.
 
-use crate::aligned::LINE;
 use crate::panels::Table;
 use crate::vector::{ToBytes, Vector};
 
@@ -14,8 +13,9 @@ pub(super) struct Job {
     pub(super) rows: *const *const u8,
     /// `[taps * groups][N * LANES][4]`, a group being four elements of the depth, the last filled with zeros.
     pub(super) weights: *const i8,
-    /// What will be read next, or anything: it is only fetched, a cache line for each group.
+    /// What will be read next, or anything: it is only fetched, so many bytes with each group.
     pub(super) next: *const i8,
+    pub(super) next_step: usize,
     /// The first element, and bytes from a row to the next.
     pub(super) out: *mut u8,
     pub(super) out_pitch: usize,
@@ -95,7 +95,7 @@ pub(super) unsafe fn tile<S: Sums, const M: usize, const N: usize, const BY_ROW:
                     }
                 }
                 S::Floats::prefetch(next.cast());
-                next = next.wrapping_add(LINE);
+                next = next.wrapping_add(job.next_step);
                 weights = weights.add(N * S::LANES * 4);
             }
             if rest > 0 {
@@ -116,11 +116,13 @@ pub(super) unsafe fn tile<S: Sums, const M: usize, const N: usize, const BY_ROW:
         if BY_ROW {
             finish_by_row::<S, M, N>(job, &sums);
         } else {
+            // Not read again after every write.
+            let bytes = job.bytes;
             for n in 0..N {
                 let at = n * S::LANES;
                 let (bias, scale) = (S::load(job.bias.add(at)), S::Floats::load(job.scale.add(at)));
                 for (m, sums) in sums.iter().enumerate() {
-                    write::<S>(job, [m, at], sums[n].add(bias).floats().mul(scale));
+                    write::<S>(job, bytes, [m, at], sums[n].add(bias).floats().mul(scale));
                 }
             }
         }
@@ -137,6 +139,7 @@ unsafe fn finish_by_row<S: Sums, const M: usize, const N: usize>(job: &Job, sums
     // SAFETY: the caller's promise is that of these reads, writes and calls.
     unsafe {
         let mut copied = [[S::zero(); N]; M];
+        let bytes = job.bytes;
         let copied = std::hint::black_box(copied.as_mut_ptr()).cast::<S>();
         for (m, sums) in sums.iter().enumerate() {
             for (n, sum) in sums.iter().enumerate() {
@@ -148,7 +151,7 @@ unsafe fn finish_by_row<S: Sums, const M: usize, const N: usize>(job: &Job, sums
             let (bias, scale) = (S::load(job.bias.add(at)), S::Floats::load(job.scale.add(at)));
             for m in 0..M {
                 let sum = copied.add(m * N + n).read().add(bias).add(S::splat(*job.row_bias.add(m)));
-                write::<S>(job, [m, at], sum.floats().mul(scale));
+                write::<S>(job, bytes, [m, at], sum.floats().mul(scale));
             }
         }
     }
@@ -159,12 +162,12 @@ unsafe fn finish_by_row<S: Sums, const M: usize, const N: usize>(job: &Job, sums
 /// # Safety
 /// As `tile`.
 #[inline(always)]
-unsafe fn write<S: Sums>(job: &Job, [m, column]: [usize; 2], products: S::Floats) {
+unsafe fn write<S: Sums>(job: &Job, bytes: Option<ToBytes>, [m, column]: [usize; 2], products: S::Floats) {
     // SAFETY: the caller's promise is that of these writes.
     unsafe {
         let count = S::LANES.min(job.columns - column);
         let row = job.out.add(m * job.out_pitch);
-        match job.bytes {
+        match bytes {
             None if count < S::LANES => products.store_first(row.cast::<f32>().add(column), count),
             None => products.store(row.cast::<f32>().add(column)),
             Some(bytes) => bytes.store(products, row.add(column), count),

@@ -18,7 +18,7 @@ use std::ptr;
 
 use bytemuck::Pod;
 
-use crate::aligned::{Aligned, LINE};
+use crate::aligned::Aligned;
 use crate::grid::{Grid, Tile};
 use crate::isa::{Level, Set};
 use crate::panels::{self, Panel, Panels, ROWS_MAX, Table};
@@ -170,7 +170,7 @@ impl Gemm {
     /// # Panics
     /// When `out` cannot hold `rows` rows `pitch` elements apart.
     pub fn grid<'a, T>(&self, out: &'a mut [T], pitch: usize, rows: usize) -> Grid<'a, T> {
-        self.panels.grid(out, pitch, rows, self.depth)
+        self.panels.grid(out, pitch, rows, [self.depth, self.taps * self.depth.next_multiple_of(4)])
     }
 
     /// Computes tiles until none is left; any number of threads may do so at once. A depth that is no multiple of four is
@@ -239,44 +239,58 @@ impl Packed<'_> {
         tile: &Tile<'_, T>,
         pointers: &mut [*const u8; Gemm::TAPS_MAX * ROWS_MAX],
     ) {
-        let [first_row, first_column] = tile.first;
-        let panel = self.panels.of(tile);
-        let tiles = self.table.tiles[panel.vectors - 1];
+        self.panels.check(tile);
         let groups = self.taps * self.depth.div_ceil(4);
-        let weights = self.weights[first_column * groups * 4..].as_ptr();
+        let blocks = tile.size[0].div_ceil(self.panels.rows);
+        let share = (self.panels.width() * 4).div_ceil(blocks);
+        let bytes = match self.finish {
+            Finish::Floats => None,
+            Finish::Bytes { zero, low, high } => Some(ToBytes::within(zero, [low, high])),
+        };
         let mut row_bias = [0; ROWS_MAX];
-        let mut walk = window.walk(first_row);
-        for row in (0..tile.size[0]).step_by(tiles.len()) {
-            let rows = tiles.len().min(tile.size[0] - row);
+        let mut walk = window.walk(tile.first[0]);
+        for block in 0..blocks {
+            let row = block * self.panels.rows;
+            let rows = self.panels.rows.min(tile.size[0] - row);
             walk.find(left, self.zeros, rows, 0..self.taps, 0, pointers);
             walk.advance(rows);
             if self.row_factor != 0 {
                 // Products of two matrices are windows of one line.
-                let line = |row: usize| &left[(first_row + row) * window.pitch[2]..][..self.depth];
+                let line = |row: usize| &left[(tile.first[0] + row) * window.pitch[2]..][..self.depth];
                 row_bias.iter_mut().zip(row..row + rows).for_each(|(bias, row)| {
                     *bias = self.row_factor.wrapping_mul(line(row).iter().map(|&byte| i32::from(byte)).sum());
                 });
             }
-            let job = Job {
-                taps: self.taps,
-                depth,
-                rows: pointers.as_ptr(),
-                weights,
-                // The panel behind this one, a piece with each block of rows.
-                next: weights.wrapping_add(groups * (panel.vectors * self.table.lanes * 4 + row / tiles.len() * LINE)),
-                // Within the tile: `row` is less than its rows.
-                out: tile.out.wrapping_add(row * tile.pitch).cast(),
-                out_pitch: tile.pitch * size_of::<T>(),
-                columns: panel.columns,
-                bias: self.bias[first_column..].as_ptr(),
-                row_bias: row_bias.as_ptr(),
-                scale: self.scale[first_column..].as_ptr(),
-                bytes: match self.finish {
-                    Finish::Floats => None,
-                    Finish::Bytes { zero, low, high } => Some(ToBytes::within(zero, [low, high])),
-                },
-            };
-            generic::call(tiles[rows - 1], &job);
+            // The first panels meet rows that are in no cache, and others weights that are in none.
+            let next_rows = (tile.first[1] == 0 && block + 1 < blocks)
+                .then(|| left.as_ptr().wrapping_offset(window.origin(walk.place())).cast());
+            let mut column = 0;
+            while column < tile.size[1] {
+                let first = tile.first[1] + column;
+                let panel = self.panels.panel(first);
+                let weights = self.weights[first * groups * 4..].as_ptr();
+                let behind = |share: usize| {
+                    weights.wrapping_add(groups * (panel.vectors * self.table.lanes * 4 + block * share))
+                };
+                let job = Job {
+                    taps: self.taps,
+                    depth,
+                    rows: pointers.as_ptr(),
+                    weights,
+                    next: next_rows.unwrap_or_else(|| behind(share)),
+                    next_step: if next_rows.is_some() { rows * 4 } else { share },
+                    // Within the tile: rows and columns are its own.
+                    out: tile.out.wrapping_add(row * tile.pitch + column).cast(),
+                    out_pitch: tile.pitch * size_of::<T>(),
+                    columns: panel.columns,
+                    bias: self.bias[first..].as_ptr(),
+                    row_bias: row_bias.as_ptr(),
+                    scale: self.scale[first..].as_ptr(),
+                    bytes,
+                };
+                generic::call(self.table.tiles[panel.vectors - 1][rows - 1], &job);
+                column += panel.columns;
+            }
         }
     }
 }
