@@ -31,10 +31,15 @@ pub(super) fn options() -> LoadOptions {
 
 /// Runs a job as the pool would.
 pub(super) fn on_a_core<T: Send + 'static>(job: impl FnOnce(&Cores) -> T + Send + 'static) -> T {
-    let pool = Pool::start(Some(2));
+    on_cores(2, job)
+}
+
+/// Runs a job as a pool of so many cores would.
+pub(super) fn on_cores<T: Send + 'static>(count: usize, job: impl FnOnce(&Cores) -> T + Send + 'static) -> T {
+    let pool = Pool::start(Some(count));
     let (send, receive) = sync_channel(1);
     let core = pool.try_acquire().unwrap();
-    pool.spawn(core, 2, move |cores| send.send(job(&cores)).unwrap());
+    pool.spawn(core, count, move |cores| send.send(job(&cores)).unwrap());
     receive.recv().unwrap()
 }
 

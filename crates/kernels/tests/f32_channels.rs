@@ -20,15 +20,25 @@ fn windows() -> Vec<Window> {
         ([6, 7], [1, 1], [1, 1], [0, 0], [1, 1]),
         // Two lines more than the padding reaches, as a rounded-up extent has them.
         ([3, 3], [3, 3], [1, 1], [0, 0], [2, 3]),
+        // Lines of many pixels beside each other.
+        ([3, 3], [1, 1], [2, 1], [2, 1], [3, 31]),
+        ([2, 5], [2, 1], [1, 1], [0, 0], [2, 27]),
     ];
-    let window =
-        |(kernel, stride, dilation, pad, out)| Window { kernel, stride, dilation, pad, out, ..Window::rows(0, 0) };
+    let window = |(kernel, stride, dilation, pad, out): ([usize; 2], _, _, _, [usize; 2])| Window {
+        size: if out[1] > 7 { [4, 31] } else { [6, 7] },
+        kernel,
+        stride,
+        dilation,
+        pad,
+        out,
+        ..Window::rows(0, 0)
+    };
     kinds.into_iter().map(window).collect()
 }
 
 fn with_channels(window: &Window, channels: usize) -> Window {
-    let image = Window::image(2, [6, 7], channels);
-    Window { images: 2, size: image.size, pitch: image.pitch, ..*window }
+    let image = Window::image(2, window.size, channels);
+    Window { images: 2, pitch: image.pitch, ..*window }
 }
 
 #[test]

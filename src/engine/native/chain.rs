@@ -59,7 +59,7 @@ pub(super) fn find(model: &Model, facts: &GraphFacts) -> Vec<Chain> {
             let before = model.graph.nodes[chain.last()].output;
             model.layers[node].operands[0] == before
                 && taken[before.index()] == 1
-                && fact(facts, before).bytes() >= Some(*CHAINED_BYTES_MIN * chain.images)
+                && fact(facts, before).bytes() >= Some(CHAINED_BYTES_MIN * chain.images)
         };
         let longer = match (&open, &link) {
             (Some(chain), Some(link)) if follows(chain) => chain.with(link.clone(), model, facts),
@@ -145,10 +145,10 @@ impl Chain {
         let weights: usize = links.iter().map(|link| model.layers[link.node].layer.bytes()).sum();
         let lines = links.last()?.window.out[0];
         let mut chain = Self { links, images: self.images, band: 0, room: 0 };
-        for band in (lines.min(*BAND_MIN)..=lines.min(BAND_LINES_MAX)).rev() {
+        for band in (1..=lines.min(BAND_LINES_MAX)).rev() {
             chain.band = band;
             chain.lay_out(model, facts)?;
-            if chain.room + weights <= *CHAIN_BYTES_MAX {
+            if chain.room + weights <= CHAIN_BYTES_MAX {
                 return Some(chain);
             }
         }
@@ -205,7 +205,9 @@ impl Chain {
         let stripe = height.div_ceil(team.size()).next_multiple_of(self.band);
         for (image, out) in io.output.bytes.chunks_exact_mut(height * line).enumerate() {
             let grid = Grid::new(out, line, [height, line], [stripe, line]);
-            let rooms = Grid::new(&mut *io.scratch, self.room, [team.size(), self.room], [1, self.room]);
+            // A room for each thread; one that finds none leaves its lines to the others.
+            let threads = team.size().min(io.scratch.len() / self.room);
+            let rooms = Grid::new(&mut *io.scratch, self.room, [threads, self.room], [1, self.room]);
             team.share(&|| {
                 let Some(mut room) = rooms.take() else { return };
                 while let Some(mut stripe) = grid.take() {
@@ -311,15 +313,12 @@ const LINKS_MAX: usize = 16;
 /// Operands of a chain, as of a layer that takes nothing from the allocator.
 const OPERANDS_MAX: usize = 6;
 
-/// What is smaller for each image stays in the second-level cache until it is read.
-static CHAINED_BYTES_MIN: std::sync::LazyLock<usize> =
-    std::sync::LazyLock::new(|| std::env::var("KC_MIN").map_or(256, |v| v.parse().unwrap()) << 10);
+/// What is smaller for each image is read again sooner from where it was written than its lines are handed on (measured
+/// with 512 KiB of second-level cache).
+const CHAINED_BYTES_MIN: usize = 1 << 20;
 
 /// What a chain's bands and weights may take of the second-level cache.
-static CHAIN_BYTES_MAX: std::sync::LazyLock<usize> =
-    std::sync::LazyLock::new(|| std::env::var("KC_MAX").map_or(320, |v| v.parse().unwrap()) << 10);
-static BAND_MIN: std::sync::LazyLock<usize> =
-    std::sync::LazyLock::new(|| std::env::var("KC_BAND").map_or(1, |v| v.parse().unwrap()));
+const CHAIN_BYTES_MAX: usize = 320 << 10;
 
 /// More lines save nothing more.
 const BAND_LINES_MAX: usize = 16;

@@ -80,7 +80,7 @@ impl Element for f32 {
     unsafe fn bounds<V: Vector>(finish: &Activation) -> [V; 2] {
         let [low, high] = match *finish {
             Activation::Clip { low, high } => [low, high],
-            _ => [f32::NEG_INFINITY, f32::INFINITY],
+            _ => [Self::NEG_INFINITY, Self::INFINITY],
         };
         // SAFETY: the caller's promise.
         unsafe { [V::splat(low), V::splat(high)] }

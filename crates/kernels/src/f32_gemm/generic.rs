@@ -184,15 +184,33 @@ unsafe fn finish<V: Vector, const M: usize, const N: usize>(job: &Job, end: &End
             }
         }
         write::<V, M, N>(job, sums);
-        if !matches!(end.activation, Activation::None | Activation::Clip { .. }) {
-            for m in 0..M {
-                for n in 0..N {
-                    let (at, left) = (job.out.add(m * job.out_pitch + n * V::LANES), job.columns - n * V::LANES);
-                    if left < V::LANES {
-                        activate(V::load_first(at, left), end.activation).store_first(at, left);
-                    } else {
-                        activate(V::load(at), end.activation).store(at);
-                    }
+        // Each loop has its function compiled into it.
+        match end.activation {
+            Activation::None | Activation::Clip { .. } | Activation::Function(_) => {}
+            Activation::LeakyRelu { slope } => over::<V, M, N>(job, |x| activate(x, Activation::LeakyRelu { slope })),
+            Activation::HardSigmoid { alpha, beta } => {
+                over::<V, M, N>(job, |x| activate(x, Activation::HardSigmoid { alpha, beta }));
+            }
+            Activation::HardSwish => over::<V, M, N>(job, |x| activate(x, Activation::HardSwish)),
+        }
+    }
+}
+
+/// A function of all that was written.
+///
+/// # Safety
+/// As `tile`.
+#[inline(always)]
+unsafe fn over<V: Vector, const M: usize, const N: usize>(job: &Job, function: impl Fn(V) -> V) {
+    // SAFETY: the caller's promise is that of these reads and writes.
+    unsafe {
+        for m in 0..M {
+            for n in 0..N {
+                let (at, left) = (job.out.add(m * job.out_pitch + n * V::LANES), job.columns - n * V::LANES);
+                if left < V::LANES {
+                    function(V::load_first(at, left)).store_first(at, left);
+                } else {
+                    function(V::load(at)).store(at);
                 }
             }
         }

@@ -322,7 +322,7 @@ impl Packing {
 
     /// Parts of the chain whose weights stay in the second-level cache while the rows of a tile pass.
     fn parts(&self) -> impl Iterator<Item = Part> {
-        let depth_max = (*PART_ELEMENTS / self.panels.width()).max(1);
+        let depth_max = (PART_ELEMENTS / self.panels.width()).max(1);
         let per_tap = self.depth.div_ceil(depth_max).max(1);
         let together = if per_tap > 1 { 1 } else { (depth_max / self.depth.max(1)).clamp(1, TAPS_MAX) };
         let groups = self.taps.div_ceil(together).max(1);
@@ -364,8 +364,7 @@ fn kernels(level: Level) -> &'static Kernels {
 const PACKED_TOGETHER: usize = 64;
 
 /// Elements of weights in a part: 256 KiB, a quarter of the second-level cache.
-static PART_ELEMENTS: std::sync::LazyLock<usize> =
-    std::sync::LazyLock::new(|| std::env::var("KC_PART").map_or(64, |v| v.parse().unwrap()) << 10);
+const PART_ELEMENTS: usize = 64 << 10;
 
 /// The most taps of a part.
 const TAPS_MAX: usize = 64;

@@ -9,7 +9,7 @@ use kinglet_kernels::f32_gemm::{Gemm, Residual, Weights};
 use kinglet_kernels::f32_winograd::Winograd;
 use kinglet_kernels::{Grid, LINE, Level, Window};
 
-use super::{ByLines, Io, Layer, LowerError, Lowered, View, ViewMut, constant};
+use super::{ByLines, Io, Layer, LowerError, Lowered, View, ViewMut, constant, run_by_lines, scratch_by_lines};
 use crate::engine::graph::infer::{Facts, image};
 use crate::engine::graph::op::{Conv, Spatial};
 use crate::engine::graph::{Fact, Graph, Node};
@@ -136,7 +136,7 @@ enum Runs {
 
 impl ByLines for Convolution {
     fn window(&self, x: &Fact) -> Option<Window> {
-        window(&self.spatial, false, x).map(|(window, _)| window)
+        window(&self.spatial, false, x)
     }
 
     fn run_over(&self, window: &Window, io: &mut Io<'_>, team: &mut Team) {
@@ -175,8 +175,9 @@ impl ByLines for Convolution {
                 let pixels = (images * window.out[0] * window.out[1] * pitch).max(1);
                 for (at, out) in out.chunks_mut(pixels).enumerate() {
                     let grid = winograd.grid(out, window, images, tasks);
-                    // A room of scratch for each thread.
-                    let rooms = Grid::new(rooms, each, [team.size(), each], [1, each]);
+                    // A room of scratch for each thread; one that finds none leaves its tiles to the others.
+                    let threads = team.size().min(rooms.len() / each);
+                    let rooms = Grid::new(rooms, each, [threads, each], [1, each]);
                     team.share(&|| {
                         if let Some(mut room) = rooms.take() {
                             winograd.run(x.elements(), window, residual, at * images, &grid, room.row(0));
@@ -221,13 +222,11 @@ impl ByLines for Convolution {
 
 impl Layer for Convolution {
     fn run(&self, io: &mut Io<'_>, team: &mut Team) {
-        if let Some(window) = self.window(io.operands[0].fact) {
-            self.run_over(&window, io, team);
-        }
+        run_by_lines(self, io, team);
     }
 
     fn scratch(&self, operands: &Facts<'_>, threads: usize) -> usize {
-        self.window(operands[0]).map_or(0, |window| self.scratch_over(&window, operands[0], threads))
+        scratch_by_lines(self, operands, threads)
     }
 
     fn by_lines(&self) -> Option<&dyn ByLines> {
@@ -276,19 +275,18 @@ pub(super) fn merged(spatial: &Spatial, window: &Window, channels: usize) -> (Wi
     (merged, width)
 }
 
-/// How a layer's windows lie over an image, and the image's channels. Inference has checked that they fit.
-pub(super) fn window(spatial: &Spatial, ceil: bool, x: &Fact) -> Option<(Window, usize)> {
+/// How a layer's windows lie over an image. Inference has checked that they fit.
+pub(super) fn window(spatial: &Spatial, ceil: bool, x: &Fact) -> Option<Window> {
     let [images, lines, columns, channels] = image(spatial, &x.shape).ok()?;
     let [y, across] = spatial.output([lines, columns], ceil)?;
-    let window = Window {
+    Some(Window {
         kernel: spatial.kernel,
         stride: spatial.stride,
         dilation: spatial.dilation,
         pad: [y.before, across.before],
         out: [y.out, across.out],
         ..Window::image(images, [lines, columns], channels)
-    };
-    Some((window, channels))
+    })
 }
 
 /// Copies lines of an image into lines of `width` pixels, `left` pixels of `zero` before them and some behind; what is

@@ -1,12 +1,12 @@
-//! Transposed convolutions: every pixel times all taps at once, then each product to its place.
+//! Transposed convolutions: every pixel times all taps at once, each product to its place.
 
 use kinglet_kernels::f32_gemm::{Gemm, Weights};
-use kinglet_kernels::{Activation, Level, Window};
+use kinglet_kernels::{Activation, Grid, Level, Window};
 
 use super::elementwise::activate;
 use super::{Io, Layer, LowerError, Lowered, View, constant};
 use crate::engine::graph::infer::{Facts, image};
-use crate::engine::graph::op::ConvTranspose;
+use crate::engine::graph::op::{ConvTranspose, Padding, Spatial};
 use crate::engine::graph::{Graph, Node};
 use crate::engine::pool::Team;
 use crate::tensor::Shape;
@@ -17,11 +17,76 @@ pub(super) fn lower(conv: &ConvTranspose, graph: &Graph, node: &Node, level: Lev
     }
     let (source, shape) = constant(graph, node, 1, "the weights")?;
     let bias = if conv.bias { Some(constant(graph, node, 2, "the bias")?.0) } else { None };
+    if let Some(tiled) = Tiled::pack(conv, &source, &shape, bias.as_deref(), level) {
+        return Ok(Lowered { layer: Box::new(tiled), operands: vec![node.inputs[0]] });
+    }
     let spread = Spread::pack(conv, &source, &shape, bias.as_deref(), level);
     let spread = spread.ok_or(LowerError::Weights(shape))?;
     Ok(Lowered { layer: Box::new(spread), operands: vec![node.inputs[0]] })
 }
 
+/// Taps that do not overlap: products of a line with a line of taps are a line of the output.
+#[derive(Debug)]
+struct Tiled {
+    window: Spatial,
+    /// Of each line of taps.
+    lines: Vec<Gemm>,
+}
+
+impl Tiled {
+    /// As [`Spread::pack`]; nothing where taps overlap, too.
+    fn pack(conv: &ConvTranspose, source: &[f32], shape: &Shape, bias: Option<&[f32]>, level: Level) -> Option<Self> {
+        let window = &conv.window;
+        let all = Padding::Given { before: [0, 0], after: [0, 0] };
+        let is_whole = window.padding == all && conv.extra == [0, 0] && conv.to.is_none() && window.dilation == [1, 1];
+        let [taps, across] = [window.kernel[0] * window.kernel[1], window.kernel[1]];
+        let &[depth, out, ..] = &shape[..] else { return None };
+        let fits = source.len() == depth * out * taps && bias.is_none_or(|bias| bias.len() == out);
+        if !is_whole || window.stride != window.kernel || conv.groups != 1 || !fits {
+            return None;
+        }
+        let bias = bias.map(|bias| bias.repeat(across));
+        let line = |line: usize| {
+            let of = |k: usize, tap: usize| (0..out).map(move |column| (k * out + column) * taps + line * across + tap);
+            let elements: Vec<f32> =
+                (0..depth).flat_map(|k| (0..across).flat_map(move |tap| of(k, tap))).map(|at| source[at]).collect();
+            let weights = Weights { elements: &elements, taps: 1, depth, columns: across * out };
+            Gemm::pack(level, &weights, bias.as_deref(), conv.activation, None)
+        };
+        Some(Self { window: window.clone(), lines: (0..window.kernel[0]).map(line).collect() })
+    }
+}
+
+impl Layer for Tiled {
+    fn run(&self, io: &mut Io<'_>, team: &mut Team) {
+        let x = io.operands[0];
+        let Ok([images, height, pixels, channels]) = image(&self.window, x.shape()) else { return };
+        let (x, pitch) = (x.elements::<f32>(), pixels * self.lines.first().map_or(0, Gemm::columns));
+        let together = self.lines.len();
+        let grid =
+            Grid::new(io.output.elements(), pitch, [images * height * together, pitch], [together, pitch.max(1)]);
+        team.share(&|| {
+            while let Some(mut tile) = grid.take() {
+                let line = tile.first()[0] / together;
+                let left = &x[line * pixels * channels..][..pixels * channels];
+                for (at, gemm) in self.lines.iter().enumerate() {
+                    let grid = gemm.grid(tile.row(at), gemm.columns(), pixels);
+                    gemm.run(left, &Window::rows(pixels, channels), None, &grid);
+                }
+            }
+        });
+    }
+
+    fn bytes(&self) -> usize {
+        self.lines.iter().map(Gemm::bytes).sum()
+    }
+
+    fn kernel(&self) -> String {
+        self.lines.first().map(Gemm::kernel).unwrap_or_default()
+    }
+}
+
+/// Taps that overlap: products with all of them are added where they belong.
 #[derive(Debug)]
 struct Spread {
     conv: ConvTranspose,

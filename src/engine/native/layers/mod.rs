@@ -155,6 +155,18 @@ impl ViewMut<'_> {
     }
 }
 
+/// [`Layer::run`] of a layer that goes by lines: over all of them.
+fn run_by_lines(layer: &impl ByLines, io: &mut Io<'_>, team: &mut Team) {
+    if let Some(window) = layer.window(io.operands[0].fact) {
+        layer.run_over(&window, io, team);
+    }
+}
+
+/// [`Layer::scratch`] of a layer that goes by lines.
+fn scratch_by_lines(layer: &impl ByLines, operands: &Facts<'_>, threads: usize) -> usize {
+    layer.window(operands[0]).map_or(0, |window| layer.scratch_over(&window, operands[0], threads))
+}
+
 /// The layer of a node. `sample` is what its output may look like, where that does not depend on contents.
 pub(super) fn lower(graph: &Graph, node: &Node, sample: Option<&Fact>, level: Level) -> Result<Lowered, LowerError> {
     let all = |layer: Box<dyn Layer>| Ok(Lowered { layer, operands: node.inputs.clone() });

@@ -4,7 +4,8 @@ use bytemuck::Pod;
 use kinglet_kernels::f32_pool;
 use kinglet_kernels::{Level, Window};
 
-use super::{Io, Layer, conv};
+use super::{ByLines, Io, Layer, conv, run_by_lines};
+use crate::engine::graph::Fact;
 use crate::engine::graph::op::{Pool, PoolKind, Spatial};
 use crate::engine::pool::Team;
 use crate::tensor::DType;
@@ -23,13 +24,17 @@ impl Pooling {
     }
 }
 
-impl Layer for Pooling {
-    fn run(&self, io: &mut Io<'_>, team: &mut Team) {
+impl ByLines for Pooling {
+    fn window(&self, x: &Fact) -> Option<Window> {
+        conv::window(&self.pool.window, self.pool.ceil, x)
+    }
+
+    fn run_over(&self, window: &Window, io: &mut Io<'_>, team: &mut Team) {
         let x = io.operands[0];
-        let Some((window, channels)) = conv::window(&self.pool.window, self.pool.ceil, x.fact) else { return };
+        let channels = x.shape().last().copied().unwrap_or(0);
         match x.fact.dtype {
-            DType::U8 => return greatest(&self.pool.window, &window, channels, u8::MIN, io),
-            DType::I8 => return greatest(&self.pool.window, &window, channels, i8::MIN, io),
+            DType::U8 => return greatest(&self.pool.window, window, channels, u8::MIN, io),
+            DType::I8 => return greatest(&self.pool.window, window, channels, i8::MIN, io),
             _ => {}
         }
         let kind = match self.pool.kind {
@@ -41,7 +46,18 @@ impl Layer for Pooling {
             }
         };
         let grid = f32_pool::Pool::grid(io.output.elements(), window.pixels(), channels);
-        team.share(&|| kind.run(self.level, x.elements(), &window, &grid));
+        team.share(&|| kind.run(self.level, x.elements(), window, &grid));
+    }
+}
+
+impl Layer for Pooling {
+    fn run(&self, io: &mut Io<'_>, team: &mut Team) {
+        run_by_lines(self, io, team);
+    }
+
+    fn by_lines(&self) -> Option<&dyn ByLines> {
+        // An average that counts padding looks at the whole image for what lies behind it.
+        (!matches!(self.pool.kind, PoolKind::Average { count_padding: true })).then_some(self)
     }
 
     fn kernel(&self) -> String {

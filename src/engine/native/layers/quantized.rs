@@ -7,10 +7,10 @@ use kinglet_kernels::u8s8_gemm::{Finish, Gemm, Requantize, Weights, Written};
 use kinglet_kernels::{Level, Window};
 
 use super::conv::{merged, merges, taps_first, widen, window};
-use super::{Io, Layer, LowerError, Lowered, View, constant};
+use super::{ByLines, Io, Layer, LowerError, Lowered, View, constant, run_by_lines, scratch_by_lines};
 use crate::engine::graph::infer::{self, Facts};
 use crate::engine::graph::op::{Quantized, QuantizedAdd, QuantizedConv, Spatial};
-use crate::engine::graph::{Graph, Node, integers};
+use crate::engine::graph::{Fact, Graph, Node, integers};
 use crate::engine::pool::Team;
 use crate::tensor::{DType, Shape};
 
@@ -144,12 +144,26 @@ struct Depthwise {
     packed: ByteDepthwise,
 }
 
+impl ByLines for Depthwise {
+    fn window(&self, x: &Fact) -> Option<Window> {
+        window(&self.spatial, false, x)
+    }
+
+    fn run_over(&self, window: &Window, io: &mut Io<'_>, team: &mut Team) {
+        let x = io.operands[0];
+        let channels = x.shape().last().copied().unwrap_or(0);
+        let grid = self.packed.grid(&mut *io.output.bytes, channels, window.pixels());
+        team.share(&|| self.packed.run(x.bytes, window, &grid));
+    }
+}
+
 impl Layer for Depthwise {
     fn run(&self, io: &mut Io<'_>, team: &mut Team) {
-        let x = io.operands[0];
-        let Some((window, channels)) = window(&self.spatial, false, x.fact) else { return };
-        let grid = self.packed.grid(&mut *io.output.bytes, channels, window.pixels());
-        team.share(&|| self.packed.run(x.bytes, &window, &grid));
+        run_by_lines(self, io, team);
+    }
+
+    fn by_lines(&self) -> Option<&dyn ByLines> {
+        Some(self)
     }
 
     fn bytes(&self) -> usize {
@@ -172,9 +186,10 @@ struct Convolution {
 }
 
 impl Convolution {
-    fn run_as<T: Written>(&self, io: &mut Io<'_>, team: &mut Team) {
+    fn run_as<T: Written>(&self, window: &Window, io: &mut Io<'_>, team: &mut Team) {
         let x = io.operands[0];
-        let Some((mut window, channels)) = window(&self.spatial, false, x.fact) else { return };
+        let channels = x.shape().last().copied().unwrap_or(0);
+        let mut window = *window;
         let mut image = x.bytes;
         if self.is_merged {
             let left = window.pad[1];
@@ -196,19 +211,36 @@ impl Convolution {
     }
 }
 
-impl Layer for Convolution {
-    fn run(&self, io: &mut Io<'_>, team: &mut Team) {
+impl ByLines for Convolution {
+    fn window(&self, x: &Fact) -> Option<Window> {
+        window(&self.spatial, false, x)
+    }
+
+    fn run_over(&self, window: &Window, io: &mut Io<'_>, team: &mut Team) {
         match self.finish {
-            Finish::Floats => self.run_as::<f32>(io, team),
-            Finish::Bytes { .. } => self.run_as::<u8>(io, team),
+            Finish::Floats => self.run_as::<f32>(window, io, team),
+            Finish::Bytes { .. } => self.run_as::<u8>(window, io, team),
         }
     }
 
-    fn scratch(&self, operands: &Facts<'_>, _threads: usize) -> usize {
-        let Some((window, channels)) = window(&self.spatial, false, operands[0]) else { return 0 };
-        let (window, padded) = merged(&self.spatial, &window, channels);
+    fn scratch_over(&self, window: &Window, x: &Fact, _threads: usize) -> usize {
+        let (window, padded) = merged(&self.spatial, window, x.shape.last().copied().unwrap_or(0));
         // The kernel reads four bytes at a time.
         padded.filter(|_| self.is_merged).map_or(0, |_| window.images * window.pitch[0] + 3)
+    }
+}
+
+impl Layer for Convolution {
+    fn run(&self, io: &mut Io<'_>, team: &mut Team) {
+        run_by_lines(self, io, team);
+    }
+
+    fn scratch(&self, operands: &Facts<'_>, threads: usize) -> usize {
+        scratch_by_lines(self, operands, threads)
+    }
+
+    fn by_lines(&self) -> Option<&dyn ByLines> {
+        Some(self)
     }
 
     fn bytes(&self) -> usize {

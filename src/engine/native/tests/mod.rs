@@ -3,6 +3,7 @@
 
 mod allocations;
 mod arrangements;
+mod chains;
 mod classical;
 mod composed;
 mod control;

@@ -192,12 +192,20 @@ fn pads_of_every_kind() {
 
 #[test]
 fn transposed_convolutions() {
-    for (stride, pads, dilation) in [([2, 2], [0, 0, 0, 0], [1, 1]), ([3, 1], [1, 0, 1, 1], [1, 2])] {
+    for (kernel, stride, pads, dilation) in [
+        ([2, 2], [2, 2], [0, 0, 0, 0], [1, 1]),
+        ([3, 1], [3, 1], [0, 0, 0, 0], [1, 1]),
+        ([2, 3], [2, 3], [1, 0, 0, 1], [1, 1]),
+        ([2, 2], [3, 1], [1, 0, 1, 1], [1, 2]),
+    ] {
         let attributes = vec![ints("strides", &stride), ints("pads", &pads), ints("dilations", &dilation)];
         let case = Case {
             x: vec!["n", "3", "5", "6"],
-            nodes: vec![node("ConvTranspose", &["x", "w", "b"], &["y"], attributes)],
-            constants: vec![weights("w", &[3, 4, 2, 2]), weights("b", &[4])],
+            nodes: vec![
+                node("ConvTranspose", &["x", "w", "b"], &["a"], attributes),
+                node("HardSwish", &["a"], &["y"], vec![]),
+            ],
+            constants: vec![weights("w", &[3, 4, kernel[0], kernel[1]]), weights("b", &[4])],
             rank: 4,
         };
         case.check(&[2, 3, 5, 6]);
