@@ -100,17 +100,18 @@ impl Plan for NativePlan {
 }
 
 impl NativePlan {
-    /// Rows of all entries, in pieces of the size that was measured to be fastest: beyond it activations leave the
+    /// Rows of all entries, in pieces at most of the size that was measured to be fastest: beyond it activations leave the
     /// cache. Pieces run beside each other where there are several, and a single one shares its steps out.
     fn run_rows(&self, batch: &Batch, cores: &Cores) -> Result<(Vec<Share>, ComputeTimes), EngineError> {
         let rows = batch.rows_total();
         let times = self.times.get();
-        let piece = times.map_or(rows, Times::piece).clamp(1, rows.max(1));
-        let sizes: Vec<usize> = (0..rows.max(1)).step_by(piece).map(|from| piece.min(rows - from)).collect();
         let worth_sharing = times.and_then(|times| times.of(rows)).is_none_or(|time| time >= SHARED_TIME_MIN);
         let mut team = if worth_sharing { cores.team() } else { Team::alone() };
+        let count = times.map_or(1, |times| times.pieces(rows, team.size()));
+        let first = |at: usize| at * (rows / count) + at.min(rows % count);
+        let sizes: Vec<usize> = (0..count).map(|at| first(at + 1) - first(at)).collect();
         let run = |at: usize, team: &mut Team| {
-            let given = Given { inputs: &batch.inputs, from: at * piece };
+            let given = Given { inputs: &batch.inputs, from: first(at) };
             self.run_piece(given, Some(sizes[at]), team)
         };
         if let [_] = sizes[..] {

@@ -38,9 +38,16 @@ impl Times {
         }
     }
 
-    /// The size in which rows are fastest; a larger one where it is as good.
-    pub(super) fn piece(&self) -> usize {
-        self.piece
+    /// How many pieces so many rows are run in: none larger than the size in which rows are fastest, and one for each of
+    /// so many threads where smaller ones take hardly more time, because threads wait for each other at every step of a
+    /// piece that they share.
+    pub(super) fn pieces(&self, rows: usize, threads: usize) -> usize {
+        let fewest = rows.div_ceil(self.piece).max(1);
+        let even = fewest.next_multiple_of(threads.max(1));
+        let together = |pieces: usize| Some(self.of(rows.div_ceil(pieces))?.as_secs_f64() * pieces as f64);
+        let whole = self.of(rows).map(|time| time.as_secs_f64());
+        let is_as_good = even <= rows && together(even) <= whole.map(|whole| whole * HARDLY_MORE);
+        if is_as_good { even } else { fewest }
     }
 
     /// A batch of so many rows, run in pieces. Sizes between two measured ones lie on a line.
@@ -66,6 +73,9 @@ fn fastest(measured: &[(usize, Duration)]) -> usize {
 /// Runs of each size of which the shortest counts.
 const RUNS: u32 = 3;
 
+/// What waiting for other threads costs at least.
+const HARDLY_MORE: f64 = 1.05;
+
 /// A hundredth more is noise.
 const AS_GOOD: f64 = 1.01;
 
@@ -80,9 +90,20 @@ mod tests {
 
     #[test]
     fn pieces_end_where_rows_become_slower() {
-        assert_eq!(measured(|rows| 10.0 + rows as f64, 12).piece(), 12);
-        assert_eq!(measured(|rows| (rows * rows) as f64, 12).piece(), 1);
-        assert_eq!(measured(|rows| if rows > 4 { 3.0 } else { 1.0 } * rows as f64, 64).piece(), 4);
+        assert_eq!(measured(|rows| 10.0 + rows as f64, 12).piece, 12);
+        assert_eq!(measured(|rows| (rows * rows) as f64, 12).piece, 1);
+        assert_eq!(measured(|rows| if rows > 4 { 3.0 } else { 1.0 } * rows as f64, 64).piece, 4);
+    }
+
+    #[test]
+    fn every_thread_gets_pieces_where_they_cost_nothing() {
+        let even = measured(|rows| 10.0 * rows as f64, 8);
+        let pieces = |rows: &[usize]| rows.iter().map(|&rows| even.pieces(rows, 2)).collect::<Vec<_>>();
+        assert_eq!(pieces(&[0, 1, 2, 8, 9, 17]), [1, 1, 2, 2, 2, 4]);
+        assert_eq!(even.pieces(17, 1), 3);
+        // Rows that share weights are better together.
+        let shared = measured(|rows| 100.0 + rows as f64, 8);
+        assert_eq!((shared.pieces(8, 2), shared.pieces(16, 2)), (1, 2));
     }
 
     #[test]
@@ -97,7 +118,7 @@ mod tests {
     #[test]
     fn sizes_that_cannot_run_are_not_used() {
         let run = |rows| if rows > 4 { Err(()) } else { Ok(Duration::from_millis(1)) };
-        assert_eq!(Times::measure(64, Duration::from_secs(1), run).unwrap().piece(), 4);
+        assert_eq!(Times::measure(64, Duration::from_secs(1), run).unwrap().piece, 4);
         assert!(Times::measure(64, Duration::from_secs(1), |_| Err(())).is_err());
     }
 
@@ -109,7 +130,7 @@ mod tests {
             Ok::<_, ()>(Duration::from_millis(100) * u32::try_from(rows).unwrap())
         };
         let times = Times::measure(64, Duration::from_millis(200), run).unwrap();
-        assert_eq!((runs, times.piece()), (3, 1));
+        assert_eq!((runs, times.piece), (3, 1));
         assert_eq!(times.of(3), Some(Duration::from_millis(300)));
     }
 }
