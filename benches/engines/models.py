@@ -230,6 +230,7 @@ MODELS = {
     "trees_f64": lambda: trees(np.float64),
 }
 QUANTIZED = ["minilm", "mlp", "mobilenetv2", "resnet50"]
+QUANTIZED_DYNAMICALLY = ["minilm"]
 
 
 def main() -> None:
@@ -241,6 +242,8 @@ def main() -> None:
             onnx.save(make(), place)
         if name in QUANTIZED and not (folder / f"{name}_int8.onnx").exists():
             quantize(place, folder / f"{name}_int8.onnx")
+        if name in QUANTIZED_DYNAMICALLY and not (folder / f"{name}_dynamic.onnx").exists():
+            quantize_dynamically(place, folder / f"{name}_dynamic.onnx")
 
 
 def quantize(source: Path, target: Path) -> None:
@@ -269,6 +272,13 @@ def quantize(source: Path, target: Path) -> None:
     types = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
     quantize_static(str(prepared), str(target), Rows(), quant_format=QuantFormat.QDQ, per_channel=True, **types)
     prepared.unlink()
+
+
+def quantize_dynamically(source: Path, target: Path) -> None:
+    """Activations get their scale while the model runs, as transformers are quantized most."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantize_dynamic(str(source), str(target), weight_type=QuantType.QInt8)
 
 
 if __name__ == "__main__":

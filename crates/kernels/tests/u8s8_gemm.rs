@@ -1,7 +1,7 @@
 //! Products of bytes against the oracle, exactly, at every level this processor has.
 #![allow(clippy::unwrap_used, reason = "a helper that fails fails the test")]
 
-use kinglet_kernels::u8s8_gemm::{Finish, Gemm, Matrix, Requantize, Weights, Zeros};
+use kinglet_kernels::u8s8_gemm::{DynamicGemm, Finish, Gemm, Matrix, Requantize, Weights, Zeros};
 use kinglet_kernels::{Aligned, Level, Window, reference};
 
 const SCALE: f32 = 0.001;
@@ -151,4 +151,35 @@ fn computed_matrices_of_every_tail() {
     }
     check_computed([97, 16, 33], Zeros { left: 3, right: 200 });
     check_computed([2, 0, 5], Zeros { left: 3, right: 200 });
+}
+
+#[test]
+fn scales_and_zero_points_that_come_late() {
+    for ([rows, depth, columns], zero, of_weights, each) in [
+        ([5usize, 7usize, 21usize], 0u8, 0i8, false),
+        ([9, 64, 40], 131, 0, true),
+        ([1, 33, 17], 255, -128, true),
+        ([13, 12, 5], 7, 19, false),
+        ([0, 4, 8], 9, 1, false),
+    ] {
+        let left: Vec<u8> = (0..rows * depth).map(|at| (at * 37 % 256).try_into().unwrap()).collect();
+        let elements: Vec<i8> =
+            (0..depth * columns).map(|at| (at * 101 % 256).to_le_bytes()[0].cast_signed()).collect();
+        let weights = Weights { elements: &elements, taps: 1, depth, columns };
+        let scales: Vec<f32> = (0..if each { columns } else { 1 }).map(|at| SCALE / (1 + at % 7) as f32).collect();
+        let product = |row: usize, column: usize| -> f32 {
+            let byte = |k: usize| i32::from(left[row * depth + k]) - i32::from(zero);
+            let weight = |k: usize| i32::from(elements[k * columns + column]) - i32::from(of_weights);
+            (0..depth).map(|k| byte(k) * weight(k)).sum::<i32>() as f32 * scales[column % scales.len()]
+        };
+        let expected: Vec<f32> = (0..rows * columns).map(|at| product(at / columns, at % columns)).collect();
+        for level in Level::all() {
+            let gemm = DynamicGemm::pack(level, &weights, of_weights);
+            let mut room = Aligned::zeroed(gemm.room_bytes());
+            gemm.prepare(zero, &scales, room.elements_mut());
+            let mut out = vec![7.0; rows * columns];
+            gemm.run(&left, room.elements(), &gemm.grid(&mut out, rows));
+            assert_eq!(out, expected, "{level} {rows}x{depth}x{columns} {zero} {of_weights}");
+        }
+    }
 }

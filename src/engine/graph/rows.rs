@@ -129,7 +129,9 @@ fn carried(node: &Node, operands: &[Operand<'_>], out: [&Fact; 2]) -> Result<Car
             _ => Err(MIXES),
         },
         Op::Windows(windows) => windowed(windows, operands),
-        Op::Linear(_) | Op::Normalize { .. } | Op::QuantizedLinear(_) => sole(operands, |axis| axis + 1 < rank),
+        Op::Linear(_) | Op::Normalize { .. } | Op::QuantizedLinear(_) | Op::DynamicLinear { .. } => {
+            sole(operands, |axis| axis + 1 < rank)
+        }
         Op::Affine { axis } => sole(operands, |rows| rows != *axis),
         Op::Attention(_) => attention(operands),
         Op::Activation(_) | Op::Unary(_) | Op::Cast { .. } | Op::Not => Ok(first.carry),

@@ -131,7 +131,7 @@ impl GraphFacts {
         let depth = match &node.op {
             // Weights of one output channel meet every output element.
             Op::Conv(_) | Op::QuantizedConv(_) => self.shape(node.inputs[1])?[1..].iter().product::<usize>(),
-            Op::Linear(_) | Op::QuantizedLinear(_) => self.shape(node.inputs[1])?[0],
+            Op::Linear(_) | Op::QuantizedLinear(_) | Op::DynamicLinear { .. } => self.shape(node.inputs[1])?[0],
             Op::MatMul | Op::QuantizedMatMul(_) | Op::IntegerMatMul => *self.shape(node.inputs[0])?.last()?,
             Op::Attention(attention) => {
                 let facts: Option<Facts<'_>> = node.inputs.iter().map(|&input| self.get(input)).collect();

@@ -2,6 +2,7 @@
 
 mod affine;
 mod constants;
+mod dynamic;
 mod epilogues;
 mod layout;
 mod quantization;
@@ -35,6 +36,8 @@ pub(super) fn run(graph: Graph, inputs: &Inputs<'_>, evaluate: &EvaluateIn) -> R
     graph.drop_dead();
     let known = samples(&graph)?;
     quantization::fuse(&mut graph, &known, evaluate);
+    graph.drop_dead();
+    dynamic::fuse(&mut graph, &known);
     graph.drop_dead();
     let known = samples(&graph)?;
     epilogues::fuse(&mut graph, &known);

@@ -11,6 +11,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod computed;
+mod dynamic;
 mod generic;
 mod portable;
 
@@ -25,6 +26,7 @@ use crate::panels::{self, Panel, Panels, ROWS_MAX, Table};
 use crate::vector::ToBytes;
 use crate::window::Window;
 pub use computed::{Matrix, Zeros};
+pub use dynamic::DynamicGemm;
 use generic::{Job, Tables};
 
 /// Weights in the order `[tap][depth][column]`, dense.

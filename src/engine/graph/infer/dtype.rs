@@ -25,6 +25,7 @@ pub(in crate::engine) fn dtype(op: &Op, operands: &[DType]) -> DType {
         Op::QuantizedLinear(product) => quantized::dtype(product.finish),
         Op::QuantizedMatMul(product) => quantized::dtype(product.finish),
         Op::IntegerMatMul => DType::I32,
+        Op::DynamicLinear { .. } => DType::F32,
         _ => operand(0),
     }
 }

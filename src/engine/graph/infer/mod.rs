@@ -157,6 +157,7 @@ pub(in crate::engine) fn infer(op: &Op, inputs: &Facts<'_>) -> Result<Fact, Infe
         | Op::QuantizedLinear(_)
         | Op::QuantizedMatMul(_)
         | Op::IntegerMatMul
+        | Op::DynamicLinear { .. }
         | Op::LookUp
         | Op::QuantizedAdd(_) => quantized::of_integers(op, inputs),
         Op::Trees(trees) => trees::scores(trees, first?),

@@ -28,6 +28,7 @@ pub(super) fn of_integers(op: &Op, inputs: &Facts<'_>) -> Result<Fact, InferErro
         }
         Op::QuantizedMatMul(product) => matmul(product, inputs),
         Op::IntegerMatMul => integer_matmul(inputs),
+        Op::DynamicLinear { .. } => dynamic_linear(inputs),
         Op::LookUp => look_up(inputs),
         _ => add(inputs),
     }
@@ -92,6 +93,25 @@ fn integer_matmul(inputs: &Facts<'_>) -> Result<Fact, InferError> {
     match fits(left_zero, rows) && columns.is_some_and(|columns| fits(right_zero, *columns)) {
         true => Ok(Fact::new(DType::I32, shape)),
         false => Err(InferError::Mismatch(left_zero.shape.to_string(), right_zero.shape.to_string())),
+    }
+}
+
+fn dynamic_linear(inputs: &Facts<'_>) -> Result<Fact, InferError> {
+    let (x, weights, zero, scale, bias) = match *inputs.as_slice() {
+        [x, weights, zero, scale] => (x, weights, zero, scale, None),
+        [x, weights, zero, scale, bias] => (x, weights, zero, scale, Some(bias)),
+        _ => return Err(InferError::Operands { expected: 4, got: inputs.len() }),
+    };
+    let types = [x.dtype, weights.dtype, zero.dtype, scale.dtype];
+    if types != [DType::U8, DType::I8, DType::U8, DType::F32] || bias.is_some_and(|bias| bias.dtype != DType::F32) {
+        return Err(InferError::Type { expected: "UINT8, weights of INT8, and numbers of FP32", got: weights.dtype });
+    }
+    let shape = super::matmul([x, weights])?;
+    let columns = weights.shape.last().copied().unwrap_or(0);
+    let fits = [1, columns].contains(&scale.elements()) && bias.is_none_or(|bias| bias.elements() == columns);
+    match fits && zero.elements() == 1 && weights.shape.len() == 2 {
+        true => Ok(Fact::new(DType::F32, shape)),
+        false => Err(InferError::Mismatch(weights.shape.to_string(), scale.shape.to_string())),
     }
 }
 

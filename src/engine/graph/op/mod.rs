@@ -158,6 +158,11 @@ pub(in crate::engine) enum Op {
     /// Two operands of bytes, signed or not, and the zero points of each: one, or those of rows and of columns. Sums are
     /// INT32.
     IntegerMatMul,
+    /// Bytes, constant weights of INT8 (as `Linear`'s) with this zero point, the bytes' zero point, what sums are multiplied
+    /// with (one number, or one for each column) and, maybe, a bias for each column.
+    DynamicLinear {
+        zero: i8,
+    },
     /// Two operands of bytes, not broadcast.
     QuantizedAdd(QuantizedAdd),
     /// Bytes, and the byte that each of 256 becomes.
@@ -421,6 +426,7 @@ impl Op {
             Self::QuantizedLinear(_) => "QuantizedLinear",
             Self::QuantizedMatMul(_) => "QuantizedMatMul",
             Self::IntegerMatMul => "IntegerMatMul",
+            Self::DynamicLinear { .. } => "DynamicLinear",
             Self::QuantizedAdd(_) => "QuantizedAdd",
             Self::LookUp => "LookUp",
             Self::Trees(_) => "Trees",

@@ -7,6 +7,7 @@ mod choice;
 mod contraction;
 mod conv;
 mod conv_transpose;
+mod dynamic;
 mod elementwise;
 mod fourier;
 mod integer;
@@ -217,6 +218,7 @@ pub(super) fn lower(graph: &Graph, node: &Node, sample: Option<&Fact>, level: Le
         Op::QuantizedConv(conv) => quantized::lower_conv(conv, graph, node, level),
         Op::QuantizedLinear(product) => quantized::lower_linear(*product, graph, node, level),
         Op::QuantizedMatMul(product) => all(Box::new(matmul::QuantizedMatMul { product: *product, level })),
+        Op::DynamicLinear { zero } => dynamic::lower(*zero, graph, node, level),
         Op::IntegerMatMul => all(Box::new(integer::IntegerMatMul(level))),
         Op::LookUp => all(Box::new(quantized::LookUp)),
         Op::Trees(trees) => all(Box::new(trees::Walk(Arc::clone(trees)))),

@@ -243,3 +243,28 @@ fn operators_on_integers() {
     let ran = check(vec!["n", "m", "7"], &[2, 3, 7], 3, nodes, more);
     assert!(ran.contains(&"QuantizedLinear"), "{ran:?}");
 }
+
+#[test]
+fn products_quantized_for_each_run() {
+    let unsigned = |name: &str| TensorProto { data_type: DataType::Uint8 as i32, ..signed(name, &[6, 21]) };
+    for (weights, of_weights, scales) in [
+        (signed("w", &[6, 21]), signed_zero("wz", 0), floats("ws", &[], &[0.25])),
+        (signed("w", &[6, 21]), signed_zero("wz", -9), floats("ws", &[21], &made_up(21, 3))),
+        (unsigned("w"), zero("wz", 128), floats("ws", &[1], &[0.125])),
+        (unsigned("w"), zero("wz", 3), floats("ws", &[1, 21], &made_up(21, 4))),
+    ] {
+        let nodes = vec![
+            node("DynamicQuantizeLinear", &["x"], &["q", "qs", "qz"], vec![]),
+            node("MatMulInteger", &["q", "w", "qz", "wz"], &["a"], vec![]),
+            node("Cast", &["a"], &["b"], vec![int("to", 1)]),
+            node("Mul", &["qs", "ws"], &["scale"], vec![]),
+            node("Mul", &["b", "scale"], &["c"], vec![]),
+            node("Add", &["bias", "c"], &["y"], vec![]),
+        ];
+        let constants = vec![weights, of_weights, scales, floats("bias", &[21], &made_up(21, 5))];
+        let case = Case { x: vec!["n", "5", "6"], nodes, constants, rank: 3 };
+        let ran = operators(&case.check(&[2, 5, 6]));
+        assert_eq!(ran.last(), Some(&"DynamicLinear"), "{ran:?}");
+        assert!(!ran.contains(&"IntegerMatMul"));
+    }
+}
