@@ -116,7 +116,6 @@ impl Window {
 #[derive(Clone, Debug)]
 pub(crate) struct Walk<'a> {
     window: &'a Window,
-    /// The pixels of a line that no side of the image cuts a tap off.
     across: Range<usize>,
     place: Place,
 }
@@ -145,12 +144,28 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// The pixels of a line that no side of the image cuts a tap off.
+    pub(crate) fn across(&self) -> Range<usize> {
+        self.across.clone()
+    }
+
     /// The pixels of this line all of whose taps lie in the image.
     pub(crate) fn inner(&self) -> Range<usize> {
+        if self.is_whole() { self.across.clone() } else { 0..0 }
+    }
+
+    /// The lines of taps that lie in the image.
+    pub(crate) fn lines(&self) -> Range<usize> {
+        let [lines, _] =
+            if self.is_whole() { [0..self.window.kernel[0], 0..0] } else { self.window.inside(self.place) };
+        lines
+    }
+
+    /// Whether all lines of taps lie in the image.
+    fn is_whole(&self) -> bool {
         let Window { kernel, stride, dilation, pad, size, .. } = self.window;
         let first = self.place.y * stride[0];
-        let whole = first >= pad[0] && first + (kernel[0] - 1) * dilation[0] < pad[0] + size[0];
-        if whole { self.across.clone() } else { 0..0 }
+        first >= pad[0] && first + (kernel[0] - 1) * dilation[0] < pad[0] + size[0]
     }
 
     /// Writes where each of so many pixels from here on finds each of some taps, from element `from` on, in the order

@@ -53,11 +53,11 @@ fn biased(graph: &mut Graph, at: usize) -> Option<Node> {
     let [a, b] = [graph.nodes[at].inputs[0], graph.nodes[at].inputs[1]];
     let (product, bias) = [(a, b), (b, a)].into_iter().find_map(|(sums, bias)| {
         let product = graph.sole_maker(sums, at)?;
-        let is_free =
-            matches!(graph.nodes[product].op, Op::DynamicLinear { .. }) && graph.nodes[product].inputs.len() == 4;
-        let columns = graph.constant(graph.nodes[product].inputs[1])?.shape().last().copied()?;
+        let Node { op: Op::DynamicLinear { .. }, inputs, .. } = &graph.nodes[product] else { return None };
+        let &[_, weights, _, _] = &inputs[..] else { return None };
+        let columns = graph.constant(weights)?.shape().last().copied()?;
         let bias_shape = graph.constant(bias).filter(|bias| bias.dtype() == DType::F32)?.shape();
-        (is_free && bias_shape[..] == [columns]).then_some((product, bias))
+        (bias_shape[..] == [columns]).then_some((product, bias))
     })?;
     let mut node = graph.nodes[product].clone();
     node.inputs.push(bias);

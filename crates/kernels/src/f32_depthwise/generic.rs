@@ -45,6 +45,8 @@ pub(super) enum Pixels<E> {
 /// As the methods of [`Vector`]; pointers are valid for `count` elements.
 pub(super) trait Element: Pod + Debug + Send {
     type Finish: Debug + Send + Sync;
+    /// Whether taps outside the image add nothing to a sum.
+    const ZERO_IS_NOTHING: bool;
     /// What of it is the same for all vectors.
     type Bounds<V: Vector>: Copy;
 
@@ -64,6 +66,7 @@ pub(super) trait Element: Pod + Debug + Send {
 
 impl Element for f32 {
     type Finish = Activation;
+    const ZERO_IS_NOTHING: bool = true;
     type Bounds<V: Vector> = [V; 2];
 
     fn table(level: Level) -> &'static Table<Self> {
@@ -108,6 +111,7 @@ impl Element for f32 {
 
 impl Element for u8 {
     type Finish = Requantize;
+    const ZERO_IS_NOTHING: bool = false;
     type Bounds<V: Vector> = [V; 2];
 
     fn table(level: Level) -> &'static Table<Self> {

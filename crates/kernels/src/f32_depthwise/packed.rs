@@ -88,8 +88,13 @@ impl<E: Element> Packed<E> {
     fn block(&self, image: &[E], walk: &Walk<'_>, taps: &mut TapsFound<E>, tile: &Tile<'_, E>, row: usize) -> usize {
         let TapsFound { offsets, pointers } = taps;
         let kernels = self.table.tiles;
-        let (window, place, inner) = (walk.window(), walk.place(), walk.inner());
+        let (window, place) = (walk.window(), walk.place());
+        // Lines of taps beyond the image change no sum, if what they see is nothing.
+        let (inner, lines) =
+            if E::ZERO_IS_NOTHING { (walk.across(), walk.lines()) } else { (walk.inner(), 0..window.kernel[0]) };
         let is_inner = inner.contains(&place.x);
+        let seen = if is_inner { lines } else { 0..window.kernel[0] };
+        let first_tap = seen.start * window.kernel[1];
         let end = match is_inner {
             true => inner.end,
             false if place.x < inner.start => inner.start,
@@ -101,21 +106,22 @@ impl<E: Element> Packed<E> {
         let beside = self.table.beside.iter().find(fits).filter(|_| is_dense);
         let pixels = beside.map_or(kernels.len().min(line), |beside| beside.pixels);
         let pixels_at = if beside.is_some() {
-            let first = image.as_ptr().wrapping_offset(window.origin(place));
+            let first = image.as_ptr().wrapping_offset(window.origin(place)).wrapping_add(window.tap_offset(first_tap));
             Pixels::Beside { first, step: window.pitch[2], line: window.dilation[0] * window.pitch[1] }
         } else if is_inner {
             let first = image.as_ptr().wrapping_offset(window.origin(place));
-            Pixels::Together { first, step: window.stride[1] * window.pitch[2], taps: offsets.as_ptr() }
+            Pixels::Together { first, step: window.stride[1] * window.pitch[2], taps: offsets[first_tap..].as_ptr() }
         } else {
             walk.find(image, self.zeros.elements(), pixels, 0..self.taps, 0, pointers);
             Pixels::Apart(pointers.as_ptr())
         };
+        let weights_pitch = self.channels.next_multiple_of(LANES_MAX);
         let job = Job {
-            taps: self.taps,
+            taps: seen.len() * window.kernel[1],
             channels: self.channels,
             pixels: pixels_at,
-            weights: self.weights.elements::<f32>().as_ptr(),
-            weights_pitch: self.channels.next_multiple_of(LANES_MAX),
+            weights: self.weights.elements::<f32>()[first_tap * weights_pitch..].as_ptr(),
+            weights_pitch,
             bias: self.bias.elements::<f32>().as_ptr(),
             // Within the tile: `row` is less than its rows.
             out: tile.out.wrapping_add(row * tile.pitch),
