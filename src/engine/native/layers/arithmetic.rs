@@ -13,16 +13,16 @@ use crate::tensor::DType;
 pub(super) struct Combine(pub(super) Binary);
 
 impl Layer for Combine {
-    fn run(&self, io: &mut Io<'_>, _team: &mut Team) {
+    fn run(&self, io: &mut Io<'_>, team: &mut Team) {
         if io.output.fact.dtype == DType::F32 {
-            return combine_floats(io, self.0);
+            return combine_floats(io, team, self.0);
         }
-        numbers!(io.output.fact.dtype, T => combine(io, T::function(self.0)));
+        numbers!(io.output.fact.dtype, T => combine(io, team, T::function(self.0)));
     }
 }
 
 /// An element that is computed with.
-pub(super) trait Number: Pod + PartialOrd {
+pub(super) trait Number: Pod + PartialOrd + Send + Sync {
     const ONE: Self;
     /// What no element is less than, and none greater.
     const BOUNDS: [Self; 2];
@@ -113,16 +113,16 @@ floats!(f32 f64);
 integers!(i8 i16 i32 i64 u8 u16 u32 u64);
 
 /// A loop for each function: the compiler makes vectors of those it sees.
-fn combine_floats(io: &mut Io<'_>, binary: Binary) {
+fn combine_floats(io: &mut Io<'_>, team: &mut Team, binary: Binary) {
     match binary {
-        Binary::Add => combine(io, |a: f32, b: f32| a + b),
-        Binary::Sub => combine(io, |a: f32, b: f32| a - b),
-        Binary::Mul => combine(io, |a: f32, b: f32| a * b),
-        Binary::Div => combine(io, |a: f32, b: f32| a / b),
-        Binary::Min => combine(io, |a: f32, b: f32| if a < b || a.is_nan() { a } else { b }),
-        Binary::Max => combine(io, |a: f32, b: f32| if a > b || a.is_nan() { a } else { b }),
+        Binary::Add => combine(io, team, |a: f32, b: f32| a + b),
+        Binary::Sub => combine(io, team, |a: f32, b: f32| a - b),
+        Binary::Mul => combine(io, team, |a: f32, b: f32| a * b),
+        Binary::Div => combine(io, team, |a: f32, b: f32| a / b),
+        Binary::Min => combine(io, team, |a: f32, b: f32| if a < b || a.is_nan() { a } else { b }),
+        Binary::Max => combine(io, team, |a: f32, b: f32| if a > b || a.is_nan() { a } else { b }),
         // By far the most powers are squares.
-        Binary::Pow if io.operands[1].elements::<f32>() == [2.0] => combine(io, |a: f32, _| a * a),
-        other => combine(io, f32::function(other)),
+        Binary::Pow if io.operands[1].elements::<f32>() == [2.0] => combine(io, team, |a: f32, _| a * a),
+        other => combine(io, team, f32::function(other)),
     }
 }

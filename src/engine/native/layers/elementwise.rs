@@ -3,14 +3,14 @@
 use bytemuck::Pod;
 use half::f16;
 use kinglet_kernels::f32_functions::Function;
-use kinglet_kernels::{Activation, Level};
+use kinglet_kernels::{Activation, Grid, Level};
 
 use super::movement::{broadcast_strides, joined};
 use super::types::numbers;
 use super::{Io, Layer, unary};
 use crate::engine::graph::op::Compare;
 use crate::engine::pool::Team;
-use crate::tensor::DType;
+use crate::tensor::{DType, PerAxis};
 
 #[derive(Debug)]
 pub(super) struct Activate {
@@ -78,12 +78,12 @@ impl Layer for Affine {
 pub(super) struct Test(pub(super) Compare);
 
 impl Layer for Test {
-    fn run(&self, io: &mut Io<'_>, _team: &mut Team) {
-        numbers!(io.operands[0].fact.dtype, T => test::<T>(io, self.0));
+    fn run(&self, io: &mut Io<'_>, team: &mut Team) {
+        numbers!(io.operands[0].fact.dtype, T => test::<T>(io, team, self.0));
     }
 }
 
-fn test<T: Pod + PartialOrd + Default>(io: &mut Io<'_>, compare: Compare) {
+fn test<T: Pod + PartialOrd + Default + Sync>(io: &mut Io<'_>, team: &mut Team, compare: Compare) {
     let zero = T::default();
     let f: fn(&T, &T, &T) -> bool = match compare {
         Compare::Equal => |a, b, _| a == b,
@@ -94,7 +94,7 @@ fn test<T: Pod + PartialOrd + Default>(io: &mut Io<'_>, compare: Compare) {
         Compare::And => |a, b, zero| a != zero && b != zero,
         Compare::Or => |a, b, zero| a != zero || b != zero,
     };
-    combine(io, |a: T, b: T| u8::from(f(&a, &b, &zero)));
+    combine(io, team, |a: T, b: T| u8::from(f(&a, &b, &zero)));
 }
 
 /// Element types changed, as C does: towards zero, and saturating where C has no answer.
@@ -199,13 +199,31 @@ pub(super) fn map<T: Pod>(io: &mut Io<'_>, f: impl Fn(T) -> T) {
 }
 
 /// Two operands, broadcast.
-pub(super) fn combine<T: Pod, U: Pod>(io: &mut Io<'_>, f: impl Fn(T, T) -> U + Copy) {
+pub(super) fn combine<T, U>(io: &mut Io<'_>, team: &mut Team, f: impl Fn(T, T) -> U + Copy + Sync)
+where
+    T: Pod + Sync,
+    U: Pod + Send,
+{
     let [a, b] = [io.operands[0], io.operands[1]];
     let shape = &io.output.fact.shape;
     let strides = [a, b].map(|operand| broadcast_strides(operand.shape(), shape));
     let axes = joined(shape, [&strides[0], &strides[1]]);
     let to: &mut [U] = bytemuck::cast_slice_mut(io.output.bytes);
-    pairs(a.elements(), b.elements(), &axes, to, f);
+    let (a, b) = (a.elements::<T>(), b.elements::<T>());
+    let Some(((outer, strides), inner)) = axes.split_first().filter(|_| to.len() >= SHARED_ELEMENTS_MIN) else {
+        return pairs(a, b, &axes, to, f);
+    };
+    // Places along the outermost axis, as many as make a tile worth taking.
+    let (each, strides) = (to.len() / outer, strides.map(isize::unsigned_abs));
+    let grid = Grid::new(to, each, [*outer, each], [TILE_ELEMENTS.div_ceil(each), each]);
+    team.share(&|| {
+        while let Some(mut tile) = grid.take() {
+            let ([first, _], [places, _]) = (tile.first(), tile.size());
+            let mut axes: PerAxis<_> = std::iter::once((places, strides.map(usize::cast_signed))).collect();
+            axes.extend_from_slice(inner);
+            pairs(&a[first * strides[0]..], &b[first * strides[1]..], &axes, tile.whole(), f);
+        }
+    });
 }
 
 /// Combines elements, `axes` being extents and strides of both operands from the outermost on.
@@ -231,3 +249,9 @@ fn pairs<T: Pod, U: Pod>(a: &[T], b: &[T], axes: &[(usize, [isize; 2])], to: &mu
         }
     }
 }
+
+/// Fewer are combined before another thread has heard of it.
+const SHARED_ELEMENTS_MIN: usize = 32 << 10;
+
+/// Elements that a thread combines before it takes more.
+const TILE_ELEMENTS: usize = 8 << 10;

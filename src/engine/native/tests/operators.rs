@@ -363,3 +363,21 @@ fn shapes_that_do_not_fit_are_told() {
 const NUMBERS: [&str; 21] = [
     "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20",
 ];
+
+#[test]
+fn large_operands_are_combined_in_tiles() {
+    for shape in [vec![], vec![1], vec![20], vec![30, 1], vec![40, 1, 20], vec![3, 40, 30, 20], vec![3, 1, 1, 1]] {
+        for operands in [["x", "w"], ["w", "x"]] {
+            let nodes = vec![
+                node("Sub", &operands, &["a"], vec![]),
+                node("Greater", &["a", "x"], &["b"], vec![]),
+                node("Where", &["b", "a", "x"], &["c"], vec![]),
+                // An operand that is broadcast over the outermost axis, and a result with one.
+                node("ReduceMean", &["c"], &["d"], vec![ints("axes", &[0])]),
+                node("Mul", &["d", "c"], &["y"], vec![]),
+            ];
+            let constants = vec![weights("w", &shape)];
+            Case { x: vec!["3", "40", "30", "20"], nodes, constants, rank: 4 }.check(&[3, 40, 30, 20]);
+        }
+    }
+}
