@@ -2,7 +2,8 @@
 //! still in the second-level cache when the next reads it (Alwani et al., "Fused-Layer CNN Accelerators", 2016).
 //!
 //! Between bands the lines that windows share are kept, not computed again. Every element is the same sum as when layers
-//! run one after the other: answers do not depend on bands.
+//! run one after the other: answers do not depend on bands. What a layer computes is not known here, only which lines see
+//! which (`ByLines`). Why, and what it costs: docs/adr/009.
 
 use std::ops::Range;
 
@@ -82,8 +83,11 @@ impl Link {
         let x = fact(facts, *layered.operands.first()?);
         let window = layered.layer.by_lines()?.window(x)?;
         let alike = |&other: &ValueId| fact(facts, other).bytes() == made.bytes();
-        let whole =
-            window.pixels() > 0 && window.out[0] > 1 && x.bytes()? > 0 && layered.operands[1..].iter().all(alike);
+        let whole = window.pixels() > 0
+            && window.out[0] > 1
+            && x.bytes()? > 0
+            && made.bytes()? > 0
+            && layered.operands[1..].iter().all(alike);
         let line = [
             x.bytes()? / (window.images * window.size[0]).max(1),
             made.bytes()? / (window.images * window.out[0]).max(1),
@@ -102,6 +106,10 @@ impl Link {
 
     /// The lines of the input that some lines of the output see.
     fn seen(&self, lines: &Range<usize>) -> Range<usize> {
+        // Those that padding alone was to be made of.
+        if lines.is_empty() {
+            return 0..0;
+        }
         let Window { size, kernel, stride, dilation, pad, .. } = self.window;
         let end = ((lines.end - 1) * stride[0] + (kernel[0] - 1) * dilation[0] + 1).saturating_sub(pad[0]);
         let end = end.min(size[0]);
@@ -195,14 +203,15 @@ impl Chain {
     }
 
     pub(super) fn scratch(&self, threads: usize) -> usize {
-        threads * self.room
+        let lines = self.links.last().map_or(0, |link| link.window.out[0]);
+        threads.min(lines) * self.room
     }
 
     /// Runs all layers. Every thread takes lines that lie together.
     pub(super) fn run(&self, model: &Model, facts: &GraphFacts, io: &mut Io<'_>, team: &mut Team) {
         let [height, line] = [self.links[self.links.len() - 1].window.out[0], self.links[self.links.len() - 1].line[1]];
         let operands = &io.operands[..];
-        let stripe = height.div_ceil(team.size()).next_multiple_of(self.band);
+        let stripe = height.div_ceil(team.size());
         for (image, out) in io.output.bytes.chunks_exact_mut(height * line).enumerate() {
             let grid = Grid::new(out, line, [height, line], [stripe, line]);
             // A room for each thread; one that finds none leaves its lines to the others.

@@ -1,5 +1,6 @@
 //! Products of bytes whose scale follows from contents, as exporters write them: integers multiplied, cast, scaled, and a
-//! bias added. With constant weights that is one layer, whose weights are packed once.
+//! bias added. With constant weights that is one layer, whose weights are packed once. How bytes came to be is not looked
+//! at: one quantization may feed several products.
 
 use kinglet_kernels::u8s8_gemm::Gemm;
 
@@ -34,11 +35,11 @@ fn scaled(graph: &mut Graph, samples: &Samples, at: usize) -> Option<Node> {
     let &[depth, columns] = &weights.shape()[..] else { return None };
     let [one_scale, one_zero] = [scale, zero].map(|value| elements(samples, value));
     let is_unsigned = samples.0[0].get(x).is_some_and(|fact| fact.dtype == DType::U8);
-    let fits = one_zero == Some(1) && [Some(1), Some(columns)].contains(&one_scale);
-    // One for each column lies along the last axis, and neither makes the product larger.
-    let along = samples.fixed(scale)?.last().is_none_or(|last| [Some(1), Some(columns)].contains(last));
+    let by_column = one_scale == Some(columns) && samples.fixed(scale)?.last() == Some(&Some(columns));
+    let fits = one_zero == Some(1) && (one_scale == Some(1) || by_column);
+    // Neither makes the product larger.
     let same = samples.same_shape(graph.nodes[at].output, floats);
-    if !(is_unsigned && fits && along && same && depth <= Gemm::PRODUCTS_MAX) {
+    if !(is_unsigned && fits && same && depth <= Gemm::PRODUCTS_MAX) {
         return None;
     }
     let node = graph.nodes[at].clone();

@@ -31,8 +31,8 @@ pub(super) struct Job<'a, E: Element> {
 pub(super) enum Pixels<E> {
     /// Anywhere: `[taps][P]`, where a pixel's channels of a tap begin.
     Apart(*const *const E),
-    /// All in the image and in one line of the output: where the first pixel's first tap begins, elements from a pixel
-    /// to the next, and `[taps]` offsets of taps.
+    /// All taps of the job in the image, and all pixels in one line of the output: where the first pixel's first tap
+    /// would begin, which may lie before the image, elements from a pixel to the next, and `[taps]` offsets of taps.
     Together { first: *const E, step: usize, taps: *const usize },
     /// As these, and a pixel's next tap is the next pixel's first: elements from a pixel to the next, and from a line
     /// of taps to the next.
@@ -198,7 +198,7 @@ pub(super) unsafe fn pixels<V: Vector, E: Element, const P: usize>(job: &Job<'_,
         match job.pixels {
             Pixels::Apart(pixels) => channels::<V, E, P>(job, |tap, p| *pixels.add(tap * P + p)),
             Pixels::Together { first, step, taps } => {
-                channels::<V, E, P>(job, |tap, p| first.add(*taps.add(tap) + p * step))
+                channels::<V, E, P>(job, |tap, p| first.wrapping_add(*taps.add(tap) + p * step))
             }
             // No table has these for it.
             Pixels::Beside { .. } => {}
@@ -277,7 +277,8 @@ pub(super) unsafe fn beside<V: Vector, E: Element, const K: usize, const P: usiz
         let count = V::LANES.min(job.channels - channel);
         // SAFETY: the caller's promise is that of these calls.
         unsafe {
-            let from = first.add(channel);
+            // Of no lines of taps, anywhere.
+            let from = first.wrapping_add(channel);
             if count == V::LANES {
                 beside_in_vector::<V, E, K, P>(job, from, [step, line], channel, V::LANES);
             } else {
@@ -303,7 +304,7 @@ unsafe fn beside_in_vector<V: Vector, E: Element, const K: usize, const P: usize
     // SAFETY: the caller's promise is that of these reads and writes; lanes behind `count` are not touched.
     unsafe {
         let mut sums = [V::splat(0.0); P];
-        let mut weights = job.weights.add(channel);
+        let mut weights = job.weights.wrapping_add(channel);
         for _ in 0..job.taps / K {
             let mut w = [V::splat(0.0); K];
             for w in &mut w {

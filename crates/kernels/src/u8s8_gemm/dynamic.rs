@@ -17,7 +17,7 @@ pub struct DynamicGemm {
 
 impl DynamicGemm {
     /// # Panics
-    /// When there are taps, or `weights` do not have the elements that the extents say.
+    /// When taps are not one, or `weights` do not have the elements that the extents say.
     pub fn pack(level: Level, weights: &Weights<'_>, zero: i8) -> Self {
         assert_eq!(weights.taps, 1, "weights are a matrix");
         let (bias, scale) = (vec![0; weights.columns], vec![1.0; weights.columns]);
@@ -82,10 +82,11 @@ impl DynamicGemm {
         self.gemm.grid(out, self.columns(), rows)
     }
 
-    /// The scaled products of rows, one behind the other, with the weights, tile by tile until none is left.
+    /// The scaled products of rows, one behind the other, with the weights, tile by tile until none is left. The room is
+    /// one that `prepare` has filled.
     ///
     /// # Panics
-    /// When the rows reach beyond `left`, the room was not prepared, or the output was cut otherwise than by `grid`.
+    /// When the rows reach beyond `left`, the room has fewer than `room_bytes` or begins within a word, or the output was cut otherwise than by `grid`.
     pub fn run(&self, left: &[u8], room: &[u8], grid: &Grid<'_>) {
         let (biases, factors) = room[..self.room_bytes()].split_at(self.room()[0]);
         let packed = Packed {

@@ -108,7 +108,8 @@ fn dynamic_linear(inputs: &Facts<'_>) -> Result<Fact, InferError> {
     }
     let shape = super::matmul([x, weights])?;
     let columns = weights.shape.last().copied().unwrap_or(0);
-    let fits = [1, columns].contains(&scale.elements()) && bias.is_none_or(|bias| bias.elements() == columns);
+    let by_column = scale.elements() == columns && scale.shape.last() == Some(&columns);
+    let fits = (scale.elements() == 1 || by_column) && bias.is_none_or(|bias| bias.elements() == columns);
     match fits && zero.elements() == 1 && weights.shape.len() == 2 {
         true => Ok(Fact::new(DType::F32, shape)),
         false => Err(InferError::Mismatch(weights.shape.to_string(), scale.shape.to_string())),

@@ -1,4 +1,4 @@
-//! Products of bytes that were quantized for this run, with constant weights.
+//! Products of bytes that were quantized for this run, with constant weights. Quantizing is a layer of its own.
 
 use kinglet_kernels::u8s8_gemm::{DynamicGemm, Weights};
 use kinglet_kernels::{Grid, Level};

@@ -71,3 +71,27 @@ fn chains_answer_as_their_layers_do() {
         }
     }
 }
+
+#[test]
+fn lines_of_nothing_but_padding() {
+    let (pads, wide) = (vec![ints("pads", &[3, 0, 40, 0])], vec![ints("pads", &[0, 1, 0, 1])]);
+    let nodes = vec![
+        node("Conv", &["x", "a"], &["b"], wide),
+        node("Conv", &["b", "c"], &["d"], vec![]),
+        node("Conv", &["d", "e"], &["y"], pads),
+    ];
+    let constants = vec![weights("a", &[64, 3, 1, 3]), weights("c", &[64, 64, 1, 1]), weights("e", &[5, 64, 1, 1])];
+    let case = Case { x: vec!["N", "3", "H", "W"], nodes, constants, rank: 4 };
+    let layers = case.check_within(&[1, 3, 30, 448], 1e-3);
+    assert!(operators(&layers).contains(&"Chain"), "{layers:?}");
+}
+
+#[test]
+fn images_without_channels() {
+    let nodes = vec![node("Conv", &["x", "a"], &["b"], vec![]), node("Conv", &["b", "c"], &["y"], vec![])];
+    let constants = vec![weights("a", &[64, 3, 1, 1]), weights("c", &[0, 64, 1, 1])];
+    let case = Case { x: vec!["N", "3", "H", "W"], nodes, constants, rank: 4 };
+    let plan = case.load(&options()).unwrap();
+    let got = answer(plan, vec![tensor(&[1, 3, 70, 80], &made_up(3 * 70 * 80, 1))]).unwrap().remove(0);
+    assert_eq!(got.shape()[..], [1, 0, 70, 80]);
+}

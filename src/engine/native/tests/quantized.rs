@@ -268,3 +268,16 @@ fn products_quantized_for_each_run() {
         assert!(!ran.contains(&"IntegerMatMul"));
     }
 }
+
+#[test]
+fn a_scale_for_each_row_stays_a_product() {
+    let nodes = vec![
+        node("DynamicQuantizeLinear", &["x"], &["q", "qs", "qz"], vec![]),
+        node("MatMulInteger", &["q", "w", "qz"], &["a"], vec![]),
+        node("Cast", &["a"], &["b"], vec![int("to", 1)]),
+        node("Mul", &["b", "ws"], &["y"], vec![]),
+    ];
+    let constants = vec![signed("w", &[6, 4]), floats("ws", &[4, 1], &made_up(4, 3))];
+    let ran = operators(&Case { x: vec!["4", "6"], nodes, constants, rank: 2 }.check(&[4, 6]));
+    assert!(!ran.contains(&"DynamicLinear"), "{ran:?}");
+}
