@@ -214,7 +214,9 @@ impl Layer for Recurrence {
         let rooms = Grid::new(scratch, each, [directions, each], [1, each]);
         let grid = Grid::new(io.output.elements(), all, [slots, all], [slots, states]);
         let walk = || {
-            while let (Some(mut tile), Some(mut room)) = (grid.take(), rooms.take()) {
+            // A room only for who has a tile: there are as many.
+            while let Some(mut tile) = grid.take() {
+                let Some(mut room) = rooms.take() else { return };
                 let direction = tile.first()[1] / states;
                 let room = Room::of(room.row(0), &sequence, self.op.gates());
                 self.walks[direction].run(&given, direction, room, &mut tile);
