@@ -130,6 +130,11 @@ impl<'a> Walk<'a> {
         self.place
     }
 
+    /// Where the taps of this pixel begin, which may lie before the image.
+    pub(crate) fn origin<T>(&self, image: &[T]) -> *const T {
+        image.as_ptr().wrapping_offset(self.window.origin(self.place))
+    }
+
     /// So many pixels on.
     pub(crate) fn advance(&mut self, pixels: usize) {
         let [lines, columns] = self.window.out;
@@ -182,10 +187,10 @@ impl<'a> Walk<'a> {
         let Window { kernel, stride, dilation, pad, size, pitch, .. } = *self.window;
         let (place, inner) = (self.place, self.inner());
         if taps.len() == 1 && inner.start <= place.x && place.x + pixels <= inner.end {
-            let first = self.window.origin(place).wrapping_add_unsigned(self.window.tap_offset(taps.start) + from);
+            let first = self.origin(image).wrapping_add(self.window.tap_offset(taps.start) + from);
             let step = stride[1] * pitch[2];
-            let at = |pixel: usize| image.as_ptr().wrapping_offset(first).wrapping_add(pixel * step);
-            pointers[..pixels].iter_mut().enumerate().for_each(|(pixel, pointer)| *pointer = at(pixel));
+            let found = pointers[..pixels].iter_mut().enumerate();
+            found.for_each(|(pixel, pointer)| *pointer = first.wrapping_add(pixel * step));
             return;
         }
         let mut walk = self.clone();
@@ -193,7 +198,7 @@ impl<'a> Walk<'a> {
         while found < pixels {
             let place = walk.place;
             let line = (self.window.out[1] - place.x).min(pixels - found);
-            let origin = image.as_ptr().wrapping_offset(self.window.origin(place)).wrapping_add(from);
+            let origin = walk.origin(image).wrapping_add(from);
             let inner = walk.inner();
             let is_inner = inner.start <= place.x && place.x + line <= inner.end;
             let step = stride[1] * pitch[2];

@@ -93,7 +93,7 @@ impl Link {
             made.bytes()? / (window.images * window.out[0]).max(1),
         ];
         // A window that leaves lines out would have them computed for nothing.
-        let dense = window.stride[0] <= (window.kernel[0] - 1) * window.dilation[0] + 1;
+        let dense = window.stride[0] <= reach(&window, 1);
         (whole && dense).then(|| Self {
             node,
             window: Window { images: 1, ..window },
@@ -110,15 +110,14 @@ impl Link {
         if lines.is_empty() {
             return 0..0;
         }
-        let Window { size, kernel, stride, dilation, pad, .. } = self.window;
-        let end = ((lines.end - 1) * stride[0] + (kernel[0] - 1) * dilation[0] + 1).saturating_sub(pad[0]);
-        let end = end.min(size[0]);
+        let Window { size, stride, pad, .. } = self.window;
+        let end = reach(&self.window, lines.end).saturating_sub(pad[0]).min(size[0]);
         (lines.start * stride[0]).saturating_sub(pad[0]).min(end)..end
     }
 
-    /// The window of some lines of the output over lines of the input of which the first is `from`.
+    /// The window of some lines of the output over those lines of the input that they see.
     fn part(&self, lines: &Range<usize>, seen: &Range<usize>) -> Window {
-        let before = (self.window.pad[0]).saturating_sub(lines.start * self.window.stride[0]);
+        let before = self.window.pad[0].saturating_sub(lines.start * self.window.stride[0]);
         Window {
             size: [seen.len(), self.window.size[1]],
             pitch: [seen.len() * self.window.pitch[1], self.window.pitch[1], self.window.pitch[2]],
@@ -138,12 +137,17 @@ impl Chain {
 
     /// The last node.
     pub(super) fn last(&self) -> usize {
-        self.links.last().map_or(0, |link| link.node)
+        self.end().node
+    }
+
+    /// The last link, which makes the chain's output.
+    fn end(&self) -> &Link {
+        &self.links[self.links.len() - 1]
     }
 
     /// With another link, if a band still fits the cache.
     fn with(&self, mut link: Link, model: &Model, facts: &GraphFacts) -> Option<Self> {
-        let first = self.links.last().map_or(0, |link| link.others.end);
+        let first = self.end().others.end;
         link.others = first..first + link.others.len();
         if 1 + link.others.end > OPERANDS_MAX || self.links.len() == LINKS_MAX {
             return None;
@@ -151,9 +155,8 @@ impl Chain {
         let mut links = self.links.clone();
         links.push(link);
         let weights: usize = links.iter().map(|link| model.layers[link.node].layer.bytes()).sum();
-        let lines = links.last()?.window.out[0];
         let mut chain = Self { links, images: self.images, band: 0, room: 0 };
-        for band in (1..=lines.min(BAND_LINES_MAX)).rev() {
+        for band in (1..=chain.end().window.out[0].min(BAND_LINES_MAX)).rev() {
             chain.band = band;
             chain.lay_out(model, facts)?;
             if chain.room + weights <= CHAIN_BYTES_MAX {
@@ -173,8 +176,7 @@ impl Chain {
         let (mut at, mut lines) = (0, self.band);
         let last = self.links.len() - 1;
         for (position, link) in self.links.iter_mut().enumerate().rev() {
-            let Window { size, kernel, stride, dilation, .. } = link.window;
-            let seen = ((lines - 1) * stride[0] + (kernel[0] - 1) * dilation[0] + 1).min(size[0]);
+            let seen = reach(&link.window, lines).min(link.window.size[0]);
             link.lines = if position == last { 0..0 } else { place(lines * link.line[1], &mut at) };
             let layered = &model.layers[link.node];
             let window = link.part(&(0..lines), &(0..seen));
@@ -187,7 +189,7 @@ impl Chain {
     }
 
     /// Nodes, in the order they run.
-    pub(super) fn nodes(&self) -> impl ExactSizeIterator<Item = usize> + DoubleEndedIterator + '_ {
+    pub(super) fn nodes(&self) -> impl Iterator<Item = usize> + '_ {
         self.links.iter().map(|link| link.node)
     }
 
@@ -203,13 +205,12 @@ impl Chain {
     }
 
     pub(super) fn scratch(&self, threads: usize) -> usize {
-        let lines = self.links.last().map_or(0, |link| link.window.out[0]);
-        threads.min(lines) * self.room
+        threads.min(self.end().window.out[0]) * self.room
     }
 
     /// Runs all layers. Every thread takes lines that lie together.
     pub(super) fn run(&self, model: &Model, facts: &GraphFacts, io: &mut Io<'_>, team: &mut Team) {
-        let [height, line] = [self.links[self.links.len() - 1].window.out[0], self.links[self.links.len() - 1].line[1]];
+        let (height, line) = (self.end().window.out[0], self.end().line[1]);
         let operands = &io.operands[..];
         let stripe = height.div_ceil(team.size());
         for (image, out) in io.output.bytes.chunks_exact_mut(height * line).enumerate() {
@@ -229,7 +230,7 @@ impl Chain {
 
     /// Some lines of one image's output, band by band.
     fn run_stripe(&self, seen: &Seen<'_>, stripe: Range<usize>, room: &mut [u8], out: &mut [u8]) {
-        let line = self.links[self.links.len() - 1].line[1];
+        let line = self.end().line[1];
         // Lines of each link's output that are there.
         let mut kept: Kept = [const { 0..0 }; LINKS_MAX];
         for first in stripe.clone().step_by(self.band) {
@@ -295,6 +296,11 @@ impl Link {
         let at = |line: usize| self.lines.start + (line - kept.start) * self.line[1];
         at(lines.start)..at(lines.end)
     }
+}
+
+/// Lines from the first to the last that so many lines of the output see.
+fn reach(window: &Window, lines: usize) -> usize {
+    (lines - 1) * window.stride[0] + (window.kernel[0] - 1) * window.dilation[0] + 1
 }
 
 /// What all threads see of a run.

@@ -47,17 +47,16 @@ pub(super) trait Element: Pod + Debug + Send {
     type Finish: Debug + Send + Sync;
     /// Whether taps outside the image add nothing to a sum.
     const ZERO_IS_NOTHING: bool;
-    /// What of it is the same for all vectors.
-    type Bounds<V: Vector>: Copy;
 
     fn table(level: Level) -> &'static Table<Self>;
     unsafe fn load<V: Vector>(from: *const Self, count: usize) -> V;
-    unsafe fn bounds<V: Vector>(finish: &Self::Finish) -> Self::Bounds<V>;
+    /// What results are kept within, the same for all vectors.
+    unsafe fn bounds<V: Vector>(finish: &Self::Finish) -> [V; 2];
     /// Stores the results of sums, whose first is of this channel.
     unsafe fn store<V: Vector>(
         sums: V,
         finish: &Self::Finish,
-        bounds: Self::Bounds<V>,
+        bounds: [V; 2],
         channel: usize,
         to: *mut Self,
         count: usize,
@@ -67,7 +66,6 @@ pub(super) trait Element: Pod + Debug + Send {
 impl Element for f32 {
     type Finish = Activation;
     const ZERO_IS_NOTHING: bool = true;
-    type Bounds<V: Vector> = [V; 2];
 
     fn table(level: Level) -> &'static Table<Self> {
         choose!(level, &TABLE)
@@ -112,7 +110,6 @@ impl Element for f32 {
 impl Element for u8 {
     type Finish = Requantize;
     const ZERO_IS_NOTHING: bool = false;
-    type Bounds<V: Vector> = [V; 2];
 
     fn table(level: Level) -> &'static Table<Self> {
         choose!(level, &BYTES)

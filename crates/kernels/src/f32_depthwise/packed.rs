@@ -106,11 +106,14 @@ impl<E: Element> Packed<E> {
         let beside = self.table.beside.iter().find(fits).filter(|_| is_dense);
         let pixels = beside.map_or(kernels.len().min(line), |beside| beside.pixels);
         let pixels_at = if beside.is_some() {
-            let first = image.as_ptr().wrapping_offset(window.origin(place)).wrapping_add(window.tap_offset(first_tap));
+            let first = walk.origin(image).wrapping_add(window.tap_offset(first_tap));
             Pixels::Beside { first, step: window.pitch[2], line: window.dilation[0] * window.pitch[1] }
         } else if is_inner {
-            let first = image.as_ptr().wrapping_offset(window.origin(place));
-            Pixels::Together { first, step: window.stride[1] * window.pitch[2], taps: offsets[first_tap..].as_ptr() }
+            Pixels::Together {
+                first: walk.origin(image),
+                step: window.stride[1] * window.pitch[2],
+                taps: offsets[first_tap..].as_ptr(),
+            }
         } else {
             walk.find(image, self.zeros.elements(), pixels, 0..self.taps, 0, pointers);
             Pixels::Apart(pointers.as_ptr())

@@ -282,8 +282,8 @@ impl Packing {
             walk.find(left, zeros, rows, part.tap..part.tap + part.taps, part.from, pointers);
             walk.advance(rows);
             // The first panels meet rows that are in no cache, and others weights that are in none.
-            let next_rows = (tile.first[1] == 0 && block + 1 < blocks)
-                .then(|| left.as_ptr().wrapping_offset(window.origin(walk.place())).wrapping_add(part.from));
+            let next_rows =
+                (tile.first[1] == 0 && block + 1 < blocks).then(|| walk.origin(left).wrapping_add(part.from));
             let mut column = 0;
             while column < tile.size[1] {
                 let first = tile.first[1] + column;

@@ -86,7 +86,8 @@ impl DynamicGemm {
     /// one that `prepare` has filled.
     ///
     /// # Panics
-    /// When the rows reach beyond `left`, the room has fewer than `room_bytes` or begins within a word, or the output was cut otherwise than by `grid`.
+    /// When the rows reach beyond `left`, the room has fewer than `room_bytes` or begins within a word, or the output was
+    /// cut otherwise than by `grid`.
     pub fn run(&self, left: &[u8], room: &[u8], grid: &Grid<'_>) {
         let (biases, factors) = room[..self.room_bytes()].split_at(self.room()[0]);
         let packed = Packed {

@@ -264,8 +264,7 @@ impl Packed<'_> {
                 });
             }
             // The first panels meet rows that are in no cache, and others weights that are in none.
-            let next_rows = (tile.first[1] == 0 && block + 1 < blocks)
-                .then(|| left.as_ptr().wrapping_offset(window.origin(walk.place())).cast());
+            let next_rows = (tile.first[1] == 0 && block + 1 < blocks).then(|| walk.origin(left).cast());
             let mut column = 0;
             while column < tile.size[1] {
                 let first = tile.first[1] + column;

@@ -9,8 +9,8 @@ use kinglet_kernels::f32_gemm::{Gemm, Residual, Weights};
 use kinglet_kernels::f32_winograd::Winograd;
 use kinglet_kernels::{Grid, LINE, Level, Window};
 
-use super::{ByLines, Io, Layer, LowerError, Lowered, View, ViewMut, constant, run_by_lines, scratch_by_lines};
-use crate::engine::graph::infer::{Facts, image};
+use super::{AllLines, ByLines, Io, Layer, LowerError, Lowered, View, ViewMut, constant};
+use crate::engine::graph::infer::image;
 use crate::engine::graph::op::{Conv, Spatial};
 use crate::engine::graph::{Fact, Graph, Node};
 use crate::engine::pool::Team;
@@ -32,7 +32,7 @@ pub(super) fn lower(
     let filters = Given { source: &source, shape: &shape, bias: bias.as_deref() };
     let layer = Convolution::pack(conv, &filters, sample, level)?;
     let operands = [Some(node.inputs[0]), conv.residual.then(|| node.inputs.last().copied()).flatten()];
-    Ok(Lowered { layer: Box::new(layer), operands: operands.into_iter().flatten().collect() })
+    Ok(Lowered { layer: Box::new(AllLines(layer)), operands: operands.into_iter().flatten().collect() })
 }
 
 /// What a convolution is packed from.
@@ -101,7 +101,7 @@ impl Layer for Computed {
         let residual = io.operands.last().copied().filter(|_| self.conv.residual);
         let operands = [Some(x), residual].into_iter().flatten().collect();
         let output = ViewMut { fact: io.output.fact, bytes: io.output.bytes };
-        packed.run(&mut Io { operands, output, scratch: io.scratch }, team);
+        AllLines(packed).run(&mut Io { operands, output, scratch: io.scratch }, team);
     }
 
     fn kernel(&self) -> String {
@@ -218,20 +218,10 @@ impl ByLines for Convolution {
             Runs::Depthwise(_) | Runs::Groups(_) => 0,
         }
     }
-}
 
-impl Layer for Convolution {
-    fn run(&self, io: &mut Io<'_>, team: &mut Team) {
-        run_by_lines(self, io, team);
-    }
-
-    fn scratch(&self, operands: &Facts<'_>, threads: usize) -> usize {
-        scratch_by_lines(self, operands, threads)
-    }
-
-    fn by_lines(&self) -> Option<&dyn ByLines> {
+    fn comes_apart(&self) -> bool {
         // Transformed tiles lie over lines of their own.
-        (!matches!(self.runs, Runs::Winograd(_))).then_some(self)
+        !matches!(self.runs, Runs::Winograd(_))
     }
 
     fn bytes(&self) -> usize {

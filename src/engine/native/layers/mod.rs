@@ -56,7 +56,7 @@ pub(super) trait Layer: Debug + Send + Sync {
         0
     }
 
-    /// The layer as one that makes its output line by line, if it is one.
+    /// The layer as one that makes its output line by line, if it may make some lines without the others.
     fn by_lines(&self) -> Option<&dyn ByLines> {
         None
     }
@@ -74,7 +74,7 @@ pub(super) trait Layer: Debug + Send + Sync {
 
 /// A layer whose output is an image of which each line sees a few lines of the first operand. Other operands are seen
 /// where the output is.
-pub(super) trait ByLines {
+pub(super) trait ByLines: Debug + Send + Sync {
     /// How the output sees an image.
     fn window(&self, x: &Fact) -> Option<Window>;
 
@@ -85,6 +85,47 @@ pub(super) trait ByLines {
 
     /// As [`Layer::run`], for what a window sees. Facts are those of whole images, bytes those of the window's lines.
     fn run_over(&self, window: &Window, io: &mut Io<'_>, team: &mut Team);
+
+    /// Whether some lines may be made without the others.
+    fn comes_apart(&self) -> bool {
+        true
+    }
+
+    /// As [`Layer::bytes`].
+    fn bytes(&self) -> usize {
+        0
+    }
+
+    /// As [`Layer::kernel`].
+    fn kernel(&self) -> String;
+}
+
+/// A layer that goes by lines, over all of them.
+#[derive(Debug)]
+struct AllLines<T>(T);
+
+impl<T: ByLines> Layer for AllLines<T> {
+    fn run(&self, io: &mut Io<'_>, team: &mut Team) {
+        if let Some(window) = self.0.window(io.operands[0].fact) {
+            self.0.run_over(&window, io, team);
+        }
+    }
+
+    fn scratch(&self, operands: &Facts<'_>, threads: usize) -> usize {
+        self.0.window(operands[0]).map_or(0, |window| self.0.scratch_over(&window, operands[0], threads))
+    }
+
+    fn by_lines(&self) -> Option<&dyn ByLines> {
+        self.0.comes_apart().then_some(&self.0)
+    }
+
+    fn bytes(&self) -> usize {
+        self.0.bytes()
+    }
+
+    fn kernel(&self) -> String {
+        self.0.kernel()
+    }
 }
 
 /// What a layer works on.
@@ -156,18 +197,6 @@ impl ViewMut<'_> {
     }
 }
 
-/// [`Layer::run`] of a layer that goes by lines: over all of them.
-fn run_by_lines(layer: &impl ByLines, io: &mut Io<'_>, team: &mut Team) {
-    if let Some(window) = layer.window(io.operands[0].fact) {
-        layer.run_over(&window, io, team);
-    }
-}
-
-/// [`Layer::scratch`] of a layer that goes by lines.
-fn scratch_by_lines(layer: &impl ByLines, operands: &Facts<'_>, threads: usize) -> usize {
-    layer.window(operands[0]).map_or(0, |window| layer.scratch_over(&window, operands[0], threads))
-}
-
 /// The layer of a node. `sample` is what its output may look like, where that does not depend on contents.
 pub(super) fn lower(graph: &Graph, node: &Node, sample: Option<&Fact>, level: Level) -> Result<Lowered, LowerError> {
     let all = |layer: Box<dyn Layer>| Ok(Lowered { layer, operands: node.inputs.clone() });
@@ -178,7 +207,7 @@ pub(super) fn lower(graph: &Graph, node: &Node, sample: Option<&Fact>, level: Le
         Op::MatMul => all(Box::new(matmul::MatMul(level))),
         Op::Attention(attention) => all(Box::new(attention::Attend { attention: *attention, level })),
         Op::Normalize { epsilon } => all(Box::new(normalize::Normalize { epsilon: *epsilon, level })),
-        Op::Pool(pool) => all(Box::new(pool::Pooling::new(pool, level, sample.map(|sample| sample.dtype)))),
+        Op::Pool(pool) => all(Box::new(AllLines(pool::Pooling::new(pool, level, sample.map(|sample| sample.dtype))))),
         Op::Windows(windows) => all(Box::new(windows::Windowed(windows.clone()))),
         Op::Affine { axis } => all(Box::new(elementwise::Affine(*axis))),
         Op::Activation(activation) => all(Box::new(elementwise::Activate { activation: *activation, level })),

@@ -4,7 +4,7 @@ use bytemuck::Pod;
 use kinglet_kernels::f32_pool;
 use kinglet_kernels::{Level, Window};
 
-use super::{ByLines, Io, Layer, conv, run_by_lines};
+use super::{ByLines, Io, conv};
 use crate::engine::graph::Fact;
 use crate::engine::graph::op::{Pool, PoolKind, Spatial};
 use crate::engine::pool::Team;
@@ -48,16 +48,10 @@ impl ByLines for Pooling {
         let grid = f32_pool::Pool::grid(io.output.elements(), window.pixels(), channels);
         team.share(&|| kind.run(self.level, x.elements(), window, &grid));
     }
-}
 
-impl Layer for Pooling {
-    fn run(&self, io: &mut Io<'_>, team: &mut Team) {
-        run_by_lines(self, io, team);
-    }
-
-    fn by_lines(&self) -> Option<&dyn ByLines> {
+    fn comes_apart(&self) -> bool {
         // An average that counts padding looks at the whole image for what lies behind it.
-        (!matches!(self.pool.kind, PoolKind::Average { count_padding: true })).then_some(self)
+        !matches!(self.pool.kind, PoolKind::Average { count_padding: true })
     }
 
     fn kernel(&self) -> String {

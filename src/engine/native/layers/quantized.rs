@@ -7,8 +7,8 @@ use kinglet_kernels::u8s8_gemm::{Finish, Gemm, Requantize, Weights, Written};
 use kinglet_kernels::{Level, Window};
 
 use super::conv::{merged, merges, taps_first, widen, window};
-use super::{ByLines, Io, Layer, LowerError, Lowered, View, constant, run_by_lines, scratch_by_lines};
-use crate::engine::graph::infer::{self, Facts};
+use super::{AllLines, ByLines, Io, Layer, LowerError, Lowered, View, constant};
+use crate::engine::graph::infer;
 use crate::engine::graph::op::{Quantized, QuantizedAdd, QuantizedConv, Spatial};
 use crate::engine::graph::{Fact, Graph, Node, integers};
 use crate::engine::pool::Team;
@@ -118,7 +118,7 @@ pub(super) fn lower_conv(
         let bias: Vec<f32> = constants.bias.iter().map(|&bias| bias as f32).collect();
         let filters = Filters { weights: &weights, taps, channels: out, bias: Some(&bias) };
         let packed = ByteDepthwise::pack(level, &filters, product.zero, &constants.scale, product.finish);
-        let layer = Depthwise { spatial, packed };
+        let layer = AllLines(Depthwise { spatial, packed });
         return Ok(Lowered { layer: Box::new(layer), operands: vec![node.inputs[0]] });
     }
     let is_merged = conv.groups == 1 && merges(&spatial, depth);
@@ -133,7 +133,7 @@ pub(super) fn lower_conv(
         Gemm::pack(level, &weights, product.zero, &Requantize { bias, scale, finish: product.finish }, None)
     };
     let groups = (0..conv.groups).map(group).collect();
-    let layer = Convolution { spatial, is_merged, zero: product.zero, finish: product.finish, groups };
+    let layer = AllLines(Convolution { spatial, is_merged, zero: product.zero, finish: product.finish, groups });
     Ok(Lowered { layer: Box::new(layer), operands: vec![node.inputs[0]] })
 }
 
@@ -154,16 +154,6 @@ impl ByLines for Depthwise {
         let channels = x.shape().last().copied().unwrap_or(0);
         let grid = self.packed.grid(&mut *io.output.bytes, channels, window.pixels());
         team.share(&|| self.packed.run(x.bytes, window, &grid));
-    }
-}
-
-impl Layer for Depthwise {
-    fn run(&self, io: &mut Io<'_>, team: &mut Team) {
-        run_by_lines(self, io, team);
-    }
-
-    fn by_lines(&self) -> Option<&dyn ByLines> {
-        Some(self)
     }
 
     fn bytes(&self) -> usize {
@@ -227,20 +217,6 @@ impl ByLines for Convolution {
         let (window, padded) = merged(&self.spatial, window, x.shape.last().copied().unwrap_or(0));
         // The kernel reads four bytes at a time.
         padded.filter(|_| self.is_merged).map_or(0, |_| window.images * window.pitch[0] + 3)
-    }
-}
-
-impl Layer for Convolution {
-    fn run(&self, io: &mut Io<'_>, team: &mut Team) {
-        run_by_lines(self, io, team);
-    }
-
-    fn scratch(&self, operands: &Facts<'_>, threads: usize) -> usize {
-        scratch_by_lines(self, operands, threads)
-    }
-
-    fn by_lines(&self) -> Option<&dyn ByLines> {
-        Some(self)
     }
 
     fn bytes(&self) -> usize {
