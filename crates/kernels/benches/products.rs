@@ -95,7 +95,7 @@ fn rate((_, window, depth, columns): &Case, level: Level, vectors: usize) -> f64
 
 fn bytes_rate((_, window, depth, columns): &Case, level: Level, vectors: usize) -> f64 {
     let count = window.taps() * depth * columns;
-    let (left, elements) = (vec![3u8; window.reach(*depth)], vec![5i8; count]);
+    let (left, elements) = (vec![3u8; window.reach(*depth)], trained(count));
     let weights = u8s8_gemm::Weights { elements: &elements, taps: window.taps(), depth: *depth, columns: *columns };
     let finish = u8s8_gemm::Finish::Bytes { zero: 0, low: 0, high: 255 };
     let (bias, scale) = (vec![1; *columns], vec![1e-4; *columns]);
@@ -162,6 +162,16 @@ fn least(mut run: impl FnMut()) -> Duration {
 
 fn made_up(count: usize) -> Vec<f32> {
     (0..count).map(|at| (at % 17) as f32 * 0.1).collect()
+}
+
+/// Weights as training makes them, most of them much smaller than the largest.
+fn trained(count: usize) -> Vec<i8> {
+    let mut state = 1u32;
+    let mut uniform = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as i8 / 4
+    };
+    (0..count).map(|_| uniform() + uniform() + uniform() + uniform()).collect()
 }
 
 const MEASURED: Duration = Duration::from_millis(100);

@@ -95,6 +95,11 @@ impl Panels {
         (0..self.columns).step_by(self.width())
     }
 
+    /// How many panels lie before one.
+    pub(crate) fn nth(&self, first: usize) -> usize {
+        first / self.width()
+    }
+
     /// The panel that begins at a column.
     pub(crate) fn panel(&self, first: usize) -> Panel {
         let (columns, width) = (self.columns - first, self.width());

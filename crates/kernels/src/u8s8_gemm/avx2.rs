@@ -1,15 +1,15 @@
-//! Eight sums. Bytes are widened to sixteen bits, even and odd ones apart, because the one instruction that multiplies
-//! bytes saturates.
+//! Eight sums. Bytes are multiplied where two products fit into sixteen bits (see `order`), and elsewhere widened to
+//! sixteen bits, even and odd ones apart.
 
 use std::arch::x86_64::{
     __m256i, _mm256_add_epi32, _mm256_and_si256, _mm256_cvtepi32_ps, _mm256_loadu_si256, _mm256_madd_epi16,
-    _mm256_set1_epi16, _mm256_set1_epi32, _mm256_setzero_si256, _mm256_slli_epi16, _mm256_srai_epi16,
-    _mm256_srli_epi16,
+    _mm256_maddubs_epi16, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_setzero_si256, _mm256_slli_epi16,
+    _mm256_srai_epi16, _mm256_srli_epi16,
 };
 
 use super::generic::{self, Job, Sums, Tables};
 use crate::panels::{Table, tiles};
-use crate::vector::F32x8;
+use crate::vector::{F32x8, Vector};
 
 #[derive(Clone, Copy)]
 struct I32x8(__m256i);
@@ -81,12 +81,64 @@ impl Sums for I32x8 {
     }
 }
 
+/// As `generic::tile` of one vector, for weights in the order of `order`: where products of neighbours fit into sixteen
+/// bits, bytes are multiplied as they are.
+///
+/// # Safety
+/// The processor has AVX2 and FMA, and the job's pointers are valid.
+#[inline(always)]
+unsafe fn ordered<const M: usize, const BY_ROW: bool>(job: &Job) {
+    // SAFETY: the caller's promise is that of these reads and calls.
+    unsafe {
+        let ones = _mm256_set1_epi16(1);
+        let mut sums = [[I32x8::zero()]; M];
+        let (mut weights, mut order, mut next) = (job.weights, job.order, job.next);
+        let (groups, rest) = (job.depth / 4, job.depth % 4);
+        for tap in 0..job.taps {
+            let mut rows = [std::ptr::null(); M];
+            for (m, row) in rows.iter_mut().enumerate() {
+                *row = *job.rows.add(tap * M + m);
+            }
+            let narrow = *order as usize;
+            order = order.add(1);
+            for _ in 0..narrow {
+                let (w, first) = (_mm256_loadu_si256(weights.cast()), *order as usize);
+                for (row, [sum]) in rows.iter().zip(&mut sums) {
+                    let x = _mm256_set1_epi32(row.add(first).cast::<i32>().read_unaligned());
+                    let pairs = _mm256_maddubs_epi16(x, w);
+                    sum.0 = _mm256_add_epi32(sum.0, _mm256_madd_epi16(pairs, ones));
+                }
+                F32x8::prefetch(next.cast());
+                next = next.wrapping_add(job.next_step);
+                (weights, order) = (weights.add(32), order.add(1));
+            }
+            for _ in narrow..groups {
+                let (w, first) = (I32x8::weights(weights), *order as usize);
+                for (row, [sum]) in rows.iter().zip(&mut sums) {
+                    *sum = sum.dot(I32x8::bytes(row.add(first).cast::<u32>().read_unaligned()), w);
+                }
+                F32x8::prefetch(next.cast());
+                next = next.wrapping_add(job.next_step);
+                (weights, order) = (weights.add(32), order.add(1));
+            }
+            if rest > 0 {
+                let w = I32x8::weights(weights);
+                for (row, [sum]) in rows.iter().zip(&mut sums) {
+                    *sum = sum.dot(I32x8::bytes(generic::first(row.add(groups * 4), rest)), w);
+                }
+                (weights, order) = (weights.add(32), order.add(1));
+            }
+        }
+        generic::finish::<I32x8, M, 1, BY_ROW>(job, &sums);
+    }
+}
+
 /// # Safety
 /// The processor has AVX2 and FMA, and the job's pointers are valid.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn tile<const M: usize, const N: usize>(job: &Job) {
+unsafe fn plain<const M: usize, const N: usize>(job: &Job) {
     // SAFETY: the caller's promise; the features are enabled here.
-    unsafe { generic::tile::<I32x8, M, N, false>(job) }
+    unsafe { ordered::<M, false>(job) }
 }
 
 /// # Safety
@@ -94,13 +146,24 @@ unsafe fn tile<const M: usize, const N: usize>(job: &Job) {
 #[target_feature(enable = "avx2,fma")]
 unsafe fn by_row<const M: usize, const N: usize>(job: &Job) {
     // SAFETY: the caller's promise; the features are enabled here.
+    unsafe { ordered::<M, true>(job) }
+}
+
+/// # Safety
+/// The processor has AVX2 and FMA, and the job's pointers are valid.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn computed<const M: usize, const N: usize>(job: &Job) {
+    // SAFETY: the caller's promise; the features are enabled here.
     unsafe { generic::tile::<I32x8, M, N, true>(job) }
 }
 
-macro_rules! table {
-    ($function:ident) => {
-        Table { name: "avx2", lanes: 8, tiles: &[tiles!($function 1: 1 2 3 4 5 6 7 8), tiles!($function 2: 1 2 3 4)] }
-    };
-}
-
-pub(super) static TABLES: Tables = Tables { plain: table!(tile), by_row: table!(by_row) };
+pub(super) static TABLES: Tables = Tables {
+    plain: Table { name: "avx2", lanes: 8, tiles: &[tiles!(plain 1: 1 2 3 4 5 6 7 8)] },
+    by_row: Table { name: "avx2", lanes: 8, tiles: &[tiles!(by_row 1: 1 2 3 4 5 6 7 8)] },
+    computed: Table {
+        name: "avx2",
+        lanes: 8,
+        tiles: &[tiles!(computed 1: 1 2 3 4 5 6 7 8), tiles!(computed 2: 1 2 3 4)],
+    },
+    is_ordered: true,
+};

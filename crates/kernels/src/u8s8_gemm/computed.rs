@@ -28,13 +28,13 @@ impl Matrix {
 
     /// Of `depth` rows and so many columns.
     pub fn new(level: Level, depth: usize, columns: usize) -> Self {
-        let table = &tables(level).by_row;
+        let table = &tables(level).computed;
         Self { table, depth, panels: table.panels(columns, None) }
     }
 
     /// As [`super::Gemm::kernel`].
     pub fn kernel(level: Level) -> String {
-        format!("u8u8_gemm_packed__{}", tables(level).by_row.name)
+        format!("u8u8_gemm_packed__{}", tables(level).computed.name)
     }
 
     /// Bytes that a packed matrix takes, from the beginning of a cache line on.
@@ -136,6 +136,7 @@ impl Matrix {
             scale: bytemuck::cast_slice(&packed[scale..self.bytes()]),
             // No tap of rows lies outside them.
             zeros: &[],
+            order: &[],
             row_factor: SIGNED - i32::from(zeros.right),
             finish,
         };

@@ -100,6 +100,7 @@ impl DynamicGemm {
             scale: bytemuck::cast_slice(factors),
             // No tap of rows lies outside them.
             zeros: &[],
+            order: self.gemm.order.elements(),
             row_factor: -i32::from(self.zero),
             finish: Finish::Floats,
         };

@@ -13,6 +13,8 @@ pub(super) struct Job {
     pub(super) rows: *const *const u8,
     /// `[taps * groups][N * LANES][4]`, a group being four elements of the depth, the last filled with zeros.
     pub(super) weights: *const i8,
+    /// For kernels that take groups in an order of their own, `[taps][1 + groups]`: see `order`.
+    pub(super) order: *const u32,
     /// What will be read next, or anything: it is only fetched, so many bytes with each group.
     pub(super) next: *const i8,
     pub(super) next_step: usize,
@@ -37,6 +39,10 @@ pub(super) struct Tables {
     pub(super) plain: Table<Job>,
     /// Those that add to the sums of a row.
     pub(super) by_row: Table<Job>,
+    /// Those that add to the sums of a row, and meet weights that nobody has looked at.
+    pub(super) computed: Table<Job>,
+    /// Whether the first two take groups in the order of `order`.
+    pub(super) is_ordered: bool,
 }
 
 /// `LANES` sums, and what is multiplied for them.
@@ -101,11 +107,7 @@ pub(super) unsafe fn tile<S: Sums, const M: usize, const N: usize, const BY_ROW:
             if rest > 0 {
                 let w = load::<S, N>(weights);
                 for m in 0..M {
-                    let mut four = [0; 4];
-                    for (at, byte) in four.iter_mut().enumerate().take(rest) {
-                        *byte = *rows[m].add(groups * 4 + at);
-                    }
-                    let x = S::bytes(u32::from_le_bytes(four));
+                    let x = S::bytes(first(rows[m].add(groups * 4), rest));
                     for n in 0..N {
                         sums[m][n] = sums[m][n].dot(x, w[n]);
                     }
@@ -113,17 +115,42 @@ pub(super) unsafe fn tile<S: Sums, const M: usize, const N: usize, const BY_ROW:
                 weights = weights.add(N * S::LANES * 4);
             }
         }
+        finish::<S, M, N, BY_ROW>(job, &sums);
+    }
+}
+
+/// The first `count` of four bytes, and zeros.
+///
+/// # Safety
+/// So many bytes are readable.
+#[inline(always)]
+pub(super) unsafe fn first(bytes: *const u8, count: usize) -> u32 {
+    // SAFETY: the caller's promise.
+    let byte = |at: usize| if at < count { unsafe { *bytes.add(at) } } else { 0 };
+    u32::from_le_bytes([byte(0), byte(1), byte(2), byte(3)])
+}
+
+/// What follows the sums of a tile.
+///
+/// # Safety
+/// As `tile`.
+#[inline(always)]
+pub(super) unsafe fn finish<S: Sums, const M: usize, const N: usize, const BY_ROW: bool>(
+    job: &Job,
+    sums: &[[S; N]; M],
+) {
+    // SAFETY: the caller's promise is that of these reads and writes.
+    unsafe {
         if BY_ROW {
-            finish_by_row::<S, M, N>(job, &sums);
-        } else {
-            // Not read again after every write.
-            let bytes = job.bytes;
-            for n in 0..N {
-                let at = n * S::LANES;
-                let (bias, scale) = (S::load(job.bias.add(at)), S::Floats::load(job.scale.add(at)));
-                for (m, sums) in sums.iter().enumerate() {
-                    write::<S>(job, bytes, [m, at], sums[n].add(bias).floats().mul(scale));
-                }
+            return finish_by_row::<S, M, N>(job, sums);
+        }
+        // Not read again after every write.
+        let bytes = job.bytes;
+        for n in 0..N {
+            let at = n * S::LANES;
+            let (bias, scale) = (S::load(job.bias.add(at)), S::Floats::load(job.scale.add(at)));
+            for (m, sums) in sums.iter().enumerate() {
+                write::<S>(job, bytes, [m, at], sums[n].add(bias).floats().mul(scale));
             }
         }
     }

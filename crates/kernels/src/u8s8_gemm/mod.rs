@@ -13,6 +13,7 @@ mod avx512;
 mod computed;
 mod dynamic;
 mod generic;
+mod order;
 mod portable;
 
 use std::ptr;
@@ -59,6 +60,8 @@ pub struct Gemm {
     depth: usize,
     panels: Panels,
     weights: Aligned,
+    /// Where kernels take groups in an order of their own, that of each panel.
+    order: Aligned,
     /// One for each column and zeros up to a whole vector, with what the zero point adds taken off.
     bias: Aligned,
     scale: Aligned,
@@ -105,13 +108,15 @@ impl Gemm {
         assert!(then.bias.len() == columns && then.scale.len() == columns, "each column has a bias and a scale");
         let table = &tables(level).plain;
         let panels = table.panels(columns, vectors);
-        let padded = panels.padded();
+        let (padded, groups) = (panels.padded(), depth.div_ceil(4));
+        let ordered = if tables(level).is_ordered { panels.firsts().count() * taps * (1 + groups) } else { 0 };
         let mut packed = Self {
             table,
             taps,
             depth,
             panels,
-            weights: Aligned::zeroed(taps * depth.div_ceil(4) * 4 * padded),
+            weights: Aligned::zeroed(taps * groups * 4 * padded),
+            order: Aligned::zeroed(ordered * size_of::<u32>()),
             bias: Aligned::zeroed(padded * size_of::<i32>()),
             scale: Aligned::zeroed(padded * size_of::<f32>()),
             zeros: Aligned::zeroed(depth),
@@ -128,6 +133,9 @@ impl Gemm {
         }
         for first in panels.firsts() {
             packed.pack_panel(elements, first);
+            if tables(level).is_ordered {
+                packed.arrange_panel(first);
+            }
         }
         packed
     }
@@ -147,6 +155,19 @@ impl Gemm {
         }
     }
 
+    /// Puts the groups of a panel in the order that its kernels take them in.
+    fn arrange_panel(&mut self, first: usize) {
+        let (offset, groups) = (self.offset(first), self.depth.div_ceil(4));
+        let size = self.panels.panel(first).vectors * self.table.lanes * 4;
+        let weights = &mut self.weights.elements_mut::<i8>()[offset..];
+        let order = &mut self.order.elements_mut::<u32>()[self.panels.nth(first) * self.taps * (1 + groups)..];
+        for tap in 0..self.taps {
+            let (weights, order) =
+                (&mut weights[tap * groups * size..][..groups * size], &mut order[tap * (1 + groups)..]);
+            order::arrange(weights, size, self.depth.is_multiple_of(4), &mut order[..1 + groups]);
+        }
+    }
+
     /// Panel widths that there are kernels for, in vectors.
     pub fn widths(level: Level) -> std::ops::RangeInclusive<usize> {
         1..=tables(level).plain.tiles.len()
@@ -154,7 +175,7 @@ impl Gemm {
 
     /// Bytes of the packed weights.
     pub fn bytes(&self) -> usize {
-        self.weights.bytes() + self.bias.bytes() + self.scale.bytes() + self.zeros.bytes()
+        self.weights.bytes() + self.order.bytes() + self.bias.bytes() + self.scale.bytes() + self.zeros.bytes()
     }
 
     pub fn columns(&self) -> usize {
@@ -188,6 +209,7 @@ impl Gemm {
             depth: self.depth,
             panels: &self.panels,
             weights: self.weights.elements(),
+            order: self.order.elements(),
             bias: self.bias.elements(),
             scale: self.scale.elements(),
             zeros: self.zeros.elements(),
@@ -210,6 +232,7 @@ struct Packed<'a> {
     depth: usize,
     panels: &'a Panels,
     weights: &'a [i8],
+    order: &'a [u32],
     bias: &'a [i32],
     scale: &'a [f32],
     zeros: &'a [u8],
@@ -278,6 +301,7 @@ impl Packed<'_> {
                     depth,
                     rows: pointers.as_ptr(),
                     weights,
+                    order: self.order.as_ptr().wrapping_add(self.panels.nth(first) * (self.taps + groups)),
                     next: next_rows.unwrap_or_else(|| behind(share)),
                     next_step: if next_rows.is_some() { rows * 4 } else { share },
                     // Within the tile: rows and columns are its own.

@@ -87,4 +87,5 @@ macro_rules! table {
     };
 }
 
-pub(super) static TABLES: Tables = Tables { plain: table!(tile), by_row: table!(by_row) };
+pub(super) static TABLES: Tables =
+    Tables { plain: table!(tile), by_row: table!(by_row), computed: table!(by_row), is_ordered: false };
