@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use kinglet_kernels::f32_attention::{Attention, Extents, Order, Strided};
 use kinglet_kernels::f32_depthwise::{Depthwise, Filters};
 use kinglet_kernels::f32_functions::{rows_grid, softmax};
-use kinglet_kernels::f32_gemm::{Gemm, Weights};
+use kinglet_kernels::f32_gemm::{Gemm, PairGemm, Weights};
 use kinglet_kernels::f32_winograd::Winograd;
 use kinglet_kernels::{Activation, Level, Window, u8s8_gemm};
 
@@ -22,6 +22,10 @@ fn main() {
             print!(" | {level}");
             for vectors in Gemm::widths(level) {
                 print!(" {:6.1}", rate(case, level, vectors));
+            }
+            print!(" bf16");
+            for vectors in PairGemm::widths(level) {
+                print!(" {:6.1}", pair_rate(case, level, vectors));
             }
             print!(" bytes");
             for vectors in u8s8_gemm::Gemm::widths(level) {
@@ -90,6 +94,21 @@ fn rate((_, window, depth, columns): &Case, level: Level, vectors: usize) -> f64
     let gemm = Gemm::pack(level, &weights, None, Activation::RELU, Some(vectors));
     let mut out = vec![0.0; window.pixels() * columns];
     let time = least(|| gemm.run(&left, window, None, &gemm.grid(&mut out, *columns, window.pixels())));
+    (window.pixels() * elements.len()) as f64 / time.as_secs_f64() / 1e9
+}
+
+fn pair_rate((_, window, depth, columns): &Case, level: Level, vectors: usize) -> f64 {
+    let (left, elements) = (made_up(window.reach(*depth)), made_up(window.taps() * depth * columns));
+    let weights = Weights { elements: &elements, taps: window.taps(), depth: *depth, columns: *columns };
+    let gemm = PairGemm::pack(level, &weights, None, Activation::RELU, Some(vectors));
+    let each = PairGemm::rounded(level, *depth);
+    let mut rounded = vec![0.0; left.len() / depth * each];
+    let paired = Window { pitch: Window::image(window.images, window.size, each).pitch, ..*window };
+    let mut out = vec![0.0; window.pixels() * columns];
+    let time = least(|| {
+        PairGemm::round(level, &left, *depth, &PairGemm::rounded_grid(level, &mut rounded, *depth));
+        gemm.run(&rounded, &paired, None, &gemm.grid(&mut out, *columns, window.pixels()));
+    });
     (window.pixels() * elements.len()) as f64 / time.as_secs_f64() / 1e9
 }
 

@@ -52,7 +52,12 @@ pub(crate) trait Vector: Copy {
     unsafe fn max(self, other: Self) -> Self;
     /// `negative` where `self` is less than zero, `other` elsewhere.
     unsafe fn where_negative(self, negative: Self, other: Self) -> Self;
+    /// Of lanes that hold two bf16: all the lower ones as floats, and all the upper ones.
+    unsafe fn apart(self) -> [Self; 2];
 }
+
+/// The upper bf16 of a lane.
+const UPPER: i32 = 0xffff_0000_u32.cast_signed();
 
 /// [`Activation::apply`] on every lane, but for functions, which follow once a tile is written.
 ///

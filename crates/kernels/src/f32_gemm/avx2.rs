@@ -1,7 +1,7 @@
 //! Tiles of 16 registers: at most 12 sums, the weights of a step, and one element of a row. Wider tiles were measured at
 //! half the speed: the compiler spills their sums.
 
-use super::generic::{self, Job, Kernels};
+use super::generic::{self, Floats, Job, Kernels, PairKernels, Pairs};
 use crate::panels::{Table, tiles};
 use crate::vector::F32x8;
 
@@ -10,7 +10,7 @@ use crate::vector::F32x8;
 #[target_feature(enable = "avx2,fma")]
 unsafe fn tile<const M: usize, const N: usize>(job: &Job) {
     // SAFETY: the caller's promise; the features are enabled here.
-    unsafe { generic::tile::<F32x8, M, N>(job) }
+    unsafe { generic::tile::<Floats<F32x8>, M, N>(job) }
 }
 
 /// # Safety
@@ -18,11 +18,48 @@ unsafe fn tile<const M: usize, const N: usize>(job: &Job) {
 #[target_feature(enable = "avx2,fma")]
 unsafe fn row<const M: usize, const N: usize>(job: &Job) {
     // SAFETY: the caller's promise; the features are enabled here.
-    unsafe { generic::row::<F32x8, M, N>(job) }
+    unsafe { generic::row::<Floats<F32x8>, M, N>(job) }
+}
+
+/// # Safety
+/// The processor has AVX2 and FMA, and the job's pointers are valid.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn pairs<const M: usize, const N: usize>(job: &Job) {
+    // SAFETY: the caller's promise; the features are enabled here.
+    unsafe { generic::tile::<Pairs<F32x8>, M, N>(job) }
+}
+
+/// # Safety
+/// The processor has AVX2 and FMA, and the job's pointers are valid.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn row_of_pairs<const M: usize, const N: usize>(job: &Job) {
+    // SAFETY: the caller's promise; the features are enabled here.
+    unsafe { generic::row::<Pairs<F32x8>, M, N>(job) }
+}
+
+/// # Safety
+/// The processor has AVX2 and FMA, and the pointers are valid.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn round(from: *const f32, to: *mut f32, count: usize) {
+    // SAFETY: the caller's promise; the features are enabled here.
+    unsafe { generic::round(from, to, count) }
 }
 
 pub(super) static KERNELS: Kernels = Kernels {
+    operation: "f32_gemm",
     tiles: Table { name: "avx2", lanes: 8, tiles: &[tiles!(1: 1 2 3 4 5 6 7 8), tiles!(2: 1 2 3 4 5 6)] },
     rows: &[row::<4, 1>, row::<4, 2>],
     together: 4,
+    step: 1,
+};
+
+pub(super) static PAIRS: PairKernels = PairKernels {
+    products: Kernels {
+        operation: "bf16_gemm",
+        tiles: Table { name: "avx2", lanes: 8, tiles: &[tiles!(pairs 1: 1 2 3 4 5 6 7 8), tiles!(pairs 2: 1 2 3 4 5)] },
+        rows: &[row_of_pairs::<4, 1>, row_of_pairs::<4, 2>],
+        together: 4,
+        step: 2,
+    },
+    round,
 };

@@ -1,6 +1,9 @@
 //! Tiles of 32 registers: at most 24 sums, the weights of a step, and one element of a row.
 
-use super::generic::{self, Job, Kernels};
+use std::arch::x86_64::{__m512bh, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_set1_ps};
+use std::mem::transmute;
+
+use super::generic::{self, Floats, Job, Kernels, PairKernels, Pairs, Product};
 use crate::panels::{Table, tiles};
 use crate::vector::F32x16;
 
@@ -9,7 +12,7 @@ use crate::vector::F32x16;
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
 unsafe fn tile<const M: usize, const N: usize>(job: &Job) {
     // SAFETY: the caller's promise; the features are enabled here.
-    unsafe { generic::tile::<F32x16, M, N>(job) }
+    unsafe { generic::tile::<Floats<F32x16>, M, N>(job) }
 }
 
 /// # Safety
@@ -17,10 +20,88 @@ unsafe fn tile<const M: usize, const N: usize>(job: &Job) {
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
 unsafe fn row<const M: usize, const N: usize>(job: &Job) {
     // SAFETY: the caller's promise; the features are enabled here.
-    unsafe { generic::row::<F32x16, M, N>(job) }
+    unsafe { generic::row::<Floats<F32x16>, M, N>(job) }
+}
+
+/// # Safety
+/// The processor has AVX-512 F, BW, DQ and VL, and the job's pointers are valid.
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
+unsafe fn pairs<const M: usize, const N: usize>(job: &Job) {
+    // SAFETY: the caller's promise; the features are enabled here.
+    unsafe { generic::tile::<Pairs<F32x16>, M, N>(job) }
+}
+
+/// # Safety
+/// The processor has AVX-512 F, BW, DQ and VL, and the job's pointers are valid.
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
+unsafe fn row_of_pairs<const M: usize, const N: usize>(job: &Job) {
+    // SAFETY: the caller's promise; the features are enabled here.
+    unsafe { generic::row::<Pairs<F32x16>, M, N>(job) }
+}
+
+/// # Safety
+/// The processor has AVX-512 F, BW, DQ and VL, and the pointers are valid.
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
+unsafe fn round(from: *const f32, to: *mut f32, count: usize) {
+    // SAFETY: the caller's promise; the features are enabled here.
+    unsafe { generic::round(from, to, count) }
+}
+
+/// # Safety
+/// The processor has AVX-512 F, BW, DQ and VL, and the pointers are valid.
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
+unsafe fn round_to_halves(from: *const f32, to: *mut f32, count: usize) {
+    // SAFETY: the caller's promise; the features are enabled here.
+    unsafe { generic::round_to_halves(from, to, count) }
+}
+
+/// Two bf16 in the place of a float, multiplied and added by one instruction.
+struct Fused;
+
+// SAFETY (all methods): AVX-512 with BF16 is there, and memory is readable as the trait asks; the caller promised.
+impl Product for Fused {
+    const STEP: usize = 1;
+    type Sums = F32x16;
+    type Left = __m512bh;
+    type Right = __m512bh;
+
+    #[inline(always)]
+    unsafe fn left(from: *const f32) -> __m512bh {
+        // SAFETY: as said above; both types are 512 bits that may be any.
+        unsafe { transmute(_mm512_set1_ps(*from)) }
+    }
+
+    #[inline(always)]
+    unsafe fn right(from: *const f32) -> __m512bh {
+        // SAFETY: as said above; both types are 512 bits that may be any.
+        unsafe { transmute(_mm512_loadu_ps(from)) }
+    }
+
+    #[inline(always)]
+    unsafe fn add(left: __m512bh, right: __m512bh, sums: F32x16) -> F32x16 {
+        // SAFETY: as said above.
+        F32x16(unsafe { _mm512_dpbf16_ps(sums.0, left, right) })
+    }
+}
+
+/// # Safety
+/// The processor has AVX-512 F, BW, DQ, VL and BF16, and the job's pointers are valid.
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+unsafe fn fused<const M: usize, const N: usize>(job: &Job) {
+    // SAFETY: the caller's promise; the features are enabled here.
+    unsafe { generic::tile::<Fused, M, N>(job) }
+}
+
+/// # Safety
+/// The processor has AVX-512 F, BW, DQ, VL and BF16, and the job's pointers are valid.
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+unsafe fn row_fused<const M: usize, const N: usize>(job: &Job) {
+    // SAFETY: the caller's promise; the features are enabled here.
+    unsafe { generic::row::<Fused, M, N>(job) }
 }
 
 pub(super) static KERNELS: Kernels = Kernels {
+    operation: "f32_gemm",
     tiles: Table {
         name: "avx512",
         lanes: 16,
@@ -33,4 +114,40 @@ pub(super) static KERNELS: Kernels = Kernels {
     },
     rows: &[row::<4, 1>, row::<4, 2>, row::<4, 3>, row::<4, 4>],
     together: 4,
+    step: 1,
+};
+
+pub(super) static PAIRS: PairKernels = PairKernels {
+    products: Kernels {
+        operation: "bf16_gemm",
+        tiles: Table {
+            name: "avx512",
+            lanes: 16,
+            tiles: &[tiles!(pairs 1: 1 2 3 4 5 6 7 8 9 10 11 12), tiles!(pairs 2: 1 2 3 4 5 6 7 8 9 10 11 12)],
+        },
+        rows: &[row_of_pairs::<4, 1>, row_of_pairs::<4, 2>],
+        together: 4,
+        step: 2,
+    },
+    round,
+};
+
+pub(super) static FUSED_PAIRS: PairKernels = PairKernels {
+    products: Kernels {
+        operation: "bf16_gemm",
+        tiles: Table {
+            name: "avx512bf16",
+            lanes: 16,
+            tiles: &[
+                tiles!(fused 1: 1 2 3 4 5 6 7 8 9 10 11 12),
+                tiles!(fused 2: 1 2 3 4 5 6 7 8 9 10 11 12),
+                tiles!(fused 3: 1 2 3 4 5 6 7 8),
+                tiles!(fused 4: 1 2 3 4 5 6),
+            ],
+        },
+        rows: &[row_fused::<4, 1>, row_fused::<4, 2>, row_fused::<4, 3>, row_fused::<4, 4>],
+        together: 4,
+        step: 1,
+    },
+    round: round_to_halves,
 };

@@ -1,24 +1,115 @@
 //! The inner loop over one tile, for any vector: `M` rows by `N` vectors of columns stay in registers.
 
+use std::marker::PhantomData;
+
 use crate::activation::Activation;
 use crate::panels::Table;
 use crate::vector::{Vector, activate};
 
+/// What a step of the loops multiplies: some elements of a row with four bytes of each column.
+///
+/// # Safety
+/// Every method may be called only where the processor has the instructions of the implementing type. Reads touch `STEP`
+/// elements of a row, or as many columns as a vector has lanes, and need no alignment.
+pub(super) trait Product {
+    /// Elements of a row in a step.
+    const STEP: usize;
+    type Sums: Vector;
+    type Left: Copy;
+    type Right: Copy;
+
+    unsafe fn left(from: *const f32) -> Self::Left;
+    unsafe fn right(from: *const f32) -> Self::Right;
+    unsafe fn add(left: Self::Left, right: Self::Right, sums: Self::Sums) -> Self::Sums;
+}
+
+/// Floats.
+pub(super) struct Floats<V>(PhantomData<V>);
+
+// SAFETY (all methods): the caller promised.
+impl<V: Vector> Product for Floats<V> {
+    const STEP: usize = 1;
+    type Sums = V;
+    type Left = V;
+    type Right = V;
+
+    #[inline(always)]
+    unsafe fn left(from: *const f32) -> V {
+        // SAFETY: as said above.
+        unsafe { V::splat(*from) }
+    }
+
+    #[inline(always)]
+    unsafe fn right(from: *const f32) -> V {
+        // SAFETY: as said above.
+        unsafe { V::load(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn add(left: V, right: V, sums: V) -> V {
+        // SAFETY: as said above.
+        unsafe { left.mul_add(right, sums) }
+    }
+}
+
+/// Two floats that are bf16 with two bf16 in the place of a float, for instruction sets that do not multiply them.
+pub(super) struct Pairs<V>(PhantomData<V>);
+
+// SAFETY (all methods): the caller promised.
+impl<V: Vector> Product for Pairs<V> {
+    const STEP: usize = 2;
+    type Sums = V;
+    type Left = [V; 2];
+    type Right = [V; 2];
+
+    #[inline(always)]
+    unsafe fn left(from: *const f32) -> [V; 2] {
+        // SAFETY: as said above.
+        unsafe { [V::splat(*from), V::splat(*from.add(1))] }
+    }
+
+    #[inline(always)]
+    unsafe fn right(from: *const f32) -> [V; 2] {
+        // SAFETY: as said above.
+        unsafe { V::load(from).apart() }
+    }
+
+    #[inline(always)]
+    unsafe fn add(left: [V; 2], right: [V; 2], sums: V) -> V {
+        // SAFETY: as said above.
+        unsafe { left[1].mul_add(right[1], left[0].mul_add(right[0], sums)) }
+    }
+}
+
 /// The kernels of an instruction set.
 #[derive(Debug)]
 pub(super) struct Kernels {
+    /// What names of kernels begin with.
+    pub(super) operation: &'static str,
     pub(super) tiles: Table<Job>,
     /// By vectors less one: one row of several panels at once.
     pub(super) rows: &'static [unsafe fn(&Job)],
     /// How many those are.
     pub(super) together: usize,
+    /// Elements of a row in a step.
+    pub(super) step: usize,
 }
+
+/// Kernels that multiply pairs of bf16, and what rounds floats to what they take for rows.
+#[derive(Debug)]
+pub(super) struct PairKernels {
+    pub(super) products: Kernels,
+    pub(super) round: Round,
+}
+
+/// So many floats become as many bf16, two in the place of a float where a step takes one element, else one.
+pub(super) type Round = unsafe fn(*const f32, *mut f32, usize);
 
 /// What a tile kernel works on. All pointers are valid for the extents beside them.
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) taps: usize,
-    /// Elements of every tap.
+    /// Steps of every tap.
     pub(super) depth: usize,
     /// `[taps][M]`: where a row's elements of a tap begin.
     pub(super) rows: *const *const f32,
@@ -60,10 +151,10 @@ pub(super) fn call(kernel: unsafe fn(&Job), job: &Job) {
 /// # Safety
 /// The processor has the instructions of `V`, and the job's pointers are valid.
 #[inline(always)]
-pub(super) unsafe fn tile<V: Vector, const M: usize, const N: usize>(job: &Job) {
+pub(super) unsafe fn tile<P: Product, const M: usize, const N: usize>(job: &Job) {
     // SAFETY: the caller's promise is that of these reads, writes and calls.
     unsafe {
-        let mut sums = begin::<V, M, N>(job);
+        let mut sums = begin::<P::Sums, M, N>(job);
         let mut weights = job.weights;
         let mut next = job.next;
         for tap in 0..job.taps {
@@ -72,22 +163,22 @@ pub(super) unsafe fn tile<V: Vector, const M: usize, const N: usize>(job: &Job) 
                 *row = *job.rows.add(tap * M + m);
             }
             for k in 0..job.depth {
-                let mut w = [V::splat(0.0); N];
-                for (n, w) in w.iter_mut().enumerate() {
-                    *w = V::load(weights.add(n * V::LANES));
+                let mut w = [P::right(weights); N];
+                for (n, w) in w.iter_mut().enumerate().skip(1) {
+                    *w = P::right(weights.add(n * P::Sums::LANES));
                 }
                 for m in 0..M {
-                    let x = V::splat(*rows[m].add(k));
+                    let x = P::left(rows[m].add(k * P::STEP));
                     for n in 0..N {
-                        sums[m][n] = x.mul_add(w[n], sums[m][n]);
+                        sums[m][n] = P::add(x, w[n], sums[m][n]);
                     }
                 }
-                V::prefetch(next);
+                P::Sums::prefetch(next);
                 next = next.wrapping_add(job.next_step);
-                weights = weights.add(N * V::LANES);
+                weights = weights.add(N * P::Sums::LANES);
             }
         }
-        end::<V, M, N>(job, &mut sums);
+        end::<P::Sums, M, N>(job, &mut sums);
     }
 }
 
@@ -97,25 +188,66 @@ pub(super) unsafe fn tile<V: Vector, const M: usize, const N: usize>(job: &Job) 
 /// # Safety
 /// As `tile`.
 #[inline(always)]
-pub(super) unsafe fn row<V: Vector, const M: usize, const N: usize>(job: &Job) {
+pub(super) unsafe fn row<P: Product, const M: usize, const N: usize>(job: &Job) {
     // SAFETY: the caller's promise is that of these reads, writes and calls.
     unsafe {
-        let mut sums = begin::<V, M, N>(job);
+        let mut sums = begin::<P::Sums, M, N>(job);
         let mut weights = job.weights;
         for tap in 0..job.taps {
             let row = *job.rows.add(tap);
             for k in 0..job.depth {
-                let x = V::splat(*row.add(k));
+                let x = P::left(row.add(k * P::STEP));
                 for (m, sums) in sums.iter_mut().enumerate() {
                     for (n, sum) in sums.iter_mut().enumerate() {
-                        *sum = x.mul_add(V::load(weights.add(m * job.weights_pitch + n * V::LANES)), *sum);
+                        let w = P::right(weights.add(m * job.weights_pitch + n * P::Sums::LANES));
+                        *sum = P::add(x, w, *sum);
                     }
                 }
-                weights = weights.add(N * V::LANES);
+                weights = weights.add(N * P::Sums::LANES);
             }
         }
-        end::<V, M, N>(job, &mut sums);
+        end::<P::Sums, M, N>(job, &mut sums);
     }
+}
+
+/// The nearest bf16, the even one of two; of what is no number one that is none.
+#[inline(always)]
+pub(super) fn half(x: f32) -> u16 {
+    let bits = x.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+    (if x.is_nan() { bits >> 16 | 0x40 } else { rounded }) as u16
+}
+
+/// `Round` to floats.
+///
+/// # Safety
+/// `count` floats are readable, and as many writable.
+#[inline(always)]
+pub(super) unsafe fn round(from: *const f32, to: *mut f32, count: usize) {
+    for at in 0..count {
+        // SAFETY: the caller's promise.
+        unsafe { *to.add(at) = f32::from_bits(u32::from(half(*from.add(at))) << 16) };
+    }
+}
+
+/// `Round` to halves.
+///
+/// # Safety
+/// `count` floats are readable, and as many halves writable.
+#[inline(always)]
+pub(super) unsafe fn round_to_halves(from: *const f32, to: *mut f32, count: usize) {
+    for at in 0..count {
+        // SAFETY: the caller's promise.
+        unsafe { *to.cast::<u16>().add(at) = half(*from.add(at)) };
+    }
+}
+
+/// Runs one that rounds.
+pub(super) fn call_round(kernels: &PairKernels, from: &[f32], to: &mut [f32]) {
+    assert!((from.len() * kernels.products.step).div_ceil(2) <= to.len(), "there is room for all");
+    // SAFETY: it is only found in the table of a level, which proves its instructions, and there is room for what it
+    // writes, as was asserted.
+    unsafe { (kernels.round)(from.as_ptr(), to.as_mut_ptr(), from.len()) }
 }
 
 /// Zeros, or what the part before has left.

@@ -10,6 +10,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod generic;
+mod pairs;
 mod portable;
 
 use std::ptr;
@@ -23,6 +24,7 @@ pub use crate::panels::Weights;
 use crate::panels::{Panels, ROWS_MAX};
 use crate::window::Window;
 use generic::{Job, Kernels};
+pub use pairs::PairGemm;
 
 /// Weights laid out for the kernels of one instruction set, with what follows the product.
 #[derive(Debug)]
@@ -102,21 +104,37 @@ impl Gemm {
     ) -> Self {
         let Weights { elements, taps, depth, columns } = *weights;
         assert_eq!(elements.len(), taps * depth * columns, "weights are [tap][depth][column]");
-        assert!(bias.is_none_or(|bias| bias.len() == columns), "there is a bias for each column");
-        let panels = kernels(level).tiles.panels(columns, vectors);
-        let packing = Packing { level, kernels: kernels(level), taps, depth, panels };
-        let mut packed = Self {
+        let mut packed = Self::empty(level, kernels(level), [taps, depth, columns], activation, vectors);
+        packed.add_bias(bias);
+        packed.packing.pack(elements, [columns, 1], packed.weights.elements_mut());
+        packed
+    }
+
+    /// With zeros for weights and bias.
+    fn empty(
+        level: Level,
+        kernels: &'static Kernels,
+        [taps, depth, columns]: [usize; 3],
+        activation: Activation,
+        vectors: Option<usize>,
+    ) -> Self {
+        let panels = kernels.tiles.panels(columns, vectors);
+        let packing = Packing { level, kernels, taps, depth, panels };
+        Self {
             packing,
             weights: Aligned::zeroed(packing.elements() * size_of::<f32>()),
             bias: Aligned::zeroed(panels.padded() * size_of::<f32>()),
-            zeros: Aligned::zeroed(depth * size_of::<f32>()),
+            zeros: Aligned::zeroed(packing.row_elements() * size_of::<f32>()),
             activation,
-        };
-        if let Some(bias) = bias {
-            packed.bias.elements_mut::<f32>()[..columns].copy_from_slice(bias);
         }
-        packing.pack(elements, [columns, 1], packed.weights.elements_mut());
-        packed
+    }
+
+    fn add_bias(&mut self, bias: Option<&[f32]>) {
+        let columns = self.columns();
+        assert!(bias.is_none_or(|bias| bias.len() == columns), "there is a bias for each column");
+        if let Some(bias) = bias {
+            self.bias.elements_mut::<f32>()[..columns].copy_from_slice(bias);
+        }
     }
 
     /// Panel widths that there are kernels for, in vectors.
@@ -172,13 +190,18 @@ impl Packing {
         self.taps * self.depth * self.panels.padded()
     }
 
+    /// Elements of a row, or of a tap of it.
+    fn row_elements(&self) -> usize {
+        self.depth * self.kernels.step
+    }
+
     pub fn columns(&self) -> usize {
         self.panels.columns
     }
 
     /// As [`Gemm::kernel`].
     pub fn kernel(&self) -> String {
-        self.kernels.tiles.kernel("f32_gemm", &self.panels)
+        self.kernels.tiles.kernel(self.kernels.operation, &self.panels)
     }
 
     /// As [`Gemm::grid`].
@@ -192,7 +215,7 @@ impl Packing {
 
     /// Rows and columns of a full tile of the output.
     pub(crate) fn tile(&self) -> [usize; 2] {
-        self.panels.tile([self.depth, self.taps * self.depth].map(|elements| elements * size_of::<f32>()))
+        self.panels.tile([self.row_elements(), self.taps * self.depth].map(|elements| elements * size_of::<f32>()))
     }
 
     /// Lays out weights whose elements are so far apart from one row to the next, and from one column to the next.
@@ -243,7 +266,7 @@ impl Packing {
     fn run_with(&self, operands: &Operands<'_>, ends: Option<&Ends<'_>>, grid: &Grid<'_>) {
         let Operands { left, window, packed, .. } = *operands;
         let pixels = window.pixels();
-        assert!(window.reach(self.depth) <= left.len(), "the window lies within the image");
+        assert!(window.reach(self.row_elements()) <= left.len(), "the window lies within the image");
         assert_eq!(window.taps(), self.taps, "the window has the taps of the weights");
         assert!(packed.len() >= self.elements(), "weights are packed");
         assert_eq!(grid.size(), [pixels, self.columns()], "the output is pixels by columns");
@@ -271,6 +294,7 @@ impl Packing {
     ) {
         let Operands { left, window, packed, zeros } = *operands;
         let (width, ends) = (self.panels.width(), ends.filter(|_| part.is_last));
+        let from = part.from * self.kernels.step;
         // One row with all panels of the tile, or rows with one panel after the other.
         let together = tile.size == [1, self.kernels.together * width];
         let blocks = tile.size[0].div_ceil(self.panels.rows);
@@ -279,11 +303,10 @@ impl Packing {
         for block in 0..blocks {
             let row = block * self.panels.rows;
             let rows = self.panels.rows.min(tile.size[0] - row);
-            walk.find(left, zeros, rows, part.tap..part.tap + part.taps, part.from, pointers);
+            walk.find(left, zeros, rows, part.tap..part.tap + part.taps, from, pointers);
             walk.advance(rows);
             // The first panels meet rows that are in no cache, and others weights that are in none.
-            let next_rows =
-                (tile.first[1] == 0 && block + 1 < blocks).then(|| walk.origin(left).wrapping_add(part.from));
+            let next_rows = (tile.first[1] == 0 && block + 1 < blocks).then(|| walk.origin(left).wrapping_add(from));
             let mut column = 0;
             while column < tile.size[1] {
                 let first = tile.first[1] + column;
@@ -299,7 +322,7 @@ impl Packing {
                     weights,
                     weights_pitch: self.offset(width),
                     next: next_rows.unwrap_or_else(|| behind(share)),
-                    next_step: if next_rows.is_some() { rows } else { share },
+                    next_step: if next_rows.is_some() { rows * self.kernels.step } else { share },
                     // Within the tile: rows and columns are its own.
                     out: tile.out.wrapping_add(row * tile.pitch + column),
                     out_pitch: pitch,

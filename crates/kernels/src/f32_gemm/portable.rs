@@ -1,6 +1,6 @@
 //! Tiles in plain code, small enough for sixteen registers of four lanes.
 
-use super::generic::{self, Job, Kernels};
+use super::generic::{self, Floats, Job, Kernels, PairKernels, Pairs};
 use crate::panels::{Table, tiles};
 use crate::vector::Plain;
 
@@ -8,18 +8,52 @@ use crate::vector::Plain;
 /// The job's pointers are valid.
 unsafe fn tile<const M: usize, const N: usize>(job: &Job) {
     // SAFETY: the caller's promise; no instruction set is needed.
-    unsafe { generic::tile::<Plain, M, N>(job) }
+    unsafe { generic::tile::<Floats<Plain>, M, N>(job) }
 }
 
 /// # Safety
 /// The job's pointers are valid.
 unsafe fn row<const M: usize, const N: usize>(job: &Job) {
     // SAFETY: the caller's promise; no instruction set is needed.
-    unsafe { generic::row::<Plain, M, N>(job) }
+    unsafe { generic::row::<Floats<Plain>, M, N>(job) }
+}
+
+/// # Safety
+/// The job's pointers are valid.
+unsafe fn pairs<const M: usize, const N: usize>(job: &Job) {
+    // SAFETY: the caller's promise; no instruction set is needed.
+    unsafe { generic::tile::<Pairs<Plain>, M, N>(job) }
+}
+
+/// # Safety
+/// The job's pointers are valid.
+unsafe fn row_of_pairs<const M: usize, const N: usize>(job: &Job) {
+    // SAFETY: the caller's promise; no instruction set is needed.
+    unsafe { generic::row::<Pairs<Plain>, M, N>(job) }
+}
+
+/// # Safety
+/// The pointers are valid.
+unsafe fn round(from: *const f32, to: *mut f32, count: usize) {
+    // SAFETY: the caller's promise; no instruction set is needed.
+    unsafe { generic::round(from, to, count) }
 }
 
 pub(super) static KERNELS: Kernels = Kernels {
+    operation: "f32_gemm",
     tiles: Table { name: "portable", lanes: 8, tiles: &[tiles!(1: 1 2 3 4), tiles!(2: 1 2)] },
     rows: &[row::<2, 1>, row::<2, 2>],
     together: 2,
+    step: 1,
+};
+
+pub(super) static PAIRS: PairKernels = PairKernels {
+    products: Kernels {
+        operation: "bf16_gemm",
+        tiles: Table { name: "portable", lanes: 8, tiles: &[tiles!(pairs 1: 1 2 3 4)] },
+        rows: &[row_of_pairs::<2, 1>],
+        together: 2,
+        step: 2,
+    },
+    round,
 };

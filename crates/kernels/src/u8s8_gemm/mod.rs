@@ -323,7 +323,7 @@ impl Packed<'_> {
 fn tables(level: Level) -> &'static Tables {
     match level.set() {
         #[cfg(target_arch = "x86_64")]
-        Set::Avx512Vnni => &avx512::TABLES,
+        Set::Avx512Bf16 | Set::Avx512Vnni => &avx512::TABLES,
         #[cfg(target_arch = "x86_64")]
         Set::Avx512 | Set::Avx2 => &avx2::TABLES,
         _ => &portable::TABLES,

@@ -4,7 +4,7 @@
 
 use std::slice;
 
-use super::Vector;
+use super::{UPPER, Vector};
 
 #[derive(Clone, Copy)]
 pub(crate) struct Plain(pub(crate) [f32; 8]);
@@ -120,6 +120,13 @@ impl Vector for Plain {
     #[inline(always)]
     unsafe fn max(self, other: Self) -> Self {
         self.each(other, |a, b| if a > b { a } else { b })
+    }
+
+    #[inline(always)]
+    unsafe fn apart(self) -> [Self; 2] {
+        let half =
+            |bits: fn(u32) -> u32| Self(std::array::from_fn(|lane| f32::from_bits(bits(self.0[lane].to_bits()))));
+        [half(|both| both << 16), half(|both| both & UPPER.cast_unsigned())]
     }
 
     #[inline(always)]

@@ -1,0 +1,131 @@
+//! Products of operands that are rounded to bf16. Weights lie in pairs that take the place of one `f32`: half the memory, and
+//! with AVX-512 BF16, where rows are pairs too, half the instructions. Other instruction sets take rows of rounded floats.
+//! Sums are `f32`, and so is what follows them.
+
+use super::generic::{self, PairKernels};
+use super::{Gemm, Residual, Weights, portable};
+#[cfg(target_arch = "x86_64")]
+use super::{avx2, avx512};
+use crate::activation::Activation;
+use crate::grid::Grid;
+#[cfg(target_arch = "x86_64")]
+use crate::isa::Set;
+use crate::isa::{Level, choose};
+use crate::window::Window;
+
+/// Weights rounded to bf16 and laid out for the kernels of one instruction set, with what follows the product.
+#[derive(Debug)]
+pub struct PairGemm(Gemm);
+
+impl PairGemm {
+    /// As [`Gemm::pack`].
+    ///
+    /// # Panics
+    /// When `weights` or `bias` do not have the elements that the extents say, or no kernel is so wide.
+    pub fn pack(
+        level: Level,
+        weights: &Weights<'_>,
+        bias: Option<&[f32]>,
+        activation: Activation,
+        vectors: Option<usize>,
+    ) -> Self {
+        let Weights { elements, taps, depth, columns } = *weights;
+        assert_eq!(elements.len(), taps * depth * columns, "weights are [tap][depth][column]");
+        let pairs = depth.div_ceil(2);
+        let mut packed = Gemm::empty(level, &pair_kernels(level).products, [taps, pairs, columns], activation, vectors);
+        packed.add_bias(bias);
+        let mut paired = vec![0u32; taps * pairs * columns];
+        for (row, from) in elements.chunks_exact(columns.max(1)).enumerate() {
+            let (tap, k) = (row / depth, row % depth);
+            let to = &mut paired[(tap * pairs + k / 2) * columns..][..columns];
+            to.iter_mut().zip(from).for_each(|(pair, &x)| *pair |= u32::from(generic::half(x)) << (k % 2 * 16));
+        }
+        packed.packing.pack(bytemuck::cast_slice(&paired), [columns, 1], packed.weights.elements_mut());
+        Self(packed)
+    }
+
+    /// Elements that a pixel of `channels` floats takes in an image that was rounded.
+    pub fn rounded(level: Level, channels: usize) -> usize {
+        channels.div_ceil(2) * pair_kernels(level).products.step
+    }
+
+    /// A rounded image, to be filled tile by tile.
+    ///
+    /// # Panics
+    /// When `to` has not the elements of whole pixels.
+    pub fn rounded_grid(level: Level, to: &mut [f32], channels: usize) -> Grid<'_> {
+        let each = Self::rounded(level, channels).max(1);
+        assert!(to.len().is_multiple_of(each), "a rounded image has whole pixels");
+        let rows = to.len() / each;
+        Grid::new(to, each, [rows, each], [(ROUNDED_TOGETHER / each).max(1), each])
+    }
+
+    /// Rounds pixels of `channels` floats, each to the nearest bf16 (the even one of two), tile by tile until none is left.
+    /// What that leaves is for products of the same instruction set alone.
+    ///
+    /// # Panics
+    /// When there are fewer floats than the pixels of the grid have.
+    pub fn round(level: Level, from: &[f32], channels: usize, grid: &Grid<'_>) {
+        let (kernels, each) = (pair_kernels(level), Self::rounded(level, channels));
+        while let Some(mut tile) = grid.take() {
+            let (first, rows) = (tile.first()[0], tile.size()[0]);
+            let from = &from[first * channels..][..rows * channels];
+            let to = tile.whole();
+            if channels.is_multiple_of(2) {
+                generic::call_round(kernels, from, to);
+                continue;
+            }
+            for (from, to) in from.chunks_exact(channels).zip(to.chunks_exact_mut(each)) {
+                to[each - 1] = 0.0;
+                generic::call_round(kernels, from, to);
+            }
+        }
+    }
+
+    /// As [`Gemm::widths`].
+    pub fn widths(level: Level) -> std::ops::RangeInclusive<usize> {
+        1..=pair_kernels(level).products.tiles.tiles.len()
+    }
+
+    /// Bytes of the packed weights.
+    pub fn bytes(&self) -> usize {
+        self.0.bytes()
+    }
+
+    pub fn columns(&self) -> usize {
+        self.0.columns()
+    }
+
+    /// As [`Gemm::kernel`].
+    pub fn kernel(&self) -> String {
+        self.0.kernel()
+    }
+
+    /// As [`Gemm::grid`].
+    ///
+    /// # Panics
+    /// When `out` cannot hold `rows` rows `pitch` elements apart.
+    pub fn grid<'a>(&self, out: &'a mut [f32], pitch: usize, rows: usize) -> Grid<'a> {
+        self.0.grid(out, pitch, rows)
+    }
+
+    /// As [`Gemm::run`], of a rounded image, whose elements the window counts.
+    ///
+    /// # Panics
+    /// When the window reaches beyond `left`, the weights have other taps, the sizes of residual or output differ, or the
+    /// output was cut otherwise than by `grid`.
+    pub fn run(&self, left: &[f32], window: &Window, residual: Option<Residual<'_>>, grid: &Grid<'_>) {
+        self.0.run(left, window, residual, grid);
+    }
+}
+
+fn pair_kernels(level: Level) -> &'static PairKernels {
+    #[cfg(target_arch = "x86_64")]
+    if level.set() >= Set::Avx512Bf16 {
+        return &avx512::FUSED_PAIRS;
+    }
+    choose!(level, &PAIRS)
+}
+
+/// Elements that one thread rounds at a time.
+const ROUNDED_TOGETHER: usize = 16 << 10;

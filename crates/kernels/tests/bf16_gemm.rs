@@ -1,0 +1,123 @@
+//! Products of pairs of bf16 against the oracle of rounded operands, at every level this processor has.
+#![allow(clippy::unwrap_used, reason = "a helper that fails fails the test")]
+
+mod support;
+
+use kinglet_kernels::f32_gemm::{Gemm, PairGemm, Residual, Weights};
+use kinglet_kernels::{Activation, Level, Window, reference};
+use support::{assert_close, values};
+
+/// The nearest bf16, the even one of two.
+fn rounded(x: f32) -> f32 {
+    let (below, bits) = (x.to_bits() & 0xffff_0000, x.to_bits());
+    let above = below + 0x1_0000;
+    let (to_below, to_above) = (bits - below, above - bits);
+    let is_below = to_below < to_above || (to_below == to_above && below & 0x1_0000 == 0);
+    f32::from_bits(if is_below { below } else { above })
+}
+
+/// An image rounded for a level, and a window over it.
+fn paired(level: Level, image: &[f32], window: &Window, channels: usize) -> (Vec<f32>, Window) {
+    let each = PairGemm::rounded(level, channels);
+    let mut rounded = vec![7.0; image.len() / channels.max(1) * each];
+    PairGemm::round(level, image, channels, &PairGemm::rounded_grid(level, &mut rounded, channels));
+    (rounded, Window { pitch: Window::image(window.images, window.size, each).pitch, ..*window })
+}
+
+/// All levels and panel widths agree with the oracle, and touch nothing beside their output.
+fn check(window: &Window, depth: usize, columns: usize, activation: Activation) {
+    let left = values(window.reach(depth), 1);
+    let elements = values(window.taps() * depth * columns, 2);
+    let (bias, rows, pitch) = (values(columns, 3), window.pixels(), columns + 3);
+    let residual = values(rows * columns, 4);
+    let residual = Residual { elements: &residual, pitch: columns };
+    let near = |elements: &[f32]| elements.iter().map(|&x| rounded(x)).collect::<Vec<_>>();
+    let (near_left, near_elements) = (near(&left), near(&elements));
+    let weights = |elements| Weights { elements, taps: window.taps(), depth, columns };
+    let expected =
+        reference::f32_gemm(&near_left, window, &weights(&near_elements), Some(&bias), Some(residual), activation);
+    for level in Level::all() {
+        let (image, window) = paired(level, &left, window, depth);
+        for vectors in PairGemm::widths(level).map(Some).chain([None]) {
+            let gemm = PairGemm::pack(level, &weights(&elements), Some(&bias), activation, vectors);
+            let mut out = vec![7.0; rows * pitch];
+            gemm.run(&image, &window, Some(residual), &gemm.grid(&mut out, pitch, rows));
+            let got: Vec<f32> = out.chunks(pitch).flat_map(|row| row[..columns].iter().copied()).collect();
+            let told = format!("{level} {vectors:?} {window:?} {depth}x{columns}");
+            assert_close(&got, &expected, window.taps() * depth, &told);
+            assert!(out.chunks(pitch).all(|row| row[columns..].iter().all(|&x| x == 7.0)), "{told}");
+        }
+    }
+}
+
+#[test]
+fn every_tail_of_rows_columns_and_depth() {
+    for rows in [0, 1, 2, 3, 5, 8, 13, 26] {
+        for columns in [1, 7, 8, 9, 16, 17, 33, 48, 64, 65] {
+            for depth in [1, 2, 3, 8, 31] {
+                check(&Window::rows(rows, depth), depth, columns, Activation::None);
+            }
+        }
+    }
+}
+
+#[test]
+fn windows_of_every_kind() {
+    for (kernel, stride, dilation, pad, out) in [
+        ([3, 3], [1, 1], [1, 1], [1, 1], [6, 7]),
+        ([3, 3], [2, 2], [1, 1], [1, 1], [3, 4]),
+        ([3, 3], [1, 1], [2, 2], [2, 2], [6, 7]),
+        ([5, 2], [1, 3], [1, 1], [2, 0], [6, 2]),
+    ] {
+        for depth in [4, 5] {
+            let window = Window { kernel, stride, dilation, pad, out, ..Window::image(2, [6, 7], depth) };
+            check(&window, depth, 20, Activation::RELU);
+        }
+    }
+}
+
+#[test]
+fn chains_longer_than_the_cache_go_on() {
+    check(&Window::rows(3, 9001), 9001, 40, Activation::HardSwish);
+}
+
+#[test]
+fn floats_are_rounded_to_the_even_one_of_two() {
+    let cases = [
+        (1.0, 0x3f80),
+        (f32::from_bits(0x3f80_8000), 0x3f80),
+        (f32::from_bits(0x3f81_8000), 0x3f82),
+        (f32::from_bits(0x3f80_8001), 0x3f81),
+        (-0.0, 0x8000),
+        (f32::MAX, 0x7f80),
+        (f32::NEG_INFINITY, 0xff80),
+        (f32::NAN, 0x7fc0),
+        (f32::from_bits(0x7fff_ffff), 0x7fff),
+        (f32::from_bits(0xff80_0001), 0xffc0),
+    ];
+    let floats: Vec<f32> = cases.iter().map(|case| case.0).collect();
+    let expected: Vec<u16> = cases.iter().map(|case| case.1).collect();
+    // A product with one is what was rounded, but for what is no number, of which zero times is none either.
+    let weights = Weights { elements: &[1.0], taps: 1, depth: 1, columns: 1 };
+    for level in Level::all() {
+        let gemm = PairGemm::pack(level, &weights, None, Activation::None, None);
+        let (image, window) = paired(level, &floats, &Window::rows(floats.len(), 1), 1);
+        let mut out = vec![0.0; floats.len()];
+        gemm.run(&image, &window, None, &gemm.grid(&mut out, 1, floats.len()));
+        for (out, expected) in out.iter().zip(&expected) {
+            let expected = f32::from_bits(u32::from(*expected) << 16);
+            assert!(*out == expected || (out.is_nan() && expected.is_nan()), "{level} {out} {expected}");
+        }
+    }
+}
+
+#[test]
+fn weights_take_half_the_memory() {
+    let elements = values(64 * 64, 1);
+    let weights = Weights { elements: &elements, taps: 1, depth: 64, columns: 64 };
+    for level in Level::all() {
+        let whole = Gemm::pack(level, &weights, None, Activation::None, None).bytes();
+        let pairs = PairGemm::pack(level, &weights, None, Activation::None, None).bytes();
+        assert!(pairs * 2 < whole + 2048, "{level}: {pairs} bytes, {whole} as floats");
+    }
+}
