@@ -34,6 +34,10 @@ fuzz seconds="600":
 conformance *args:
     tests/conformance/run {{args}}
 
+# The kernels' tests on an emulated processor with AVX-512.
+emulated *args:
+    tests/emulated/run {{args}}
+
 # The native engine beside other engines; about 15 minutes.
 engines *args:
     benches/engines/run {{args}}
