@@ -137,6 +137,7 @@ fn bench_prints_an_object_for_every_configuration() {
         let [median, min, cpu, throughput] =
             ["median_ms", "min_ms", "cpu_ms", "throughput"].map(|key| line[key].as_f64().unwrap());
         assert!(0.0 < min && min <= median && cpu >= 0.0, "{line}");
+        assert!(["load_ms", "memory_mib"].iter().all(|key| line[key].as_f64().unwrap() > 0.0), "{line}");
         let rows = line["batch"].as_f64().unwrap();
         assert!((throughput - rows * 1e3 / median).abs() < throughput * 1e-6, "{line}");
     }

@@ -1,4 +1,5 @@
-"""One engine on one model: `engine.py NAME MODEL BATCH THREADS SECONDS` prints one line of JSON, times in milliseconds."""
+"""One engine on one model: `engine.py NAME MODEL BATCH THREADS SECONDS PRECISION` prints one line of JSON, times in
+milliseconds. The precision is f32 or bf16, of engines that know it."""
 
 from __future__ import annotations
 
@@ -6,16 +7,18 @@ import json
 import os
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import onnx
 
 
 def main() -> None:
-    name, model, batch, threads, seconds = sys.argv[1:]
+    name, model, batch, threads, seconds, precision = sys.argv[1:]
     batch, threads = int(batch), int(threads)
     inputs = made_up(model, batch)
-    run = ENGINES[name](model, inputs, threads)
+    before = resident_mib()
+    run, load = ENGINES[name](model, inputs, threads, precision)
     for _ in range(3):
         run()
     walls, cpus = [], []
@@ -33,9 +36,16 @@ def main() -> None:
                 "median_ms": milliseconds(float(np.median(walls))),
                 "min_ms": milliseconds(min(walls)),
                 "cpu_ms": milliseconds(min(cpus)),
+                "load_ms": milliseconds(load),
+                "memory_mib": round(resident_mib() - before, 1),
             }
         )
     )
+
+
+def resident_mib() -> float:
+    """Pages of this process that are in memory; those of Python and what made the inputs were there before."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def made_up(path: str, batch: int) -> dict[str, np.ndarray]:
@@ -52,27 +62,29 @@ def made_up(path: str, batch: int) -> dict[str, np.ndarray]:
     return inputs
 
 
-def onnxruntime_(model: str, inputs: dict, threads: int):
+def onnxruntime_(model: str, inputs: dict, threads: int, _precision: str):
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    started = time.perf_counter()
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    return lambda: session.run(None, inputs)
+    return lambda: session.run(None, inputs), time.perf_counter() - started
 
 
-def openvino_(model: str, inputs: dict, threads: int):
+def openvino_(model: str, inputs: dict, threads: int, precision: str):
     import openvino
 
+    started = time.perf_counter()
     core = openvino.Core()
     network = core.read_model(model)
     network.reshape({name: array.shape for name, array in inputs.items()})
-    # Its default is bf16, which is another precision.
-    settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
+    # Its default is bf16 where the processor has that.
+    settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
     request = core.compile_model(network, "CPU", settings).create_infer_request()
     for name, array in inputs.items():
         request.set_tensor(name, openvino.Tensor(array))
-    return request.infer
+    return request.infer, time.perf_counter() - started
 
 
 ENGINES = {"onnxruntime": onnxruntime_, "openvino": openvino_}

@@ -9,14 +9,14 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 
 use super::load::{self, Loaded};
-use super::{ENGINES, Failure, ModelArgs, from_one, made_up};
+use super::{EngineArgs, Failure, ModelArgs, from_one, made_up};
 use crate::config::Config;
 use crate::engine::pool::thread_cpu_time;
 use crate::engine::{Batch, Cores, Plan, Pool};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "With --json, one object a line and configuration: model, engine, batch, threads, median_ms, \
-    min_ms, cpu_ms, throughput (rows per second at the median).")]
+    min_ms, cpu_ms, throughput (rows per second at the median), load_ms, memory_mib (of this process).")]
 pub(super) struct Args {
     #[command(flatten)]
     model: ModelArgs,
@@ -26,9 +26,8 @@ pub(super) struct Args {
     /// Numbers of threads, separated by commas [default: one, and all cores]
     #[arg(long, value_delimiter = ',', value_name = "THREADS", value_parser = from_one())]
     threads: Vec<usize>,
-    /// Which engine runs the model
-    #[arg(long, value_name = "NAME", value_parser = ENGINES)]
-    engine: Option<String>,
+    #[command(flatten)]
+    by: EngineArgs,
     /// How long each configuration is measured, in milliseconds
     #[arg(long, default_value_t = 2000, value_name = "MS")]
     time: u64,
@@ -52,6 +51,10 @@ struct Line {
     /// CPU time of one run, all threads together; the least of all runs.
     cpu_ms: f64,
     throughput: f64,
+    /// From opening the file until the first run, with what is measured at load.
+    load_ms: f64,
+    /// What of this process is in memory after the runs, where the system tells.
+    memory_mib: Option<f64>,
 }
 
 /// Wall and CPU time of one run.
@@ -59,7 +62,9 @@ type Run = (Duration, Duration);
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let config = Config::load(None, &[]).map_err(|error| Failure::Config(error.into()))?;
-    let loaded = load::plan(&args.model.model, args.engine.as_deref(), &config)?;
+    let started = Instant::now();
+    let loaded = load::plan(&args.model.model, &args.by, &config)?;
+    let opened = started.elapsed();
     let threads = args.threads();
     let progress = ProgressBar::new((threads.len() * args.batch.len()) as u64);
     let mut lines = Vec::new();
@@ -67,9 +72,11 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         let pool = Pool::start(Some(count));
         let plan = Arc::clone(&loaded.plan);
         let largest = args.batch.iter().copied().max().unwrap_or(1);
+        let started = Instant::now();
         load::on_core(&pool, move |cores| plan.warm_up(largest, cores))??;
+        let load = opened + started.elapsed();
         for &batch in &args.batch {
-            lines.push(measure(&loaded, &pool, batch, args)?);
+            lines.push(Line { load_ms: load.as_secs_f64() * 1e3, ..measure(&loaded, &pool, batch, args)? });
             progress.inc(1);
         }
     }
@@ -104,6 +111,8 @@ fn measure(loaded: &Loaded, pool: &Pool, batch: usize, args: &Args) -> Result<Li
         min_ms: runs[0].0.as_secs_f64() * 1e3,
         cpu_ms: cpu.as_secs_f64() * 1e3,
         throughput: f64::from(u32::try_from(batch)?) / median,
+        load_ms: 0.0,
+        memory_mib: resident_mib(),
     })
 }
 
@@ -116,6 +125,12 @@ fn time_runs(plan: &dyn Plan, batch: &Batch, cores: &Cores, time: Duration) -> R
         runs.push((wall.elapsed(), thread_cpu_time() - cpu + (cores.helper_cpu() - helpers)));
     }
     Ok(runs)
+}
+
+/// Pages of this process that are in memory.
+fn resident_mib() -> Option<f64> {
+    let pages = std::fs::read_to_string("/proc/self/statm").ok()?.split_whitespace().nth(1)?.parse::<u32>().ok()?;
+    Some(f64::from(pages) * rustix::param::page_size() as f64 / f64::from(1 << 20))
 }
 
 fn engines(plan: &dyn Plan) -> String {

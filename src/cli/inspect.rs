@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{ENGINES, Failure, ModelArgs, from_one, load, made_up, print};
+use super::{EngineArgs, Failure, ModelArgs, from_one, load, made_up, print};
 use crate::config::Config;
 use crate::engine::{Merging, Part, Plan, TensorSpec};
 
@@ -19,14 +19,13 @@ pub(super) struct Args {
     /// The extent of free axes other than the batch in that run
     #[arg(long, default_value_t = 1, value_name = "EXTENT", value_parser = from_one())]
     extent: usize,
-    /// Which engine runs the model
-    #[arg(long, value_name = "NAME", value_parser = ENGINES)]
-    engine: Option<String>,
+    #[command(flatten)]
+    by: EngineArgs,
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let config = Config::load(None, &[]).map_err(|error| Failure::Config(error.into()))?;
-    let loaded = load::plan(&args.model.model, args.engine.as_deref(), &config)?;
+    let loaded = load::plan(&args.model.model, &args.by, &config)?;
     let mut text = describe(&loaded.name, &*loaded.plan);
     if args.layers {
         text.push_str(&describe_layers(&*loaded.plan, args)?);

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
 
-use super::{ENGINES, Failure};
+use super::{ENGINES, EngineArgs, Failure};
 use crate::config::Config;
-use crate::engine::{self, Cores, Plan, Pool};
+use crate::engine::{self, Cores, LoadOptions, Plan, Pool};
 use crate::repository;
 use crate::repository::settings::MODEL_FILE;
 
@@ -23,15 +23,15 @@ pub(super) struct Loaded {
 ///
 /// # Errors
 /// When there is none, which is a wrong repository, or when it cannot be served.
-pub(super) fn plan(path: &Path, engine: Option<&str>, config: &Config) -> Result<Loaded, Failure> {
+pub(super) fn plan(path: &Path, by: &EngineArgs, config: &Config) -> Result<Loaded, Failure> {
     let file = repository::newest(path).map_err(|error| Failure::Config(error.into()))?;
     let none = || anyhow!("{} holds no {MODEL_FILE} and no version of a model", path.display());
     let file = file.ok_or_else(none).map_err(Failure::Config)?;
-    let name = engine.unwrap_or("auto");
+    let name = by.engine.as_deref().unwrap_or("auto");
     let engine = engine::by_name(name)
         .ok_or_else(|| anyhow!("unknown engine {name:?}, expected one of {}", ENGINES.join(", ")))?;
-    let plan =
-        engine.load(&file, &config.load_options()).with_context(|| format!("{} cannot be served", path.display()))?;
+    let options = LoadOptions { precision: by.precision, ..config.load_options() };
+    let plan = engine.load(&file, &options).with_context(|| format!("{} cannot be served", path.display()))?;
     Ok(Loaded { name: path.display().to_string(), plan: plan.into() })
 }
 

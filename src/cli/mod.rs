@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use clap::builder::RangedU64ValueParser;
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::engine::Precision;
 use crate::repository::RepositoryError;
 
 /// An inference server that serves neural networks on CPUs for the fewest joules.
@@ -60,6 +61,17 @@ fn from_one() -> RangedU64ValueParser<usize> {
 }
 
 const COUNT_MAX: u64 = 1 << 20;
+
+/// How a model that a command loads is run.
+#[derive(Debug, clap::Args)]
+struct EngineArgs {
+    /// Which engine runs the model
+    #[arg(long, value_name = "NAME", value_parser = ENGINES)]
+    engine: Option<String>,
+    /// Whether products of constant weights are exact, or of operands rounded to bf16
+    #[arg(long, value_name = "exact|bf16", default_value = "exact")]
+    precision: Precision,
+}
 
 /// What `--engine` takes.
 const ENGINES: [&str; 3] = ["auto", "native", "identity"];

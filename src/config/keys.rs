@@ -113,6 +113,7 @@ pub(super) const ALL: &[Key] = keys! {
     engine.model_bytes_max: NextLoad,
     engine.shape_plans_max: NextLoad,
     engine.spin_time_max: Restart,
+    engine.tuning_time_max: NextLoad,
     engine.warm_up_time_max: NextLoad,
     repository.paths: AtOnce,
     repository.control: Restart,

@@ -1,5 +1,7 @@
 //! Picks the engine for a model: the first that can serve it, from the most to the least specialised.
 
+use std::str::FromStr;
+
 use serde::Deserialize;
 
 use super::{Engine, EngineError, Identity, LoadOptions, ModelFile, Native, Plan, identity, model_file, native};
@@ -16,6 +18,34 @@ pub enum EngineChoice {
     Native,
 }
 
+/// How exactly the native engine computes, as a model's settings say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// As the model's types say.
+    #[default]
+    Exact,
+    /// Operands of `f32` products with constant weights are rounded to bf16; sums and all else stay `f32`.
+    Bf16,
+}
+
+/// A name that is no precision.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown precision {0:?}, expected exact or bf16")]
+pub struct UnknownPrecision(String);
+
+impl FromStr for Precision {
+    type Err = UnknownPrecision;
+
+    fn from_str(name: &str) -> Result<Self, UnknownPrecision> {
+        match name {
+            "exact" => Ok(Self::Exact),
+            "bf16" => Ok(Self::Bf16),
+            _ => Err(UnknownPrecision(name.to_owned())),
+        }
+    }
+}
+
 /// Reads the model once and offers it to every engine in turn.
 #[derive(Clone, Copy, Debug)]
 pub struct Automatic;
@@ -26,7 +56,7 @@ impl Engine for Automatic {
     }
 
     fn load(&self, model: &ModelFile, options: &LoadOptions) -> Result<Box<dyn Plan>, EngineError> {
-        choose(&model_file::read(model, options.model_bytes_max)?, options)
+        choose(&model_file::read(model, options.model_bytes_max)?, &options.beside(model))
     }
 }
 

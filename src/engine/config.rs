@@ -19,6 +19,7 @@ pub struct EngineConfig {
     pub model_bytes_max: ByteSize,
     pub shape_plans_max: usize,
     pub spin_time_max: Span,
+    pub tuning_time_max: Span,
     pub warm_up_time_max: Span,
 }
 

@@ -37,7 +37,7 @@ use crate::telemetry::PlanMetrics;
 use crate::tensor::Shape;
 
 pub use batch::{Batch, BatchInput, Executed, Share};
-pub use choice::{Automatic, EngineChoice, by_name};
+pub use choice::{Automatic, EngineChoice, Precision, UnknownPrecision, by_name};
 pub use config::EngineConfig;
 pub use identity::Identity;
 pub use native::Native;
@@ -127,10 +127,18 @@ pub struct LoadOptions {
     pub warm_up_time_max: Duration,
     /// Which engines may run parts of the model.
     pub engine: EngineChoice,
+    /// How exactly the native engine computes.
+    pub precision: Precision,
     /// The most that kernels of the native engine may use of this processor's instruction sets.
     pub isa_max: Set,
     /// Rounds of one loop in a model.
     pub loop_rounds_max: u64,
+    /// The longest a load may measure which kernels run a model fastest.
+    pub tuning_time_max: Duration,
+    /// Where choices of earlier loads are; an engine that is given a file looks beside it.
+    pub choices_folder: Option<PathBuf>,
+    /// Whether new choices are kept there.
+    pub keep_choices: bool,
     /// Where plans that are built for a shape are counted.
     pub plans: PlanMetrics,
 }
@@ -144,10 +152,21 @@ impl Default for LoadOptions {
             batch_size_max: 64,
             warm_up_time_max: Duration::from_millis(200),
             engine: EngineChoice::Auto,
-            isa_max: Set::Avx512Vnni,
+            precision: Precision::Exact,
+            isa_max: Set::Avx512Bf16,
             loop_rounds_max: 1_000_000,
+            tuning_time_max: Duration::ZERO,
+            choices_folder: None,
+            keep_choices: false,
             plans: PlanMetrics::default(),
         }
+    }
+}
+
+impl LoadOptions {
+    /// With the choices of kernels that lie in the folder of a model.
+    fn beside(&self, model: &ModelFile) -> Self {
+        Self { choices_folder: Some(model.folder.clone()), ..self.clone() }
     }
 }
 

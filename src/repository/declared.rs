@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::settings::{QueuePolicy, TimeoutAction, WarmUp};
 use super::versions::VersionPolicy;
-use crate::engine::EngineChoice;
+use crate::engine::{EngineChoice, Precision};
 use crate::tensor::DType;
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -18,6 +18,7 @@ pub(super) struct Declared {
     pub(super) license: Option<String>,
     pub(super) model_file: Option<String>,
     pub(super) engine: Option<EngineChoice>,
+    pub(super) precision: Option<Precision>,
     pub(super) version_policy: Option<VersionPolicy>,
     pub(super) batch: Option<BatchAxis>,
     pub(super) inputs: Vec<DeclaredTensor>,
@@ -96,6 +97,7 @@ impl Declared {
             license: self.license.or(below.license),
             model_file: self.model_file.or(below.model_file),
             engine: self.engine.or(below.engine),
+            precision: self.precision.or(below.precision),
             version_policy: self.version_policy.or(below.version_policy),
             batch: BatchAxis::over(self.batch, below.batch),
             inputs: or_below(self.inputs, below.inputs),

@@ -32,7 +32,7 @@ use crate::telemetry::{Metrics, PlanMetrics};
 #[derive(Clone, Debug)]
 pub struct Loading {
     pub engine: Arc<dyn Engine>,
-    /// `batch_size_max`, `engine` and `plans` are set anew for every model.
+    /// `batch_size_max`, `engine`, `precision` and `plans` are set anew for every model.
     pub options: LoadOptions,
     /// The defaults of models that say nothing of their own.
     pub batching: BatchingConfig,
@@ -264,8 +264,9 @@ impl Survey {
 impl Prepared {
     fn new(with: &Loading, file: &ModelFile, declared: Declared, folder: Option<&Path>) -> Result<Self, LoadError> {
         let rows = declared.batch_size_max().unwrap_or(with.batching.batch_size_max);
-        let engine = declared.engine.unwrap_or_default();
-        let options = LoadOptions { batch_size_max: rows, engine, ..with.options.clone() };
+        let (engine, precision) = (declared.engine.unwrap_or_default(), declared.precision.unwrap_or_default());
+        let options =
+            LoadOptions { batch_size_max: rows, engine, precision, keep_choices: true, ..with.options.clone() };
         let plan = with.engine.load(file, &options)?;
         let defaults = Defaults { batching: &with.batching, cores: with.pool.size() };
         let mut resolved = resolve::resolve(declared, plan, folder, defaults)?;

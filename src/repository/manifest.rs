@@ -13,7 +13,7 @@ use super::files;
 use super::layout::MANIFEST;
 use super::settings::{TimeoutAction, WarmUp, WarmUpContent, WarmUpInput};
 use super::versions::VersionPolicy;
-use crate::engine::EngineChoice;
+use crate::engine::{EngineChoice, Precision};
 use crate::infer::VersionId;
 use crate::tensor::DType;
 use crate::units::{ByteSize, Span};
@@ -44,6 +44,7 @@ struct Manifest {
     license: Option<String>,
     model_file: Option<String>,
     engine: Option<EngineChoice>,
+    precision: Option<Precision>,
     inputs: Vec<Input>,
     outputs: Vec<Output>,
     batching: Batching,
@@ -182,6 +183,7 @@ impl Manifest {
             license: self.license,
             model_file: self.model_file,
             engine: self.engine,
+            precision: self.precision,
             version_policy: self.versions.declare()?,
             batch: size.map(if describes { BatchAxis::UpTo } else { BatchAxis::AtMost }),
             inputs,
@@ -333,6 +335,7 @@ mod tests {
         license = "MIT"
         model_file = "net.onnx"
         engine = "native"
+        precision = "bf16"
         [[inputs]]
         name = "image"
         datatype = "FP32"
@@ -389,7 +392,7 @@ mod tests {
         assert_eq!(declared.labels["logits"], Labels::Given(vec!["zero".into(), "one".into()]));
         assert_eq!(declared.labels["other"], Labels::File("labels.txt".into()));
         assert_eq!(declared.batch, Some(BatchAxis::UpTo(16)));
-        assert_eq!(declared.engine, Some(EngineChoice::Native));
+        assert_eq!((declared.engine, declared.precision), (Some(EngineChoice::Native), Some(Precision::Bf16)));
         assert_eq!((declared.origin, declared.model_file.as_deref()), (Some("manifest.toml"), Some("net.onnx")));
         let image = DeclaredTensor {
             name: "image".into(),

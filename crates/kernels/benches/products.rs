@@ -101,12 +101,12 @@ fn pair_rate((_, window, depth, columns): &Case, level: Level, vectors: usize) -
     let (left, elements) = (made_up(window.reach(*depth)), made_up(window.taps() * depth * columns));
     let weights = Weights { elements: &elements, taps: window.taps(), depth: *depth, columns: *columns };
     let gemm = PairGemm::pack(level, &weights, None, Activation::RELU, Some(vectors));
-    let each = PairGemm::rounded(level, *depth);
+    let each = gemm.rounded(*depth);
     let mut rounded = vec![0.0; left.len() / depth * each];
     let paired = Window { pitch: Window::image(window.images, window.size, each).pitch, ..*window };
     let mut out = vec![0.0; window.pixels() * columns];
     let time = least(|| {
-        PairGemm::round(level, &left, *depth, &PairGemm::rounded_grid(level, &mut rounded, *depth));
+        gemm.round(&left, *depth, &gemm.rounded_grid(&mut rounded, *depth));
         gemm.run(&rounded, &paired, None, &gemm.grid(&mut out, *columns, window.pixels()));
     });
     (window.pixels() * elements.len()) as f64 / time.as_secs_f64() / 1e9

@@ -16,11 +16,11 @@ fn rounded(x: f32) -> f32 {
     f32::from_bits(if is_below { below } else { above })
 }
 
-/// An image rounded for a level, and a window over it.
-fn paired(level: Level, image: &[f32], window: &Window, channels: usize) -> (Vec<f32>, Window) {
-    let each = PairGemm::rounded(level, channels);
+/// An image rounded for a product, and a window over it.
+fn paired(gemm: &PairGemm, image: &[f32], window: &Window, channels: usize) -> (Vec<f32>, Window) {
+    let each = gemm.rounded(channels);
     let mut rounded = vec![7.0; image.len() / channels.max(1) * each];
-    PairGemm::round(level, image, channels, &PairGemm::rounded_grid(level, &mut rounded, channels));
+    gemm.round(image, channels, &gemm.rounded_grid(&mut rounded, channels));
     (rounded, Window { pitch: Window::image(window.images, window.size, each).pitch, ..*window })
 }
 
@@ -37,9 +37,9 @@ fn check(window: &Window, depth: usize, columns: usize, activation: Activation) 
     let expected =
         reference::f32_gemm(&near_left, window, &weights(&near_elements), Some(&bias), Some(residual), activation);
     for level in Level::all() {
-        let (image, window) = paired(level, &left, window, depth);
         for vectors in PairGemm::widths(level).map(Some).chain([None]) {
             let gemm = PairGemm::pack(level, &weights(&elements), Some(&bias), activation, vectors);
+            let (image, window) = paired(&gemm, &left, window, depth);
             let mut out = vec![7.0; rows * pitch];
             gemm.run(&image, &window, Some(residual), &gemm.grid(&mut out, pitch, rows));
             let got: Vec<f32> = out.chunks(pitch).flat_map(|row| row[..columns].iter().copied()).collect();
@@ -101,7 +101,7 @@ fn floats_are_rounded_to_the_even_one_of_two() {
     let weights = Weights { elements: &[1.0], taps: 1, depth: 1, columns: 1 };
     for level in Level::all() {
         let gemm = PairGemm::pack(level, &weights, None, Activation::None, None);
-        let (image, window) = paired(level, &floats, &Window::rows(floats.len(), 1), 1);
+        let (image, window) = paired(&gemm, &floats, &Window::rows(floats.len(), 1), 1);
         let mut out = vec![0.0; floats.len()];
         gemm.run(&image, &window, None, &gemm.grid(&mut out, 1, floats.len()));
         for (out, expected) in out.iter().zip(&expected) {

@@ -11,11 +11,12 @@ use super::prepared::Prepared;
 use super::run::Arenas;
 use super::spare::Spare;
 use super::stepwise_plan::StepwisePlan;
+use super::tuning::Tuning;
 use crate::engine::graph::rows;
 use crate::engine::graph::samples::{Inputs, Others, Samples};
 use crate::engine::graph::{Fact, Graph};
 use crate::engine::onnx_signature::{self, Declared};
-use crate::engine::{Dim, EngineError, LoadOptions, Merging, Plan, Signature, TensorSpec, onnx, onnx_parts};
+use crate::engine::{Dim, EngineError, LoadOptions, Merging, Plan, Precision, Signature, TensorSpec, onnx, onnx_parts};
 use crate::proto::onnx::ModelProto;
 use crate::tensor::DType;
 
@@ -24,10 +25,16 @@ pub(in crate::engine) fn plan(model: &ModelProto, options: &LoadOptions) -> Resu
     let source = model.graph.as_ref().ok_or_else(|| EngineError::InvalidModel("the file has no graph".into()))?;
     let declared = onnx_signature::declared(source)?;
     served_types(&declared)?;
-    let (model, samples) = compile(model, &declared, options)?;
+    let tuning = Tuning::begin(options, Level::detect(options.isa_max));
+    let (model, samples) = compile(model, &declared, options, &tuning)?;
+    tuning.keep();
     let (inputs, level) = (Inputs::Declared(&declared.inputs), model.limits.level);
     let mut part = onnx_parts::count(source);
-    let reason = format!("every operator has a kernel ({level})");
+    let precision = match options.precision {
+        Precision::Exact => "",
+        Precision::Bf16 => "; products of constant weights in bf16",
+    };
+    let reason = format!("every operator has a kernel ({level}){precision}{}", tuning.told());
     if let Some(undecided) = samples.undecided(&model.graph) {
         let operator = undecided.name.clone();
         let merging = Merging::Alone { operator, reason: "the shape of what it makes depends on contents".into() };
@@ -74,10 +81,10 @@ pub(super) fn compile(
     model: &ModelProto,
     declared: &Declared,
     options: &LoadOptions,
+    tuning: &Tuning,
 ) -> Result<(Model, Samples), EngineError> {
-    let limits = Limits::new(Level::detect(options.isa_max), options.arena_bytes_max, options.loop_rounds_max);
     let imported = onnx::import(model, &declared.inputs, options)?;
-    Model::compile(imported, &Inputs::Declared(&declared.inputs), limits)
+    Model::compile(imported, &Inputs::Declared(&declared.inputs), Limits::of(options), tuning)
 }
 
 /// All types but strings and BF16.

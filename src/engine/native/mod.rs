@@ -16,6 +16,7 @@ mod stepwise_plan;
 #[cfg(test)]
 mod tests;
 mod times;
+mod tuning;
 
 use super::model_file;
 use super::{Engine, EngineError, LoadOptions, ModelFile, Plan};
@@ -32,7 +33,7 @@ impl Engine for Native {
     }
 
     fn load(&self, model: &ModelFile, options: &LoadOptions) -> Result<Box<dyn Plan>, EngineError> {
-        plan(&model_file::read(model, options.model_bytes_max)?, options)
+        plan(&model_file::read(model, options.model_bytes_max)?, &options.beside(model))
     }
 }
 

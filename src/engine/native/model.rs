@@ -2,12 +2,13 @@
 
 use kinglet_kernels::{Aligned, Level};
 
-use super::layers::{self, Layer};
+use super::layers::{self, Layer, Lowering};
+use super::tuning::Tuning;
 use crate::engine::graph::control::{Body, Repeat, Several};
 use crate::engine::graph::samples::{GraphFacts, Inputs, Others, Samples, Stopped};
 use crate::engine::graph::{Fact, Graph, Node, Op, ValueId};
 use crate::engine::pool::cores_available;
-use crate::engine::{EngineError, passes};
+use crate::engine::{EngineError, LoadOptions, Precision, passes};
 use crate::tensor::{DType, Shape, Tensor};
 
 #[derive(Debug)]
@@ -36,6 +37,7 @@ pub(super) struct Layered {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     pub(super) level: Level,
+    pub(super) precision: Precision,
     /// Bytes that a run may need for its values.
     pub(super) arena_bytes_max: usize,
     /// Threads that a run may have at most.
@@ -45,9 +47,14 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    pub(super) fn new(level: Level, arena_bytes_max: u64, rounds_max: u64) -> Self {
-        let arena_bytes_max = usize::try_from(arena_bytes_max).unwrap_or(usize::MAX);
-        Self { level, arena_bytes_max, threads_max: cores_available(), rounds_max }
+    pub(super) fn of(options: &LoadOptions) -> Self {
+        Self {
+            level: Level::detect(options.isa_max),
+            precision: options.precision,
+            arena_bytes_max: usize::try_from(options.arena_bytes_max).unwrap_or(usize::MAX),
+            threads_max: cores_available(),
+            rounds_max: options.loop_rounds_max,
+        }
     }
 }
 
@@ -57,23 +64,25 @@ impl Model {
         imported: Graph,
         inputs: &Inputs<'_>,
         limits: Limits,
+        tuning: &Tuning,
     ) -> Result<(Self, Samples), EngineError> {
         let level = limits.level;
         let graph = passes::run(imported, inputs, &move |graph, node, operands| evaluate(graph, node, operands, level))
             .map_err(stopped)?;
         let samples = samples(&graph, inputs, Others::Different, level).map_err(stopped)?;
-        Ok((Self::new(graph, &samples, limits)?, samples))
+        Ok((Self::new(graph, &samples, limits, tuning)?, samples))
     }
 
-    fn new(mut graph: Graph, samples: &Samples, limits: Limits) -> Result<Self, EngineError> {
+    fn new(mut graph: Graph, samples: &Samples, limits: Limits, tuning: &Tuning) -> Result<Self, EngineError> {
+        let lowering = Lowering { level: limits.level, precision: limits.precision, tuning: Some(tuning) };
         let mut layers = Vec::with_capacity(graph.nodes.len());
         for node in &graph.nodes {
-            let lowered = layers::lower(&graph, node, samples.0[0].get(node.output), limits.level);
+            let lowered = layers::lower(&graph, node, samples.0[0].get(node.output), lowering);
             let lowered = lowered.map_err(|error| EngineError::UnsupportedOperator {
                 operator: node.name.clone(),
                 reason: error.to_string(),
             })?;
-            let bodies = bodies(&graph, node, samples, limits)?;
+            let bodies = bodies(&graph, node, samples, limits, tuning)?;
             layers.push(Layered { layer: lowered.layer, operands: lowered.operands, bodies });
         }
         let mut constants = vec![None; graph.value_count()];
@@ -128,7 +137,13 @@ pub(super) fn stopped(error: Stopped) -> EngineError {
 }
 
 /// The models of graphs within a node, by what is known of the values that they will be given.
-fn bodies(graph: &Graph, node: &Node, samples: &Samples, limits: Limits) -> Result<Vec<Model>, EngineError> {
+fn bodies(
+    graph: &Graph,
+    node: &Node,
+    samples: &Samples,
+    limits: Limits,
+    tuning: &Tuning,
+) -> Result<Vec<Model>, EngineError> {
     let known = |values: &[ValueId]| {
         [0, 1].map(|sample| values.iter().map(|&value| samples.0[sample].get(value).cloned()).collect::<Vec<_>>())
     };
@@ -143,7 +158,7 @@ fn bodies(graph: &Graph, node: &Node, samples: &Samples, limits: Limits) -> Resu
         let [a, b] = before;
         let [more_a, more_b] = known(given);
         let facts = [[a, more_a].concat(), [b, more_b].concat()];
-        Model::compile(inner, &Inputs::Given(facts), limits).map(|(model, _)| model)
+        Model::compile(inner, &Inputs::Given(facts), limits, tuning).map(|(model, _)| model)
     };
     match &node.op {
         Op::Several(Several::Branch(branch)) => {

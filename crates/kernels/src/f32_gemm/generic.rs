@@ -113,16 +113,20 @@ pub(super) struct Job {
     pub(super) depth: usize,
     /// `[taps][M]`: where a row's elements of a tap begin.
     pub(super) rows: *const *const f32,
-    /// `[taps * depth][N * LANES]`.
+    /// Panels that the rows meet, one after the other.
+    pub(super) panels: usize,
+    /// `[taps * depth][N * LANES]` of each panel.
     pub(super) weights: *const f32,
     /// From one panel of weights to the next.
     pub(super) weights_pitch: usize,
     /// What will be read next, or anything: it is only fetched, so many elements with each row of the weights.
     pub(super) next: *const f32,
     pub(super) next_step: usize,
+    /// From what one panel fetches to what the next does.
+    pub(super) next_pitch: usize,
     pub(super) out: *mut f32,
     pub(super) out_pitch: usize,
-    /// Columns to write, more than `(N - 1) * LANES`.
+    /// Columns to write, with more than `(N - 1) * LANES` of each panel.
     pub(super) columns: usize,
     /// Whether sums begin with what is in `out`.
     pub(super) resume: bool,
@@ -132,7 +136,7 @@ pub(super) struct Job {
 
 #[derive(Debug)]
 pub(super) struct End {
-    /// `[N * LANES]`.
+    /// `[panels][N * LANES]`.
     pub(super) bias: *const f32,
     /// From the bias of one row to that of the next: zero where rows are rows of a product.
     pub(super) bias_pitch: usize,
@@ -154,31 +158,34 @@ pub(super) fn call(kernel: unsafe fn(&Job), job: &Job) {
 pub(super) unsafe fn tile<P: Product, const M: usize, const N: usize>(job: &Job) {
     // SAFETY: the caller's promise is that of these reads, writes and calls.
     unsafe {
-        let mut sums = begin::<P::Sums, M, N>(job);
-        let mut weights = job.weights;
-        let mut next = job.next;
-        for tap in 0..job.taps {
-            let mut rows = [std::ptr::null(); M];
-            for (m, row) in rows.iter_mut().enumerate() {
-                *row = *job.rows.add(tap * M + m);
-            }
-            for k in 0..job.depth {
-                let mut w = [P::right(weights); N];
-                for (n, w) in w.iter_mut().enumerate().skip(1) {
-                    *w = P::right(weights.add(n * P::Sums::LANES));
+        for panel in 0..job.panels {
+            let column = panel * N * P::Sums::LANES;
+            let mut sums = begin::<P::Sums, M, N>(job, column);
+            let mut weights = job.weights.add(panel * job.weights_pitch);
+            let mut next = job.next.wrapping_add(panel * job.next_pitch);
+            for tap in 0..job.taps {
+                let mut rows = [std::ptr::null(); M];
+                for (m, row) in rows.iter_mut().enumerate() {
+                    *row = *job.rows.add(tap * M + m);
                 }
-                for m in 0..M {
-                    let x = P::left(rows[m].add(k * P::STEP));
-                    for n in 0..N {
-                        sums[m][n] = P::add(x, w[n], sums[m][n]);
+                for k in 0..job.depth {
+                    let mut w = [P::right(weights); N];
+                    for (n, w) in w.iter_mut().enumerate().skip(1) {
+                        *w = P::right(weights.add(n * P::Sums::LANES));
                     }
+                    for m in 0..M {
+                        let x = P::left(rows[m].add(k * P::STEP));
+                        for n in 0..N {
+                            sums[m][n] = P::add(x, w[n], sums[m][n]);
+                        }
+                    }
+                    P::Sums::prefetch(next);
+                    next = next.wrapping_add(job.next_step);
+                    weights = weights.add(N * P::Sums::LANES);
                 }
-                P::Sums::prefetch(next);
-                next = next.wrapping_add(job.next_step);
-                weights = weights.add(N * P::Sums::LANES);
             }
+            end::<P::Sums, M, N>(job, column, &mut sums);
         }
-        end::<P::Sums, M, N>(job, &mut sums);
     }
 }
 
@@ -191,7 +198,7 @@ pub(super) unsafe fn tile<P: Product, const M: usize, const N: usize>(job: &Job)
 pub(super) unsafe fn row<P: Product, const M: usize, const N: usize>(job: &Job) {
     // SAFETY: the caller's promise is that of these reads, writes and calls.
     unsafe {
-        let mut sums = begin::<P::Sums, M, N>(job);
+        let mut sums = begin::<P::Sums, M, N>(job, 0);
         let mut weights = job.weights;
         for tap in 0..job.taps {
             let row = *job.rows.add(tap);
@@ -206,7 +213,7 @@ pub(super) unsafe fn row<P: Product, const M: usize, const N: usize>(job: &Job) 
                 weights = weights.add(N * P::Sums::LANES);
             }
         }
-        end::<P::Sums, M, N>(job, &mut sums);
+        end::<P::Sums, M, N>(job, 0, &mut sums);
     }
 }
 
@@ -215,7 +222,8 @@ pub(super) unsafe fn row<P: Product, const M: usize, const N: usize>(job: &Job) 
 pub(super) fn half(x: f32) -> u16 {
     let bits = x.to_bits();
     let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
-    (if x.is_nan() { bits >> 16 | 0x40 } else { rounded }) as u16
+    let [low, high, ..] = (if x.is_nan() { bits >> 16 | 0x40 } else { rounded }).to_le_bytes();
+    u16::from_le_bytes([low, high])
 }
 
 /// `Round` to floats.
@@ -255,14 +263,15 @@ pub(super) fn call_round(kernels: &PairKernels, from: &[f32], to: &mut [f32]) {
 /// # Safety
 /// As `tile`.
 #[inline(always)]
-unsafe fn begin<V: Vector, const M: usize, const N: usize>(job: &Job) -> [[V; N]; M] {
+unsafe fn begin<V: Vector, const M: usize, const N: usize>(job: &Job, column: usize) -> [[V; N]; M] {
     // SAFETY: the caller's promise is that of these reads.
     unsafe {
         let mut sums = [[V::splat(0.0); N]; M];
         if job.resume {
             for (m, sums) in sums.iter_mut().enumerate() {
                 for (n, sum) in sums.iter_mut().enumerate() {
-                    let (from, left) = (job.out.add(m * job.out_pitch + n * V::LANES), job.columns - n * V::LANES);
+                    let at = column + n * V::LANES;
+                    let (from, left) = (job.out.add(m * job.out_pitch + at), job.columns - at);
                     *sum = if left < V::LANES { V::load_first(from, left) } else { V::load(from) };
                 }
             }
@@ -274,12 +283,12 @@ unsafe fn begin<V: Vector, const M: usize, const N: usize>(job: &Job) -> [[V; N]
 /// # Safety
 /// As `tile`.
 #[inline(always)]
-unsafe fn end<V: Vector, const M: usize, const N: usize>(job: &Job, sums: &mut [[V; N]; M]) {
+unsafe fn end<V: Vector, const M: usize, const N: usize>(job: &Job, column: usize, sums: &mut [[V; N]; M]) {
     // SAFETY: the caller's promise is that of these calls.
     unsafe {
         match &job.ends {
-            None => write::<V, M, N>(job, sums),
-            Some(end) => finish::<V, M, N>(job, end, sums),
+            None => write::<V, M, N>(job, column, sums),
+            Some(end) => finish::<V, M, N>(job, column, end, sums),
         }
     }
 }
@@ -289,18 +298,24 @@ unsafe fn end<V: Vector, const M: usize, const N: usize>(job: &Job, sums: &mut [
 /// # Safety
 /// As `tile`.
 #[inline(always)]
-unsafe fn finish<V: Vector, const M: usize, const N: usize>(job: &Job, end: &End, sums: &mut [[V; N]; M]) {
+unsafe fn finish<V: Vector, const M: usize, const N: usize>(
+    job: &Job,
+    column: usize,
+    end: &End,
+    sums: &mut [[V; N]; M],
+) {
     // SAFETY: the caller's promise is that of these reads, writes and calls.
     unsafe {
         for (m, sums) in sums.iter_mut().enumerate() {
             for (n, sum) in sums.iter_mut().enumerate() {
-                *sum = sum.add(V::load(end.bias.add(m * end.bias_pitch + n * V::LANES)));
+                *sum = sum.add(V::load(end.bias.add(m * end.bias_pitch + column + n * V::LANES)));
             }
         }
         if let Some((residual, pitch)) = end.residual {
             for (m, sums) in sums.iter_mut().enumerate() {
                 for (n, sum) in sums.iter_mut().enumerate() {
-                    let (from, left) = (residual.add(m * pitch + n * V::LANES), job.columns - n * V::LANES);
+                    let at = column + n * V::LANES;
+                    let (from, left) = (residual.add(m * pitch + at), job.columns - at);
                     *sum = sum.add(if left < V::LANES { V::load_first(from, left) } else { V::load(from) });
                 }
             }
@@ -315,15 +330,17 @@ unsafe fn finish<V: Vector, const M: usize, const N: usize>(job: &Job, end: &End
                 *sum = high.min(low.max(*sum));
             }
         }
-        write::<V, M, N>(job, sums);
+        write::<V, M, N>(job, column, sums);
         // Each loop has its function compiled into it.
         match end.activation {
             Activation::None | Activation::Clip { .. } | Activation::Function(_) => {}
-            Activation::LeakyRelu { slope } => over::<V, M, N>(job, |x| activate(x, Activation::LeakyRelu { slope })),
-            Activation::HardSigmoid { alpha, beta } => {
-                over::<V, M, N>(job, |x| activate(x, Activation::HardSigmoid { alpha, beta }));
+            Activation::LeakyRelu { slope } => {
+                over::<V, M, N>(job, column, |x| activate(x, Activation::LeakyRelu { slope }))
             }
-            Activation::HardSwish => over::<V, M, N>(job, |x| activate(x, Activation::HardSwish)),
+            Activation::HardSigmoid { alpha, beta } => {
+                over::<V, M, N>(job, column, |x| activate(x, Activation::HardSigmoid { alpha, beta }));
+            }
+            Activation::HardSwish => over::<V, M, N>(job, column, |x| activate(x, Activation::HardSwish)),
         }
     }
 }
@@ -333,12 +350,13 @@ unsafe fn finish<V: Vector, const M: usize, const N: usize>(job: &Job, end: &End
 /// # Safety
 /// As `tile`.
 #[inline(always)]
-unsafe fn over<V: Vector, const M: usize, const N: usize>(job: &Job, function: impl Fn(V) -> V) {
+unsafe fn over<V: Vector, const M: usize, const N: usize>(job: &Job, column: usize, function: impl Fn(V) -> V) {
     // SAFETY: the caller's promise is that of these reads and writes.
     unsafe {
         for m in 0..M {
             for n in 0..N {
-                let (at, left) = (job.out.add(m * job.out_pitch + n * V::LANES), job.columns - n * V::LANES);
+                let column = column + n * V::LANES;
+                let (at, left) = (job.out.add(m * job.out_pitch + column), job.columns - column);
                 if left < V::LANES {
                     function(V::load_first(at, left)).store_first(at, left);
                 } else {
@@ -352,12 +370,13 @@ unsafe fn over<V: Vector, const M: usize, const N: usize>(job: &Job, function: i
 /// # Safety
 /// As `tile`.
 #[inline(always)]
-unsafe fn write<V: Vector, const M: usize, const N: usize>(job: &Job, sums: &[[V; N]; M]) {
+unsafe fn write<V: Vector, const M: usize, const N: usize>(job: &Job, column: usize, sums: &[[V; N]; M]) {
     // SAFETY: the caller's promise is that of these writes.
     unsafe {
         for (m, sums) in sums.iter().enumerate() {
             for (n, sum) in sums.iter().enumerate() {
-                let (to, left) = (job.out.add(m * job.out_pitch + n * V::LANES), job.columns - n * V::LANES);
+                let at = column + n * V::LANES;
+                let (to, left) = (job.out.add(m * job.out_pitch + at), job.columns - at);
                 if left < V::LANES { sum.store_first(to, left) } else { sum.store(to) }
             }
         }

@@ -311,22 +311,28 @@ impl Packing {
             while column < tile.size[1] {
                 let first = tile.first[1] + column;
                 let panel = self.panels.panel(first);
-                let width = panel.vectors * self.kernels.tiles.lanes;
-                let weights = packed[self.offset(first) + part.row * width..].as_ptr();
-                let behind = |share: usize| weights.wrapping_add(part.taps * part.depth * (width + block * share));
+                // All whole panels of the tile at once, or the one that is narrower.
+                let panels = ((tile.size[1] - column) / width).max(1);
+                let columns = if panel.columns < width { panel.columns } else { panels * width };
+                let elements = part.taps * part.depth * panel.vectors * self.kernels.tiles.lanes;
+                let weights =
+                    packed[self.offset(first) + part.row * panel.vectors * self.kernels.tiles.lanes..].as_ptr();
                 let pitch = if together { width } else { tile.pitch };
                 let job = Job {
                     taps: part.taps,
                     depth: part.depth,
                     rows: pointers.as_ptr(),
+                    panels: if together { 1 } else { panels },
                     weights,
                     weights_pitch: self.offset(width),
-                    next: next_rows.unwrap_or_else(|| behind(share)),
+                    next: next_rows
+                        .unwrap_or_else(|| weights.wrapping_add(elements + part.taps * part.depth * block * share)),
                     next_step: if next_rows.is_some() { rows * self.kernels.step } else { share },
+                    next_pitch: if next_rows.is_some() { 0 } else { self.offset(width) },
                     // Within the tile: rows and columns are its own.
                     out: tile.out.wrapping_add(row * tile.pitch + column),
                     out_pitch: pitch,
-                    columns: panel.columns,
+                    columns: if together { width } else { columns },
                     resume: part.row > 0,
                     ends: ends.map(|ends| ends.of(tile.first[0] + row, first, together.then_some(width))),
                 };
@@ -335,7 +341,7 @@ impl Packing {
                     false => self.kernels.tiles.tiles[panel.vectors - 1][rows - 1],
                 };
                 generic::call(kernel, &job);
-                column += if together { tile.size[1] } else { panel.columns };
+                column += columns;
             }
             if let Some(function) = ends.and_then(|ends| ends.function) {
                 (row..row + rows).for_each(|row| function.over_row(self.level, tile.row(row)));

@@ -45,16 +45,16 @@ impl PairGemm {
     }
 
     /// Elements that a pixel of `channels` floats takes in an image that was rounded.
-    pub fn rounded(level: Level, channels: usize) -> usize {
-        channels.div_ceil(2) * pair_kernels(level).products.step
+    pub fn rounded(&self, channels: usize) -> usize {
+        channels.div_ceil(2) * self.0.packing.kernels.step
     }
 
     /// A rounded image, to be filled tile by tile.
     ///
     /// # Panics
     /// When `to` has not the elements of whole pixels.
-    pub fn rounded_grid(level: Level, to: &mut [f32], channels: usize) -> Grid<'_> {
-        let each = Self::rounded(level, channels).max(1);
+    pub fn rounded_grid<'a>(&self, to: &'a mut [f32], channels: usize) -> Grid<'a> {
+        let each = self.rounded(channels).max(1);
         assert!(to.len().is_multiple_of(each), "a rounded image has whole pixels");
         let rows = to.len() / each;
         Grid::new(to, each, [rows, each], [(ROUNDED_TOGETHER / each).max(1), each])
@@ -65,8 +65,8 @@ impl PairGemm {
     ///
     /// # Panics
     /// When there are fewer floats than the pixels of the grid have.
-    pub fn round(level: Level, from: &[f32], channels: usize, grid: &Grid<'_>) {
-        let (kernels, each) = (pair_kernels(level), Self::rounded(level, channels));
+    pub fn round(&self, from: &[f32], channels: usize, grid: &Grid<'_>) {
+        let (kernels, each) = (pair_kernels(self.0.packing.level), self.rounded(channels));
         while let Some(mut tile) = grid.take() {
             let (first, rows) = (tile.first()[0], tile.size()[0]);
             let from = &from[first * channels..][..rows * channels];

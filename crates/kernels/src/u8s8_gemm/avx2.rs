@@ -91,45 +91,48 @@ unsafe fn ordered<const M: usize, const BY_ROW: bool>(job: &Job) {
     // SAFETY: the caller's promise is that of these reads and calls.
     unsafe {
         let ones = _mm256_set1_epi16(1);
-        let mut sums = [[I32x8::zero()]; M];
-        let (mut weights, mut order, mut next) = (job.weights, job.order, job.next);
+        let (mut weights, mut order) = (job.weights, job.order);
         let (groups, rest) = (job.depth / 4, job.depth % 4);
-        for tap in 0..job.taps {
-            let mut rows = [std::ptr::null(); M];
-            for (m, row) in rows.iter_mut().enumerate() {
-                *row = *job.rows.add(tap * M + m);
-            }
-            let narrow = *order as usize;
-            order = order.add(1);
-            for _ in 0..narrow {
-                let (w, first) = (_mm256_loadu_si256(weights.cast()), *order as usize);
-                for (row, [sum]) in rows.iter().zip(&mut sums) {
-                    let x = _mm256_set1_epi32(row.add(first).cast::<i32>().read_unaligned());
-                    let pairs = _mm256_maddubs_epi16(x, w);
-                    sum.0 = _mm256_add_epi32(sum.0, _mm256_madd_epi16(pairs, ones));
+        for panel in 0..job.panels {
+            let mut sums = [[I32x8::zero()]; M];
+            let mut next = job.next.wrapping_add(panel * job.next_pitch);
+            for tap in 0..job.taps {
+                let mut rows = [std::ptr::null(); M];
+                for (m, row) in rows.iter_mut().enumerate() {
+                    *row = *job.rows.add(tap * M + m);
                 }
-                F32x8::prefetch(next.cast());
-                next = next.wrapping_add(job.next_step);
-                (weights, order) = (weights.add(32), order.add(1));
-            }
-            for _ in narrow..groups {
-                let (w, first) = (I32x8::weights(weights), *order as usize);
-                for (row, [sum]) in rows.iter().zip(&mut sums) {
-                    *sum = sum.dot(I32x8::bytes(row.add(first).cast::<u32>().read_unaligned()), w);
+                let narrow = *order as usize;
+                order = order.add(1);
+                for _ in 0..narrow {
+                    let (w, first) = (_mm256_loadu_si256(weights.cast()), *order as usize);
+                    for (row, [sum]) in rows.iter().zip(&mut sums) {
+                        let x = _mm256_set1_epi32(row.add(first).cast::<i32>().read_unaligned());
+                        let pairs = _mm256_maddubs_epi16(x, w);
+                        sum.0 = _mm256_add_epi32(sum.0, _mm256_madd_epi16(pairs, ones));
+                    }
+                    F32x8::prefetch(next.cast());
+                    next = next.wrapping_add(job.next_step);
+                    (weights, order) = (weights.add(32), order.add(1));
                 }
-                F32x8::prefetch(next.cast());
-                next = next.wrapping_add(job.next_step);
-                (weights, order) = (weights.add(32), order.add(1));
-            }
-            if rest > 0 {
-                let w = I32x8::weights(weights);
-                for (row, [sum]) in rows.iter().zip(&mut sums) {
-                    *sum = sum.dot(I32x8::bytes(generic::first(row.add(groups * 4), rest)), w);
+                for _ in narrow..groups {
+                    let (w, first) = (I32x8::weights(weights), *order as usize);
+                    for (row, [sum]) in rows.iter().zip(&mut sums) {
+                        *sum = sum.dot(I32x8::bytes(row.add(first).cast::<u32>().read_unaligned()), w);
+                    }
+                    F32x8::prefetch(next.cast());
+                    next = next.wrapping_add(job.next_step);
+                    (weights, order) = (weights.add(32), order.add(1));
                 }
-                (weights, order) = (weights.add(32), order.add(1));
+                if rest > 0 {
+                    let w = I32x8::weights(weights);
+                    for (row, [sum]) in rows.iter().zip(&mut sums) {
+                        *sum = sum.dot(I32x8::bytes(generic::first(row.add(groups * 4), rest)), w);
+                    }
+                    (weights, order) = (weights.add(32), order.add(1));
+                }
             }
+            generic::finish::<I32x8, M, 1, BY_ROW>(job, panel * 8, &sums);
         }
-        generic::finish::<I32x8, M, 1, BY_ROW>(job, &sums);
     }
 }
 

@@ -11,23 +11,27 @@ pub(super) struct Job {
     pub(super) depth: usize,
     /// `[taps][M]`: where a row's elements of a tap begin.
     pub(super) rows: *const *const u8,
-    /// `[taps * groups][N * LANES][4]`, a group being four elements of the depth, the last filled with zeros.
+    /// Panels that the rows meet, one after the other.
+    pub(super) panels: usize,
+    /// `[panels][taps * groups][N * LANES][4]`, a group being four elements of the depth, the last filled with zeros.
     pub(super) weights: *const i8,
-    /// For kernels that take groups in an order of their own, `[taps][1 + groups]`: see `order`.
+    /// For kernels that take groups in an order of their own, `[panels][taps][1 + groups]`: see `order`.
     pub(super) order: *const u32,
     /// What will be read next, or anything: it is only fetched, so many bytes with each group.
     pub(super) next: *const i8,
     pub(super) next_step: usize,
+    /// From what one panel fetches to what the next does.
+    pub(super) next_pitch: usize,
     /// The first element, and bytes from a row to the next.
     pub(super) out: *mut u8,
     pub(super) out_pitch: usize,
-    /// Columns to write, more than `(N - 1) * LANES`.
+    /// Columns to write, with more than `(N - 1) * LANES` of each panel.
     pub(super) columns: usize,
-    /// `[N * LANES]`, added to the sums.
+    /// `[panels][N * LANES]`, added to the sums.
     pub(super) bias: *const i32,
     /// `[M]`, added to the sums of a row by kernels that do so.
     pub(super) row_bias: *const i32,
-    /// `[N * LANES]`, what sums are multiplied with.
+    /// `[panels][N * LANES]`, what sums are multiplied with.
     pub(super) scale: *const f32,
     /// How products become bytes; without it they are written as they are.
     pub(super) bytes: Option<ToBytes>,
@@ -82,40 +86,41 @@ pub(super) fn call(kernel: unsafe fn(&Job), job: &Job) {
 pub(super) unsafe fn tile<S: Sums, const M: usize, const N: usize, const BY_ROW: bool>(job: &Job) {
     // SAFETY: the caller's promise is that of these reads, writes and calls.
     unsafe {
-        // Sums that began with the bias would not stay in registers.
-        let mut sums = [[S::zero(); N]; M];
-        let (mut weights, mut next) = (job.weights, job.next);
-        let (groups, rest) = (job.depth / 4, job.depth % 4);
-        for tap in 0..job.taps {
-            let mut rows = [std::ptr::null(); M];
-            for (m, row) in rows.iter_mut().enumerate() {
-                *row = *job.rows.add(tap * M + m);
-            }
-            for group in 0..groups {
-                let w = load::<S, N>(weights);
-                for m in 0..M {
-                    let four = rows[m].add(group * 4).cast::<u32>().read_unaligned();
-                    let x = S::bytes(four);
-                    for n in 0..N {
-                        sums[m][n] = sums[m][n].dot(x, w[n]);
-                    }
+        let (mut weights, (groups, rest)) = (job.weights, (job.depth / 4, job.depth % 4));
+        for panel in 0..job.panels {
+            // Sums that began with the bias would not stay in registers.
+            let mut sums = [[S::zero(); N]; M];
+            let mut next = job.next.wrapping_add(panel * job.next_pitch);
+            for tap in 0..job.taps {
+                let mut rows = [std::ptr::null(); M];
+                for (m, row) in rows.iter_mut().enumerate() {
+                    *row = *job.rows.add(tap * M + m);
                 }
-                S::Floats::prefetch(next.cast());
-                next = next.wrapping_add(job.next_step);
-                weights = weights.add(N * S::LANES * 4);
-            }
-            if rest > 0 {
-                let w = load::<S, N>(weights);
-                for m in 0..M {
-                    let x = S::bytes(first(rows[m].add(groups * 4), rest));
-                    for n in 0..N {
-                        sums[m][n] = sums[m][n].dot(x, w[n]);
+                for group in 0..groups {
+                    let w = load::<S, N>(weights);
+                    for m in 0..M {
+                        let x = S::bytes(rows[m].add(group * 4).cast::<u32>().read_unaligned());
+                        for n in 0..N {
+                            sums[m][n] = sums[m][n].dot(x, w[n]);
+                        }
                     }
+                    S::Floats::prefetch(next.cast());
+                    next = next.wrapping_add(job.next_step);
+                    weights = weights.add(N * S::LANES * 4);
                 }
-                weights = weights.add(N * S::LANES * 4);
+                if rest > 0 {
+                    let w = load::<S, N>(weights);
+                    for m in 0..M {
+                        let x = S::bytes(first(rows[m].add(groups * 4), rest));
+                        for n in 0..N {
+                            sums[m][n] = sums[m][n].dot(x, w[n]);
+                        }
+                    }
+                    weights = weights.add(N * S::LANES * 4);
+                }
             }
+            finish::<S, M, N, BY_ROW>(job, panel * N * S::LANES, &sums);
         }
-        finish::<S, M, N, BY_ROW>(job, &sums);
     }
 }
 
@@ -137,17 +142,18 @@ pub(super) unsafe fn first(bytes: *const u8, count: usize) -> u32 {
 #[inline(always)]
 pub(super) unsafe fn finish<S: Sums, const M: usize, const N: usize, const BY_ROW: bool>(
     job: &Job,
+    column: usize,
     sums: &[[S; N]; M],
 ) {
     // SAFETY: the caller's promise is that of these reads and writes.
     unsafe {
         if BY_ROW {
-            return finish_by_row::<S, M, N>(job, sums);
+            return finish_by_row::<S, M, N>(job, column, sums);
         }
         // Not read again after every write.
         let bytes = job.bytes;
         for n in 0..N {
-            let at = n * S::LANES;
+            let at = column + n * S::LANES;
             let (bias, scale) = (S::load(job.bias.add(at)), S::Floats::load(job.scale.add(at)));
             for (m, sums) in sums.iter().enumerate() {
                 write::<S>(job, bytes, [m, at], sums[n].add(bias).floats().mul(scale));
@@ -162,7 +168,7 @@ pub(super) unsafe fn finish<S: Sums, const M: usize, const N: usize, const BY_RO
 /// # Safety
 /// As `tile`.
 #[inline(always)]
-unsafe fn finish_by_row<S: Sums, const M: usize, const N: usize>(job: &Job, sums: &[[S; N]; M]) {
+unsafe fn finish_by_row<S: Sums, const M: usize, const N: usize>(job: &Job, column: usize, sums: &[[S; N]; M]) {
     // SAFETY: the caller's promise is that of these reads, writes and calls.
     unsafe {
         let mut copied = [[S::zero(); N]; M];
@@ -174,7 +180,7 @@ unsafe fn finish_by_row<S: Sums, const M: usize, const N: usize>(job: &Job, sums
             }
         }
         for n in 0..N {
-            let at = n * S::LANES;
+            let at = column + n * S::LANES;
             let (bias, scale) = (S::load(job.bias.add(at)), S::Floats::load(job.scale.add(at)));
             for m in 0..M {
                 let sum = copied.add(m * N + n).read().add(bias).add(S::splat(*job.row_bias.add(m)));

@@ -9,7 +9,9 @@ use kinglet_kernels::f32_gemm::{Gemm, Residual, Weights};
 use kinglet_kernels::f32_winograd::Winograd;
 use kinglet_kernels::{Grid, LINE, Level, Window};
 
-use super::{AllLines, ByLines, Io, Layer, LowerError, Lowered, View, ViewMut, constant};
+use super::super::tuning;
+use super::dense::Dense;
+use super::{AllLines, ByLines, Io, Layer, LowerError, Lowered, Lowering, View, ViewMut, constant};
 use crate::engine::graph::infer::image;
 use crate::engine::graph::op::{Conv, Spatial};
 use crate::engine::graph::{Fact, Graph, Node};
@@ -22,15 +24,18 @@ pub(super) fn lower(
     graph: &Graph,
     node: &Node,
     sample: Option<&Fact>,
-    level: Level,
+    lowering: Lowering<'_>,
 ) -> Result<Lowered, LowerError> {
     if conv.operands().any(|at| graph.constant(node.inputs[at]).is_none()) {
-        return Ok(Lowered { layer: Box::new(Computed { conv: conv.clone(), level }), operands: node.inputs.clone() });
+        return Ok(Lowered {
+            layer: Box::new(Computed { conv: conv.clone(), level: lowering.level }),
+            operands: node.inputs.clone(),
+        });
     }
     let (source, shape) = constant(graph, node, 1, "the weights")?;
     let bias = if conv.bias { Some(constant(graph, node, 2, "the bias")?.0) } else { None };
     let filters = Given { source: &source, shape: &shape, bias: bias.as_deref() };
-    let layer = Convolution::pack(conv, &filters, sample, level)?;
+    let layer = Convolution::pack(conv, &filters, sample, lowering)?;
     let operands = [Some(node.inputs[0]), conv.residual.then(|| node.inputs.last().copied()).flatten()];
     Ok(Lowered { layer: Box::new(AllLines(layer)), operands: operands.into_iter().flatten().collect() })
 }
@@ -44,7 +49,8 @@ struct Given<'a> {
 
 impl Convolution {
     /// Without a sample of the output nothing is chosen that needs scratch.
-    fn pack(conv: &Conv, given: &Given<'_>, sample: Option<&Fact>, level: Level) -> Result<Self, LowerError> {
+    fn pack(conv: &Conv, given: &Given<'_>, sample: Option<&Fact>, lowering: Lowering<'_>) -> Result<Self, LowerError> {
+        let level = lowering.level;
         let &Given { source, shape, bias } = given;
         let &[out, depth, ..] = &shape[..] else { return Err(LowerError::Weights(shape.clone())) };
         let spatial = conv.window.clone();
@@ -72,11 +78,16 @@ impl Convolution {
             Runs::Winograd(Winograd::pack(level, &weights, bias, within))
         } else {
             let columns = out / conv.groups;
+            // Rounded images have pairs of channels, which lie in one group.
+            let is_exact = sample.is_none() || (conv.groups > 1 && !depth.is_multiple_of(2));
+            let lowering = if is_exact { Lowering::plain(level) } else { lowering };
+            let probe = probe(&spatial, sample, conv.groups * depth, taps * depth * columns);
             let group = |group: usize| {
                 let range = group * columns..(group + 1) * columns;
                 let elements = packed(range.clone());
                 let weights = Weights { elements: &elements, taps, depth, columns };
-                Gemm::pack(level, &weights, bias.map(|bias| &bias[range]), conv.activation, None)
+                let bias = bias.map(|bias| &bias[range]);
+                Dense::pack(lowering, &weights, bias, conv.activation, probe.as_ref())
             };
             Runs::Groups((0..conv.groups).map(group).collect())
         };
@@ -97,7 +108,7 @@ impl Layer for Computed {
         let bias = io.operands.get(2).filter(|_| self.conv.bias).map(View::elements::<f32>);
         let given = Given { source: weights.elements(), shape: weights.shape(), bias };
         // Inference has compared the extents.
-        let Ok(packed) = Convolution::pack(&self.conv, &given, None, self.level) else { return };
+        let Ok(packed) = Convolution::pack(&self.conv, &given, None, Lowering::plain(self.level)) else { return };
         let residual = io.operands.last().copied().filter(|_| self.conv.residual);
         let operands = [Some(x), residual].into_iter().flatten().collect();
         let output = ViewMut { fact: io.output.fact, bytes: io.output.bytes };
@@ -131,7 +142,7 @@ enum Runs {
     /// copied between zeros first.
     Merged(Gemm),
     Winograd(Winograd),
-    Groups(Vec<Gemm>),
+    Groups(Vec<Dense>),
 }
 
 impl ByLines for Convolution {
@@ -186,15 +197,17 @@ impl ByLines for Convolution {
                 }
             }
             Runs::Groups(groups) => {
-                let pitch = groups.iter().map(Gemm::columns).sum();
+                let pitch = groups.iter().map(Dense::columns).sum();
                 let depth = channels / groups.len().max(1);
+                let Some(first) = groups.first() else { return };
+                let (image, window) = first.image(x.elements(), channels, window, io.scratch, team);
                 for (at, gemm) in groups.iter().enumerate() {
                     let columns = at * gemm.columns();
-                    let image = x.elements::<f32>().get(at * depth..).unwrap_or_default();
+                    let image = image.get(at * gemm.elements(depth)..).unwrap_or_default();
                     let residual =
                         residual.map(|all| Residual { elements: all.get(columns..).unwrap_or_default(), pitch });
                     let grid = gemm.grid(out.get_mut(columns..).unwrap_or_default(), pitch, window.pixels());
-                    team.share(&|| gemm.run(image, window, residual, &grid));
+                    team.share(&|| gemm.run(image, &window, residual, &grid));
                 }
             }
         }
@@ -215,7 +228,13 @@ impl ByLines for Convolution {
             Runs::Winograd(winograd) => {
                 threads * winograd.scratch(window, winograd.tasks(window, 1)) * size_of::<f32>() + LINE
             }
-            Runs::Depthwise(_) | Runs::Groups(_) => 0,
+            Runs::Groups(groups) => {
+                let channels = x.shape.last().copied().unwrap_or(0);
+                groups
+                    .first()
+                    .map_or(0, |first| first.scratch(window.images * window.size[0] * window.size[1], channels))
+            }
+            Runs::Depthwise(_) => 0,
         }
     }
 
@@ -229,7 +248,7 @@ impl ByLines for Convolution {
             Runs::Depthwise(depthwise) => depthwise.bytes(),
             Runs::Merged(gemm) => gemm.bytes(),
             Runs::Winograd(winograd) => winograd.bytes(),
-            Runs::Groups(groups) => groups.iter().map(Gemm::bytes).sum(),
+            Runs::Groups(groups) => groups.iter().map(Dense::bytes).sum(),
         }
     }
 
@@ -238,9 +257,17 @@ impl ByLines for Convolution {
             Runs::Depthwise(depthwise) => depthwise.kernel(),
             Runs::Merged(gemm) => gemm.kernel(),
             Runs::Winograd(winograd) => winograd.kernel(),
-            Runs::Groups(groups) => groups.first().map(Gemm::kernel).unwrap_or_default(),
+            Runs::Groups(groups) => groups.first().map(Dense::kernel).unwrap_or_default(),
         }
     }
+}
+
+/// A window like those that a convolution will run over.
+pub(super) fn probe(spatial: &Spatial, sample: Option<&Fact>, channels: usize, macs: usize) -> Option<Window> {
+    let (_, out) = sample?.shape.split_last()?;
+    let &[.., lines, columns] = out else { return None };
+    let lines = if spatial.axes == 2 { lines } else { 1 };
+    Some(tuning::probe(spatial, [lines, columns], channels, macs))
 }
 
 /// Whether a line of the kernel is one tap.

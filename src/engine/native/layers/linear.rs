@@ -1,14 +1,23 @@
 //! Products with constant weights.
 
-use kinglet_kernels::f32_gemm::{Gemm, Residual, Weights};
-use kinglet_kernels::{Level, Window};
+use kinglet_kernels::Window;
+use kinglet_kernels::f32_gemm::{Residual, Weights};
 
-use super::{Io, Layer, LowerError, Lowered, View, constant};
+use super::super::tuning::probe_rows;
+use super::dense::Dense;
+use super::{Io, Layer, LowerError, Lowered, Lowering, View, constant};
+use crate::engine::graph::infer::Facts;
 use crate::engine::graph::op::Linear;
-use crate::engine::graph::{Graph, Node};
+use crate::engine::graph::{Fact, Graph, Node};
 use crate::engine::pool::Team;
 
-pub(super) fn lower(linear: &Linear, graph: &Graph, node: &Node, level: Level) -> Result<Lowered, LowerError> {
+pub(super) fn lower(
+    linear: &Linear,
+    graph: &Graph,
+    node: &Node,
+    sample: Option<&Fact>,
+    lowering: Lowering<'_>,
+) -> Result<Lowered, LowerError> {
     let (elements, shape) = constant(graph, node, 1, "the weights")?;
     let &[depth, columns] = &shape[..] else { return Err(LowerError::Weights(shape)) };
     let bias = if linear.bias { Some(constant(graph, node, 2, "the bias")?.0) } else { None };
@@ -16,13 +25,14 @@ pub(super) fn lower(linear: &Linear, graph: &Graph, node: &Node, level: Level) -
         return Err(LowerError::Weights(shape));
     }
     let weights = Weights { elements: &elements, taps: 1, depth, columns };
-    let gemm = Gemm::pack(level, &weights, bias.as_deref(), linear.activation, None);
+    let probe = sample.map(|sample| probe_rows(sample.elements() / columns.max(1), depth, columns));
+    let gemm = Dense::pack(lowering, &weights, bias.as_deref(), linear.activation, probe.as_ref());
     let operands = [Some(node.inputs[0]), linear.residual.then(|| node.inputs.last().copied()).flatten()];
     Ok(Lowered { layer: Box::new(Product(gemm)), operands: operands.into_iter().flatten().collect() })
 }
 
 #[derive(Debug)]
-struct Product(Gemm);
+struct Product(Dense);
 
 impl Layer for Product {
     fn run(&self, io: &mut Io<'_>, team: &mut Team) {
@@ -31,8 +41,14 @@ impl Layer for Product {
         let rows = x.shape()[..x.shape().len().saturating_sub(1)].iter().product();
         let residual = io.operands.get(1).map(View::elements::<f32>).map(|elements| Residual { elements, pitch });
         let window = Window::rows(rows, depth);
+        let (left, window) = self.0.image(x.elements(), depth, &window, io.scratch, team);
         let grid = self.0.grid(io.output.elements(), pitch, rows);
-        team.share(&|| self.0.run(x.elements(), &window, residual, &grid));
+        team.share(&|| self.0.run(left, &window, residual, &grid));
+    }
+
+    fn scratch(&self, operands: &Facts<'_>, _threads: usize) -> usize {
+        let Some((&depth, rows)) = operands[0].shape.split_last() else { return 0 };
+        self.0.scratch(rows.iter().product(), depth)
     }
 
     fn bytes(&self) -> usize {

@@ -7,6 +7,7 @@ mod choice;
 mod contraction;
 mod conv;
 mod conv_transpose;
+mod dense;
 mod dynamic;
 mod elementwise;
 mod fourier;
@@ -30,11 +31,14 @@ mod unary;
 mod windows;
 
 use std::fmt::Debug;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use bytemuck::Pod;
 use kinglet_kernels::{Aligned, LINE, Level, Window};
 
+use super::tuning::{self, Tuning};
+use crate::engine::Precision;
 use crate::engine::graph::infer::{Facts, PerOperand};
 use crate::engine::graph::{Fact, Graph, Node, Op, ValueId, floats};
 use crate::engine::pool::Team;
@@ -146,6 +150,41 @@ pub(super) struct ViewMut<'a> {
     pub(super) bytes: &'a mut [u8],
 }
 
+/// What layers are made for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lowering<'a> {
+    pub(super) level: Level,
+    pub(super) precision: Precision,
+    /// What chooses between kernels, where the layer is more than a constant.
+    pub(super) tuning: Option<&'a Tuning>,
+}
+
+impl<'a> Lowering<'a> {
+    /// Exact layers by the rules of thumb.
+    fn plain(level: Level) -> Self {
+        Self { level, precision: Precision::Exact, tuning: None }
+    }
+
+    /// Packs a product `[taps, depth, columns]` with panels of the width that runs fastest over the window, where there is
+    /// one to try.
+    fn choose<K, R: FnMut(&K)>(
+        self,
+        operation: &str,
+        size: [usize; 3],
+        probe: Option<&Window>,
+        widths: RangeInclusive<usize>,
+        pack: impl Fn(Option<usize>) -> K,
+        prepare: impl FnOnce(&Window) -> R,
+    ) -> K {
+        match self.tuning.zip(probe) {
+            Some((tuning, probe)) => {
+                tuning.choose(&tuning::product(operation, size, probe), widths, pack, || prepare(probe))
+            }
+            None => pack(None),
+        }
+    }
+}
+
 /// A layer and the operands that it takes at run time; others are packed.
 pub(super) struct Lowered {
     pub(super) layer: Box<dyn Layer>,
@@ -198,12 +237,18 @@ impl ViewMut<'_> {
 }
 
 /// The layer of a node. `sample` is what its output may look like, where that does not depend on contents.
-pub(super) fn lower(graph: &Graph, node: &Node, sample: Option<&Fact>, level: Level) -> Result<Lowered, LowerError> {
+pub(super) fn lower(
+    graph: &Graph,
+    node: &Node,
+    sample: Option<&Fact>,
+    lowering: Lowering<'_>,
+) -> Result<Lowered, LowerError> {
+    let level = lowering.level;
     let all = |layer: Box<dyn Layer>| Ok(Lowered { layer, operands: node.inputs.clone() });
     let first = |layer: Box<dyn Layer>| Ok(Lowered { layer, operands: node.inputs[..1].to_vec() });
     match &node.op {
-        Op::Conv(conv) => conv::lower(conv, graph, node, sample, level),
-        Op::Linear(linear) => linear::lower(linear, graph, node, level),
+        Op::Conv(conv) => conv::lower(conv, graph, node, sample, lowering),
+        Op::Linear(linear) => linear::lower(linear, graph, node, sample, lowering),
         Op::MatMul => all(Box::new(matmul::MatMul(level))),
         Op::Attention(attention) => all(Box::new(attention::Attend { attention: *attention, level })),
         Op::Normalize { epsilon } => all(Box::new(normalize::Normalize { epsilon: *epsilon, level })),
@@ -244,8 +289,8 @@ pub(super) fn lower(graph: &Graph, node: &Node, sample: Option<&Fact>, level: Le
         Op::Arrange(arrangement) => all(Box::new(arrangement::Arrange(arrangement.clone()))),
         Op::Quantize { axis } => all(Box::new(quantized::Quantize { axis: *axis, level })),
         Op::Dequantize { axis } => all(Box::new(quantized::Dequantize { axis: *axis, level })),
-        Op::QuantizedConv(conv) => quantized::lower_conv(conv, graph, node, level),
-        Op::QuantizedLinear(product) => quantized::lower_linear(*product, graph, node, level),
+        Op::QuantizedConv(conv) => quantized::lower_conv(conv, graph, node, sample, lowering),
+        Op::QuantizedLinear(product) => quantized::lower_linear(*product, graph, node, sample, lowering),
         Op::QuantizedMatMul(product) => all(Box::new(matmul::QuantizedMatMul { product: *product, level })),
         Op::DynamicLinear { zero } => dynamic::lower(*zero, graph, node, level),
         Op::IntegerMatMul => all(Box::new(integer::IntegerMatMul(level))),
@@ -274,7 +319,7 @@ pub(in crate::engine) fn evaluate(graph: &Graph, node: &Node, operands: &[&Tenso
         return Some(value);
     }
     let length = fact.bytes().filter(|bytes| *bytes <= EVALUATED_BYTES_MAX)?;
-    let lowered = lower(graph, node, Some(&fact), level).ok()?;
+    let lowered = lower(graph, node, Some(&fact), Lowering::plain(level)).ok()?;
     let mut storage = Vec::new();
     let mut views = Vec::new();
     for operand in &lowered.operands {

@@ -4,10 +4,11 @@ use bytemuck::Pod;
 use kinglet_kernels::f32_depthwise::{ByteDepthwise, Filters};
 use kinglet_kernels::u8_functions::{self, Scale};
 use kinglet_kernels::u8s8_gemm::{Finish, Gemm, Requantize, Weights, Written};
-use kinglet_kernels::{Level, Window};
+use kinglet_kernels::{Aligned, Level, Window};
 
-use super::conv::{merged, merges, taps_first, widen, window};
-use super::{AllLines, ByLines, Io, Layer, LowerError, Lowered, View, constant};
+use super::super::tuning::probe_rows;
+use super::conv::{merged, merges, probe, taps_first, widen, window};
+use super::{AllLines, ByLines, Io, Layer, LowerError, Lowered, Lowering, View, constant};
 use crate::engine::graph::infer;
 use crate::engine::graph::op::{Quantized, QuantizedAdd, QuantizedConv, Spatial};
 use crate::engine::graph::{Fact, Graph, Node, integers};
@@ -48,11 +49,33 @@ impl Constants {
     }
 }
 
+/// `probe` is a window like those that the product will run over.
+fn pack(
+    lowering: Lowering<'_>,
+    weights: &Weights<'_>,
+    zero: u8,
+    then: &Requantize<'_>,
+    probe: Option<&Window>,
+) -> Gemm {
+    let (level, finish) = (lowering.level, then.finish);
+    let Weights { taps, depth, columns, .. } = *weights;
+    let pack = |vectors| Gemm::pack(level, weights, zero, then, vectors);
+    lowering.choose("u8s8_gemm", [taps, depth, columns], probe, Gemm::widths(level), pack, |probe| {
+        let (probe, pixels) = (*probe, probe.pixels());
+        let (image, mut out) = (vec![3u8; probe.reach(depth)], Aligned::zeroed(pixels * columns * size_of::<f32>()));
+        move |gemm: &Gemm| match finish {
+            Finish::Floats => gemm.run(&image, &probe, &gemm.grid(out.elements_mut::<f32>(), columns, pixels)),
+            Finish::Bytes { .. } => gemm.run(&image, &probe, &gemm.grid(out.elements_mut::<u8>(), columns, pixels)),
+        }
+    })
+}
+
 pub(super) fn lower_linear(
     product: Quantized,
     graph: &Graph,
     node: &Node,
-    level: Level,
+    sample: Option<&Fact>,
+    lowering: Lowering<'_>,
 ) -> Result<Lowered, LowerError> {
     let constants = Constants::of(graph, node)?;
     let &[depth, columns] = &constants.shape[..] else { return Err(LowerError::Weights(constants.shape)) };
@@ -61,7 +84,8 @@ pub(super) fn lower_linear(
     }
     let weights = Weights { elements: &constants.weights, taps: 1, depth, columns };
     let then = Requantize { bias: &constants.bias, scale: &constants.scale, finish: product.finish };
-    let gemm = Gemm::pack(level, &weights, product.zero, &then, None);
+    let probe = sample.map(|sample| probe_rows(sample.elements() / columns.max(1), depth, columns));
+    let gemm = pack(lowering, &weights, product.zero, &then, probe.as_ref());
     Ok(Lowered { layer: Box::new(Product { gemm, finish: product.finish }), operands: vec![node.inputs[0]] })
 }
 
@@ -102,7 +126,8 @@ pub(super) fn lower_conv(
     conv: &QuantizedConv,
     graph: &Graph,
     node: &Node,
-    level: Level,
+    sample: Option<&Fact>,
+    lowering: Lowering<'_>,
 ) -> Result<Lowered, LowerError> {
     let constants = Constants::of(graph, node)?;
     let QuantizedConv { conv, product } = conv;
@@ -117,7 +142,7 @@ pub(super) fn lower_conv(
             taps_first(&constants.weights, depth, taps, 0..out).into_iter().map(f32::from).collect();
         let bias: Vec<f32> = constants.bias.iter().map(|&bias| bias as f32).collect();
         let filters = Filters { weights: &weights, taps, channels: out, bias: Some(&bias) };
-        let packed = ByteDepthwise::pack(level, &filters, product.zero, &constants.scale, product.finish);
+        let packed = ByteDepthwise::pack(lowering.level, &filters, product.zero, &constants.scale, product.finish);
         let layer = AllLines(Depthwise { spatial, packed });
         return Ok(Lowered { layer: Box::new(layer), operands: vec![node.inputs[0]] });
     }
@@ -125,12 +150,14 @@ pub(super) fn lower_conv(
     let [taps_packed, depth_packed] =
         if is_merged { [spatial.kernel[0], spatial.kernel[1] * depth] } else { [taps, depth] };
     let columns = out / conv.groups;
+    // Merged taps have a window of their own.
+    let probe = if is_merged { None } else { probe(&spatial, sample, conv.groups * depth, taps * depth * columns) };
     let group = |group: usize| {
         let range = group * columns..(group + 1) * columns;
         let elements = taps_first(&constants.weights, depth, taps, range.clone());
         let weights = Weights { elements: &elements, taps: taps_packed, depth: depth_packed, columns };
         let (bias, scale) = (&constants.bias[range.clone()], &constants.scale[range]);
-        Gemm::pack(level, &weights, product.zero, &Requantize { bias, scale, finish: product.finish }, None)
+        pack(lowering, &weights, product.zero, &Requantize { bias, scale, finish: product.finish }, probe.as_ref())
     };
     let groups = (0..conv.groups).map(group).collect();
     let layer = AllLines(Convolution { spatial, is_merged, zero: product.zero, finish: product.finish, groups });

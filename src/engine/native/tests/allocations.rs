@@ -4,6 +4,7 @@ use kinglet_kernels::Aligned;
 
 use super::super::load::compile;
 use super::super::specialise::specialise;
+use super::super::tuning::Tuning;
 use super::*;
 use crate::engine::graph::Fact;
 use crate::engine::onnx_signature;
@@ -18,7 +19,8 @@ const LISTS: [&str; 8] =
 pub(super) fn steps_take_none(model: &ModelProto, given: &[Tensor]) {
     let options = options();
     let declared = onnx_signature::declared(model.graph.as_ref().unwrap()).unwrap();
-    let (model, samples) = compile(model, &declared, &options).unwrap();
+    let (model, samples) =
+        compile(model, &declared, &options, &Tuning::begin(&options, Level::detect(options.isa_max))).unwrap();
     if samples.undecided(&model.graph).is_some() {
         return;
     }

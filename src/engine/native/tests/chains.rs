@@ -1,9 +1,9 @@
 //! Layers run depth first: as right as one after the other, and bit for bit the same.
 
 use super::*;
-use crate::engine::Batch;
 use crate::engine::proto::{int, ints, node};
 use crate::engine::testing::on_cores;
+use crate::engine::{Batch, Precision};
 
 /// Channels-last images of a MiB and more lie between the layers of these nodes: 1x1, 3x3 and 5x5 channel by channel, a
 /// stride, a sum with what another line reads too, and padding on every side.
@@ -53,21 +53,21 @@ fn chains_answer_as_their_layers_do() {
     let (shape, input) = ([2, 3, 211, 107], value_free("x", DataType::Float, &["N", "3", "H", "W"]));
     let given = tensor(&shape, &made_up(shape.iter().product(), 1));
     // What is asked for is in no chain.
-    let plan = |asked: &[&str], level: Level| {
+    let plan = |asked: &[&str], level: Level, precision: Precision| {
         let outputs = asked.iter().map(|name| value_free(name, DataType::Float, &["N", "c", "h", "w"])).collect();
         let model = model(vec![input.clone()], nodes(), outputs, constants());
-        plan(&model, &LoadOptions { isa_max: level.set(), ..options() }).unwrap()
+        plan(&model, &LoadOptions { isa_max: level.set(), precision, ..options() }).unwrap()
     };
-    for level in Level::all() {
-        let apart = plan(&["y", "a", "b", "c", "d", "e", "f", "g", "h"], level);
+    for (level, precision) in Level::all().flat_map(|level| [(level, Precision::Exact), (level, Precision::Bf16)]) {
+        let apart = plan(&["y", "a", "b", "c", "d", "e", "f", "g", "h"], level, precision);
         assert!(!operators(&layers_of(&*apart, &given)).contains(&"Chain"));
         let expected = answer(apart, vec![given.clone()]).unwrap().remove(0);
         for threads in 1..=3 {
-            let chained = plan(&["y"], level);
+            let chained = plan(&["y"], level, precision);
             assert!(operators(&layers_of(&*chained, &given)).contains(&"Chain"));
             let batch = Batch::merge(&[vec![given.clone()]], vec![2]);
             let got = on_cores(threads, move |cores| chained.run(&batch, cores).unwrap().shares.remove(0));
-            assert_eq!(got[0].bytes(), expected.bytes(), "{level}, {threads} threads");
+            assert_eq!(got[0].bytes(), expected.bytes(), "{level}, {precision:?}, {threads} threads");
         }
     }
 }

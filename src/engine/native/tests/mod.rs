@@ -13,10 +13,12 @@ mod hostile;
 mod images;
 mod numbers;
 mod operators;
+mod precision;
 mod quantized;
 mod recovered;
 mod recurrent;
 mod signals;
+mod tuned;
 mod typed;
 
 use kinglet_kernels::Level;

@@ -1,0 +1,91 @@
+//! Models in bf16: near what they answer exactly, the same for every batch and number of threads, in half the memory.
+
+use super::*;
+use crate::engine::proto::{int, ints, node};
+use crate::engine::testing::on_cores;
+use crate::engine::{Batch, Precision};
+
+/// Convolutions of every kind, and a product.
+fn nodes() -> Vec<NodeProto> {
+    let padded = || ints("pads", &[1, 1, 1, 1]);
+    vec![
+        node("Conv", &["x", "first"], &["a"], vec![padded()]),
+        node("Relu", &["a"], &["b"], vec![]),
+        node("Conv", &["b", "across"], &["c"], vec![]),
+        node("Conv", &["c", "window"], &["d"], vec![padded(), ints("strides", &[2, 2])]),
+        node("Conv", &["d", "even"], &["e"], vec![int("group", 2)]),
+        node("Add", &["d", "e"], &["f"], vec![]),
+        node("Conv", &["f", "odd"], &["g"], vec![int("group", 10)]),
+        node("GlobalAveragePool", &["g"], &["h"], vec![]),
+        node("Flatten", &["h"], &["i"], vec![int("axis", 1)]),
+        node("Gemm", &["i", "last", "bias"], &["y"], vec![]),
+    ]
+}
+
+pub(super) fn case() -> Case {
+    let constants = vec![
+        weights("first", &[24, 3, 3, 3]),
+        weights("across", &[31, 24, 1, 1]),
+        weights("window", &[40, 31, 3, 3]),
+        weights("even", &[40, 20, 1, 1]),
+        weights("odd", &[20, 4, 1, 1]),
+        weights("last", &[20, 7]),
+        weights("bias", &[7]),
+    ];
+    Case { x: vec!["N", "3", "H", "W"], nodes: nodes(), constants, rank: 2 }
+}
+
+fn load(case: &Case, level: Level, precision: Precision) -> Box<dyn Plan> {
+    case.load(&LoadOptions { isa_max: level.set(), precision, ..options() }).unwrap()
+}
+
+#[test]
+fn products_in_bf16_are_near_exact_ones() {
+    let (case, shape) = (case(), [2, 3, 13, 17]);
+    let given = tensor(&shape, &made_up(shape.iter().product(), 1));
+    for level in Level::all() {
+        let rounded = load(&case, level, Precision::Bf16);
+        let kernels: Vec<String> = layers_of(&*rounded, &given).into_iter().map(|layer| layer.kernel).collect();
+        let count = kernels.iter().filter(|kernel| kernel.starts_with("bf16_gemm")).count();
+        assert_eq!(count, 5, "{level}: {kernels:?}");
+        assert!(rounded.parts()[0].reason.contains("bf16"), "{:?}", rounded.parts()[0]);
+        let [got, exact] = [rounded, load(&case, level, Precision::Exact)]
+            .map(|plan| values(&answer(plan, vec![given.clone()]).unwrap().remove(0)));
+        let size = exact.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+        assert_ne!(got, exact);
+        let is_near = got.iter().zip(&exact).all(|(got, exact)| (got - exact).abs() < 0.01 * size);
+        assert!(is_near, "{level}: {got:?} {exact:?}");
+    }
+}
+
+#[test]
+fn answers_do_not_depend_on_company_or_threads() {
+    let (case, images) = (case(), 5);
+    let given = tensor(&[images, 3, 13, 17], &made_up(images * 3 * 13 * 17, 1));
+    let one = |at: usize| tensor(&[1, 3, 13, 17], &values(&given)[at * 3 * 13 * 17..][..3 * 13 * 17]);
+    for level in Level::all() {
+        let alone: Vec<f32> = (0..images)
+            .flat_map(|at| {
+                let plan = load(&case, level, Precision::Bf16);
+                values(&answer(plan, vec![one(at)]).unwrap().remove(0))
+            })
+            .collect();
+        for threads in 1..=3 {
+            let plan = load(&case, level, Precision::Bf16);
+            let batch = Batch::merge(&[vec![given.clone()]], vec![images]);
+            let got = on_cores(threads, move |cores| plan.run(&batch, cores).unwrap().shares.remove(0));
+            assert_eq!(values(&got[0]), alone, "{level}, {threads} threads");
+        }
+    }
+}
+
+#[test]
+fn layers_in_bf16_take_half_the_memory() {
+    let nodes = vec![node("MatMul", &["x", "w"], &["y"], vec![])];
+    let case = Case { x: vec!["N", "512"], nodes, constants: vec![weights("w", &[512, 512])], rank: 2 };
+    for level in Level::all() {
+        let [exact, rounded] =
+            [Precision::Exact, Precision::Bf16].map(|precision| load(&case, level, precision).memory_bytes());
+        assert!(rounded < exact * 6 / 10, "{level}: {rounded} bytes, exactly {exact}");
+    }
+}
