@@ -17,9 +17,9 @@ fn check(window: &Window, depth: usize, columns: usize, zero: u8) {
 fn check_behind(window: &Window, depth: usize, columns: usize, zero: u8, behind: usize) {
     let left: Vec<u8> = (0..window.reach(depth) + behind).map(|at| (at * 37 % 256).try_into().unwrap()).collect();
     let count = window.taps() * depth * columns;
-    // Two of three groups have products that two of fit into sixteen bits.
+    // Two of three groups have products that two of, and some that four of fit into sixteen bits.
     let elements: Vec<i8> = (0..count)
-        .map(|at| (at * 101 % 256).to_le_bytes()[0].cast_signed() / if at / columns / 4 % 3 == 1 { 1 } else { 2 })
+        .map(|at| (at * 101 % 256).to_le_bytes()[0].cast_signed() / [1, 2, 5][at / columns / 4 % 3])
         .collect();
     let weights = Weights { elements: &elements, taps: window.taps(), depth, columns };
     let bias: Vec<i32> = (0..columns).map(|at| i32::try_from(at).unwrap() * 1000 - 5000).collect();
@@ -88,7 +88,19 @@ fn windows_of_every_kind() {
 fn sums_of_extremes_are_exact() {
     let depth = 4096;
     let left = vec![255u8; depth];
-    for [one, other] in [[-128i8, -128], [-128, 0], [127, 127], [127, 1], [127, 2], [64, 64], [-64, -65], [-128, 127]] {
+    for [one, other] in [
+        [-128i8, -128],
+        [-128, 0],
+        [127, 127],
+        [127, 1],
+        [127, 2],
+        [64, 64],
+        [-64, -65],
+        [-128, 127],
+        [32, 32],
+        [33, 32],
+        [-32, -32],
+    ] {
         let elements = [one, other].repeat(depth / 2);
         let weights = Weights { elements: &elements, taps: 1, depth, columns: 1 };
         let exact = 255.0 * (f32::from(one) + f32::from(other)) * (depth / 2) as f32;

@@ -2,12 +2,13 @@
 //! sixteen bits, even and odd ones apart.
 
 use std::arch::x86_64::{
-    __m256i, _mm256_add_epi32, _mm256_and_si256, _mm256_cvtepi32_ps, _mm256_loadu_si256, _mm256_madd_epi16,
-    _mm256_maddubs_epi16, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_setzero_si256, _mm256_slli_epi16,
-    _mm256_srai_epi16, _mm256_srli_epi16,
+    __m256i, _mm256_add_epi16, _mm256_add_epi32, _mm256_and_si256, _mm256_cvtepi32_ps, _mm256_loadu_si256,
+    _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_setzero_si256,
+    _mm256_slli_epi16, _mm256_srai_epi16, _mm256_srli_epi16,
 };
 
 use super::generic::{self, Job, Sums, Tables};
+use super::order::HEAD;
 use crate::panels::{Table, tiles};
 use crate::vector::{F32x8, Vector};
 
@@ -101,8 +102,21 @@ unsafe fn ordered<const M: usize, const BY_ROW: bool>(job: &Job) {
                 for (m, row) in rows.iter_mut().enumerate() {
                     *row = *job.rows.add(tap * M + m);
                 }
-                let narrow = *order as usize;
-                order = order.add(1);
+                let (couples, narrow) = (*order as usize, *order.add(1) as usize);
+                order = order.add(HEAD);
+                for _ in 0..couples {
+                    let w = [_mm256_loadu_si256(weights.cast()), _mm256_loadu_si256(weights.add(32).cast())];
+                    let first = [*order as usize, *order.add(1) as usize];
+                    for (row, [sum]) in rows.iter().zip(&mut sums) {
+                        let x = _mm256_set1_epi32(row.add(first[0]).cast::<i32>().read_unaligned());
+                        let y = _mm256_set1_epi32(row.add(first[1]).cast::<i32>().read_unaligned());
+                        let pairs = _mm256_add_epi16(_mm256_maddubs_epi16(x, w[0]), _mm256_maddubs_epi16(y, w[1]));
+                        sum.0 = _mm256_add_epi32(sum.0, _mm256_madd_epi16(pairs, ones));
+                    }
+                    F32x8::prefetch(next.cast());
+                    next = next.wrapping_add(job.next_step * 2);
+                    (weights, order) = (weights.add(64), order.add(2));
+                }
                 for _ in 0..narrow {
                     let (w, first) = (_mm256_loadu_si256(weights.cast()), *order as usize);
                     for (row, [sum]) in rows.iter().zip(&mut sums) {
@@ -114,7 +128,7 @@ unsafe fn ordered<const M: usize, const BY_ROW: bool>(job: &Job) {
                     next = next.wrapping_add(job.next_step);
                     (weights, order) = (weights.add(32), order.add(1));
                 }
-                for _ in narrow..groups {
+                for _ in couples * 2 + narrow..groups {
                     let (w, first) = (I32x8::weights(weights), *order as usize);
                     for (row, [sum]) in rows.iter().zip(&mut sums) {
                         *sum = sum.dot(I32x8::bytes(row.add(first).cast::<u32>().read_unaligned()), w);

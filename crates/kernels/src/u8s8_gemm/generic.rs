@@ -15,7 +15,7 @@ pub(super) struct Job {
     pub(super) panels: usize,
     /// `[panels][taps * groups][N * LANES][4]`, a group being four elements of the depth, the last filled with zeros.
     pub(super) weights: *const i8,
-    /// For kernels that take groups in an order of their own, `[panels][taps][1 + groups]`: see `order`.
+    /// For kernels that take groups in an order of their own, `[panels][taps][HEAD + groups]`: see `order`.
     pub(super) order: *const u32,
     /// What will be read next, or anything: it is only fetched, so many bytes with each group.
     pub(super) next: *const i8,

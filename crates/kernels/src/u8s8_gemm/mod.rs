@@ -109,7 +109,8 @@ impl Gemm {
         let table = &tables(level).plain;
         let panels = table.panels(columns, vectors);
         let (padded, groups) = (panels.padded(), depth.div_ceil(4));
-        let ordered = if tables(level).is_ordered { panels.firsts().count() * taps * (1 + groups) } else { 0 };
+        let ordered =
+            if tables(level).is_ordered { panels.firsts().count() * taps * (order::HEAD + groups) } else { 0 };
         let mut packed = Self {
             table,
             taps,
@@ -160,11 +161,12 @@ impl Gemm {
         let (offset, groups) = (self.offset(first), self.depth.div_ceil(4));
         let size = self.panels.panel(first).vectors * self.table.lanes * 4;
         let weights = &mut self.weights.elements_mut::<i8>()[offset..];
-        let order = &mut self.order.elements_mut::<u32>()[self.panels.nth(first) * self.taps * (1 + groups)..];
+        let order =
+            &mut self.order.elements_mut::<u32>()[self.panels.nth(first) * self.taps * (order::HEAD + groups)..];
         for tap in 0..self.taps {
             let (weights, order) =
-                (&mut weights[tap * groups * size..][..groups * size], &mut order[tap * (1 + groups)..]);
-            order::arrange(weights, size, self.depth.is_multiple_of(4), &mut order[..1 + groups]);
+                (&mut weights[tap * groups * size..][..groups * size], &mut order[tap * (order::HEAD + groups)..]);
+            order::arrange(weights, size, self.depth.is_multiple_of(4), &mut order[..order::HEAD + groups]);
         }
     }
 
@@ -303,7 +305,10 @@ impl Packed<'_> {
                     rows: pointers.as_ptr(),
                     panels,
                     weights,
-                    order: self.order.as_ptr().wrapping_add(self.panels.nth(first) * (self.taps + groups)),
+                    order: self
+                        .order
+                        .as_ptr()
+                        .wrapping_add(self.panels.nth(first) * (self.taps * order::HEAD + groups)),
                     next: next_rows.unwrap_or_else(|| weights.wrapping_add(bytes_of_panel + groups * block * share)),
                     next_step: if next_rows.is_some() { rows * 4 } else { share },
                     next_pitch: if next_rows.is_some() { 0 } else { bytes_of_panel },
