@@ -76,7 +76,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         load::on_core(&pool, move |cores| plan.warm_up(largest, cores))??;
         let load = opened + started.elapsed();
         for &batch in &args.batch {
-            lines.push(Line { load_ms: load.as_secs_f64() * 1e3, ..measure(&loaded, &pool, batch, args)? });
+            lines.push(measure(&loaded, load, &pool, batch, args)?);
             progress.inc(1);
         }
     }
@@ -95,7 +95,7 @@ impl Args {
     }
 }
 
-fn measure(loaded: &Loaded, pool: &Pool, batch: usize, args: &Args) -> Result<Line> {
+fn measure(loaded: &Loaded, load: Duration, pool: &Pool, batch: usize, args: &Args) -> Result<Line> {
     let inputs = made_up::batch(&*loaded.plan, batch, args.extent)?;
     let (plan, time) = (Arc::clone(&loaded.plan), Duration::from_millis(args.time));
     let mut runs = load::on_core(pool, move |cores| time_runs(&*plan, &inputs, cores, time))??;
@@ -111,7 +111,7 @@ fn measure(loaded: &Loaded, pool: &Pool, batch: usize, args: &Args) -> Result<Li
         min_ms: runs[0].0.as_secs_f64() * 1e3,
         cpu_ms: cpu.as_secs_f64() * 1e3,
         throughput: f64::from(u32::try_from(batch)?) / median,
-        load_ms: 0.0,
+        load_ms: load.as_secs_f64() * 1e3,
         memory_mib: resident_mib(),
     })
 }

@@ -41,9 +41,18 @@ pub(crate) struct Panels {
     pub(crate) rows: usize,
 }
 
-/// Columns that one tile works on.
+/// Columns that are packed together.
 pub(crate) struct Panel {
     pub(crate) columns: usize,
+    pub(crate) vectors: usize,
+}
+
+/// Panels of one width that the same rows meet one after the other.
+pub(crate) struct Together {
+    pub(crate) panels: usize,
+    /// Of all of them.
+    pub(crate) columns: usize,
+    /// Of each.
     pub(crate) vectors: usize,
 }
 
@@ -107,6 +116,13 @@ impl Panels {
             return Panel { columns: width, vectors: self.vectors };
         }
         Panel { columns, vectors: columns.div_ceil(self.lanes) }
+    }
+
+    /// All whole panels that lie in so many columns of a tile from one on, or the one that is narrower.
+    pub(crate) fn together(&self, first: usize, columns: usize) -> Together {
+        let (Panel { columns: of_one, vectors }, width) = (self.panel(first), self.width());
+        let panels = if of_one < width { 1 } else { columns / width };
+        Together { panels, columns: panels * of_one, vectors }
     }
 
     /// # Panics

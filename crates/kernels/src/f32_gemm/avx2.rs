@@ -1,7 +1,7 @@
 //! Tiles of 16 registers: at most 12 sums, the weights of a step, and one element of a row. Wider tiles were measured at
 //! half the speed: the compiler spills their sums.
 
-use super::generic::{self, Floats, Job, Kernels, PairKernels, Pairs};
+use super::generic::{self, Floats, Job, Kernels, PairKernels, Pairs, Product};
 use crate::panels::{Table, tiles};
 use crate::vector::F32x8;
 
@@ -50,7 +50,7 @@ pub(super) static KERNELS: Kernels = Kernels {
     tiles: Table { name: "avx2", lanes: 8, tiles: &[tiles!(1: 1 2 3 4 5 6 7 8), tiles!(2: 1 2 3 4 5 6)] },
     rows: &[row::<4, 1>, row::<4, 2>],
     together: 4,
-    step: 1,
+    step: Floats::<F32x8>::STEP,
 };
 
 pub(super) static PAIRS: PairKernels = PairKernels {
@@ -59,7 +59,7 @@ pub(super) static PAIRS: PairKernels = PairKernels {
         tiles: Table { name: "avx2", lanes: 8, tiles: &[tiles!(pairs 1: 1 2 3 4 5 6 7 8), tiles!(pairs 2: 1 2 3 4 5)] },
         rows: &[row_of_pairs::<4, 1>, row_of_pairs::<4, 2>],
         together: 4,
-        step: 2,
+        step: Pairs::<F32x8>::STEP,
     },
     round,
 };

@@ -114,7 +114,7 @@ pub(super) static KERNELS: Kernels = Kernels {
     },
     rows: &[row::<4, 1>, row::<4, 2>, row::<4, 3>, row::<4, 4>],
     together: 4,
-    step: 1,
+    step: Floats::<F32x16>::STEP,
 };
 
 pub(super) static PAIRS: PairKernels = PairKernels {
@@ -127,7 +127,7 @@ pub(super) static PAIRS: PairKernels = PairKernels {
         },
         rows: &[row_of_pairs::<4, 1>, row_of_pairs::<4, 2>],
         together: 4,
-        step: 2,
+        step: Pairs::<F32x16>::STEP,
     },
     round,
 };
@@ -147,7 +147,7 @@ pub(super) static FUSED_PAIRS: PairKernels = PairKernels {
         },
         rows: &[row_fused::<4, 1>, row_fused::<4, 2>, row_fused::<4, 3>, row_fused::<4, 4>],
         together: 4,
-        step: 1,
+        step: Fused::STEP,
     },
     round: round_to_halves,
 };

@@ -102,39 +102,37 @@ impl Gemm {
         activation: Activation,
         vectors: Option<usize>,
     ) -> Self {
-        let Weights { elements, taps, depth, columns } = *weights;
-        assert_eq!(elements.len(), taps * depth * columns, "weights are [tap][depth][column]");
-        let mut packed = Self::empty(level, kernels(level), [taps, depth, columns], activation, vectors);
-        packed.add_bias(bias);
-        packed.packing.pack(elements, [columns, 1], packed.weights.elements_mut());
+        let mut packed = Self::unfilled(level, kernels(level), weights, weights.depth, bias, activation, vectors);
+        packed.packing.pack(weights.elements, [weights.columns, 1], packed.weights.elements_mut());
         packed
     }
 
-    /// With zeros for weights and bias.
-    fn empty(
+    /// With zeros for weights, of so many steps a tap.
+    fn unfilled(
         level: Level,
         kernels: &'static Kernels,
-        [taps, depth, columns]: [usize; 3],
+        weights: &Weights<'_>,
+        steps: usize,
+        bias: Option<&[f32]>,
         activation: Activation,
         vectors: Option<usize>,
     ) -> Self {
+        let Weights { elements, taps, depth, columns } = *weights;
+        assert_eq!(elements.len(), taps * depth * columns, "weights are [tap][depth][column]");
+        assert!(bias.is_none_or(|bias| bias.len() == columns), "there is a bias for each column");
         let panels = kernels.tiles.panels(columns, vectors);
-        let packing = Packing { level, kernels, taps, depth, panels };
-        Self {
+        let packing = Packing { level, kernels, taps, depth: steps, panels };
+        let mut packed = Self {
             packing,
             weights: Aligned::zeroed(packing.elements() * size_of::<f32>()),
             bias: Aligned::zeroed(panels.padded() * size_of::<f32>()),
             zeros: Aligned::zeroed(packing.row_elements() * size_of::<f32>()),
             activation,
-        }
-    }
-
-    fn add_bias(&mut self, bias: Option<&[f32]>) {
-        let columns = self.columns();
-        assert!(bias.is_none_or(|bias| bias.len() == columns), "there is a bias for each column");
+        };
         if let Some(bias) = bias {
-            self.bias.elements_mut::<f32>()[..columns].copy_from_slice(bias);
+            packed.bias.elements_mut::<f32>()[..columns].copy_from_slice(bias);
         }
+        packed
     }
 
     /// Panel widths that there are kernels for, in vectors.
@@ -310,38 +308,39 @@ impl Packing {
             let mut column = 0;
             while column < tile.size[1] {
                 let first = tile.first[1] + column;
-                let panel = self.panels.panel(first);
-                // All whole panels of the tile at once, or the one that is narrower.
-                let panels = ((tile.size[1] - column) / width).max(1);
-                let columns = if panel.columns < width { panel.columns } else { panels * width };
-                let elements = part.taps * part.depth * panel.vectors * self.kernels.tiles.lanes;
-                let weights =
-                    packed[self.offset(first) + part.row * panel.vectors * self.kernels.tiles.lanes..].as_ptr();
-                let pitch = if together { width } else { tile.pitch };
+                let all = self.panels.together(first, tile.size[1] - column);
+                let lanes = all.vectors * self.kernels.tiles.lanes;
+                let weights = packed[self.offset(first) + part.row * lanes..].as_ptr();
+                let (next, next_step, next_pitch) = match next_rows {
+                    Some(next) => (next, rows * self.kernels.step, 0),
+                    None => {
+                        let behind = part.taps * part.depth * (lanes + block * share);
+                        (weights.wrapping_add(behind), share, self.offset(width))
+                    }
+                };
                 let job = Job {
                     taps: part.taps,
                     depth: part.depth,
                     rows: pointers.as_ptr(),
-                    panels: if together { 1 } else { panels },
+                    panels: if together { 1 } else { all.panels },
                     weights,
                     weights_pitch: self.offset(width),
-                    next: next_rows
-                        .unwrap_or_else(|| weights.wrapping_add(elements + part.taps * part.depth * block * share)),
-                    next_step: if next_rows.is_some() { rows * self.kernels.step } else { share },
-                    next_pitch: if next_rows.is_some() { 0 } else { self.offset(width) },
+                    next,
+                    next_step,
+                    next_pitch,
                     // Within the tile: rows and columns are its own.
                     out: tile.out.wrapping_add(row * tile.pitch + column),
-                    out_pitch: pitch,
-                    columns: if together { width } else { columns },
+                    out_pitch: if together { width } else { tile.pitch },
+                    columns: if together { width } else { all.columns },
                     resume: part.row > 0,
                     ends: ends.map(|ends| ends.of(tile.first[0] + row, first, together.then_some(width))),
                 };
                 let kernel = match together {
-                    true => self.kernels.rows[panel.vectors - 1],
-                    false => self.kernels.tiles.tiles[panel.vectors - 1][rows - 1],
+                    true => self.kernels.rows[all.vectors - 1],
+                    false => self.kernels.tiles.tiles[all.vectors - 1][rows - 1],
                 };
                 generic::call(kernel, &job);
-                column += columns;
+                column += all.columns;
             }
             if let Some(function) = ends.and_then(|ends| ends.function) {
                 (row..row + rows).for_each(|row| function.over_row(self.level, tile.row(row)));

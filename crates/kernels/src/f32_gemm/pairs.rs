@@ -30,10 +30,8 @@ impl PairGemm {
         vectors: Option<usize>,
     ) -> Self {
         let Weights { elements, taps, depth, columns } = *weights;
-        assert_eq!(elements.len(), taps * depth * columns, "weights are [tap][depth][column]");
-        let pairs = depth.div_ceil(2);
-        let mut packed = Gemm::empty(level, &pair_kernels(level).products, [taps, pairs, columns], activation, vectors);
-        packed.add_bias(bias);
+        let (kernels, pairs) = (&pair_kernels(level).products, depth.div_ceil(2));
+        let mut packed = Gemm::unfilled(level, kernels, weights, pairs, bias, activation, vectors);
         let mut paired = vec![0u32; taps * pairs * columns];
         for (row, from) in elements.chunks_exact(columns.max(1)).enumerate() {
             let (tap, k) = (row / depth, row % depth);

@@ -1,6 +1,6 @@
 //! Tiles in plain code, small enough for sixteen registers of four lanes.
 
-use super::generic::{self, Floats, Job, Kernels, PairKernels, Pairs};
+use super::generic::{self, Floats, Job, Kernels, PairKernels, Pairs, Product};
 use crate::panels::{Table, tiles};
 use crate::vector::Plain;
 
@@ -44,7 +44,7 @@ pub(super) static KERNELS: Kernels = Kernels {
     tiles: Table { name: "portable", lanes: 8, tiles: &[tiles!(1: 1 2 3 4), tiles!(2: 1 2)] },
     rows: &[row::<2, 1>, row::<2, 2>],
     together: 2,
-    step: 1,
+    step: Floats::<Plain>::STEP,
 };
 
 pub(super) static PAIRS: PairKernels = PairKernels {
@@ -53,7 +53,7 @@ pub(super) static PAIRS: PairKernels = PairKernels {
         tiles: Table { name: "portable", lanes: 8, tiles: &[tiles!(pairs 1: 1 2 3 4)] },
         rows: &[row_of_pairs::<2, 1>],
         together: 2,
-        step: 2,
+        step: Pairs::<Plain>::STEP,
     },
     round,
 };

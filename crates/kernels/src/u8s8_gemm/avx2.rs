@@ -145,7 +145,7 @@ unsafe fn ordered<const M: usize, const BY_ROW: bool>(job: &Job) {
                     (weights, order) = (weights.add(32), order.add(1));
                 }
             }
-            generic::finish::<I32x8, M, 1, BY_ROW>(job, panel * 8, &sums);
+            generic::finish::<I32x8, M, 1, BY_ROW>(job, panel * I32x8::LANES, &sums);
         }
     }
 }

@@ -293,36 +293,35 @@ impl Packed<'_> {
             let mut column = 0;
             while column < tile.size[1] {
                 let first = tile.first[1] + column;
-                let panel = self.panels.panel(first);
+                let all = self.panels.together(first, tile.size[1] - column);
                 let weights = self.weights[first * groups * 4..].as_ptr();
-                // All whole panels of the tile at once, or the one that is narrower.
-                let (width, panels) = (self.panels.width(), ((tile.size[1] - column) / self.panels.width()).max(1));
-                let columns = if panel.columns < width { panel.columns } else { panels * width };
-                let bytes_of_panel = groups * panel.vectors * self.table.lanes * 4;
+                let bytes_of_panel = groups * all.vectors * self.table.lanes * 4;
+                let (next, next_step, next_pitch) = match next_rows {
+                    Some(next) => (next, rows * 4, 0),
+                    None => (weights.wrapping_add(bytes_of_panel + groups * block * share), share, bytes_of_panel),
+                };
+                let order = self.panels.nth(first) * (self.taps * order::HEAD + groups);
                 let job = Job {
                     taps: self.taps,
                     depth,
                     rows: pointers.as_ptr(),
-                    panels,
+                    panels: all.panels,
                     weights,
-                    order: self
-                        .order
-                        .as_ptr()
-                        .wrapping_add(self.panels.nth(first) * (self.taps * order::HEAD + groups)),
-                    next: next_rows.unwrap_or_else(|| weights.wrapping_add(bytes_of_panel + groups * block * share)),
-                    next_step: if next_rows.is_some() { rows * 4 } else { share },
-                    next_pitch: if next_rows.is_some() { 0 } else { bytes_of_panel },
+                    order: self.order.as_ptr().wrapping_add(order),
+                    next,
+                    next_step,
+                    next_pitch,
                     // Within the tile: rows and columns are its own.
                     out: tile.out.wrapping_add(row * tile.pitch + column).cast(),
                     out_pitch: tile.pitch * size_of::<T>(),
-                    columns,
+                    columns: all.columns,
                     bias: self.bias[first..].as_ptr(),
                     row_bias: row_bias.as_ptr(),
                     scale: self.scale[first..].as_ptr(),
                     bytes,
                 };
-                generic::call(self.table.tiles[panel.vectors - 1][rows - 1], &job);
-                column += columns;
+                generic::call(self.table.tiles[all.vectors - 1][rows - 1], &job);
+                column += all.columns;
             }
         }
     }

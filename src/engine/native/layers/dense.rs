@@ -1,7 +1,5 @@
 //! Packed weights of either precision, and the images they are multiplied with.
 
-use std::borrow::Cow;
-
 use kinglet_kernels::f32_gemm::{Gemm, PairGemm, Residual, Weights};
 use kinglet_kernels::{Activation, Aligned, Grid, LINE, Window};
 
@@ -62,11 +60,11 @@ impl Dense {
         &self,
         image: &'a [f32],
         channels: usize,
-        window: &'a Window,
+        window: &Window,
         scratch: &'a mut [u8],
         team: &mut Team,
-    ) -> (&'a [f32], Cow<'a, Window>) {
-        let Self::Pairs(gemm) = self else { return (image, Cow::Borrowed(window)) };
+    ) -> (&'a [f32], Window) {
+        let Self::Pairs(gemm) = self else { return (image, *window) };
         let (each, pixels) = (gemm.rounded(channels), image.len() / channels.max(1));
         let rounded: &mut [f32] = &mut bytemuck::cast_slice_mut(scratch)[..pixels * each];
         {
@@ -74,7 +72,7 @@ impl Dense {
             team.share(&|| gemm.round(image, channels, &grid));
         }
         let pitch = window.pitch.map(|pitch| pitch / channels.max(1) * each);
-        (rounded, Cow::Owned(Window { pitch, ..*window }))
+        (rounded, Window { pitch, ..*window })
     }
 
     /// Elements of an image that so many channels of a pixel take.
