@@ -9,7 +9,7 @@ use kinglet_kernels::f32_depthwise::{Depthwise, Filters};
 use kinglet_kernels::f32_functions::{rows_grid, softmax};
 use kinglet_kernels::f32_gemm::{Gemm, PairGemm, Weights};
 use kinglet_kernels::f32_winograd::Winograd;
-use kinglet_kernels::{Activation, Level, Window, u8s8_gemm};
+use kinglet_kernels::{Activation, Aligned, Level, Window, u8s8_gemm};
 
 /// A name, a window, and how many elements of every tap meet how many columns.
 type Case = (&'static str, Window, usize, usize);
@@ -38,7 +38,7 @@ fn main() {
         println!();
     }
     for [size, channels, kernel, stride] in
-        [[112, 32, 3, 1], [112, 96, 3, 2], [56, 144, 3, 1], [14, 384, 3, 1], [28, 120, 5, 1]]
+        [[112, 32, 3, 1], [112, 96, 3, 2], [56, 144, 3, 1], [14, 384, 3, 1], [28, 120, 5, 1], [7, 960, 3, 1]]
     {
         let name = format!("depthwise {size}x{size}x{channels} {kernel}x{kernel}/{stride}");
         if name.contains(&filter) {
@@ -139,14 +139,20 @@ fn winograd_rate((_, window, depth, columns): &Case, level: Level) -> f64 {
 }
 
 fn depthwise_rate([size, channels, kernel, stride]: [usize; 4], level: Level) -> f64 {
-    let image = Window::image(1, [size, size], channels);
+    let whole = Window::image(1, [size, size], channels);
     let out = [size.div_ceil(stride); 2];
-    let window = Window { kernel: [kernel; 2], stride: [stride; 2], pad: [kernel / 2; 2], out, ..image };
-    let (elements, weights) = (made_up(window.reach(channels)), made_up(window.taps() * channels));
+    let window = Window { kernel: [kernel; 2], stride: [stride; 2], pad: [kernel / 2; 2], out, ..whole };
+    let weights = made_up(window.taps() * channels);
+    // As they lie in an arena.
+    let mut image = Aligned::zeroed(window.reach(channels) * size_of::<f32>());
+    image.elements_mut().copy_from_slice(&made_up(window.reach(channels)));
+    let mut out = Aligned::zeroed(window.pixels() * channels * size_of::<f32>());
     let filters = Filters { weights: &weights, taps: window.taps(), channels, bias: None };
     let depthwise = Depthwise::pack(level, &filters, Activation::RELU);
-    let mut out = vec![0.0; window.pixels() * channels];
-    let time = least(|| depthwise.run(&elements, &window, &depthwise.grid(&mut out, channels, window.pixels())));
+    let time = least(|| {
+        let grid = depthwise.grid(out.elements_mut(), channels, window.pixels());
+        depthwise.run(image.elements(), &window, &grid);
+    });
     (window.pixels() * weights.len()) as f64 / time.as_secs_f64() / 1e9
 }
 

@@ -34,25 +34,25 @@ pub(super) enum Pixels<E> {
     /// All taps of the job in the image, and all pixels in one line of the output: where the first pixel's first tap
     /// would begin, which may lie before the image, elements from a pixel to the next, and `[taps]` offsets of taps.
     Together { first: *const E, step: usize, taps: *const usize },
-    /// As these, and a pixel's next tap is the next pixel's first: elements from a pixel to the next, and from a line
-    /// of taps to the next.
-    Beside { first: *const E, step: usize, line: usize },
+    /// Some taps of each line of a filter, all of them in the image, for pixels of one line: where the first pixel's first
+    /// tap is, elements from a tap to the next, from a line of taps to the next, and how many lines there are. From the
+    /// weights of one line to those of the next there are as many rows as the filter has taps in a line.
+    Beside { first: *const E, step: usize, line: usize, lines: usize, taps: usize },
 }
 
 /// What an image consists of, and what becomes of its sums.
 ///
 /// # Safety
 /// As the methods of [`Vector`]; pointers are valid for `count` elements.
-pub(super) trait Element: Pod + Debug + Send {
+pub(super) trait Element: Pod + Debug + Send + PartialEq {
     type Finish: Debug + Send + Sync;
-    /// Whether taps outside the image add nothing to a sum.
-    const ZERO_IS_NOTHING: bool;
 
     fn table(level: Level) -> &'static Table<Self>;
     unsafe fn load<V: Vector>(from: *const Self, count: usize) -> V;
     /// What results are kept within, the same for all vectors.
     unsafe fn bounds<V: Vector>(finish: &Self::Finish) -> [V; 2];
-    /// Stores the results of sums, whose first is of this channel.
+    /// Stores the results of sums, whose first is of this channel. Short: a loop around it is unrolled only then, and an
+    /// array that a loop indexes does not stay in registers.
     unsafe fn store<V: Vector>(
         sums: V,
         finish: &Self::Finish,
@@ -61,11 +61,14 @@ pub(super) trait Element: Pod + Debug + Send {
         to: *mut Self,
         count: usize,
     );
+    /// What follows once results are stored, of one vector.
+    unsafe fn follow<V: Vector>(finish: &Self::Finish, at: *mut Self, count: usize);
+    /// Whether anything does.
+    fn is_followed(finish: &Self::Finish) -> bool;
 }
 
 impl Element for f32 {
     type Finish = Activation;
-    const ZERO_IS_NOTHING: bool = true;
 
     fn table(level: Level) -> &'static Table<Self> {
         choose!(level, &TABLE)
@@ -90,7 +93,7 @@ impl Element for f32 {
     #[inline(always)]
     unsafe fn store<V: Vector>(
         sums: V,
-        finish: &Activation,
+        _finish: &Activation,
         [low, high]: [V; 2],
         _channel: usize,
         to: *mut Self,
@@ -98,18 +101,28 @@ impl Element for f32 {
     ) {
         // SAFETY: the caller's promise.
         unsafe {
-            let results = match finish {
-                Activation::None | Activation::Clip { .. } => high.min(low.max(sums)),
-                activation => activate(sums, *activation),
-            };
+            let results = high.min(low.max(sums));
             if count < V::LANES { results.store_first(to, count) } else { results.store(to) }
         }
+    }
+
+    #[inline(always)]
+    unsafe fn follow<V: Vector>(finish: &Activation, at: *mut Self, count: usize) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let results = activate(Self::load::<V>(at, count), *finish);
+            if count < V::LANES { results.store_first(at, count) } else { results.store(at) }
+        }
+    }
+
+    #[inline(always)]
+    fn is_followed(finish: &Activation) -> bool {
+        !matches!(finish, Activation::None | Activation::Clip { .. } | Activation::Function(_))
     }
 }
 
 impl Element for u8 {
     type Finish = Requantize;
-    const ZERO_IS_NOTHING: bool = false;
 
     fn table(level: Level) -> &'static Table<Self> {
         choose!(level, &BYTES)
@@ -142,6 +155,14 @@ impl Element for u8 {
             finish.bytes.store_within(sums.mul(scale), bounds, to, count);
         }
     }
+
+    #[inline(always)]
+    unsafe fn follow<V: Vector>(_finish: &Requantize, _at: *mut Self, _count: usize) {}
+
+    #[inline(always)]
+    fn is_followed(_finish: &Requantize) -> bool {
+        false
+    }
 }
 
 pub(super) type Kernel<E> = unsafe fn(&Job<'_, E>);
@@ -156,28 +177,34 @@ pub(super) struct Table<E: Element> {
     pub(super) beside: &'static [Beside<E>],
 }
 
-/// A kernel for filters of so many taps in a line, and for so many pixels.
+/// A kernel for so many taps of each line, so many of them from a pixel to the next, and for so many pixels.
 #[derive(Debug)]
 pub(super) struct Beside<E: Element> {
     pub(super) across: usize,
+    pub(super) stride: usize,
     pub(super) pixels: usize,
     pub(super) kernel: Kernel<E>,
 }
 
-/// The kernels of `beside`, the most pixels first.
+/// The kernels of `beside`: of some taps and a stride those of the most pixels first; one for a single pixel serves every
+/// stride, and stands behind those.
 macro_rules! beside_kernels {
-    ($element:ty: $($across:literal $pixels:literal),*) => {
-        &[$($crate::f32_depthwise::generic::Beside {
+    ($element:ty: $($across:literal / $stride:literal: $($pixels:literal)+),+) => {
+        &[$($($crate::f32_depthwise::generic::Beside {
             across: $across,
+            stride: $stride,
             pixels: $pixels,
-            kernel: beside::<$element, $across, $pixels>,
-        }),*]
+            kernel: beside::<$element, $across, $stride, $pixels>,
+        }),+),+]
     };
 }
 pub(super) use beside_kernels;
 
 /// The most pixels of any block.
 pub(super) const PIXELS_MAX: usize = 6;
+
+/// The most elements that pixels beside each other see in a line: twelve with five taps.
+const SEEN_MAX: usize = 16;
 
 /// Runs a kernel of a table.
 pub(super) fn call<E: Element>(kernel: Kernel<E>, job: &Job<'_, E>) {
@@ -250,39 +277,57 @@ unsafe fn block<V: Vector, E: Element, const P: usize, const N: usize>(
                 }
             }
         }
+        finish::<V, E, P, N>(job, &sums, channel, count);
+    }
+}
+
+/// Writes `N` vectors of channels of each pixel.
+///
+/// # Safety
+/// As `block`.
+#[inline(always)]
+unsafe fn finish<V: Vector, E: Element, const P: usize, const N: usize>(
+    job: &Job<'_, E>,
+    sums: &[[V; N]; P],
+    channel: usize,
+    count: usize,
+) {
+    // SAFETY: the caller's promise is that of these reads and writes.
+    unsafe {
         let bounds = E::bounds::<V>(job.finish);
         for n in 0..N {
-            let bias = V::load(job.bias.add(channel + n * V::LANES));
+            let channel = channel + n * V::LANES;
+            let bias = V::load(job.bias.add(channel));
             for (p, sums) in sums.iter().enumerate() {
-                let to = job.out.add(p * job.out_pitch + channel + n * V::LANES);
-                E::store(sums[n].add(bias), job.finish, bounds, channel + n * V::LANES, to, count);
+                E::store(sums[n].add(bias), job.finish, bounds, channel, job.out.add(p * job.out_pitch + channel), count);
+            }
+        }
+        if E::is_followed(job.finish) {
+            for p in 0..P {
+                for n in 0..N {
+                    E::follow::<V>(job.finish, job.out.add(p * job.out_pitch + channel + n * V::LANES), count);
+                }
             }
         }
     }
 }
 
-/// Filters of `K` taps in a line over `P` pixels beside each other: each element is read once for all taps of a line that
-/// see it.
+/// `K` taps of each line over `P` pixels, `S` taps from one to the next: each element is read once for all taps of a line
+/// that see it.
 ///
 /// # Safety
 /// As `pixels`.
 #[inline(always)]
-pub(super) unsafe fn beside<V: Vector, E: Element, const K: usize, const P: usize>(job: &Job<'_, E>) {
-    let Pixels::Beside { first, step, line } = job.pixels else { return };
+pub(super) unsafe fn beside<V: Vector, E: Element, const K: usize, const S: usize, const P: usize>(job: &Job<'_, E>) {
     let mut channel = 0;
-    while channel < job.channels {
-        let count = V::LANES.min(job.channels - channel);
-        // SAFETY: the caller's promise is that of these calls.
-        unsafe {
-            // Of no lines of taps, anywhere.
-            let from = first.wrapping_add(channel);
-            if count == V::LANES {
-                beside_in_vector::<V, E, K, P>(job, from, [step, line], channel, V::LANES);
-            } else {
-                beside_in_vector::<V, E, K, P>(job, from, [step, line], channel, count);
-            }
-        }
-        channel += count;
+    while channel + V::LANES <= job.channels {
+        // SAFETY: the caller's promise is that of this call.
+        unsafe { beside_in_vector::<V, E, K, S, P>(job, channel, V::LANES) };
+        channel += V::LANES;
+    }
+    if channel < job.channels {
+        // SAFETY: as above.
+        unsafe { beside_in_vector::<V, E, K, S, P>(job, channel, job.channels - channel) };
     }
 }
 
@@ -291,39 +336,33 @@ pub(super) unsafe fn beside<V: Vector, E: Element, const K: usize, const P: usiz
 /// # Safety
 /// As `pixels`.
 #[inline(always)]
-unsafe fn beside_in_vector<V: Vector, E: Element, const K: usize, const P: usize>(
+unsafe fn beside_in_vector<V: Vector, E: Element, const K: usize, const S: usize, const P: usize>(
     job: &Job<'_, E>,
-    mut from: *const E,
-    [step, line]: [usize; 2],
     channel: usize,
     count: usize,
 ) {
+    // No table has these for another.
+    let Pixels::Beside { first, step, line, lines, taps } = job.pixels else { return };
     // SAFETY: the caller's promise is that of these reads and writes; lanes behind `count` are not touched.
     unsafe {
-        let mut sums = [V::splat(0.0); P];
-        let mut weights = job.weights.wrapping_add(channel);
-        for _ in 0..job.taps / K {
+        let mut sums = [[V::splat(0.0)]; P];
+        for at in 0..lines {
+            let weights = job.weights.add(at * taps * job.weights_pitch + channel);
             let mut w = [V::splat(0.0); K];
-            for w in &mut w {
-                *w = V::load(weights);
-                weights = weights.add(job.weights_pitch);
+            for (tap, w) in w.iter_mut().enumerate() {
+                *w = V::load(weights.add(tap * job.weights_pitch));
             }
-            let mut element = from;
-            for column in 0..P + K - 1 {
-                let x = E::load::<V>(element, count);
-                element = element.wrapping_add(step);
-                for (tap, w) in w.iter().enumerate() {
-                    if tap <= column && column - tap < P {
-                        sums[column - tap] = x.mul_add(*w, sums[column - tap]);
-                    }
+            let from = first.add(at * line + channel);
+            let mut x = [V::splat(0.0); SEEN_MAX];
+            for (column, x) in x.iter_mut().enumerate().take((P - 1) * S + K) {
+                *x = E::load(from.add(column * step), count);
+            }
+            for (tap, w) in w.iter().enumerate() {
+                for (p, [sum]) in sums.iter_mut().enumerate() {
+                    *sum = x[p * S + tap].mul_add(*w, *sum);
                 }
             }
-            from = from.wrapping_add(line);
         }
-        let bounds = E::bounds::<V>(job.finish);
-        let bias = V::load(job.bias.add(channel));
-        for (p, sum) in sums.iter().enumerate() {
-            E::store(sum.add(bias), job.finish, bounds, channel, job.out.add(p * job.out_pitch + channel), count);
-        }
+        finish::<V, E, P, 1>(job, &sums, channel, count);
     }
 }

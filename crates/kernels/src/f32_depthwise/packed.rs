@@ -19,6 +19,8 @@ pub(super) struct Packed<E: Element> {
     bias: Aligned,
     /// What taps outside the image see.
     zeros: Aligned,
+    /// Whether taps outside the image add nothing to a sum.
+    skips: bool,
     finish: E::Finish,
 }
 
@@ -37,6 +39,7 @@ impl<E: Element> Packed<E> {
             weights: Aligned::zeroed(taps * padded * size_of::<f32>()),
             bias: padded_floats(bias.unwrap_or_default(), channels),
             zeros: Aligned::zeroed(padded * size_of::<E>()),
+            skips: zero == E::zeroed(),
             finish,
         };
         packed.zeros.elements_mut::<E>().fill(zero);
@@ -89,38 +92,52 @@ impl<E: Element> Packed<E> {
         let TapsFound { offsets, pointers } = taps;
         let kernels = self.table.tiles;
         let (window, place) = (walk.window(), walk.place());
-        // Lines of taps beyond the image change no sum, if what they see is nothing.
-        let (inner, lines) =
-            if E::ZERO_IS_NOTHING { (walk.across(), walk.lines()) } else { (walk.inner(), 0..window.kernel[0]) };
-        let is_inner = inner.contains(&place.x);
-        let seen = if is_inner { lines } else { 0..window.kernel[0] };
-        let first_tap = seen.start * window.kernel[1];
-        let end = match is_inner {
-            true => inner.end,
-            false if place.x < inner.start => inner.start,
+        let across = walk.across();
+        let is_across = across.contains(&place.x);
+        let end = match is_across {
+            true => across.end,
+            false if place.x < across.start => across.start,
             false => window.out[1],
         };
         let line = (tile.size[0] - row).min(end - place.x);
-        let fits = |beside: &&Beside<E>| beside.across == window.kernel[1] && beside.pixels <= line;
-        let is_dense = is_inner && window.stride[1] == 1 && window.dilation[1] == 1;
-        let beside = self.table.beside.iter().find(fits).filter(|_| is_dense);
+        // Taps beyond the image change no sum, if what they see is nothing.
+        let seen = if self.skips { window.inside(place) } else { window.kernel.map(|taps| 0..taps) };
+        let is_inside = self.skips || (is_across && walk.inner().contains(&place.x));
+        // Pixels on a side of the image differ in the taps that they see.
+        let alike = if is_across { line } else { 1 };
+        let fits = |beside: &&Beside<E>| {
+            let Beside { across, stride, pixels, .. } = **beside;
+            across == seen[1].len() && pixels <= alike && (pixels == 1 || stride == window.stride[1])
+        };
+        let is_dense = is_inside && window.dilation[1] == 1;
+        let beside = if is_dense { self.table.beside.iter().find(fits) } else { None };
         let pixels = beside.map_or(kernels.len().min(line), |beside| beside.pixels);
+        let is_whole = is_inside && is_across;
+        let first_tap = match beside {
+            Some(_) => seen[0].start * window.kernel[1] + seen[1].start,
+            None if is_whole => seen[0].start * window.kernel[1],
+            None => 0,
+        };
+        let first = walk.origin(image);
         let pixels_at = if beside.is_some() {
-            let first = walk.origin(image).wrapping_add(window.tap_offset(first_tap));
-            Pixels::Beside { first, step: window.pitch[2], line: window.dilation[0] * window.pitch[1] }
-        } else if is_inner {
-            Pixels::Together {
-                first: walk.origin(image),
-                step: window.stride[1] * window.pitch[2],
-                taps: offsets[first_tap..].as_ptr(),
+            Pixels::Beside {
+                first: first.wrapping_add(window.tap_offset(first_tap)),
+                step: window.pitch[2],
+                line: window.dilation[0] * window.pitch[1],
+                lines: seen[0].len(),
+                taps: window.kernel[1],
             }
+        } else if is_whole {
+            let (step, taps) = (window.stride[1] * window.pitch[2], offsets[first_tap..].as_ptr());
+            Pixels::Together { first, step, taps }
         } else {
             walk.find(image, self.zeros.elements(), pixels, 0..self.taps, 0, pointers);
             Pixels::Apart(pointers.as_ptr())
         };
+        let lines = if is_whole { seen[0].len() } else { window.kernel[0] };
         let weights_pitch = self.channels.next_multiple_of(LANES_MAX);
         let job = Job {
-            taps: seen.len() * window.kernel[1],
+            taps: lines * window.kernel[1],
             channels: self.channels,
             pixels: pixels_at,
             weights: self.weights.elements::<f32>()[first_tap * weights_pitch..].as_ptr(),
