@@ -24,7 +24,7 @@ def main() -> None:
     walls, cpus = [], []
     end = time.perf_counter() + float(seconds)
     while time.perf_counter() < end or len(walls) < 5:
-        cpu, wall = time.process_time(), time.perf_counter()
+        wall, cpu = time.perf_counter(), time.process_time()
         run()
         walls.append(time.perf_counter() - wall)
         cpus.append(time.process_time() - cpu)
@@ -53,7 +53,9 @@ def made_up(path: str, batch: int) -> dict[str, np.ndarray]:
     inputs = {}
     for value in onnx.load(path, load_external_data=False).graph.input:
         tensor = value.type.tensor_type
-        shape = [dim.dim_value or (batch if axis == 0 else 1) for axis, dim in enumerate(tensor.shape.dim)]
+        # Free axes may be -1.
+        extents = enumerate(dim.dim_value for dim in tensor.shape.dim)
+        shape = [extent if extent > 0 else batch if axis == 0 else 1 for axis, extent in extents]
         dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
         # Integers are indices and masks.
         is_integer = np.issubdtype(dtype, np.integer)

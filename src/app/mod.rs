@@ -99,8 +99,7 @@ pub async fn check(config: &Config, logs: Logs) -> Result<String> {
 
 async fn build(config: &Config, logs: Logs) -> Result<Frontend> {
     let metrics = Arc::new(Metrics::new());
-    let cores = (config.engine.cores > 0).then_some(config.engine.cores);
-    let pool = Pool::start_spinning(cores, config.engine.spin_time_max.0);
+    let pool = Pool::start_spinning(Some(config.engine.cores()), config.engine.spin_time_max.0);
     let loading = Loading {
         batching: config.batching.clone(),
         engine: Arc::new(Automatic),

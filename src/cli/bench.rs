@@ -61,11 +61,12 @@ struct Line {
 type Run = (Duration, Duration);
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let config = Config::load(None, &[]).map_err(|error| Failure::Config(error.into()))?;
+    let mut config = Config::load(None, &[]).map_err(|error| Failure::Config(error.into()))?;
+    let threads = args.threads();
+    config.engine.cores = threads.iter().copied().max().unwrap_or(0);
     let started = Instant::now();
     let loaded = load::plan(&args.model.model, &args.by, &config)?;
     let opened = started.elapsed();
-    let threads = args.threads();
     let progress = ProgressBar::new((threads.len() * args.batch.len()) as u64);
     let mut lines = Vec::new();
     for &count in &threads {

@@ -89,6 +89,7 @@ impl Config {
             arena_bytes_max: self.engine.arena_bytes_max.0,
             shape_plans_max: self.engine.shape_plans_max,
             batch_size_max: self.batching.batch_size_max,
+            cores_max: self.engine.cores(),
             warm_up_time_max: self.engine.warm_up_time_max.0,
             isa_max: self.engine.isa_max,
             loop_rounds_max: self.engine.loop_rounds_max,

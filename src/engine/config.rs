@@ -4,6 +4,7 @@ use kinglet_kernels::isa::Set;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
+use super::pool::cores_available;
 use crate::units::{ByteSize, Span};
 
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -21,6 +22,13 @@ pub struct EngineConfig {
     pub spin_time_max: Span,
     pub tuning_time_max: Span,
     pub warm_up_time_max: Span,
+}
+
+impl EngineConfig {
+    /// How many threads compute.
+    pub fn cores(&self) -> usize {
+        if self.cores == 0 { cores_available() } else { self.cores }
+    }
 }
 
 fn instruction_set<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Set, D::Error> {

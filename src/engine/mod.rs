@@ -129,6 +129,8 @@ pub struct LoadOptions {
     pub engine: EngineChoice,
     /// How exactly the native engine computes.
     pub precision: Precision,
+    /// Cores that a run may have at most.
+    pub cores_max: usize,
     /// The most that kernels of the native engine may use of this processor's instruction sets.
     pub isa_max: Set,
     /// Rounds of one loop in a model.
@@ -150,6 +152,7 @@ impl Default for LoadOptions {
             arena_bytes_max: 2 << 30,
             shape_plans_max: 16,
             batch_size_max: 64,
+            cores_max: pool::cores_available(),
             warm_up_time_max: Duration::from_millis(200),
             engine: EngineChoice::Auto,
             precision: Precision::Exact,

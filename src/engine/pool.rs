@@ -154,11 +154,12 @@ impl Cores {
         self.limit.min(self.shared.size)
     }
 
-    /// This core and free ones up to the limit, for a job of several steps. The others are given back with the team.
-    pub fn team(&self) -> Team {
+    /// This core and free ones, for a job of several steps: so many at most, and no more than the limit. The others are
+    /// given back with the team.
+    pub fn team(&self, most: usize) -> Team {
         let (lender, borrower) = lend::pair();
         let mut size = 1;
-        while size < self.limit() {
+        while size < self.limit().min(most) {
             let Ok(permit) = Arc::clone(&self.shared.free).try_acquire_owned() else { break };
             let (borrower, spin) = (borrower.clone(), self.shared.spin);
             let helper_cpu = Arc::clone(&self.helper_cpu_nanos);
@@ -319,7 +320,8 @@ mod tests {
         let calls: Arc<Vec<AtomicUsize>> = Arc::new((0..100).map(|_| AtomicUsize::new(0)).collect());
         let seen = Arc::clone(&calls);
         run_on(&pool, 3, move |cores| {
-            let mut team = cores.team();
+            assert_eq!(cores.team(2).size(), 2);
+            let mut team = cores.team(9);
             assert_eq!(team.size(), 3);
             for _ in 0..10 {
                 team.for_each(100, &|i| {
@@ -337,7 +339,7 @@ mod tests {
         let (send, receive) = sync_channel::<()>(1);
         pool.spawn(pool.try_acquire().unwrap(), 2, move |cores| {
             let _dropped_by_the_panic = send;
-            cores.team().for_each(4, &|i| assert!(i != 2));
+            cores.team(2).for_each(4, &|i| assert!(i != 2));
         });
         assert!(receive.recv().is_err());
         wait_idle(&pool);

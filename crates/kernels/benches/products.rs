@@ -118,10 +118,10 @@ fn bytes_rate((_, window, depth, columns): &Case, level: Level, vectors: usize) 
     let weights = u8s8_gemm::Weights { elements: &elements, taps: window.taps(), depth: *depth, columns: *columns };
     let finish = u8s8_gemm::Finish::Bytes { zero: 0, low: 0, high: 255 };
     let (bias, scale) = (vec![1; *columns], vec![1e-4; *columns]);
-    let then = u8s8_gemm::Requantize { bias: &bias, scale: &scale, finish };
+    let then = u8s8_gemm::Requantize { bias: &bias, scale: &scale, finish, plus: None };
     let gemm = u8s8_gemm::Gemm::pack(level, &weights, 3, &then, Some(vectors));
     let mut out = vec![0; window.pixels() * columns];
-    let time = least(|| gemm.run(&left, window, &gemm.grid(&mut out, *columns, window.pixels())));
+    let time = least(|| gemm.run(&left, window, None, &gemm.grid(&mut out, *columns, window.pixels())));
     (window.pixels() * count) as f64 / time.as_secs_f64() / 1e9
 }
 

@@ -11,6 +11,22 @@ pub struct Weights<'a, T = f32> {
     pub columns: usize,
 }
 
+/// Added to a product: a matrix of the output's size.
+#[derive(Clone, Copy, Debug)]
+pub struct Residual<'a, T = f32> {
+    pub elements: &'a [T],
+    pub pitch: usize,
+}
+
+impl<T> Residual<'_, T> {
+    /// # Panics
+    /// When it has not so many rows of so many columns.
+    pub(crate) fn check(&self, [rows, columns]: [usize; 2]) {
+        let end = if rows == 0 || columns == 0 { 0 } else { (rows - 1) * self.pitch + columns };
+        assert!(end <= self.elements.len(), "the residual is pixels by columns");
+    }
+}
+
 /// The kernels of an instruction set for jobs `J`, each of a number of rows and of vectors.
 #[derive(Debug)]
 pub(crate) struct Table<J: 'static> {

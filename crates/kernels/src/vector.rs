@@ -36,6 +36,13 @@ pub(crate) trait Vector: Copy {
     unsafe fn load_bytes(from: *const u8, count: usize) -> Self;
     /// The first `count` lanes, each the nearest integer (the even one of two) plus `zero`, which is from 0 to 255.
     unsafe fn store_bytes(self, zero: i32, to: *mut u8, count: usize);
+    /// The first `count` lanes of several vectors, each the nearest byte to it (the even one of two), zero for what is no
+    /// number.
+    unsafe fn store_nearest_bytes<const N: usize>(several: [Self; N], to: *mut u8, count: usize) {
+        let bytes = ToBytes::within(0, [0, u8::MAX]);
+        // SAFETY: the caller's promise.
+        unsafe { bytes.store_each(several, to, count) }
+    }
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn sub(self, other: Self) -> Self;
     unsafe fn div(self, other: Self) -> Self;
@@ -112,6 +119,35 @@ impl ToBytes {
     pub(crate) unsafe fn store<V: Vector>(self, results: V, to: *mut u8, count: usize) {
         // SAFETY: the caller's promise.
         unsafe { self.store_within(results, self.bounds(), to, count) }
+    }
+
+    /// As `store`, of several vectors.
+    ///
+    /// # Safety
+    /// As the methods of [`Vector`].
+    #[inline(always)]
+    pub(crate) unsafe fn store_several<V: Vector, const N: usize>(self, results: [V; N], to: *mut u8, count: usize) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if N > 1 && self.zero == 0 && self.low == 0.0 && self.high == 255.0 {
+                V::store_nearest_bytes(results, to, count);
+            } else {
+                self.store_each(results, to, count);
+            }
+        }
+    }
+
+    /// As `store_several`, one vector at a time.
+    ///
+    /// # Safety
+    /// As the methods of [`Vector`].
+    #[inline(always)]
+    unsafe fn store_each<V: Vector, const N: usize>(self, results: [V; N], to: *mut u8, count: usize) {
+        for (n, results) in results.into_iter().enumerate() {
+            let first = n * V::LANES;
+            // SAFETY: the caller's promise.
+            unsafe { self.store(results, to.add(first), V::LANES.min(count - first)) }
+        }
     }
 
     /// As `store`, with bounds that are found once for many.

@@ -159,13 +159,6 @@ impl<'a> Walk<'a> {
         if self.is_whole() { self.across.clone() } else { 0..0 }
     }
 
-    /// The lines of taps that lie in the image.
-    pub(crate) fn lines(&self) -> Range<usize> {
-        let [lines, _] =
-            if self.is_whole() { [0..self.window.kernel[0], 0..0] } else { self.window.inside(self.place) };
-        lines
-    }
-
     /// Whether all lines of taps lie in the image.
     fn is_whole(&self) -> bool {
         let Window { kernel, stride, dilation, pad, size, .. } = self.window;
@@ -199,27 +192,36 @@ impl<'a> Walk<'a> {
             let place = walk.place;
             let line = (self.window.out[1] - place.x).min(pixels - found);
             let origin = walk.origin(image).wrapping_add(from);
-            let inner = walk.inner();
-            let is_inner = inner.start <= place.x && place.x + line <= inner.end;
             let step = stride[1] * pitch[2];
-            let mut tap = if taps.start == 0 { [0, 0] } else { [taps.start / kernel[1], taps.start % kernel[1]] };
+            let of_line = |at: usize| at * pixels + found..at * pixels + found + line;
+            let mut tap = [taps.start / kernel[1], taps.start % kernel[1]];
             for at in 0..taps.len() {
-                let to = &mut pointers[at * pixels + found..][..line];
                 let first = origin.wrapping_add(tap[0] * dilation[0] * pitch[1] + tap[1] * dilation[1] * pitch[2]);
-                if is_inner {
-                    to.iter_mut().enumerate().for_each(|(x, pointer)| *pointer = first.wrapping_add(x * step));
-                } else {
-                    let [y, left] = [place.y * stride[0] + tap[0] * dilation[0], tap[1] * dilation[1]];
-                    let is_line = y >= pad[0] && y < pad[0] + size[0];
-                    for (x, pointer) in to.iter_mut().enumerate() {
-                        let at = (place.x + x) * stride[1] + left;
-                        let is_seen = is_line && at >= pad[1] && at < pad[1] + size[1];
-                        *pointer = if is_seen { first.wrapping_add(x * step) } else { zeros.as_ptr() };
-                    }
-                }
+                let found = pointers[of_line(at)].iter_mut().enumerate();
+                found.for_each(|(x, pointer)| *pointer = first.wrapping_add(x * step));
                 tap[1] += 1;
                 if tap[1] == kernel[1] {
                     tap = [tap[0] + 1, 0];
+                }
+            }
+            let inner = walk.inner();
+            if place.x < inner.start || place.x + line > inner.end {
+                for (at, tap) in taps.clone().enumerate() {
+                    let tap = [tap / kernel[1], tap % kernel[1]];
+                    let [y, left] = [place.y * stride[0] + tap[0] * dilation[0], tap[1] * dilation[1]];
+                    // Of all pixels of the line that see this tap in the image, those from here on.
+                    let seen = if y >= pad[0] && y < pad[0] + size[0] {
+                        [pad[1], pad[1] + size[1]].map(|end| {
+                            let x = end.saturating_sub(left);
+                            let x = if stride[1] == 1 { x } else { x.div_ceil(stride[1]) };
+                            x.saturating_sub(place.x).min(line)
+                        })
+                    } else {
+                        [line, line]
+                    };
+                    let pointers = &mut pointers[of_line(at)];
+                    pointers[..seen[0]].fill(zeros.as_ptr());
+                    pointers[seen[1]..].fill(zeros.as_ptr());
                 }
             }
             found += line;

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a helper that fails fails the test")]
 
 use kinglet_kernels::Level;
-use kinglet_kernels::u8_functions::{Scale, add, dequantize, grid, quantize};
+use kinglet_kernels::u8_functions::{Scale, Sum, add, dequantize, grid, quantize};
 
 fn byte(x: f32, to: Scale, [low, high]: [u8; 2]) -> f32 {
     ((x / to.scale).round_ties_even() + f32::from(to.zero)).max(low.into()).min(high.into())
@@ -31,7 +31,7 @@ fn every_tail() {
             dequantize(level, &a, to, &grid(&mut out));
             assert!(out.iter().copied().eq(a.iter().map(|&byte| meaning(byte, to))), "{level} {count}");
             let mut out = vec![0u8; count];
-            add(level, [&a, &b], [to, other], to, [100, 200], &grid(&mut out));
+            add(level, [&a, &b], &Sum { of: [to, other], to, bounds: [100, 200] }, &grid(&mut out));
             for ((&a, &b), &got) in a.iter().zip(&b).zip(&out) {
                 let sum = meaning(a, to) + meaning(b, other);
                 let near = [sum - 1e-5, sum + 1e-5].map(|sum| byte(sum, to, [100, 200]));

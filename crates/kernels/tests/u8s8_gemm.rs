@@ -1,7 +1,8 @@
 //! Products of bytes against the oracle, exactly, at every level this processor has.
 #![allow(clippy::unwrap_used, reason = "a helper that fails fails the test")]
 
-use kinglet_kernels::u8s8_gemm::{DynamicGemm, Finish, Gemm, Matrix, Requantize, Weights, Zeros};
+use kinglet_kernels::u8_functions::{Scale, Sum, add, grid};
+use kinglet_kernels::u8s8_gemm::{DynamicGemm, Finish, Gemm, Matrix, Requantize, Residual, Weights, Zeros};
 use kinglet_kernels::{Aligned, Level, Window, reference};
 
 const SCALE: f32 = 0.001;
@@ -30,21 +31,22 @@ fn check_behind(window: &Window, depth: usize, columns: usize, zero: u8, behind:
         sums.iter().enumerate().map(|(at, sum)| (sum + bias[at % columns]) as f32 * scale[at % columns]).collect();
     for level in Level::all() {
         for vectors in Gemm::widths(level).map(Some).chain([None]) {
-            let pack = |finish| {
-                let then = Requantize { bias: &bias, scale: &scale, finish };
+            let pack = |finish, plus| {
+                let then = Requantize { bias: &bias, scale: &scale, finish, plus };
                 Gemm::pack(level, &weights, zero, &then, vectors)
             };
             let told = format!("{level} {vectors:?} {window:?} {depth}x{columns}");
-            let gemm = pack(Finish::Floats);
+            let gemm = pack(Finish::Floats, None);
             let mut out = vec![7.0f32; rows * pitch];
-            gemm.run(&left, window, &gemm.grid(&mut out, pitch, rows));
+            gemm.run(&left, window, None, &gemm.grid(&mut out, pitch, rows));
             let got: Vec<f32> = out.chunks(pitch).flat_map(|row| row[..columns].iter().copied()).collect();
             assert_eq!(got, products, "{told}");
             assert!(out.chunks(pitch).all(|row| row[columns..].iter().all(|&x| x == 7.0)), "{told}");
             let (low, high) = (3, 250);
-            let gemm = pack(Finish::Bytes { zero: 100, low, high });
+            let finish = Finish::Bytes { zero: 100, low, high };
+            let gemm = pack(finish, None);
             let mut out = vec![7u8; rows * pitch];
-            gemm.run(&left, window, &gemm.grid(&mut out, pitch, rows));
+            gemm.run(&left, window, None, &gemm.grid(&mut out, pitch, rows));
             for (row, expected) in out.chunks(pitch).zip(products.chunks(columns)) {
                 for (&got, product) in row.iter().zip(expected) {
                     let expected = (product.round_ties_even() + 100.0).clamp(low.into(), high.into());
@@ -52,9 +54,32 @@ fn check_behind(window: &Window, depth: usize, columns: usize, zero: u8, behind:
                 }
                 assert!(row[columns..].iter().all(|&byte| byte == 7), "{told}");
             }
+            let [other, expected] = summed(level, &out, pitch);
+            let gemm = pack(finish, Some(SUM));
+            let mut out = vec![7u8; rows * pitch];
+            let residual = Residual { elements: &other, pitch };
+            gemm.run(&left, window, Some(residual), &gemm.grid(&mut out, pitch, rows));
+            for (got, expected) in out.chunks(pitch).zip(expected.chunks(pitch)) {
+                assert_eq!(got[..columns], expected[..columns], "{told}");
+                assert!(got[columns..].iter().all(|&byte| byte == 7), "{told}");
+            }
         }
     }
 }
+
+/// Other bytes, and their sum with some.
+fn summed(level: Level, bytes: &[u8], pitch: usize) -> [Vec<u8>; 2] {
+    let other: Vec<u8> = (0..bytes.len() + pitch).map(|at| (at * 59 % 256).try_into().unwrap()).collect();
+    let mut sum = vec![0; bytes.len()];
+    add(level, [bytes, &other[..bytes.len()]], &SUM, &grid(&mut sum));
+    [other, sum]
+}
+
+const SUM: Sum = Sum {
+    of: [Scale { scale: 0.25, zero: 100 }, Scale { scale: 0.03, zero: 7 }],
+    to: Scale { scale: 0.2, zero: 90 },
+    bounds: [5, 240],
+};
 
 #[test]
 fn every_tail_of_rows_columns_and_depth() {
@@ -105,10 +130,10 @@ fn sums_of_extremes_are_exact() {
         let weights = Weights { elements: &elements, taps: 1, depth, columns: 1 };
         let exact = 255.0 * (f32::from(one) + f32::from(other)) * (depth / 2) as f32;
         for level in Level::all() {
-            let then = Requantize { bias: &[0], scale: &[1.0], finish: Finish::Floats };
+            let then = Requantize { bias: &[0], scale: &[1.0], finish: Finish::Floats, plus: None };
             let gemm = Gemm::pack(level, &weights, 0, &then, None);
             let mut out = [0.0f32];
-            gemm.run(&left, &Window::rows(1, depth), &gemm.grid(&mut out, 1, 1));
+            gemm.run(&left, &Window::rows(1, depth), None, &gemm.grid(&mut out, 1, 1));
             assert_eq!(out, [exact], "{level} {one} {other}");
         }
     }
@@ -117,10 +142,10 @@ fn sums_of_extremes_are_exact() {
 #[test]
 #[should_panic(expected = "of the type")]
 fn floats_are_not_written_as_bytes() {
-    let then = Requantize { bias: &[0], scale: &[1.0], finish: Finish::Floats };
+    let then = Requantize { bias: &[0], scale: &[1.0], finish: Finish::Floats, plus: None };
     let weights = Weights { elements: &[1], taps: 1, depth: 1, columns: 1 };
     let gemm = Gemm::pack(Level::all().last().unwrap(), &weights, 0, &then, None);
-    gemm.run(&[1], &Window::rows(1, 1), &gemm.grid(&mut [0u8], 1, 1));
+    gemm.run(&[1], &Window::rows(1, 1), None, &gemm.grid(&mut [0u8], 1, 1));
 }
 
 /// Products of two matrices of bytes, less their zero points.

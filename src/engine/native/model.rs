@@ -7,7 +7,6 @@ use super::tuning::Tuning;
 use crate::engine::graph::control::{Body, Repeat, Several};
 use crate::engine::graph::samples::{GraphFacts, Inputs, Others, Samples, Stopped};
 use crate::engine::graph::{Fact, Graph, Node, Op, ValueId};
-use crate::engine::pool::cores_available;
 use crate::engine::{EngineError, LoadOptions, Precision, passes};
 use crate::tensor::{DType, Shape, Tensor};
 
@@ -52,7 +51,7 @@ impl Limits {
             level: Level::detect(options.isa_max),
             precision: options.precision,
             arena_bytes_max: usize::try_from(options.arena_bytes_max).unwrap_or(usize::MAX),
-            threads_max: cores_available(),
+            threads_max: options.cores_max.max(1),
             rounds_max: options.loop_rounds_max,
         }
     }

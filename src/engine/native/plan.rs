@@ -106,7 +106,7 @@ impl NativePlan {
         let rows = batch.rows_total();
         let times = self.times.get();
         let worth_sharing = times.and_then(|times| times.of(rows)).is_none_or(|time| time >= SHARED_TIME_MIN);
-        let mut team = if worth_sharing { cores.team() } else { Team::alone() };
+        let mut team = if worth_sharing { cores.team(self.model.limits.threads_max) } else { Team::alone() };
         let count = times.map_or(1, |times| times.pieces(rows, team.size()));
         let first = |at: usize| at * (rows / count) + at.min(rows % count);
         let sizes: Vec<usize> = (0..count).map(|at| first(at + 1) - first(at)).collect();
@@ -141,7 +141,7 @@ impl NativePlan {
         let mut times = ComputeTimes::default();
         let mut shares = Vec::with_capacity(batch.rows.len());
         let worth_sharing = self.time_of(1).is_none_or(|time| time >= SHARED_TIME_MIN);
-        let mut team = if worth_sharing { cores.team() } else { Team::alone() };
+        let mut team = if worth_sharing { cores.team(self.model.limits.threads_max) } else { Team::alone() };
         for position in 0..batch.rows.len() {
             let entry = if batch.rows.len() == 1 { None } else { Some(batch.entry(position)) };
             let inputs = &entry.as_ref().unwrap_or(batch).inputs;

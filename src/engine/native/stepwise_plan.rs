@@ -74,7 +74,8 @@ impl Plan for StepwisePlan {
         for position in 0..batch.rows.len() {
             let entry = if batch.rows.len() == 1 { None } else { Some(batch.entry(position)) };
             let inputs = &entry.as_ref().unwrap_or(batch).inputs;
-            let (share, taken) = self.run_entry(inputs, &mut cores.team(), &mut |_, _, _, _| {})?;
+            let (share, taken) =
+                self.run_entry(inputs, &mut cores.team(self.model.limits.threads_max), &mut |_, _, _, _| {})?;
             shares.push(share);
             times.gather += taken.gather;
             times.infer += taken.infer;

@@ -3,11 +3,11 @@
 
 use kinglet_kernels::Activation;
 use kinglet_kernels::f32_depthwise::ByteDepthwise;
-use kinglet_kernels::u8_functions::Scale;
+use kinglet_kernels::u8_functions::{Scale, Sum};
 use kinglet_kernels::u8s8_gemm::{Finish, Gemm, Matrix, Zeros};
 
 use super::{EvaluateIn, tables};
-use crate::engine::graph::op::{Binary, PoolKind, Quantized, QuantizedAdd, QuantizedConv, QuantizedMatMul};
+use crate::engine::graph::op::{Binary, Conv, PoolKind, Quantized, QuantizedConv, QuantizedMatMul};
 use crate::engine::graph::samples::Samples;
 use crate::engine::graph::{Graph, Node, Op, ValueId, floats, tensor_of};
 use crate::tensor::{DType, Shape, Tensor};
@@ -115,6 +115,34 @@ pub(super) fn fuse(graph: &mut Graph, samples: &Samples, evaluate: &EvaluateIn) 
             graph.nodes[at] = Node { output: graph.nodes[at].output, ..node };
         }
     }
+    fuse_sums(graph);
+}
+
+/// Has sums of bytes be part of the convolution that makes one of their operands, for nobody else.
+fn fuse_sums(graph: &mut Graph) {
+    for at in 0..graph.nodes.len() {
+        let &Op::QuantizedAdd(sum) = &graph.nodes[at].op else { continue };
+        let [a, b] = [graph.nodes[at].inputs[0], graph.nodes[at].inputs[1]];
+        let swapped = Sum { of: [sum.of[1], sum.of[0]], ..sum };
+        let fused = with_sum(graph, at, a, b, sum).or_else(|| with_sum(graph, at, b, a, swapped));
+        if let Some((maker, node)) = fused {
+            graph.nodes[maker].inputs.clear();
+            graph.nodes[at] = node;
+        }
+    }
+}
+
+/// The convolution that makes an operand of a sum, with the sum, and where it was.
+fn with_sum(graph: &Graph, at: usize, made: ValueId, other: ValueId, sum: Sum) -> Option<(usize, Node)> {
+    let maker = graph.sole_maker(made, at)?;
+    let node = &graph.nodes[maker];
+    let Op::QuantizedConv(conv) = &node.op else { return None };
+    let is_depthwise = conv.conv.is_depthwise(graph.constant(node.inputs[1])?.shape());
+    let fits = !is_depthwise && conv.plus.is_none() && conv.product.finish != Finish::Floats && made != other;
+    let conv = QuantizedConv { conv: Conv { residual: true, ..conv.conv.clone() }, plus: Some(sum), ..conv.clone() };
+    let (op, output) = (Op::QuantizedConv(conv), graph.nodes[at].output);
+    let inputs = node.inputs.iter().copied().chain([other]).collect();
+    fits.then(|| (maker, Node { op, inputs, output, ..node.clone() }))
 }
 
 /// What a conversion to bytes and the operators before it are together.
@@ -139,7 +167,7 @@ fn sum(graph: &Graph, samples: &Samples, at: usize, to: Scale, bounds: [u8; 2]) 
     let [a, b] = [node.inputs[0], node.inputs[1]];
     let same = samples.same_shape(a, b);
     let ((a, of_a), (b, of_b)) = (meaning(graph, a, at)?, meaning(graph, b, at)?);
-    let op = Op::QuantizedAdd(QuantizedAdd { of: [of_a, of_b], to, bounds });
+    let op = Op::QuantizedAdd(Sum { of: [of_a, of_b], to, bounds });
     same.then(|| Node { inputs: vec![a, b], op, ..node.clone() })
 }
 
@@ -188,7 +216,7 @@ fn product(graph: &mut Graph, at: usize, to: Option<(Scale, [u8; 2])>) -> Option
     let operands = [named("weights", integers), named("scales", factor), named("bias", bias)];
     let product = Quantized { zero: of.zero, finish };
     let op = match &node.op {
-        Op::Conv(conv) => Op::QuantizedConv(QuantizedConv { conv: conv.clone(), product }),
+        Op::Conv(conv) => Op::QuantizedConv(QuantizedConv { conv: conv.clone(), product, plus: None }),
         _ => Op::QuantizedLinear(product),
     };
     Some(Node { op, inputs: [bytes].into_iter().chain(operands).collect(), ..node })

@@ -299,7 +299,14 @@ unsafe fn finish<V: Vector, E: Element, const P: usize, const N: usize>(
             let channel = channel + n * V::LANES;
             let bias = V::load(job.bias.add(channel));
             for (p, sums) in sums.iter().enumerate() {
-                E::store(sums[n].add(bias), job.finish, bounds, channel, job.out.add(p * job.out_pitch + channel), count);
+                E::store(
+                    sums[n].add(bias),
+                    job.finish,
+                    bounds,
+                    channel,
+                    job.out.add(p * job.out_pitch + channel),
+                    count,
+                );
             }
         }
         if E::is_followed(job.finish) {

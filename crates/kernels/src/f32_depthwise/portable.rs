@@ -17,7 +17,13 @@ unsafe fn beside<E: Element, const K: usize, const S: usize, const P: usize>(job
     unsafe { generic::beside::<Plain, E, K, S, P>(job) }
 }
 
-pub(super) static TABLE: Table<f32> =
-    Table { name: "portable", tiles: &[tile::<f32, 1>, tile::<f32, 2>], beside: beside_kernels!(f32: 3 / 2: 2, 3 / 1: 2 1, 2 / 1: 1) };
-pub(super) static BYTES: Table<u8> =
-    Table { name: "portable", tiles: &[tile::<u8, 1>, tile::<u8, 2>], beside: beside_kernels!(u8: 3 / 2: 2, 3 / 1: 2 1, 2 / 1: 1) };
+pub(super) static TABLE: Table<f32> = Table {
+    name: "portable",
+    tiles: &[tile::<f32, 1>, tile::<f32, 2>],
+    beside: beside_kernels!(f32: 3 / 2: 2, 3 / 1: 2 1, 2 / 1: 1),
+};
+pub(super) static BYTES: Table<u8> = Table {
+    name: "portable",
+    tiles: &[tile::<u8, 1>, tile::<u8, 2>],
+    beside: beside_kernels!(u8: 3 / 2: 2, 3 / 1: 2 1, 2 / 1: 1),
+};

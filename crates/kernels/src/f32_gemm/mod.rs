@@ -20,8 +20,8 @@ use crate::aligned::Aligned;
 use crate::f32_functions::Function;
 use crate::grid::{Grid, Tile};
 use crate::isa::{Level, choose};
-pub use crate::panels::Weights;
 use crate::panels::{Panels, ROWS_MAX};
+pub use crate::panels::{Residual, Weights};
 use crate::window::Window;
 use generic::{Job, Kernels};
 pub use pairs::PairGemm;
@@ -47,13 +47,6 @@ pub struct Packing {
     taps: usize,
     depth: usize,
     panels: Panels,
-}
-
-/// Added to the product before the activation: a matrix of the output's size.
-#[derive(Clone, Copy, Debug)]
-pub struct Residual<'a> {
-    pub elements: &'a [f32],
-    pub pitch: usize,
 }
 
 /// What a product is made of.
@@ -268,9 +261,8 @@ impl Packing {
         assert_eq!(window.taps(), self.taps, "the window has the taps of the weights");
         assert!(packed.len() >= self.elements(), "weights are packed");
         assert_eq!(grid.size(), [pixels, self.columns()], "the output is pixels by columns");
-        if let Some(Residual { elements, pitch }) = ends.and_then(|ends| ends.residual) {
-            let end = if pixels == 0 || self.columns() == 0 { 0 } else { (pixels - 1) * pitch + self.columns() };
-            assert!(end <= elements.len(), "the residual is pixels by columns");
+        if let Some(residual) = ends.and_then(|ends| ends.residual) {
+            residual.check([pixels, self.columns()]);
         }
         let mut pointers = [ptr::null(); POINTERS];
         while let Some(mut tile) = grid.take() {

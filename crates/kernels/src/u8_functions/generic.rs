@@ -8,11 +8,12 @@ use crate::vector::{ToBytes, Vector};
 pub(super) struct Table {
     pub(super) quantize: unsafe fn(*const f32, Scale, *mut u8, usize),
     pub(super) dequantize: unsafe fn(*const u8, Scale, *mut f32, usize),
-    pub(super) add: unsafe fn([*const u8; 2], &Sum, *mut u8, usize),
+    pub(super) add: unsafe fn([*const u8; 2], &Added, *mut u8, usize),
 }
 
 /// How two operands become one: each times its ratio, together with a shift.
-pub(super) struct Sum {
+#[derive(Debug)]
+pub(super) struct Added {
     pub(super) ratios: [f32; 2],
     pub(super) shift: f32,
     pub(super) bytes: ToBytes,
@@ -30,10 +31,18 @@ pub(super) fn call_dequantize(table: &Table, from: &[u8], of: Scale, out: &mut [
     unsafe { (table.dequantize)(from.as_ptr(), of, out.as_mut_ptr(), out.len()) }
 }
 
-pub(super) fn call_add(table: &Table, from: [&[u8]; 2], sum: &Sum, out: &mut [u8]) {
+pub(super) fn call_add(table: &Table, from: [&[u8]; 2], sum: &Added, out: &mut [u8]) {
     assert!(from[0].len() == out.len() && from[1].len() == out.len(), "as many elements");
     // SAFETY: as above.
     unsafe { (table.add)([from[0].as_ptr(), from[1].as_ptr()], sum, out.as_mut_ptr(), out.len()) }
+}
+
+/// Adds to bytes where they are.
+pub(super) fn call_add_to(table: &Table, to: &mut [u8], other: &[u8], sum: &Added) {
+    assert_eq!(to.len(), other.len(), "as many elements");
+    let row = to.as_mut_ptr();
+    // SAFETY: as above; every element is read before it is written.
+    unsafe { (table.add)([row, other.as_ptr()], sum, row, other.len()) }
 }
 
 /// # Safety
@@ -77,16 +86,35 @@ pub(super) unsafe fn dequantize<V: Vector>(from: *const u8, of: Scale, out: *mut
 /// # Safety
 /// As `quantize`.
 #[inline(always)]
-pub(super) unsafe fn add<V: Vector>(from: [*const u8; 2], sum: &Sum, out: *mut u8, count: usize) {
+pub(super) unsafe fn add<V: Vector>(from: [*const u8; 2], sum: &Added, out: *mut u8, count: usize) {
     // SAFETY: the caller's promise is that of these reads, writes and calls.
     unsafe {
         let mut at = 0;
+        while at + 4 * V::LANES <= count {
+            let mut sums = [V::splat(0.0); 4];
+            for (n, both) in sums.iter_mut().enumerate() {
+                *both = added::<V>(from, sum, at + n * V::LANES, V::LANES);
+            }
+            sum.bytes.store_several(sums, out.add(at), 4 * V::LANES);
+            at += 4 * V::LANES;
+        }
         while at < count {
             let taken = V::LANES.min(count - at);
-            let b = V::load_bytes(from[1].add(at), taken).mul_add(V::splat(sum.ratios[1]), V::splat(sum.shift));
-            let both = V::load_bytes(from[0].add(at), taken).mul_add(V::splat(sum.ratios[0]), b);
-            sum.bytes.store(both, out.add(at), taken);
+            sum.bytes.store(added::<V>(from, sum, at, taken), out.add(at), taken);
             at += taken;
         }
+    }
+}
+
+/// The sums of a vector of elements, of which there are `count`.
+///
+/// # Safety
+/// As `quantize`.
+#[inline(always)]
+unsafe fn added<V: Vector>(from: [*const u8; 2], sum: &Added, at: usize, count: usize) -> V {
+    // SAFETY: the caller's promise is that of these reads.
+    unsafe {
+        let b = V::load_bytes(from[1].add(at), count).mul_add(V::splat(sum.ratios[1]), V::splat(sum.shift));
+        V::load_bytes(from[0].add(at), count).mul_add(V::splat(sum.ratios[0]), b)
     }
 }

@@ -10,13 +10,43 @@ mod portable;
 use crate::grid::Grid;
 use crate::isa::{Level, choose};
 use crate::vector::ToBytes;
-use generic::{Sum, Table};
+use generic::{Added, Table};
 
 /// What a byte means: `(byte - zero) * scale`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scale {
     pub scale: f32,
     pub zero: u8,
+}
+
+/// The sum of two tensors of bytes, as bytes within bounds. It is computed in units of the output's scale, so that a sum
+/// halfway between two bytes may become either.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sum {
+    pub of: [Scale; 2],
+    pub to: Scale,
+    pub bounds: [u8; 2],
+}
+
+/// A sum to the bytes of one operand, for the kernels of one instruction set.
+#[derive(Debug)]
+pub(crate) struct Adding {
+    table: &'static Table,
+    added: Added,
+}
+
+impl Adding {
+    pub(crate) fn new(level: Level, sum: &Sum) -> Self {
+        let Sum { of, to, bounds } = *sum;
+        let ratios = of.map(|of| of.scale / to.scale);
+        let shift = -(ratios[0] * f32::from(of[0].zero) + ratios[1] * f32::from(of[1].zero));
+        Self { table: table(level), added: Added { ratios, shift, bytes: ToBytes::within(to.zero, bounds) } }
+    }
+
+    /// Adds other bytes to as many that a tile's owner has written.
+    pub(crate) fn add_to(&self, row: &mut [u8], other: &[u8]) {
+        generic::call_add_to(self.table, row, other, &self.added);
+    }
 }
 
 /// Quotients by the scale, rounded to the nearest integer, the even one of two, plus the zero point, within a byte.
@@ -45,21 +75,18 @@ pub fn dequantize(level: Level, from: &[u8], of: Scale, grid: &Grid<'_>) {
     }
 }
 
-/// The sum of what two operands mean, quantized and kept within bounds. It is computed in units of the output's scale, so
-/// that a sum halfway between two bytes may become either.
+/// The sum of what two operands mean.
 ///
 /// # Panics
 /// When the output is not one row with an element for each of either operand.
-pub fn add(level: Level, from: [&[u8]; 2], of: [Scale; 2], to: Scale, bounds: [u8; 2], grid: &Grid<'_, u8>) {
-    let ratios = of.map(|of| of.scale / to.scale);
-    let shift = -(ratios[0] * f32::from(of[0].zero) + ratios[1] * f32::from(of[1].zero));
-    let sum = Sum { ratios, shift, bytes: ToBytes::within(to.zero, bounds) };
+pub fn add(level: Level, from: [&[u8]; 2], sum: &Sum, grid: &Grid<'_, u8>) {
+    let Adding { table, added } = Adding::new(level, sum);
     assert!(from.iter().all(|from| grid.size() == [1, from.len()]), "the output is a row of as many elements");
     while let Some(mut tile) = grid.take() {
         let first = tile.first()[1];
         let out = tile.row(0);
         let [a, b] = [&from[0][first..first + out.len()], &from[1][first..first + out.len()]];
-        generic::call_add(table(level), [a, b], &sum, out);
+        generic::call_add(table, [a, b], &added, out);
     }
 }
 

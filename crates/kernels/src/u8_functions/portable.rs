@@ -1,7 +1,7 @@
 //! Plain code.
 
 use super::Scale;
-use super::generic::{self, Sum, Table};
+use super::generic::{self, Added, Table};
 use crate::vector::Plain;
 
 /// # Safety
@@ -20,7 +20,7 @@ unsafe fn dequantize(from: *const u8, of: Scale, out: *mut f32, count: usize) {
 
 /// # Safety
 /// The pointers are valid for `count` elements.
-unsafe fn add(from: [*const u8; 2], sum: &Sum, out: *mut u8, count: usize) {
+unsafe fn add(from: [*const u8; 2], sum: &Added, out: *mut u8, count: usize) {
     // SAFETY: the caller's promise; no instruction set is needed.
     unsafe { generic::add::<Plain>(from, sum, out, count) }
 }

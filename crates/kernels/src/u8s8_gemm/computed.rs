@@ -139,6 +139,7 @@ impl Matrix {
             order: &[],
             row_factor: SIGNED - i32::from(zeros.right),
             finish,
+            plus: None,
         };
         packed.run(left, &Window::rows(grid.size()[0], pitch), grid);
     }

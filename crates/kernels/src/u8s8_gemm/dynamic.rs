@@ -21,7 +21,7 @@ impl DynamicGemm {
     pub fn pack(level: Level, weights: &Weights<'_>, zero: i8) -> Self {
         assert_eq!(weights.taps, 1, "weights are a matrix");
         let (bias, scale) = (vec![0; weights.columns], vec![1.0; weights.columns]);
-        let then = Requantize { bias: &bias, scale: &scale, finish: Finish::Floats };
+        let then = Requantize { bias: &bias, scale: &scale, finish: Finish::Floats, plus: None };
         let mut gemm = Gemm::pack(level, weights, 1, &then, None);
         if zero != 0 {
             gemm.table = &tables(level).by_row;
@@ -103,6 +103,7 @@ impl DynamicGemm {
             order: self.gemm.order.elements(),
             row_factor: -i32::from(self.zero),
             finish: Finish::Floats,
+            plus: None,
         };
         packed.run(left, &Window::rows(grid.size()[0], self.gemm.depth), grid);
     }

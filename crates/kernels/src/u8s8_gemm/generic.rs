@@ -1,6 +1,6 @@
 //! The inner loop over one tile, for any vector: `M` rows by `N` vectors of columns stay in registers.
 
-use crate::panels::Table;
+use crate::panels::{ROWS_MAX, Table};
 use crate::vector::{ToBytes, Vector};
 
 /// What a tile kernel works on. All pointers are valid for the extents beside them.
@@ -150,20 +150,48 @@ pub(super) unsafe fn finish<S: Sums, const M: usize, const N: usize, const BY_RO
         if BY_ROW {
             return finish_by_row::<S, M, N>(job, column, sums);
         }
-        // Not read again after every write.
-        let bytes = job.bytes;
-        for n in 0..N {
+        let mut then = [(S::zero(), S::Floats::splat(0.0)); N];
+        for (n, then) in then.iter_mut().enumerate() {
             let at = column + n * S::LANES;
-            let (bias, scale) = (S::load(job.bias.add(at)), S::Floats::load(job.scale.add(at)));
-            for (m, sums) in sums.iter().enumerate() {
-                write::<S>(job, bytes, [m, at], sums[n].add(bias).floats().mul(scale));
-            }
+            *then = (S::load(job.bias.add(at)), S::Floats::load(job.scale.add(at)));
+        }
+        // Not read again after every write.
+        let (bytes, pitch, count) = (job.bytes, job.out_pitch, (N * S::LANES).min(job.columns - column));
+        let out = job.out.add(if bytes.is_some() { column } else { column * size_of::<f32>() });
+        // A loop of so much is not unrolled, and an array that a loop indexes does not stay in registers.
+        macro_rules! rows {
+            ($count:expr; $($m:literal)*) => { $(if $m < M {
+                write::<S, N>(finish_row(&sums[$m % M], &then), bytes, out.add($m * pitch), $count);
+            })* };
+        }
+        const { assert!(M <= ROWS_MAX, "there is a number for each row") }
+        if count == N * S::LANES {
+            rows!(N * S::LANES; 0 1 2 3 4 5 6 7 8 9 10 11);
+        } else {
+            rows!(count; 0 1 2 3 4 5 6 7 8 9 10 11);
         }
     }
 }
 
-/// With what is added to the sums of a row. Together with it the end is too long to be unrolled, and an array that a loop
-/// indexes lies in memory from its beginning: sums are copied there once, and stay in registers until then.
+/// The products of a row.
+///
+/// # Safety
+/// The processor has the instructions of `S`.
+#[inline(always)]
+unsafe fn finish_row<S: Sums, const N: usize>(sums: &[S; N], then: &[(S, S::Floats); N]) -> [S::Floats; N] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut products = [S::Floats::splat(0.0); N];
+        for (n, product) in products.iter_mut().enumerate() {
+            let (bias, scale) = then[n];
+            *product = sums[n].add(bias).floats().mul(scale);
+        }
+        products
+    }
+}
+
+/// With what is added to the sums of a row. So long an end is a loop, and an array that a loop indexes lies in memory from
+/// its beginning: sums are copied there once, and stay in registers until then.
 ///
 /// # Safety
 /// As `tile`.
@@ -184,26 +212,29 @@ unsafe fn finish_by_row<S: Sums, const M: usize, const N: usize>(job: &Job, colu
             let (bias, scale) = (S::load(job.bias.add(at)), S::Floats::load(job.scale.add(at)));
             for m in 0..M {
                 let sum = copied.add(m * N + n).read().add(bias).add(S::splat(*job.row_bias.add(m)));
-                write::<S>(job, bytes, [m, at], sum.floats().mul(scale));
+                let (products, left) = (sum.floats().mul(scale), S::LANES.min(job.columns - at));
+                let row = job.out.add(m * job.out_pitch);
+                let to = row.add(if bytes.is_some() { at } else { at * size_of::<f32>() });
+                write::<S, 1>([products], bytes, to, left);
             }
         }
     }
 }
 
-/// Writes the products of a row and as many columns as there are lanes, or as are left.
+/// Writes the first `count` of a row's products.
 ///
 /// # Safety
 /// As `tile`.
 #[inline(always)]
-unsafe fn write<S: Sums>(job: &Job, bytes: Option<ToBytes>, [m, column]: [usize; 2], products: S::Floats) {
+unsafe fn write<S: Sums, const N: usize>(products: [S::Floats; N], bytes: Option<ToBytes>, to: *mut u8, count: usize) {
     // SAFETY: the caller's promise is that of these writes.
     unsafe {
-        let count = S::LANES.min(job.columns - column);
-        let row = job.out.add(m * job.out_pitch);
-        match bytes {
-            None if count < S::LANES => products.store_first(row.cast::<f32>().add(column), count),
-            None => products.store(row.cast::<f32>().add(column)),
-            Some(bytes) => bytes.store(products, row.add(column), count),
+        if let Some(bytes) = bytes {
+            return bytes.store_several(products, to, count);
+        }
+        for (n, products) in products.into_iter().enumerate() {
+            let (to, left) = (to.cast::<f32>().add(n * S::LANES), count - n * S::LANES);
+            if left < S::LANES { products.store_first(to, left) } else { products.store(to) }
         }
     }
 }

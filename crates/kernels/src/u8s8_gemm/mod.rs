@@ -23,7 +23,9 @@ use bytemuck::Pod;
 use crate::aligned::Aligned;
 use crate::grid::{Grid, Tile};
 use crate::isa::{Level, Set};
+pub use crate::panels::Residual;
 use crate::panels::{self, Panel, Panels, ROWS_MAX, Table};
+use crate::u8_functions::{Adding, Sum};
 use crate::vector::ToBytes;
 use crate::window::Window;
 pub use computed::{Matrix, Zeros};
@@ -41,6 +43,8 @@ pub struct Requantize<'a> {
     /// What the sum of each column is multiplied with.
     pub scale: &'a [f32],
     pub finish: Finish,
+    /// Bytes are the first operand of this sum.
+    pub plus: Option<Sum>,
 }
 
 /// What is written.
@@ -68,6 +72,7 @@ pub struct Gemm {
     /// What taps outside the image see.
     zeros: Aligned,
     finish: Finish,
+    plus: Option<Adding>,
 }
 
 /// An element that a product can be written as.
@@ -106,6 +111,7 @@ impl Gemm {
         assert_eq!(elements.len(), taps * depth * columns, "weights are [tap][depth][column]");
         assert!(taps <= Self::TAPS_MAX, "a window has at most {} taps", Self::TAPS_MAX);
         assert!(then.bias.len() == columns && then.scale.len() == columns, "each column has a bias and a scale");
+        assert!(then.plus.is_none() || then.finish != Finish::Floats, "bytes are added to bytes");
         let table = &tables(level).plain;
         let panels = table.panels(columns, vectors);
         let (padded, groups) = (panels.padded(), depth.div_ceil(4));
@@ -122,6 +128,7 @@ impl Gemm {
             scale: Aligned::zeroed(padded * size_of::<f32>()),
             zeros: Aligned::zeroed(depth),
             finish: then.finish,
+            plus: then.plus.map(|plus| Adding::new(level, &plus)),
         };
         packed.zeros.elements_mut::<u8>().fill(zero);
         packed.scale.elements_mut::<f32>()[..columns].copy_from_slice(then.scale);
@@ -202,9 +209,16 @@ impl Gemm {
     /// read faster where three bytes of `left` lie behind the window.
     ///
     /// # Panics
-    /// When the window reaches beyond `left`, the weights have other taps, the product is written in another type, or the
-    /// output was cut otherwise than by `grid`.
-    pub fn run<T: Written>(&self, left: &[u8], window: &Window, grid: &Grid<'_, T>) {
+    /// When the window reaches beyond `left`, the weights have other taps, the product is written in another type, there is
+    /// a residual where nothing is added or none where something is, or the output was cut otherwise than by `grid`.
+    pub fn run<T: Written>(
+        &self,
+        left: &[u8],
+        window: &Window,
+        residual: Option<Residual<'_, u8>>,
+        grid: &Grid<'_, T>,
+    ) {
+        assert_eq!(residual.is_some(), self.plus.is_some(), "there is a residual where something is added");
         let packed = Packed {
             table: self.table,
             taps: self.taps,
@@ -217,6 +231,7 @@ impl Gemm {
             zeros: self.zeros.elements(),
             row_factor: 0,
             finish: self.finish,
+            plus: self.plus.as_ref().zip(residual),
         };
         packed.run(left, window, grid);
     }
@@ -241,6 +256,8 @@ struct Packed<'a> {
     /// What the sum of a row's bytes is multiplied with and added to each of its sums, by a table that does so.
     row_factor: i32,
     finish: Finish,
+    /// What bytes are added to.
+    plus: Option<(&'a Adding, Residual<'a, u8>)>,
 }
 
 impl Packed<'_> {
@@ -249,12 +266,15 @@ impl Packed<'_> {
         assert_eq!(window.taps(), self.taps, "the window has the taps of the weights");
         assert_eq!(grid.size(), [window.pixels(), self.panels.columns], "the output is pixels by columns");
         assert!(T::fits(self.finish), "the output is of the type that products end in");
+        if let Some((_, residual)) = &self.plus {
+            residual.check(grid.size());
+        }
         let mut pointers = [ptr::null(); Gemm::TAPS_MAX * ROWS_MAX];
         // Groups may be read whole where memory goes on behind the last: what is read too much meets weights of zero.
         let whole = self.depth.next_multiple_of(4);
         let depth = if window.reach(whole) <= left.len() { whole } else { self.depth };
-        while let Some(tile) = grid.take() {
-            self.run_tile(left, window, depth, &tile, &mut pointers);
+        while let Some(mut tile) = grid.take() {
+            self.run_tile(left, window, depth, &mut tile, &mut pointers);
         }
     }
 
@@ -263,7 +283,7 @@ impl Packed<'_> {
         left: &[u8],
         window: &Window,
         depth: usize,
-        tile: &Tile<'_, T>,
+        tile: &mut Tile<'_, T>,
         pointers: &mut [*const u8; Gemm::TAPS_MAX * ROWS_MAX],
     ) {
         self.panels.check(tile);
@@ -322,6 +342,13 @@ impl Packed<'_> {
                 };
                 generic::call(self.table.tiles[all.vectors - 1][rows - 1], &job);
                 column += all.columns;
+            }
+            if let Some((adding, Residual { elements, pitch })) = &self.plus {
+                // While they are in the nearest cache.
+                for row in row..row + rows {
+                    let other = &elements[(tile.first[0] + row) * pitch + tile.first[1]..][..tile.size[1]];
+                    adding.add_to(bytemuck::cast_slice_mut(tile.row(row)), other);
+                }
             }
         }
     }

@@ -1,12 +1,13 @@
 //! Sixteen lanes.
 
 use std::arch::x86_64::{
-    __m512, __mmask16, _CMP_LT_OQ, _MM_HINT_T1, _mm_loadu_si128, _mm_maskz_loadu_epi8, _mm_prefetch, _mm512_add_epi32,
-    _mm512_add_ps, _mm512_and_si512, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtepi32_ps,
-    _mm512_cvtepu8_epi32, _mm512_cvtps_epi32, _mm512_div_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_blend_ps,
-    _mm512_mask_cvtepi32_storeu_epi8, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_min_ps,
-    _mm512_mul_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
-    _mm512_slli_epi32, _mm512_storeu_ps, _mm512_sub_ps,
+    __m512, __m512i, __mmask16, _CMP_LT_OQ, _MM_HINT_T1, _mm_loadu_si128, _mm_maskz_loadu_epi8, _mm_prefetch,
+    _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cmp_ps_mask,
+    _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32, _mm512_cvtps_epi32, _mm512_div_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
+    _mm512_mask_blend_ps, _mm512_mask_cvtepi32_storeu_epi8, _mm512_mask_storeu_epi8, _mm512_mask_storeu_ps,
+    _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_packs_epi32, _mm512_packus_epi16,
+    _mm512_permutexvar_epi32, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps,
+    _mm512_setr_epi32, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_ps, _mm512_sub_ps,
 };
 
 use super::{UPPER, Vector};
@@ -20,6 +21,20 @@ fn first(count: usize) -> __mmask16 {
     debug_assert!(count <= 16, "{count} of 16 lanes");
     // The mask of 16 needs a bit more than it has.
     u16::try_from((1u32 << count) - 1).unwrap_or(u16::MAX)
+}
+
+/// The nearest integers of 16 bits, four of each vector by turns; what is no number is the least.
+///
+/// # Safety
+/// The processor has AVX-512 F and BW.
+#[inline(always)]
+unsafe fn halves(a: F32x16, b: F32x16) -> __m512i {
+    // SAFETY: the caller's promise.
+    unsafe {
+        // What is too much for an integer of 32 bits would become the least.
+        let most = F32x16::splat(65536.0);
+        _mm512_packs_epi32(_mm512_cvtps_epi32(most.min(a).0), _mm512_cvtps_epi32(most.min(b).0))
+    }
 }
 
 // SAFETY (all methods): AVX-512 F is there, and memory is readable and writable as the trait asks; the caller promised.
@@ -81,6 +96,19 @@ impl Vector for F32x16 {
             let bytes = _mm512_add_epi32(_mm512_cvtps_epi32(self.0), _mm512_set1_epi32(zero));
             // No case for whole vectors: callers unroll loops around this only while it is short.
             _mm512_mask_cvtepi32_storeu_epi8(to.cast(), first(count), bytes);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_nearest_bytes<const N: usize>(several: [Self; N], to: *mut u8, count: usize) {
+        // SAFETY: as said above; lanes behind `count` are not touched.
+        unsafe {
+            // Where there are fewer vectors than four, what takes the place of the others is not stored.
+            let first = halves(several[0], several[1 % N]);
+            let packed = _mm512_packus_epi16(first, if N > 2 { halves(several[2 % N], several[3 % N]) } else { first });
+            // Every 128 bits have four of each vector.
+            let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+            _mm512_mask_storeu_epi8(to.cast(), u64::MAX >> (64 - count), _mm512_permutexvar_epi32(order, packed));
         }
     }
 

@@ -10,7 +10,7 @@ mod sampling;
 use std::sync::Arc;
 
 use kinglet_kernels::Activation;
-use kinglet_kernels::u8_functions::Scale;
+use kinglet_kernels::u8_functions::Sum;
 use kinglet_kernels::u8s8_gemm::{Finish, Zeros};
 
 pub(in crate::engine) use arrangement::Arrangement;
@@ -149,7 +149,7 @@ pub(in crate::engine) enum Op {
     Dequantize {
         axis: isize,
     },
-    /// Bytes, constant weights of INT8 (as `Conv`'s), a scale and a bias (INT32) for each output channel.
+    /// Bytes, constant weights of INT8 (as `Conv`'s), a scale and a bias (INT32) for each output channel, and a `residual`.
     QuantizedConv(QuantizedConv),
     /// Bytes, constant weights of INT8 (as `Linear`'s), a scale and a bias (INT32) for each column.
     QuantizedLinear(Quantized),
@@ -164,7 +164,7 @@ pub(in crate::engine) enum Op {
         zero: i8,
     },
     /// Two operands of bytes, not broadcast.
-    QuantizedAdd(QuantizedAdd),
+    QuantizedAdd(Sum),
     /// Bytes, and the byte that each of 256 becomes.
     LookUp,
     /// Rows of features, and the scores that an ensemble of decision trees gives them.
@@ -192,9 +192,10 @@ pub(in crate::engine) struct Quantized {
 
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::engine) struct QuantizedConv {
-    /// Bias and activation are in `product`.
+    /// Bias and activation are in `product`, and what becomes of a residual in `plus`.
     pub(in crate::engine) conv: Conv,
     pub(in crate::engine) product: Quantized,
+    pub(in crate::engine) plus: Option<Sum>,
 }
 
 /// A product of two operands of bytes.
@@ -204,13 +205,6 @@ pub(in crate::engine) struct QuantizedMatMul {
     /// What sums are multiplied with.
     pub(in crate::engine) scale: f32,
     pub(in crate::engine) finish: Finish,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(in crate::engine) struct QuantizedAdd {
-    pub(in crate::engine) of: [Scale; 2],
-    pub(in crate::engine) to: Scale,
-    pub(in crate::engine) bounds: [u8; 2],
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -296,7 +296,7 @@ pub(super) fn lower(
         Op::IntegerMatMul => all(Box::new(integer::IntegerMatMul(level))),
         Op::LookUp => all(Box::new(quantized::LookUp)),
         Op::Trees(trees) => all(Box::new(trees::Walk(Arc::clone(trees)))),
-        Op::QuantizedAdd(add) => all(Box::new(quantized::Add { add: *add, level })),
+        Op::QuantizedAdd(sum) => all(Box::new(quantized::Add { sum: *sum, level })),
         Op::NonZero | Op::NonMaxSuppression { .. } | Op::Unique(_) | Op::Several(_) | Op::Part(_) => {
             all(Box::new(movement::Copy))
         }

@@ -2,15 +2,15 @@
 
 use bytemuck::Pod;
 use kinglet_kernels::f32_depthwise::{ByteDepthwise, Filters};
-use kinglet_kernels::u8_functions::{self, Scale};
-use kinglet_kernels::u8s8_gemm::{Finish, Gemm, Requantize, Weights, Written};
+use kinglet_kernels::u8_functions::{self, Scale, Sum};
+use kinglet_kernels::u8s8_gemm::{Finish, Gemm, Requantize, Residual, Weights, Written};
 use kinglet_kernels::{Aligned, Level, Window};
 
 use super::super::tuning::probe_rows;
 use super::conv::{merged, merges, probe, taps_first, widen, window};
 use super::{AllLines, ByLines, Io, Layer, LowerError, Lowered, Lowering, View, constant};
 use crate::engine::graph::infer;
-use crate::engine::graph::op::{Quantized, QuantizedAdd, QuantizedConv, Spatial};
+use crate::engine::graph::op::{Quantized, QuantizedConv, Spatial};
 use crate::engine::graph::{Fact, Graph, Node, integers};
 use crate::engine::pool::Team;
 use crate::tensor::{DType, Shape};
@@ -63,9 +63,13 @@ fn pack(
     lowering.choose("u8s8_gemm", [taps, depth, columns], probe, Gemm::widths(level), pack, |probe| {
         let (probe, pixels) = (*probe, probe.pixels());
         let (image, mut out) = (vec![3u8; probe.reach(depth)], Aligned::zeroed(pixels * columns * size_of::<f32>()));
+        let other = vec![3u8; if then.plus.is_some() { pixels * columns } else { 0 }];
         move |gemm: &Gemm| match finish {
-            Finish::Floats => gemm.run(&image, &probe, &gemm.grid(out.elements_mut::<f32>(), columns, pixels)),
-            Finish::Bytes { .. } => gemm.run(&image, &probe, &gemm.grid(out.elements_mut::<u8>(), columns, pixels)),
+            Finish::Floats => gemm.run(&image, &probe, None, &gemm.grid(out.elements_mut::<f32>(), columns, pixels)),
+            Finish::Bytes { .. } => {
+                let residual = (!other.is_empty()).then_some(Residual { elements: &other, pitch: columns });
+                gemm.run(&image, &probe, residual, &gemm.grid(out.elements_mut::<u8>(), columns, pixels));
+            }
         }
     })
 }
@@ -83,7 +87,7 @@ pub(super) fn lower_linear(
         return Err(LowerError::Weights(constants.shape));
     }
     let weights = Weights { elements: &constants.weights, taps: 1, depth, columns };
-    let then = Requantize { bias: &constants.bias, scale: &constants.scale, finish: product.finish };
+    let then = Requantize { bias: &constants.bias, scale: &constants.scale, finish: product.finish, plus: None };
     let probe = sample.map(|sample| probe_rows(sample.elements() / columns.max(1), depth, columns));
     let gemm = pack(lowering, &weights, product.zero, &then, probe.as_ref());
     Ok(Lowered { layer: Box::new(Product { gemm, finish: product.finish }), operands: vec![node.inputs[0]] })
@@ -101,7 +105,7 @@ impl Product {
         let depth = x.shape().last().copied().unwrap_or(0);
         let rows = x.shape()[..x.shape().len().saturating_sub(1)].iter().product();
         let grid = self.gemm.grid(io.output.elements::<T>(), self.gemm.columns(), rows);
-        team.share(&|| self.gemm.run(x.bytes, &Window::rows(rows, depth), &grid));
+        team.share(&|| self.gemm.run(x.bytes, &Window::rows(rows, depth), None, &grid));
     }
 }
 
@@ -130,7 +134,7 @@ pub(super) fn lower_conv(
     lowering: Lowering<'_>,
 ) -> Result<Lowered, LowerError> {
     let constants = Constants::of(graph, node)?;
-    let QuantizedConv { conv, product } = conv;
+    let QuantizedConv { conv, product, plus } = conv;
     let &[out, depth, ..] = &constants.shape[..] else { return Err(LowerError::Weights(constants.shape)) };
     let spatial = conv.window.clone();
     let taps = spatial.kernel[0] * spatial.kernel[1];
@@ -157,11 +161,13 @@ pub(super) fn lower_conv(
         let elements = taps_first(&constants.weights, depth, taps, range.clone());
         let weights = Weights { elements: &elements, taps: taps_packed, depth: depth_packed, columns };
         let (bias, scale) = (&constants.bias[range.clone()], &constants.scale[range]);
-        pack(lowering, &weights, product.zero, &Requantize { bias, scale, finish: product.finish }, probe.as_ref())
+        let then = Requantize { bias, scale, finish: product.finish, plus: *plus };
+        pack(lowering, &weights, product.zero, &then, probe.as_ref())
     };
     let groups = (0..conv.groups).map(group).collect();
     let layer = AllLines(Convolution { spatial, is_merged, zero: product.zero, finish: product.finish, groups });
-    Ok(Lowered { layer: Box::new(layer), operands: vec![node.inputs[0]] })
+    let operands = [Some(node.inputs[0]), conv.residual.then(|| node.inputs.last().copied()).flatten()];
+    Ok(Lowered { layer: Box::new(layer), operands: operands.into_iter().flatten().collect() })
 }
 
 /// Each channel by itself.
@@ -219,11 +225,14 @@ impl Convolution {
         }
         let pitch = self.groups.iter().map(Gemm::columns).sum();
         let depth = channels / self.groups.len().max(1);
+        let residual = io.operands.get(1).map(|other| other.bytes);
         let out = io.output.elements::<T>();
         for (at, gemm) in self.groups.iter().enumerate() {
             let image = image.get(at * depth..).unwrap_or_default();
-            let grid = gemm.grid(out.get_mut(at * gemm.columns()..).unwrap_or_default(), pitch, window.pixels());
-            team.share(&|| gemm.run(image, &window, &grid));
+            let first = at * gemm.columns();
+            let grid = gemm.grid(out.get_mut(first..).unwrap_or_default(), pitch, window.pixels());
+            let residual = residual.map(|other| Residual { elements: other.get(first..).unwrap_or_default(), pitch });
+            team.share(&|| gemm.run(image, &window, residual, &grid));
         }
     }
 }
@@ -257,15 +266,15 @@ impl ByLines for Convolution {
 
 #[derive(Debug)]
 pub(super) struct Add {
-    pub(super) add: QuantizedAdd,
+    pub(super) sum: Sum,
     pub(super) level: Level,
 }
 
 impl Layer for Add {
     fn run(&self, io: &mut Io<'_>, team: &mut Team) {
-        let (from, QuantizedAdd { of, to, bounds }) = ([io.operands[0].bytes, io.operands[1].bytes], self.add);
+        let from = [io.operands[0].bytes, io.operands[1].bytes];
         let grid = u8_functions::grid(&mut *io.output.bytes);
-        team.share(&|| u8_functions::add(self.level, from, of, to, bounds, &grid));
+        team.share(&|| u8_functions::add(self.level, from, &self.sum, &grid));
     }
 
     fn kernel(&self) -> String {

@@ -120,18 +120,31 @@ fn bytes_are_moved_and_compared_as_they_are() {
 
 #[test]
 fn sums_of_bytes() {
-    let mut nodes = convolution(vec![ints("pads", &[1; 4])], "z", &[]);
-    nodes.truncate(4);
-    nodes.extend([
-        quantized("c", "t", "zt", "cq"),
-        meant("cq", "t", "zt", "cf"),
-        node("Add", &["cf", "xf"], &["sum"], vec![]),
-        node("Relu", &["sum"], &["r"], vec![]),
-        quantized("r", "t", "zt", "yq"),
-        meant("yq", "t", "zt", "y"),
-    ]);
-    let ran = check(vec!["n", "4", "5", "6"], &[2, 4, 5, 6], 4, nodes, weights_of(4, 4, 3));
-    assert!(ran.contains(&"QuantizedAdd") && !ran.contains(&"Binary"), "{ran:?}");
+    // The convolution adds what it alone makes, on either side; one of every channel by itself does not.
+    for (a, b, group, is_fused) in [
+        ("cf", "xf", 1, true),
+        ("xf", "cf", 1, true),
+        ("cf", "xf", 2, true),
+        ("cf", "xf", 4, false),
+        ("gf", "xf", 1, false),
+    ] {
+        let mut nodes = convolution(vec![ints("pads", &[1; 4]), int("group", group)], "z", &[]);
+        nodes.truncate(4);
+        nodes.extend([
+            quantized("c", "t", "zt", "cq"),
+            meant("cq", "t", "zt", "cf"),
+            node("MaxPool", &["cf"], &["g"], vec![ints("kernel_shape", &[1, 1])]),
+            quantized("g", "t", "zt", "gq"),
+            meant("gq", "t", "zt", "gf"),
+            node("Add", &[a, b], &["sum"], vec![]),
+            node("Relu", &["sum"], &["r"], vec![]),
+            quantized("r", "t", "zt", "yq"),
+            meant("yq", "t", "zt", "y"),
+        ]);
+        let ran = check(vec!["n", "4", "5", "6"], &[2, 4, 5, 6], 4, nodes, weights_of(4, 4 / group, 3));
+        assert_eq!(ran.contains(&"QuantizedAdd"), !is_fused, "{ran:?}");
+        assert!(ran.contains(&"QuantizedConv") && !ran.contains(&"Binary"), "{ran:?}");
+    }
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! Operators that exporters write as several: found where they mean the same, left alone where they do not.
 
 use super::*;
+use crate::engine::Batch;
 use crate::engine::proto::{int, ints, node};
+use crate::engine::testing::on_cores;
 use crate::tensor::DType;
 
 fn number(name: &str, number: f32) -> TensorProto {
@@ -205,7 +207,7 @@ impl Heads {
         }
     }
 
-    fn ran(self, rank: usize) -> Vec<&'static str> {
+    fn case(self, rank: usize) -> Case {
         let product = |weights: &str, y: &str| two("MatMul", "x", weights, y);
         let nodes = [product("a", "xq"), product("b", "xk"), product("c", "xv")].into_iter();
         let nodes = nodes.chain(self.queries).chain(self.keys).chain(split("xv", "v", &[0, 2, 1, 3]));
@@ -222,8 +224,11 @@ impl Heads {
             number("two", 2.0),
             floats("mask", &[1, 1, 1, 7], &[0.0, -1e4, 0.0, 0.5, 0.0, 0.0, -1e4]),
         ];
-        let case = Case { x: vec!["n", "7", "12"], nodes, constants, rank };
-        operators(&case.check(&[3, 7, 12]))
+        Case { x: vec!["n", "7", "12"], nodes, constants, rank }
+    }
+
+    fn ran(self, rank: usize) -> Vec<&'static str> {
+        operators(&self.case(rank).check(&[3, 7, 12]))
     }
 }
 
@@ -261,4 +266,16 @@ fn what_only_looks_like_attention() {
     ];
     let kept = Heads { scores: taken_twice, ..Heads::plain() }.ran(3);
     assert!(kept.contains(&"MatMul") && !kept.contains(&"Attention"), "{kept:?}");
+}
+
+#[test]
+fn a_run_takes_no_more_cores_than_its_model_has_room_for() {
+    let entry = vec![tensor(&[3, 7, 12], &made_up(3 * 7 * 12, 1))];
+    let run = |cores_max: usize| {
+        let plan = Heads::plain().case(3).load(&LoadOptions { cores_max, ..options() }).unwrap();
+        let batch = Batch::merge(std::slice::from_ref(&entry), vec![3]);
+        on_cores(4, move |cores| plan.run(&batch, cores).unwrap().shares.remove(0)).remove(0)
+    };
+    let alone = run(1);
+    assert!((2..6).all(|cores_max| run(cores_max).bytes() == alone.bytes()));
 }
