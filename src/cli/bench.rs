@@ -12,11 +12,12 @@ use super::load::{self, Loaded};
 use super::{EngineArgs, Failure, ModelArgs, from_one, made_up};
 use crate::config::Config;
 use crate::engine::pool::thread_cpu_time;
-use crate::engine::{Batch, Cores, Plan, Pool};
+use crate::engine::{Batch, Cores, LayerReport, Plan, Pool};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "With --json, one object a line and configuration: model, engine, batch, threads, median_ms, \
-    min_ms, cpu_ms, throughput (rows per second at the median), load_ms, memory_mib (of this process).")]
+    min_ms, cpu_ms, throughput (rows per second at the median), load_ms, memory_mib (of this process), macs (of one run), peak_gmacs \
+    (what one core can do of such products in its nearest cache, 1e9 in a second).")]
 pub(super) struct Args {
     #[command(flatten)]
     model: ModelArgs,
@@ -55,6 +56,10 @@ struct Line {
     load_ms: f64,
     /// What of this process is in memory after the runs, where the system tells.
     memory_mib: Option<f64>,
+    /// Multiply-accumulates of one run, where the engine counts them.
+    macs: Option<u64>,
+    /// What one core can do of such products in its nearest cache, 10^9 in a second.
+    peak_gmacs: Option<f64>,
 }
 
 /// Wall and CPU time of one run.
@@ -98,6 +103,7 @@ impl Args {
 
 fn measure(loaded: &Loaded, load: Duration, pool: &Pool, batch: usize, args: &Args) -> Result<Line> {
     let inputs = made_up::batch(&*loaded.plan, batch, args.extent)?;
+    let layers = loaded.plan.layers(&inputs, 1)?;
     let (plan, time) = (Arc::clone(&loaded.plan), Duration::from_millis(args.time));
     let mut runs = load::on_core(pool, move |cores| time_runs(&*plan, &inputs, cores, time))??;
     runs.sort_unstable();
@@ -114,6 +120,8 @@ fn measure(loaded: &Loaded, load: Duration, pool: &Pool, batch: usize, args: &Ar
         throughput: f64::from(u32::try_from(batch)?) / median,
         load_ms: load.as_secs_f64() * 1e3,
         memory_mib: resident_mib(),
+        macs: (!layers.is_empty()).then(|| layers.iter().map(|layer| layer.macs).sum()),
+        peak_gmacs: LayerReport::peak_of(&layers).map(|peak| peak / 1e9),
     })
 }
 

@@ -4,13 +4,14 @@ use std::fmt::Write;
 
 use super::{EngineArgs, Failure, ModelArgs, from_one, load, made_up, print};
 use crate::config::Config;
-use crate::engine::{Merging, Part, Plan, TensorSpec};
+use crate::engine::{LayerReport, Merging, Part, Plan, TensorSpec};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// Run the model and show every layer: what it takes, and what share of all multiply-accumulates
+    /// Run the model and show every layer: what it takes, at what rate, and at what share of what one core can do in its
+    /// nearest cache (transformed convolutions count as direct ones, and may be above 100)
     #[arg(long)]
     layers: bool,
     /// Rows of that run
@@ -74,21 +75,22 @@ fn describe_part(part: &Part) -> String {
 
 /// A row for every layer, in the order they run.
 fn describe_layers(plan: &dyn Plan, args: &Args) -> anyhow::Result<String> {
-    let layers = plan.layers(&made_up::batch(plan, args.batch, args.extent)?)?;
+    let layers = plan.layers(&made_up::batch(plan, args.batch, args.extent)?, RUNS)?;
     let mut text = format!(
-        "\n{:>9} {:>6} {:>9} {:>9} {:>9}  {:<10} {:<26} {:<18} node\n",
-        "us", "%", "MMAC", "GMAC/s", "MiB", "operator", "kernel", "output"
+        "\n{:>9} {:>6} {:>9} {:>9} {:>7} {:>9}  {:<10} {:<26} {:<18} node\n",
+        "us", "%", "MMAC", "GMAC/s", "% peak", "MiB", "operator", "kernel", "output"
     );
     let total: f64 = layers.iter().map(|layer| layer.time.as_secs_f64()).sum();
     for layer in &layers {
         let (seconds, macs) = (layer.time.as_secs_f64(), layer.macs as f64);
         let _ = writeln!(
             text,
-            "{:>9.1} {:>6.1} {:>9.2} {:>9.1} {:>9.2}  {:<10} {:<26} {:<18} {}",
+            "{:>9.1} {:>6.1} {:>9.2} {:>9.1} {:>7} {:>9.2}  {:<10} {:<26} {:<18} {}",
             seconds * 1e6,
             100.0 * seconds / total,
             macs / 1e6,
             macs / seconds / 1e9,
+            share(macs / seconds, layer.peak),
             megabytes(layer.bytes),
             layer.operator,
             layer.kernel,
@@ -99,16 +101,25 @@ fn describe_layers(plan: &dyn Plan, args: &Args) -> anyhow::Result<String> {
     let macs: u64 = layers.iter().map(|layer| layer.macs).sum();
     let _ = writeln!(
         text,
-        "{:>9.1} {:>6.1} {:>9.2} {:>9.1}",
+        "{:>9.1} {:>6.1} {:>9.2} {:>9.1} {:>7}",
         total * 1e6,
         100.0,
         macs as f64 / 1e6,
-        macs as f64 / total / 1e9
+        macs as f64 / total / 1e9,
+        share(macs as f64 / total, LayerReport::peak_of(&layers))
     );
     Ok(text)
+}
+
+/// A rate in percent of what one core can do.
+fn share(rate: f64, peak: Option<f64>) -> String {
+    peak.map_or_else(String::new, |peak| format!("{:.0}", 100.0 * rate / peak))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "one decimal is shown")]
 fn megabytes(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1u32 << 20)
 }
+
+/// Of which the shortest counts for each layer.
+const RUNS: usize = 20;

@@ -69,11 +69,12 @@ pub trait Plan: Debug + Send + Sync {
     /// Bytes this plan holds for weights and prepared copies, as far as the engine can tell.
     fn memory_bytes(&self) -> u64;
 
-    /// Runs a batch on the calling thread and says what each layer took; nothing from engines that do not know.
+    /// Runs a batch on the calling thread, so many times at least, and says what each layer took; nothing from engines that
+    /// do not know.
     ///
     /// # Errors
     /// As `run`.
-    fn layers(&self, _batch: &Batch) -> Result<Vec<LayerReport>, EngineError> {
+    fn layers(&self, _batch: &Batch, _runs: usize) -> Result<Vec<LayerReport>, EngineError> {
         Ok(Vec::new())
     }
 
@@ -195,7 +196,7 @@ pub struct Part {
 }
 
 /// One layer of a plan, as it ran.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LayerReport {
     /// The ONNX operator it began as, and that node's name.
     pub name: String,
@@ -205,10 +206,23 @@ pub struct LayerReport {
     pub shape: Shape,
     pub macs: u64,
     pub kernel: String,
-    /// The shortest of a few runs.
+    /// The shortest of all runs.
     pub time: Duration,
+    /// Multiply-accumulates that one core can do in a second at most, of the kind that the kernel does.
+    pub peak: Option<f64>,
     /// Bytes of operands, output and weights.
     pub bytes: u64,
+}
+
+impl LayerReport {
+    /// What one core can do of the products of several layers one after the other, where all that have some know it.
+    pub fn peak_of(layers: &[Self]) -> Option<f64> {
+        let with_products = layers.iter().filter(|layer| layer.macs > 0);
+        let seconds: f64 =
+            with_products.clone().map(|layer| Some(layer.macs as f64 / layer.peak?)).sum::<Option<_>>()?;
+        let macs: u64 = with_products.map(|layer| layer.macs).sum();
+        (macs > 0).then(|| macs as f64 / seconds)
+    }
 }
 
 #[derive(Clone, Debug, thiserror::Error)]

@@ -59,6 +59,10 @@ pub(crate) trait Vector: Copy {
     unsafe fn max(self, other: Self) -> Self;
     /// `negative` where `self` is less than zero, `other` elsewhere.
     unsafe fn where_negative(self, negative: Self, other: Self) -> Self;
+    /// Of all lanes, halves added to each other until one is left.
+    unsafe fn sum(self) -> f32;
+    /// Of all lanes, which are numbers.
+    unsafe fn greatest(self) -> f32;
     /// Of lanes that hold two bf16: all the lower ones as floats, and all the upper ones.
     unsafe fn apart(self) -> [Self; 2];
 }

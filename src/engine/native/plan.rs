@@ -5,6 +5,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use kinglet_kernels::Level;
+use kinglet_kernels::peak::Products;
+
 use super::chain::Chain;
 use super::model::Model;
 use super::prepared::{Extents, Prepared};
@@ -52,10 +55,10 @@ impl Plan for NativePlan {
         (self.model.bytes() + self.arenas.bytes()) as u64
     }
 
-    fn layers(&self, batch: &Batch) -> Result<Vec<LayerReport>, EngineError> {
+    fn layers(&self, batch: &Batch, runs: usize) -> Result<Vec<LayerReport>, EngineError> {
         let prepared = self.prepared.get(&self.model, &extents(&batch.inputs, None))?;
         let mut shortest = vec![Duration::MAX; prepared.steps.len()];
-        for _ in 0..REPORT_RUNS {
+        for _ in 0..runs.max(1) {
             let mut at = 0;
             let given = Given { inputs: &batch.inputs, from: 0 };
             self.model.run(&prepared, given, (&self.arenas, &mut Team::alone()), &self.signature.outputs, |time| {
@@ -63,10 +66,10 @@ impl Plan for NativePlan {
                 at += 1;
             })?;
         }
-        let steps = prepared.steps.iter().zip(shortest);
+        let (steps, mut peaks) = (prepared.steps.iter().zip(shortest), Peaks::new(self.model.limits.level));
         let report = |(step, time): (&Step, Duration)| match &step.work {
-            Work::Layer(node) => report(&self.model, &prepared.facts, *node, time),
-            Work::Chain(chain) => chain_report(&self.model, &prepared.facts, chain, time),
+            Work::Layer(node) => report(&self.model, &prepared.facts, *node, time, &mut peaks),
+            Work::Chain(chain) => chain_report(&self.model, &prepared.facts, chain, time, &mut peaks),
         };
         Ok(steps.map(report).collect())
     }
@@ -181,25 +184,28 @@ impl NativePlan {
 }
 
 /// What `inspect` tells of a node that ran.
-pub(super) fn report(model: &Model, facts: &GraphFacts, node: usize, time: Duration) -> LayerReport {
+pub(super) fn report(model: &Model, facts: &GraphFacts, node: usize, time: Duration, peaks: &mut Peaks) -> LayerReport {
     let layered = &model.layers[node];
     let node = &model.graph.nodes[node];
     let out = fact(facts, node.output);
     let taken: usize = layered.operands.iter().filter_map(|&value| fact(facts, value).bytes()).sum();
+    let (macs, kernel) = (facts.macs(node).unwrap_or(0), layered.layer.kernel());
     LayerReport {
         name: node.name.clone(),
         operator: node.op.name(),
         shape: out.shape.clone(),
-        macs: facts.macs(node).unwrap_or(0),
-        kernel: layered.layer.kernel(),
+        macs,
         time,
+        peak: if macs > 0 { peaks.of(&kernel) } else { None },
+        kernel,
         bytes: (taken + out.bytes().unwrap_or(0) + layered.layer.bytes()) as u64,
     }
 }
 
 /// What `inspect` tells of layers that ran as one step: what lies between them is no memory that moves.
-fn chain_report(model: &Model, facts: &GraphFacts, chain: &Chain, time: Duration) -> LayerReport {
-    let links: Vec<LayerReport> = chain.nodes().map(|node| report(model, facts, node, time)).collect();
+fn chain_report(model: &Model, facts: &GraphFacts, chain: &Chain, time: Duration, peaks: &mut Peaks) -> LayerReport {
+    let links: Vec<LayerReport> = chain.nodes().map(|node| report(model, facts, node, time, peaks)).collect();
+    let macs = links.iter().map(|link| link.macs).sum();
     let node = |node: usize| &model.graph.nodes[node];
     let (first, last) = (links.first().map(|link| link.name.as_str()), node(chain.last()));
     let taken = chain.operands(model).chain([last.output]);
@@ -209,10 +215,34 @@ fn chain_report(model: &Model, facts: &GraphFacts, chain: &Chain, time: Duration
         name: format!("{} .. {}", first.unwrap_or_default(), last.name),
         operator: "Chain",
         shape: fact(facts, last.output).shape.clone(),
-        macs: links.iter().map(|link| link.macs).sum(),
+        macs,
         kernel: chain.kernel(),
         time,
+        peak: LayerReport::peak_of(&links),
         bytes: (moved + weights) as u64,
+    }
+}
+
+/// What one core can do, measured once for each kind of products that occurs.
+pub(super) struct Peaks {
+    level: Level,
+    known: Vec<(Products, f64)>,
+}
+
+impl Peaks {
+    pub(super) fn new(level: Level) -> Self {
+        Self { level, known: Vec::new() }
+    }
+
+    /// Of the products that a kernel does.
+    fn of(&mut self, kernel: &str) -> Option<f64> {
+        let products = Products::of_kernel(kernel)?;
+        let known = self.known.iter().find(|(of, _)| *of == products).map(|(_, peak)| *peak);
+        known.or_else(|| {
+            let peak = products.peak(self.level);
+            self.known.push((products, peak));
+            Some(peak)
+        })
     }
 }
 
@@ -220,9 +250,6 @@ fn extents(inputs: &[BatchInput], rows: Option<usize>) -> Extents {
     let shape = |input: &BatchInput| rows.map_or_else(|| input.shape.clone(), |rows| input.shape.with_rows(rows));
     inputs.iter().map(shape).collect()
 }
-
-/// Runs of which the shortest counts for each layer.
-const REPORT_RUNS: usize = 20;
 
 /// What takes less time on one core stays there: waking another takes as long.
 const SHARED_TIME_MIN: Duration = Duration::from_micros(100);

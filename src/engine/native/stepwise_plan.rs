@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::model::Model;
-use super::plan::report;
+use super::plan::{Peaks, report};
 use super::prepared::unfit;
 use super::spare::Spare;
 use super::stepwise::{NotRun, Value, Walk, run};
@@ -47,15 +47,15 @@ impl Plan for StepwisePlan {
         (self.model.bytes() + self.spare.bytes()) as u64
     }
 
-    /// One run; the rounds of a loop are summed.
-    fn layers(&self, batch: &Batch) -> Result<Vec<LayerReport>, EngineError> {
+    /// One run, however many are asked for; the rounds of a loop are summed.
+    fn layers(&self, batch: &Batch, _runs: usize) -> Result<Vec<LayerReport>, EngineError> {
         let mut reports: Vec<LayerReport> = Vec::new();
-        let mut seen = HashMap::new();
+        let (mut seen, mut peaks) = (HashMap::new(), Peaks::new(self.model.limits.level));
         let mut tell = |model: &Model, node: usize, facts: &GraphFacts, time: Duration| {
             let at = *seen.entry((std::ptr::from_ref(model), node)).or_insert(reports.len());
             match reports.get_mut(at) {
                 Some(report) => report.time += time,
-                None => reports.push(report(model, facts, node, time)),
+                None => reports.push(report(model, facts, node, time, &mut peaks)),
             }
         };
         self.run_entry(&batch.inputs, &mut Team::alone(), &mut tell)?;

@@ -96,7 +96,7 @@ macro_rules! pairs {
     }};
 }
 
-/// All elements made one: lanes by themselves, then lanes and the last few elements in order.
+/// All elements made one: lanes by themselves, then all lanes, then the last few elements in order.
 macro_rules! fold {
     ($vector:ident, $from:expr, $count:expr, $start:expr, $method:ident, $single:expr) => {{
         let mut folded = $vector::splat($start);
@@ -104,25 +104,25 @@ macro_rules! fold {
         for at in (0..whole).step_by($vector::LANES) {
             folded = $vector::load($from.add(at)).$method(folded);
         }
-        join!($vector, folded, $from, $count, $start, $single)
+        join!($vector, folded, $from, $count, $method, $single)
     }};
 }
 
 /// Lanes of a fold made one with what no whole vector holds.
 macro_rules! join {
-    ($vector:ident, $folded:expr, $from:expr, $count:expr, $start:expr, $single:expr) => {{
-        // No vector has more lanes.
-        let mut lanes = [$start; 16];
-        $folded.store(lanes.as_mut_ptr());
-        let mut one: f32 = $start;
-        for lane in &lanes[..$vector::LANES] {
-            one = $single(one, *lane);
-        }
+    ($vector:ident, $folded:expr, $from:expr, $count:expr, $method:ident, $single:expr) => {{
+        let mut one: f32 = join!($method, $folded);
         for at in $count / $vector::LANES * $vector::LANES..$count {
             one = $single(one, *$from.add(at));
         }
         one
     }};
+    (add, $folded:expr) => {
+        $folded.sum()
+    };
+    (max, $folded:expr) => {
+        $folded.greatest()
+    };
 }
 
 /// As `each` or `pairs`, with the results of whole vectors folded as they are written.
@@ -137,7 +137,7 @@ macro_rules! folding {
         });
         let left = $count - whole;
         $each!($vector, $($from.add(whole)),+, $to.add(whole), left, |$($x),+| $value);
-        join!($vector, folded, $to, $count, $start, $single)
+        join!($vector, folded, $to, $count, $method, $single)
     }};
 }
 
@@ -281,20 +281,38 @@ pub(crate) unsafe fn tanh<V: Vector>(x: V) -> V {
     }
 }
 
+/// An odd polynomial up to where the function is one: of degree 15 in the square, which lies between -1 and 1 (fitted by
+/// least squares of the error at the points of Chebyshev; within 2.1e-7, and 4.5e-7 of the value).
+///
 /// # Safety
 /// The processor has the instructions of `V`.
 #[inline(always)]
 unsafe fn erf<V: Vector>(x: V) -> V {
     // SAFETY: the caller's promise is that of these calls.
     unsafe {
-        let magnitude = V::splat(0.0).sub(x).max(x);
-        let t = V::splat(1.0).div(magnitude.mul_add(V::splat(0.327_591_1), V::splat(1.0)));
-        let mut sum = V::splat(1.061_405_4);
-        for factor in [-1.453_152, 1.421_413_7, -0.284_496_74, 0.254_829_6] {
-            sum = sum.mul_add(t, V::splat(factor));
+        let (end, one) = (3.9, V::splat(1.0));
+        let x = V::splat(end).min(V::splat(-end).max(x));
+        let square = x.mul(x).mul_add(V::splat(2.0 / (end * end)), V::splat(-1.0));
+        let mut sum = V::splat(-6.752_969_3e-4);
+        for factor in [
+            1.859_776_8e-3,
+            -1.642_572e-3,
+            2.104_159e-3,
+            -6.881_319_5e-3,
+            1.333_542_4e-2,
+            -1.970_474_8e-2,
+            2.928_393_7e-2,
+            -4.272_458_7e-2,
+            5.785_997_6e-2,
+            -7.381_312_5e-2,
+            9.067_664e-2,
+            -1.095_316_2e-1,
+            1.346_907_2e-1,
+            -1.810_111e-1,
+            3.625_839_7e-1,
+        ] {
+            sum = sum.mul_add(square, V::splat(factor));
         }
-        let rest = sum.mul(t).mul(exp(V::splat(0.0).sub(magnitude.mul(magnitude))));
-        let value = V::splat(1.0).sub(rest);
-        x.where_negative(V::splat(0.0).sub(value), value)
+        one.min(V::splat(-1.0).max(sum.mul(x)))
     }
 }

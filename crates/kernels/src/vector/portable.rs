@@ -123,6 +123,22 @@ impl Vector for Plain {
     }
 
     #[inline(always)]
+    unsafe fn sum(self) -> f32 {
+        let mut lanes = self.0;
+        for half in [4, 2, 1] {
+            for lane in 0..half {
+                lanes[lane] += lanes[lane + half];
+            }
+        }
+        lanes[0]
+    }
+
+    #[inline(always)]
+    unsafe fn greatest(self) -> f32 {
+        self.0.into_iter().fold(f32::NEG_INFINITY, f32::max)
+    }
+
+    #[inline(always)]
     unsafe fn apart(self) -> [Self; 2] {
         let half =
             |bits: fn(u32) -> u32| Self(std::array::from_fn(|lane| f32::from_bits(bits(self.0[lane].to_bits()))));

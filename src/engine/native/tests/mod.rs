@@ -77,7 +77,7 @@ impl Case {
 
 fn layers_of(plan: &dyn Plan, given: &Tensor) -> Vec<LayerReport> {
     let rows = given.shape().rows();
-    plan.layers(&crate::engine::Batch::merge(&[vec![given.clone()]], vec![rows])).unwrap()
+    plan.layers(&crate::engine::Batch::merge(&[vec![given.clone()]], vec![rows]), 1).unwrap()
 }
 
 /// The operators of layers, in the order they ran.

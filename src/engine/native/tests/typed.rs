@@ -42,7 +42,7 @@ impl Graph<'_> {
     pub(super) fn layers(&self) -> (Vec<&'static str>, Vec<f64>) {
         let plan = plan(&self.model(), &options()).unwrap();
         let batch = crate::engine::Batch::merge(&[self.inputs.to_vec()], vec![self.inputs[0].shape().rows()]);
-        (operators(&plan.layers(&batch).unwrap()), self.answer())
+        (operators(&plan.layers(&batch, 1).unwrap()), self.answer())
     }
 
     pub(super) fn refused(&self) -> String {

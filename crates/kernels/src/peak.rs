@@ -1,0 +1,88 @@
+//! What one core can do at most, measured: products whose operands stay in the nearest cache.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use crate::activation::Activation;
+use crate::f32_gemm::{Gemm, PairGemm, Weights};
+use crate::isa::Level;
+use crate::u8s8_gemm;
+use crate::window::Window;
+
+/// Kinds of products, which differ in how many an instruction does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Products {
+    F32,
+    Bf16,
+    /// Unsigned bytes times signed ones.
+    U8S8,
+}
+
+impl Products {
+    /// Those of a kernel, by its name: `<dtype>_<operation>..`.
+    pub fn of_kernel(name: &str) -> Option<Self> {
+        match name.split_once('_')?.0 {
+            "f32" => Some(Self::F32),
+            "bf16" => Some(Self::Bf16),
+            "u8s8" => Some(Self::U8S8),
+            _ => None,
+        }
+    }
+
+    /// The most of them in a second, over all panel widths; takes a few milliseconds.
+    pub fn peak(self, level: Level) -> f64 {
+        let count = (ROWS * DEPTH * COLUMNS) as f64;
+        let (floats, window) = (vec![1.0; DEPTH * COLUMNS], Window::rows(ROWS, DEPTH));
+        let weights = Weights { elements: &floats[..], taps: 1, depth: DEPTH, columns: COLUMNS };
+        let (left, mut out) = (vec![1.0; ROWS * DEPTH], vec![0.0; ROWS * COLUMNS]);
+        let of_floats = |vectors| {
+            let gemm = Gemm::pack(level, &weights, None, Activation::None, Some(vectors));
+            shortest(|| gemm.run(&left, &window, None, &gemm.grid(&mut out, COLUMNS, ROWS)))
+        };
+        let time = match self {
+            Self::F32 => Gemm::widths(level).map(of_floats).min(),
+            Self::Bf16 => PairGemm::widths(level).map(|vectors| of_pairs(level, &weights, vectors)).min(),
+            Self::U8S8 => u8s8_gemm::Gemm::widths(level).map(|vectors| of_bytes(level, vectors)).min(),
+        };
+        count / time.unwrap_or(Duration::MAX).as_secs_f64()
+    }
+}
+
+fn of_pairs(level: Level, weights: &Weights<'_>, vectors: usize) -> Duration {
+    let gemm = PairGemm::pack(level, weights, None, Activation::None, Some(vectors));
+    let each = gemm.rounded(DEPTH);
+    let (left, window) = (vec![0.0; ROWS * each], Window::rows(ROWS, each));
+    let mut out = vec![0.0; ROWS * COLUMNS];
+    shortest(|| gemm.run(&left, &window, None, &gemm.grid(&mut out, COLUMNS, ROWS)))
+}
+
+fn of_bytes(level: Level, vectors: usize) -> Duration {
+    let (elements, bias, scale) = (vec![1i8; DEPTH * COLUMNS], [0; COLUMNS], [1.0; COLUMNS]);
+    let weights = u8s8_gemm::Weights { elements: &elements, taps: 1, depth: DEPTH, columns: COLUMNS };
+    let finish = u8s8_gemm::Finish::Bytes { zero: 0, low: 0, high: u8::MAX };
+    let then = u8s8_gemm::Requantize { bias: &bias, scale: &scale, finish, plus: None };
+    let gemm = u8s8_gemm::Gemm::pack(level, &weights, 0, &then, Some(vectors));
+    let (left, mut out) = (vec![1u8; ROWS * DEPTH], vec![0u8; ROWS * COLUMNS]);
+    let window = Window::rows(ROWS, DEPTH);
+    shortest(|| gemm.run(&left, &window, None, &gemm.grid(&mut out, COLUMNS, ROWS)))
+}
+
+/// Of one run, of many.
+fn shortest(mut run: impl FnMut()) -> Duration {
+    let mut shortest = Duration::MAX;
+    for _ in 0..SAMPLES {
+        let started = Instant::now();
+        (0..RUNS).for_each(|_| black_box(&mut run)());
+        shortest = shortest.min(started.elapsed());
+    }
+    shortest / RUNS
+}
+
+/// Weights take 32 KiB in floats; sums are many enough that their ends take a fiftieth of the time.
+const ROWS: usize = 12;
+const DEPTH: usize = 256;
+const COLUMNS: usize = 32;
+
+/// A sample takes some ten microseconds, which the clock can tell.
+const RUNS: u32 = 10;
+const SAMPLES: usize = 50;
