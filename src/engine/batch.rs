@@ -160,10 +160,8 @@ fn joined(pieces: &[Vec<Tensor>], sizes: &[usize], parts: &[(usize, usize, usize
         parts => {
             let rows: usize = parts.iter().map(|(_, _, taken)| taken).sum();
             let tensors: Vec<Tensor> = parts.iter().map(rows_of).collect();
-            let bytes = tensors.iter().map(Tensor::bytes).fold(Vec::new(), |mut all, bytes| {
-                all.extend_from_slice(bytes);
-                all
-            });
+            let mut bytes = Vec::with_capacity(tensors.iter().map(|tensor| tensor.bytes().len()).sum());
+            tensors.iter().for_each(|tensor| bytes.extend_from_slice(tensor.bytes()));
             let shape = tensors[0].shape().with_rows(rows);
             Tensor::new(tensors[0].dtype(), shape, bytes.into()).expect("rows of one output have one shape")
         }
