@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1.0, help="of each round and engine")
     parser.add_argument("--precision", choices=["f32", "bf16"], default="f32", help="of engines that know it")
-    whose = "onnxruntime, openvino, rten, or one that Kinglet has; the first is compared with the others"
+    whose = "onnxruntime, openvino, rten, tract, or one that Kinglet has; the first is compared with the others"
     parser.add_argument("--engines", default="native," + ",".join(IN_PYTHON), help=whose)
     parser.add_argument("--binary", default=os.environ["KINGLET_BIN"])
     parser.add_argument("--write", metavar="TITLE", help="put the tables into the docs, as the subsection of this title")
@@ -99,7 +99,7 @@ def measured_in_rounds(args: argparse.Namespace, name: str, model: str, threads:
 
 
 def reason(failure: subprocess.CalledProcessError) -> str:
-    """What Kinglet says first, Python and rten last."""
+    """What Kinglet and tract say first, Python and rten last."""
     lines = failure.stderr.strip().splitlines() or [f"it ended with {failure.returncode}"]
     return next((line for line in lines if line.startswith("error")), lines[-1])
 
@@ -109,6 +109,8 @@ def measured(args: argparse.Namespace, engine: str, model: str, threads: str, ba
         command = [sys.executable, str(HERE / "engine.py"), engine, model, batch, threads, str(args.seconds), args.precision]
     elif engine == "rten":
         command = [os.environ["RTEN_BIN"], model, batch, str(args.seconds)]
+    elif engine == "tract":
+        command = [os.environ["TRACT_BIN"], model, batch, str(args.seconds), threads]
     else:
         precision = "bf16" if args.precision == "bf16" else "exact"
         command = [args.binary, "bench", model, "--engine", engine, "--batch", batch, "--threads", threads, "--json"]

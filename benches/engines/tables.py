@@ -89,9 +89,9 @@ def measured_on(engines: list[str], cores: int) -> str:
 
 def version_of(engine: str) -> str | None:
     """Of Kinglet's own engine there is none but the commit."""
-    locks = {"rten": ROOT / "benches" / "engines" / "rten" / "Cargo.lock", "tract": ROOT / "Cargo.lock"}
-    if engine in locks:
-        packages = tomllib.loads(locks[engine].read_text())["package"]
+    lock = ROOT / "benches" / "engines" / engine / "Cargo.lock"
+    if lock.exists():
+        packages = tomllib.loads(lock.read_text())["package"]
         return next(package["version"] for package in packages if package["name"] in (engine, f"{engine}-onnx"))
     try:
         return metadata.version(engine)

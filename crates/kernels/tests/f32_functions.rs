@@ -4,7 +4,7 @@
 mod support;
 
 use kinglet_kernels::Level;
-use kinglet_kernels::f32_functions::{Function, normalize, rows_grid, softmax};
+use kinglet_kernels::f32_functions::{Arithmetic, Function, Operand, normalize, rows_grid, softmax};
 use support::{assert_close, values};
 
 /// The function in `f64`.
@@ -127,4 +127,33 @@ fn softmax_of(row: &[f32]) -> Vec<f32> {
     let powers: Vec<f64> = row.iter().map(|x| f64::from(x - greatest).exp()).collect();
     let sum: f64 = powers.iter().sum();
     powers.iter().map(|power| narrowed(power / sum)).collect()
+}
+
+#[test]
+fn two_operands_are_combined_on_every_tail() {
+    for arithmetic in Arithmetic::ALL {
+        let f: fn(f32, f32) -> f32 = match arithmetic {
+            Arithmetic::Add => |a, b| a + b,
+            Arithmetic::Sub => |a, b| a - b,
+            Arithmetic::Mul => |a, b| a * b,
+            Arithmetic::Div => |a, b| a / b,
+        };
+        for count in 0..40 {
+            let (a, b) = (values(count, 3), values(count, 5));
+            let (one, other) = (0.75, -1.5);
+            for level in Level::all() {
+                let check = |operands, expected: &dyn Fn(usize) -> f32| {
+                    let mut out = vec![7.0; count + 3];
+                    arithmetic.run(level, operands, &mut out[..count]);
+                    assert!(out[count..].iter().all(|&x| x == 7.0), "{level}");
+                    let same = (0..count).all(|at| out[at].to_bits() == expected(at).to_bits());
+                    assert!(same, "{level} {arithmetic:?} {count}");
+                };
+                check([Operand::Each(&a), Operand::Each(&b)], &|at| f(a[at], b[at]));
+                check([Operand::Each(&a), Operand::One(other)], &|at| f(a[at], other));
+                check([Operand::One(one), Operand::Each(&b)], &|at| f(one, b[at]));
+                check([Operand::One(one), Operand::One(other)], &|_| f(one, other));
+            }
+        }
+    }
 }

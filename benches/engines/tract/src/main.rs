@@ -1,5 +1,6 @@
 //! tract on one model: `tract-runs MODEL BATCH SECONDS THREADS` prints one line of JSON, times in milliseconds.
 
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -7,15 +8,26 @@ use rustix::time::{ClockId, clock_gettime};
 use tract_linalg::multithread::{Executor, set_default_executor};
 use tract_onnx::tract_hir::infer::Factoid;
 use tract_onnx::tract_hir::internal::{
-    Framework, InferenceFact, InferenceModelExt, IntoTValue, IntoRunnable, TDim, TValue, TVec, Tensor,
+    DimLike, Framework, InferenceFact, InferenceModelExt, IntoRunnable, IntoTValue, TDim, TValue, TVec, Tensor,
     TractErrorContext, TractResult, TypedSimplePlan, bail,
 };
 
-fn main() -> Result<(), String> {
-    // In one line, causes last.
-    let line = asked().map_err(|error| format!("{error:#}"))?;
-    println!("{line}");
-    Ok(())
+fn main() -> ExitCode {
+    // It panics on some models.
+    std::panic::set_hook(Box::new(|panic| say(&panic.to_string())));
+    match asked() {
+        Ok(line) => println!("{line}"),
+        Err(error) => {
+            say(&format!("{error:#}"));
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+/// In one line.
+fn say(error: &str) {
+    eprintln!("error: {}", error.replace('\n', " "));
 }
 
 fn asked() -> TractResult<serde_json::Value> {

@@ -1,7 +1,7 @@
 //! Functions, lanes as wide as the registers.
 
-use super::Function;
-use super::generic::{self, Norm, Scores, Table};
+use super::generic::{self, Norm, Operand, Scores, Table};
+use super::{Arithmetic, Function};
 use crate::vector::F32x16;
 
 /// # Safety
@@ -10,6 +10,14 @@ use crate::vector::F32x16;
 unsafe fn map(function: Function, from: *const f32, to: *mut f32, count: usize) {
     // SAFETY: the caller's promise; the features are enabled here.
     unsafe { generic::map::<F32x16>(function, from, to, count) }
+}
+
+/// # Safety
+/// The processor has AVX-512 F, BW, DQ and VL, and operands and `to` are valid for `count` elements.
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
+unsafe fn combine(arithmetic: Arithmetic, operands: [Operand; 2], to: *mut f32, count: usize) {
+    // SAFETY: the caller's promise; the features are enabled here.
+    unsafe { generic::combine::<F32x16>(arithmetic, operands, to, count) }
 }
 
 /// # Safety
@@ -28,4 +36,4 @@ unsafe fn normalize(norm: &Norm, from: *const f32, to: *mut f32, count: usize) {
     unsafe { generic::normalize::<F32x16>(norm, from, to, count) }
 }
 
-pub(super) static TABLE: Table = Table { map, softmax, normalize };
+pub(super) static TABLE: Table = Table { map, combine, softmax, normalize };

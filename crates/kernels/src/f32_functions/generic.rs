@@ -1,13 +1,21 @@
 //! The functions, for any vector.
 
-use super::Function;
+use super::{Arithmetic, Function};
 use crate::vector::Vector;
 
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) map: unsafe fn(Function, *const f32, *mut f32, usize),
+    pub(super) combine: unsafe fn(Arithmetic, [Operand; 2], *mut f32, usize),
     pub(super) softmax: unsafe fn(&Scores, *mut f32, usize),
     pub(super) normalize: unsafe fn(&Norm, *const f32, *mut f32, usize),
+}
+
+/// As many elements as results, or one for all.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Operand {
+    Each(*const f32),
+    One(f32),
 }
 
 /// What softmax is taken of: `scale * from + mask`, elements of both as many as results.
@@ -38,6 +46,20 @@ pub(super) fn call_map(table: &Table, function: Function, from: &[f32], to: &mut
 pub(super) fn call_map_over(table: &Table, function: Function, row: &mut [f32]) {
     // SAFETY: the table was found by its level, which proves its instructions; each element is read before it is written.
     unsafe { (table.map)(function, row.as_ptr(), row.as_mut_ptr(), row.len()) }
+}
+
+/// # Panics
+/// When an operand of many elements and `to` differ in length.
+pub(super) fn call_combine(table: &Table, arithmetic: Arithmetic, operands: [super::Operand<'_>; 2], to: &mut [f32]) {
+    let operands = operands.map(|operand| match operand {
+        super::Operand::Each(elements) => {
+            assert_eq!(elements.len(), to.len(), "an element for each");
+            Operand::Each(elements.as_ptr())
+        }
+        super::Operand::One(one) => Operand::One(one),
+    });
+    // SAFETY: the table was found by its level, which proves its instructions; all slices have as many elements.
+    unsafe { (table.combine)(arithmetic, operands, to.as_mut_ptr(), to.len()) }
 }
 
 /// Over `from`, or over the row itself.
@@ -155,6 +177,40 @@ pub(super) unsafe fn map<V: Vector>(function: Function, from: *const f32, to: *m
             Function::Erf => each!(V, from, to, count, |x| erf(x)),
             Function::Gelu => each!(V, from, to, count, |x| gelu(x)),
             Function::GeluTanh => each!(V, from, to, count, |x| gelu_tanh(x)),
+        }
+    }
+}
+
+/// # Safety
+/// As `map`; operands of many elements have as many.
+#[inline(always)]
+pub(super) unsafe fn combine<V: Vector>(arithmetic: Arithmetic, operands: [Operand; 2], to: *mut f32, count: usize) {
+    macro_rules! by {
+        ($method:ident) => {
+            match operands {
+                [Operand::Each(a), Operand::Each(b)] => pairs!(V, a, b, to, count, |a, b| a.$method(b)),
+                [Operand::Each(a), Operand::One(b)] => {
+                    let b = V::splat(b);
+                    each!(V, a, to, count, |a| a.$method(b))
+                }
+                [Operand::One(a), Operand::Each(b)] => {
+                    let a = V::splat(a);
+                    each!(V, b, to, count, |b| a.$method(b))
+                }
+                [Operand::One(a), Operand::One(b)] => {
+                    let both = V::splat(a).$method(V::splat(b));
+                    each!(V, to, to, count, |_x| both)
+                }
+            }
+        };
+    }
+    // SAFETY: the caller's promise is that of these reads and writes.
+    unsafe {
+        match arithmetic {
+            Arithmetic::Add => by!(add),
+            Arithmetic::Sub => by!(sub),
+            Arithmetic::Mul => by!(mul),
+            Arithmetic::Div => by!(div),
         }
     }
 }

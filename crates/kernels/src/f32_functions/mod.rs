@@ -22,7 +22,7 @@ pub enum Function {
     /// `x / (1 + exp(-x))`.
     Silu,
     Tanh,
-    /// The error function: Abramowitz and Stegun 7.1.26, within 1e-6.
+    /// The error function, within 3e-7.
     Erf,
     /// `x / 2 * (1 + erf(x / sqrt(2)))`.
     Gelu,
@@ -69,6 +69,36 @@ impl Function {
     pub fn grid(out: &mut [f32]) -> Grid<'_> {
         let count = out.len();
         Grid::new(out, count, [1, count], [1, TILE_ELEMENTS])
+    }
+}
+
+/// Two elements made one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arithmetic {
+    Add,
+    Sub,
+    Mul,
+    Div,
+}
+
+/// What is combined.
+#[derive(Clone, Copy, Debug)]
+pub enum Operand<'a, T = f32> {
+    /// As many elements as results.
+    Each(&'a [T]),
+    /// One for all results.
+    One(T),
+}
+
+impl Arithmetic {
+    pub const ALL: [Self; 4] = [Self::Add, Self::Sub, Self::Mul, Self::Div];
+
+    /// Of one row.
+    ///
+    /// # Panics
+    /// When an operand has neither one element nor as many as `to`.
+    pub fn run(self, level: Level, operands: [Operand<'_>; 2], to: &mut [f32]) {
+        generic::call_combine(table(level), self, operands, to);
     }
 }
 

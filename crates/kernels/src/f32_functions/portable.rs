@@ -1,7 +1,7 @@
 //! Functions in plain code.
 
-use super::Function;
-use super::generic::{self, Norm, Scores, Table};
+use super::generic::{self, Norm, Operand, Scores, Table};
+use super::{Arithmetic, Function};
 use crate::vector::Plain;
 
 /// # Safety
@@ -9,6 +9,13 @@ use crate::vector::Plain;
 unsafe fn map(function: Function, from: *const f32, to: *mut f32, count: usize) {
     // SAFETY: the caller's promise; no instruction set is needed.
     unsafe { generic::map::<Plain>(function, from, to, count) }
+}
+
+/// # Safety
+/// Operands and `to` are valid for `count` elements.
+unsafe fn combine(arithmetic: Arithmetic, operands: [Operand; 2], to: *mut f32, count: usize) {
+    // SAFETY: the caller's promise; no instruction set is needed.
+    unsafe { generic::combine::<Plain>(arithmetic, operands, to, count) }
 }
 
 /// # Safety
@@ -25,4 +32,4 @@ unsafe fn normalize(norm: &Norm, from: *const f32, to: *mut f32, count: usize) {
     unsafe { generic::normalize::<Plain>(norm, from, to, count) }
 }
 
-pub(super) static TABLE: Table = Table { map, softmax, normalize };
+pub(super) static TABLE: Table = Table { map, combine, softmax, normalize };

@@ -1,8 +1,10 @@
 //! Two operands combined, of every type of numbers.
 
 use bytemuck::Pod;
+use kinglet_kernels::Level;
+use kinglet_kernels::f32_functions::{Arithmetic, Operand};
 
-use super::elementwise::combine;
+use super::elementwise::{Combining, combine};
 use super::types::numbers;
 use super::{Io, Layer};
 use crate::engine::graph::op::Binary;
@@ -10,14 +12,22 @@ use crate::engine::pool::Team;
 use crate::tensor::DType;
 
 #[derive(Debug)]
-pub(super) struct Combine(pub(super) Binary);
+pub(super) struct Combine {
+    pub(super) binary: Binary,
+    pub(super) level: Level,
+}
 
 impl Layer for Combine {
     fn run(&self, io: &mut Io<'_>, team: &mut Team) {
         if io.output.fact.dtype == DType::F32 {
-            return combine_floats(io, team, self.0);
+            return combine_floats(io, team, self.binary, self.level);
         }
-        numbers!(io.output.fact.dtype, T => combine(io, team, T::function(self.0)));
+        numbers!(io.output.fact.dtype, T => combine(io, team, T::function(self.binary)));
+    }
+
+    fn kernel(&self) -> String {
+        // Where elements are floats.
+        if arithmetic(self.binary).is_some() { format!("f32_functions__{}", self.level) } else { "plain".into() }
     }
 }
 
@@ -112,13 +122,33 @@ fn count(number: i128) -> Option<u32> {
 floats!(f32 f64);
 integers!(i8 i16 i32 i64 u8 u16 u32 u64);
 
-/// A loop for each function: the compiler makes vectors of those it sees.
-fn combine_floats(io: &mut Io<'_>, team: &mut Team, binary: Binary) {
+/// What there are kernels for.
+fn arithmetic(binary: Binary) -> Option<Arithmetic> {
     match binary {
-        Binary::Add => combine(io, team, |a: f32, b: f32| a + b),
-        Binary::Sub => combine(io, team, |a: f32, b: f32| a - b),
-        Binary::Mul => combine(io, team, |a: f32, b: f32| a * b),
-        Binary::Div => combine(io, team, |a: f32, b: f32| a / b),
+        Binary::Add => Some(Arithmetic::Add),
+        Binary::Sub => Some(Arithmetic::Sub),
+        Binary::Mul => Some(Arithmetic::Mul),
+        Binary::Div => Some(Arithmetic::Div),
+        _ => None,
+    }
+}
+
+/// Floats by a kernel.
+#[derive(Clone, Copy)]
+struct ByKernel(Arithmetic, Level);
+
+impl Combining<f32, f32> for ByKernel {
+    fn combine(self, operands: [Operand<'_, f32>; 2], to: &mut [f32]) {
+        self.0.run(self.1, operands, to);
+    }
+}
+
+/// A loop for each function that has no kernel: the compiler makes vectors of those it sees.
+fn combine_floats(io: &mut Io<'_>, team: &mut Team, binary: Binary, level: Level) {
+    if let Some(arithmetic) = arithmetic(binary) {
+        return combine(io, team, ByKernel(arithmetic, level));
+    }
+    match binary {
         Binary::Min => combine(io, team, |a: f32, b: f32| if a < b || a.is_nan() { a } else { b }),
         Binary::Max => combine(io, team, |a: f32, b: f32| if a > b || a.is_nan() { a } else { b }),
         // By far the most powers are squares.

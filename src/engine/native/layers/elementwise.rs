@@ -2,7 +2,7 @@
 
 use bytemuck::Pod;
 use half::f16;
-use kinglet_kernels::f32_functions::Function;
+use kinglet_kernels::f32_functions::{Function, Operand};
 use kinglet_kernels::{Activation, Grid, Level};
 
 use super::movement::{broadcast_strides, joined};
@@ -198,8 +198,26 @@ pub(super) fn map<T: Pod>(io: &mut Io<'_>, f: impl Fn(T) -> T) {
     }
 }
 
+/// Two operands made one, row by row.
+pub(super) trait Combining<T, U>: Copy + Sync {
+    fn combine(self, operands: [Operand<'_, T>; 2], to: &mut [U]);
+}
+
+impl<T: Copy, U, F: Fn(T, T) -> U + Copy + Sync> Combining<T, U> for F {
+    fn combine(self, operands: [Operand<'_, T>; 2], to: &mut [U]) {
+        match operands {
+            [Operand::Each(a), Operand::Each(b)] => {
+                to.iter_mut().zip(a).zip(b).for_each(|((to, &a), &b)| *to = self(a, b));
+            }
+            [Operand::Each(a), Operand::One(b)] => to.iter_mut().zip(a).for_each(|(to, &a)| *to = self(a, b)),
+            [Operand::One(a), Operand::Each(b)] => to.iter_mut().zip(b).for_each(|(to, &b)| *to = self(a, b)),
+            [Operand::One(a), Operand::One(b)] => to.iter_mut().for_each(|to| *to = self(a, b)),
+        }
+    }
+}
+
 /// Two operands, broadcast.
-pub(super) fn combine<T, U>(io: &mut Io<'_>, team: &mut Team, f: impl Fn(T, T) -> U + Copy + Sync)
+pub(super) fn combine<T, U>(io: &mut Io<'_>, team: &mut Team, f: impl Combining<T, U>)
 where
     T: Pod + Sync,
     U: Pod + Send,
@@ -227,19 +245,15 @@ where
 }
 
 /// Combines elements, `axes` being extents and strides of both operands from the outermost on.
-fn pairs<T: Pod, U: Pod>(a: &[T], b: &[T], axes: &[(usize, [isize; 2])], to: &mut [U], f: impl Fn(T, T) -> U + Copy) {
+fn pairs<T: Pod, U: Pod>(a: &[T], b: &[T], axes: &[(usize, [isize; 2])], to: &mut [U], f: impl Combining<T, U>) {
+    let row = |elements, stride| {
+        let elements: &[T] = elements;
+        if stride == 0 { Operand::One(elements[0]) } else { Operand::Each(&elements[..to.len()]) }
+    };
     match *axes {
         _ if to.is_empty() => {}
-        [] => to[0] = f(a[0], b[0]),
-        [(_, [1, 1])] => to.iter_mut().zip(a).zip(b).for_each(|((to, &a), &b)| *to = f(a, b)),
-        [(_, [1, 0])] => {
-            let b = b[0];
-            to.iter_mut().zip(a).for_each(|(to, &a)| *to = f(a, b));
-        }
-        [(_, [0, 1])] => {
-            let a = a[0];
-            to.iter_mut().zip(b).for_each(|(to, &b)| *to = f(a, b));
-        }
+        [] => f.combine([row(a, 0), row(b, 0)], to),
+        [(_, strides @ [0 | 1, 0 | 1])] => f.combine([row(a, strides[0]), row(b, strides[1])], to),
         [(extent, [a_stride, b_stride]), ref inner @ ..] => {
             let length = to.len() / extent;
             let (a_stride, b_stride) = (a_stride.unsigned_abs(), b_stride.unsigned_abs());

@@ -257,7 +257,7 @@ pub(super) fn lower(
         Op::Affine { axis } => all(Box::new(elementwise::Affine(*axis))),
         Op::Activation(activation) => all(Box::new(elementwise::Activate { activation: *activation, level })),
         Op::Unary(unary) => all(Box::new(unary::Map(*unary))),
-        Op::Binary(binary) => all(Box::new(arithmetic::Combine(*binary))),
+        Op::Binary(binary) => all(Box::new(arithmetic::Combine { binary: *binary, level })),
         Op::Compare(compare) => all(Box::new(elementwise::Test(*compare))),
         Op::Where => all(Box::new(choice::Choose)),
         Op::Not => all(Box::new(choice::Turn)),
