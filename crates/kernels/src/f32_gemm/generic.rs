@@ -293,7 +293,7 @@ unsafe fn end<V: Vector, const M: usize, const N: usize>(job: &Job, column: usiz
     }
 }
 
-/// Bias, residual and bounds in registers; other activations over what was written, which is in the nearest cache.
+/// Bias, residual and bounds in registers; other activations in the nearest cache.
 ///
 /// # Safety
 /// As `tile`.
@@ -330,39 +330,25 @@ unsafe fn finish<V: Vector, const M: usize, const N: usize>(
                 *sum = high.min(low.max(*sum));
             }
         }
-        write::<V, M, N>(job, column, sums);
         // Each loop has its function compiled into it.
-        match end.activation {
-            Activation::None | Activation::Clip { .. } | Activation::Function(_) => {}
-            Activation::LeakyRelu { slope } => {
-                over::<V, M, N>(job, column, |x| activate(x, Activation::LeakyRelu { slope }))
-            }
-            Activation::HardSigmoid { alpha, beta } => {
-                over::<V, M, N>(job, column, |x| activate(x, Activation::HardSigmoid { alpha, beta }));
-            }
-            Activation::HardSwish => over::<V, M, N>(job, column, |x| activate(x, Activation::HardSwish)),
-        }
-    }
-}
-
-/// A function of all that was written.
-///
-/// # Safety
-/// As `tile`.
-#[inline(always)]
-unsafe fn over<V: Vector, const M: usize, const N: usize>(job: &Job, column: usize, function: impl Fn(V) -> V) {
-    // SAFETY: the caller's promise is that of these reads and writes.
-    unsafe {
-        for m in 0..M {
-            for n in 0..N {
-                let column = column + n * V::LANES;
-                let (at, left) = (job.out.add(m * job.out_pitch + column), job.columns - column);
-                if left < V::LANES {
-                    function(V::load_first(at, left)).store_first(at, left);
-                } else {
-                    function(V::load(at)).store(at);
+        macro_rules! through {
+            ($activation:expr) => {{
+                // Loops of so much are not unrolled, and an array that a loop indexes lies in memory: a copy does.
+                let mut copied = *sums;
+                let copied: &mut [[V; N]; M] = std::hint::black_box(&mut copied);
+                for sums in copied.iter_mut() {
+                    for sum in sums.iter_mut() {
+                        *sum = activate(*sum, $activation);
+                    }
                 }
-            }
+                write::<V, M, N>(job, column, copied);
+            }};
+        }
+        match end.activation {
+            Activation::None | Activation::Clip { .. } | Activation::Function(_) => write::<V, M, N>(job, column, sums),
+            Activation::LeakyRelu { slope } => through!(Activation::LeakyRelu { slope }),
+            Activation::HardSigmoid { alpha, beta } => through!(Activation::HardSigmoid { alpha, beta }),
+            Activation::HardSwish => through!(Activation::HardSwish),
         }
     }
 }
