@@ -1,11 +1,14 @@
 //! Tiles of 32 registers: at most 24 sums, the weights of a step, and one element of a row.
 
-use std::arch::x86_64::{__m512bh, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_set1_ps};
+use std::arch::x86_64::{
+    __m256i, __m512bh, _mm256_mask_storeu_epi16, _mm512_cvtneps_pbh, _mm512_dpbf16_ps, _mm512_loadu_ps,
+    _mm512_maskz_loadu_ps, _mm512_set1_ps,
+};
 use std::mem::transmute;
 
 use super::generic::{self, Floats, Job, Kernels, PairKernels, Pairs, Product};
 use crate::panels::{Table, tiles};
-use crate::vector::F32x16;
+use crate::vector::{F32x16, first_lanes};
 
 /// # Safety
 /// The processor has AVX-512 F, BW, DQ and VL, and the job's pointers are valid.
@@ -47,12 +50,23 @@ unsafe fn round(from: *const f32, to: *mut f32, count: usize) {
     unsafe { generic::round(from, to, count) }
 }
 
+/// `Round` to halves. Numbers too small for a normal float become zero, as the products take them.
+///
 /// # Safety
-/// The processor has AVX-512 F, BW, DQ and VL, and the pointers are valid.
-#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
+/// The processor has AVX-512 F, BW, DQ, VL and BF16, and the pointers are valid.
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
 unsafe fn round_to_halves(from: *const f32, to: *mut f32, count: usize) {
-    // SAFETY: the caller's promise; the features are enabled here.
-    unsafe { generic::round_to_halves(from, to, count) }
+    let (mut at, to) = (0, to.cast::<i16>());
+    // SAFETY: the caller's promise; the features are enabled here, and elements behind `count` are not touched. Both types
+    // are 256 bits that may be any.
+    unsafe {
+        while at < count {
+            let mask = first_lanes(16.min(count - at));
+            let halves: __m256i = transmute(_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(mask, from.add(at))));
+            _mm256_mask_storeu_epi16(to.add(at), mask, halves);
+            at += 16;
+        }
+    }
 }
 
 /// Two bf16 in the place of a float, multiplied and added by one instruction.

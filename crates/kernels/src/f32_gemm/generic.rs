@@ -238,18 +238,6 @@ pub(super) unsafe fn round(from: *const f32, to: *mut f32, count: usize) {
     }
 }
 
-/// `Round` to halves.
-///
-/// # Safety
-/// `count` floats are readable, and as many halves writable.
-#[inline(always)]
-pub(super) unsafe fn round_to_halves(from: *const f32, to: *mut f32, count: usize) {
-    for at in 0..count {
-        // SAFETY: the caller's promise.
-        unsafe { *to.cast::<u16>().add(at) = half(*from.add(at)) };
-    }
-}
-
 /// Runs one that rounds.
 pub(super) fn call_round(kernels: &PairKernels, from: &[f32], to: &mut [f32]) {
     assert!((from.len() * kernels.products.step).div_ceil(2) <= to.len(), "there is room for all");

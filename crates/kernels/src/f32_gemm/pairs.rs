@@ -80,6 +80,11 @@ impl PairGemm {
         }
     }
 
+    /// Whether this instruction set multiplies pairs, twice as many as floats.
+    pub fn is_faster(level: Level) -> bool {
+        pair_kernels(level).products.step == 1
+    }
+
     /// As [`Gemm::widths`].
     pub fn widths(level: Level) -> std::ops::RangeInclusive<usize> {
         1..=pair_kernels(level).products.tiles.tiles.len()

@@ -18,7 +18,7 @@ pub(crate) struct F32x16(pub(crate) __m512);
 
 /// The lowest `count` bits.
 #[inline(always)]
-fn first(count: usize) -> __mmask16 {
+pub(crate) fn first(count: usize) -> __mmask16 {
     debug_assert!(count <= 16, "{count} of 16 lanes");
     // The mask of 16 needs a bit more than it has.
     u16::try_from((1u32 << count) - 1).unwrap_or(u16::MAX)
