@@ -31,7 +31,8 @@ impl Products {
 
     /// The most of them in a second, over all panel widths; takes a few milliseconds.
     pub fn peak(self, level: Level) -> f64 {
-        let count = (ROWS * DEPTH * COLUMNS) as f64;
+        // Four bytes take the place of a float.
+        let depth = if self == Self::U8S8 { 4 * DEPTH } else { DEPTH };
         let floats = vec![1.0; DEPTH * COLUMNS];
         let weights = Weights { elements: &floats[..], taps: 1, depth: DEPTH, columns: COLUMNS };
         let (left, mut out) = (vec![1.0; DEPTH], vec![0.0; ROWS * COLUMNS]);
@@ -42,9 +43,9 @@ impl Products {
         let time = match self {
             Self::F32 => Gemm::widths(level).map(of_floats).min(),
             Self::Bf16 => PairGemm::widths(level).map(|vectors| of_pairs(level, &weights, vectors)).min(),
-            Self::U8S8 => u8s8_gemm::Gemm::widths(level).map(|vectors| of_bytes(level, vectors)).min(),
+            Self::U8S8 => u8s8_gemm::Gemm::widths(level).map(|vectors| of_bytes(level, depth, vectors)).min(),
         };
-        count / time.unwrap_or(Duration::MAX).as_secs_f64()
+        (ROWS * depth * COLUMNS) as f64 / time.unwrap_or(Duration::MAX).as_secs_f64()
     }
 }
 
@@ -55,14 +56,14 @@ fn of_pairs(level: Level, weights: &Weights<'_>, vectors: usize) -> Duration {
     shortest(|| gemm.run(&left, &rows(each), None, &gemm.grid(&mut out, COLUMNS, ROWS)))
 }
 
-fn of_bytes(level: Level, vectors: usize) -> Duration {
-    let (elements, bias, scale) = (vec![1i8; DEPTH * COLUMNS], [0; COLUMNS], [1.0; COLUMNS]);
-    let weights = u8s8_gemm::Weights { elements: &elements, taps: 1, depth: DEPTH, columns: COLUMNS };
+fn of_bytes(level: Level, depth: usize, vectors: usize) -> Duration {
+    let (elements, bias, scale) = (vec![1i8; depth * COLUMNS], [0; COLUMNS], [1.0; COLUMNS]);
+    let weights = u8s8_gemm::Weights { elements: &elements, taps: 1, depth, columns: COLUMNS };
     let finish = u8s8_gemm::Finish::Bytes { zero: 0, low: 0, high: u8::MAX };
     let then = u8s8_gemm::Requantize { bias: &bias, scale: &scale, finish, plus: None };
     let gemm = u8s8_gemm::Gemm::pack(level, &weights, 0, &then, Some(vectors));
-    let (left, mut out) = (vec![1u8; DEPTH], vec![0u8; ROWS * COLUMNS]);
-    shortest(|| gemm.run(&left, &rows(DEPTH), None, &gemm.grid(&mut out, COLUMNS, ROWS)))
+    let (left, mut out) = (vec![1u8; depth], vec![0u8; ROWS * COLUMNS]);
+    shortest(|| gemm.run(&left, &rows(depth), None, &gemm.grid(&mut out, COLUMNS, ROWS)))
 }
 
 /// The same row again and again.

@@ -343,12 +343,15 @@ impl Packed<'_> {
                 generic::call(self.table.tiles[all.vectors - 1][rows - 1], &job);
                 column += all.columns;
             }
-            if let Some((adding, Residual { elements, pitch })) = &self.plus {
-                // While they are in the nearest cache.
-                for row in row..row + rows {
-                    let other = &elements[(tile.first[0] + row) * pitch + tile.first[1]..][..tile.size[1]];
-                    adding.add_to(bytemuck::cast_slice_mut(tile.row(row)), other);
-                }
+        }
+        if let Some((adding, Residual { elements, pitch })) = &self.plus {
+            // While they are in a near cache: all rows at once where they lie beside each other.
+            let (other, [rows, columns]) = (&elements[tile.first[0] * pitch + tile.first[1]..], tile.size);
+            if columns == tile.pitch && columns == *pitch {
+                return adding.add_to(bytemuck::cast_slice_mut(tile.whole()), &other[..rows * columns]);
+            }
+            for row in 0..rows {
+                adding.add_to(bytemuck::cast_slice_mut(tile.row(row)), &other[row * pitch..][..columns]);
             }
         }
     }

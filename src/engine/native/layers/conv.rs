@@ -67,7 +67,7 @@ impl Convolution {
             let filters = Filters { weights: &weights, taps, channels: out, bias };
             after = function;
             Runs::Depthwise(Depthwise::pack(level, &filters, within))
-        } else if conv.groups == 1 && merges(&spatial, depth) && sample.is_some() {
+        } else if conv.groups == 1 && merges(&spatial, depth, MERGED_DEPTH_MAX) && sample.is_some() {
             let elements = packed(0..out);
             let (taps, depth) = (spatial.kernel[0], spatial.kernel[1] * depth);
             let weights = Weights { elements: &elements, taps, depth, columns: out };
@@ -274,9 +274,9 @@ pub(super) fn probe(spatial: &Spatial, sample: Option<&Fact>, channels: usize, m
     Some(tuning::probe(spatial, [lines, columns], channels, macs))
 }
 
-/// Whether a line of the kernel is one tap.
-pub(super) fn merges(spatial: &Spatial, depth: usize) -> bool {
-    depth <= MERGED_DEPTH_MAX && spatial.kernel[1] > 1 && spatial.dilation[1] == 1
+/// Whether a line of the kernel is one tap, for images of so many channels at most.
+pub(super) fn merges(spatial: &Spatial, depth: usize, most: usize) -> bool {
+    depth <= most && spatial.kernel[1] > 1 && spatial.dilation[1] == 1
 }
 
 /// The window of merged taps, and the pixels of a line with its zeros where lines have to be copied.

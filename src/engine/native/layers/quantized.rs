@@ -150,7 +150,7 @@ pub(super) fn lower_conv(
         let layer = AllLines(Depthwise { spatial, packed });
         return Ok(Lowered { layer: Box::new(layer), operands: vec![node.inputs[0]] });
     }
-    let is_merged = conv.groups == 1 && merges(&spatial, depth);
+    let is_merged = conv.groups == 1 && merges(&spatial, depth, MERGED_DEPTH_MAX);
     let [taps_packed, depth_packed] =
         if is_merged { [spatial.kernel[0], spatial.kernel[1] * depth] } else { [taps, depth] };
     let columns = out / conv.groups;
@@ -411,3 +411,6 @@ fn dequantize<T: Integer>(axis: isize, io: &mut Io<'_>) {
         *to = from.to_i32().wrapping_sub(zero) as f32 * scales[place];
     }
 }
+
+/// A tap of fewer bytes is over sooner than the next is found; copying an image is little beside its products.
+const MERGED_DEPTH_MAX: usize = 64;
