@@ -46,7 +46,9 @@ pub struct Cores {
 pub struct Team {
     /// None where there is nobody to lend to.
     lender: Option<Lender>,
-    size: usize,
+    /// Of the others. Given back behind the lender, and not by their threads: one that sleeps takes long to hear of the end,
+    /// and the next job would not have its core.
+    permits: Vec<OwnedSemaphorePermit>,
 }
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -158,8 +160,8 @@ impl Cores {
     /// given back with the team.
     pub fn team(&self, most: usize) -> Team {
         let (lender, borrower) = lend::pair();
-        let mut size = 1;
-        while size < self.limit().min(most) {
+        let mut permits = Vec::new();
+        while permits.len() + 1 < self.limit().min(most) {
             let Ok(permit) = Arc::clone(&self.shared.free).try_acquire_owned() else { break };
             let (borrower, spin) = (borrower.clone(), self.shared.spin);
             let helper_cpu = Arc::clone(&self.helper_cpu_nanos);
@@ -170,11 +172,10 @@ impl Cores {
                     let used = now.saturating_sub(std::mem::replace(&mut counted, now));
                     helper_cpu.fetch_add(u64::try_from(used.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
                 });
-                drop(permit);
             }));
-            size += 1;
+            permits.push(permit);
         }
-        Team { lender: (size > 1).then_some(lender), size }
+        Team { lender: (!permits.is_empty()).then_some(lender), permits }
     }
 
     /// CPU time spent by borrowed cores so far.
@@ -186,12 +187,12 @@ impl Cores {
 impl Team {
     /// The calling thread by itself.
     pub fn alone() -> Self {
-        Self { lender: None, size: 1 }
+        Self { lender: None, permits: Vec::new() }
     }
 
     /// Cores of this team.
     pub fn size(&self) -> usize {
-        self.size
+        1 + self.permits.len()
     }
 
     /// Calls `work` on all cores at once and returns when all calls have ended. Work takes its share by itself, as from
@@ -331,6 +332,20 @@ mod tests {
         assert!(calls.iter().all(|c| c.load(Ordering::Relaxed) == 10));
         wait_idle(&pool);
         assert_eq!(run_on(&pool, 3, |cores| cores.team(2).size()), 2);
+    }
+
+    #[test]
+    fn cores_of_a_team_are_free_when_it_is_gone() {
+        let pool = Pool::start_spinning(Some(2), Duration::ZERO);
+        run_on(&pool, 2, |cores| {
+            for _ in 0..20 {
+                let mut team = cores.team(2);
+                assert_eq!(team.size(), 2, "although the other one slept at the end of the team before");
+                team.share(&|| ());
+                thread::sleep(Duration::from_millis(1));
+            }
+        });
+        wait_idle(&pool);
     }
 
     #[test]

@@ -90,3 +90,29 @@ const COLUMNS: usize = 32;
 /// A sample takes some ten microseconds, which the clock can tell.
 const RUNS: u32 = 2;
 const SAMPLES: usize = 50;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_tell_their_products() {
+        let weights = Weights { elements: &[1.0], taps: 1, depth: 1, columns: 1 };
+        for level in Level::all() {
+            let gemm = Gemm::pack(level, &weights, None, Activation::None, None);
+            assert_eq!(Products::of_kernel(&gemm.kernel()), Some(Products::F32));
+        }
+        assert_eq!(Products::of_kernel("u8s8_depthwise_6p__avx512"), Some(Products::U8S8));
+        assert_eq!(Products::of_kernel("bf16_gemm_6x64__avx512bf16"), Some(Products::Bf16));
+        assert_eq!([Products::of_kernel("u8_functions__avx2"), Products::of_kernel("plain")], [None; 2]);
+    }
+
+    #[test]
+    fn a_peak_is_a_rate() {
+        for level in Level::all() {
+            for products in [Products::F32, Products::Bf16, Products::U8S8] {
+                assert!((1e7..1e13).contains(&products.peak(level)), "{level} {products:?}");
+            }
+        }
+    }
+}

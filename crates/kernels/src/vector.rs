@@ -38,6 +38,7 @@ pub(crate) trait Vector: Copy {
     unsafe fn store_bytes(self, zero: i32, to: *mut u8, count: usize);
     /// The first `count` lanes of several vectors, each the nearest byte to it (the even one of two), zero for what is no
     /// number.
+    #[inline(always)]
     unsafe fn store_nearest_bytes<const N: usize>(several: [Self; N], to: *mut u8, count: usize) {
         let bytes = ToBytes::within(0, [0, u8::MAX]);
         // SAFETY: the caller's promise.

@@ -178,4 +178,4 @@ pub(super) const NAN: u8 = 3;
 pub(super) const MEMBER: u8 = 1 << 7;
 
 /// Walks that run interleaved.
-const WALKS: usize = 8;
+const WALKS: usize = 16;
