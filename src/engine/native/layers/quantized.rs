@@ -57,17 +57,17 @@ fn pack(
     then: &Requantize<'_>,
     probe: Option<&Window>,
 ) -> Gemm {
-    let (level, finish) = (lowering.level, then.finish);
+    let (level, Requantize { finish, plus, .. }) = (lowering.level, *then);
     let Weights { taps, depth, columns, .. } = *weights;
     let pack = |vectors| Gemm::pack(level, weights, zero, then, vectors);
     lowering.choose("u8s8_gemm", [taps, depth, columns], probe, Gemm::widths(level), pack, |probe| {
         let (probe, pixels) = (*probe, probe.pixels());
         let (image, mut out) = (vec![3u8; probe.reach(depth)], Aligned::zeroed(pixels * columns * size_of::<f32>()));
-        let other = vec![3u8; if then.plus.is_some() { pixels * columns } else { 0 }];
+        let other = plus.map(|_| vec![3u8; pixels * columns]);
         move |gemm: &Gemm| match finish {
             Finish::Floats => gemm.run(&image, &probe, None, &gemm.grid(out.elements_mut::<f32>(), columns, pixels)),
             Finish::Bytes { .. } => {
-                let residual = (!other.is_empty()).then_some(Residual { elements: &other, pitch: columns });
+                let residual = other.as_deref().map(|elements| Residual { elements, pitch: columns });
                 gemm.run(&image, &probe, residual, &gemm.grid(out.elements_mut::<u8>(), columns, pixels));
             }
         }
@@ -150,12 +150,12 @@ pub(super) fn lower_conv(
         let layer = AllLines(Depthwise { spatial, packed });
         return Ok(Lowered { layer: Box::new(layer), operands: vec![node.inputs[0]] });
     }
-    let is_merged = conv.groups == 1 && merges(&spatial, depth, MERGED_DEPTH_MAX);
+    let is_merged = conv.groups == 1 && merges(&spatial, depth, MERGED_BYTES_MAX);
     let [taps_packed, depth_packed] =
         if is_merged { [spatial.kernel[0], spatial.kernel[1] * depth] } else { [taps, depth] };
     let columns = out / conv.groups;
-    // Merged taps have a window of their own.
-    let probe = if is_merged { None } else { probe(&spatial, sample, conv.groups * depth, taps * depth * columns) };
+    let probe = probe(&spatial, sample, conv.groups * depth, taps * depth * columns);
+    let probe = probe.map(|probe| if is_merged { merged(&spatial, &probe, depth).0 } else { probe });
     let group = |group: usize| {
         let range = group * columns..(group + 1) * columns;
         let elements = taps_first(&constants.weights, depth, taps, range.clone());
@@ -413,4 +413,4 @@ fn dequantize<T: Integer>(axis: isize, io: &mut Io<'_>) {
 }
 
 /// A tap of fewer bytes is over sooner than the next is found; copying an image is little beside its products.
-const MERGED_DEPTH_MAX: usize = 64;
+const MERGED_BYTES_MAX: usize = 64;
