@@ -10,7 +10,7 @@ mod portable;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx2::F32x8;
 #[cfg(target_arch = "x86_64")]
-pub(crate) use avx512::{F32x16, first as first_lanes};
+pub(crate) use avx512::{F32x16, first_lanes};
 pub(crate) use portable::Plain;
 
 use crate::activation::{Activation, SIXTH};

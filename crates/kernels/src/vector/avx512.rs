@@ -18,7 +18,7 @@ pub(crate) struct F32x16(pub(crate) __m512);
 
 /// The lowest `count` bits.
 #[inline(always)]
-pub(crate) fn first(count: usize) -> __mmask16 {
+pub(crate) fn first_lanes(count: usize) -> __mmask16 {
     debug_assert!(count <= 16, "{count} of 16 lanes");
     // The mask of 16 needs a bit more than it has.
     u16::try_from((1u32 << count) - 1).unwrap_or(u16::MAX)
@@ -63,7 +63,7 @@ impl Vector for F32x16 {
     #[inline(always)]
     unsafe fn load_first(from: *const f32, count: usize) -> Self {
         // SAFETY: as said above; masked lanes are not touched.
-        Self(unsafe { _mm512_maskz_loadu_ps(first(count), from) })
+        Self(unsafe { _mm512_maskz_loadu_ps(first_lanes(count), from) })
     }
 
     #[inline(always)]
@@ -75,7 +75,7 @@ impl Vector for F32x16 {
     #[inline(always)]
     unsafe fn store_first(self, to: *mut f32, count: usize) {
         // SAFETY: as said above; masked lanes are not touched.
-        unsafe { _mm512_mask_storeu_ps(to, first(count), self.0) }
+        unsafe { _mm512_mask_storeu_ps(to, first_lanes(count), self.0) }
     }
 
     #[inline(always)]
@@ -84,7 +84,7 @@ impl Vector for F32x16 {
         unsafe {
             let bytes = match count {
                 16 => _mm_loadu_si128(from.cast()),
-                _ => _mm_maskz_loadu_epi8(first(count), from.cast()),
+                _ => _mm_maskz_loadu_epi8(first_lanes(count), from.cast()),
             };
             Self(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes)))
         }
@@ -96,7 +96,7 @@ impl Vector for F32x16 {
         unsafe {
             let bytes = _mm512_add_epi32(_mm512_cvtps_epi32(self.0), _mm512_set1_epi32(zero));
             // No case for whole vectors: callers unroll loops around this only while it is short.
-            _mm512_mask_cvtepi32_storeu_epi8(to.cast(), first(count), bytes);
+            _mm512_mask_cvtepi32_storeu_epi8(to.cast(), first_lanes(count), bytes);
         }
     }
 
