@@ -22,10 +22,10 @@ unsafe fn beside<E: Element, const K: usize, const S: usize, const P: usize>(job
 pub(super) static TABLE: Table<f32> = Table {
     name: "avx2",
     tiles: &[tile::<f32, 1>, tile::<f32, 2>, tile::<f32, 3>, tile::<f32, 4>],
-    beside: beside_kernels!(f32: 3 / 2: 4 3 2, 3 / 1: 8 5 4 3 2 1, 2 / 1: 1, 5 / 2: 4 3 2, 5 / 1: 8 4 3 2 1, 4 / 1: 1),
+    beside: beside_kernels!(f32: 3 / 2: 4 3 2, 3 / 1: 6 5 4 3 2 1, 2 / 1: 1, 5 / 2: 4 3 2, 5 / 1: 8 4 3 2 1, 4 / 1: 1),
 };
 pub(super) static BYTES: Table<u8> = Table {
     name: "avx2",
     tiles: &[tile::<u8, 1>, tile::<u8, 2>, tile::<u8, 3>, tile::<u8, 4>],
-    beside: beside_kernels!(u8: 3 / 2: 4 3 2, 3 / 1: 8 5 4 3 2 1, 2 / 1: 1, 5 / 2: 4 3 2, 5 / 1: 8 4 3 2 1, 4 / 1: 1),
+    beside: beside_kernels!(u8: 3 / 2: 4 3 2, 3 / 1: 6 5 4 3 2 1, 2 / 1: 1, 5 / 2: 4 3 2, 5 / 1: 8 4 3 2 1, 4 / 1: 1),
 };
