@@ -7,7 +7,7 @@ use kinglet_kernels::u8_functions::{Scale, Sum};
 use kinglet_kernels::u8s8_gemm::{Finish, Gemm, Matrix, Zeros};
 
 use super::{EvaluateIn, tables};
-use crate::engine::graph::op::{Binary, Conv, PoolKind, Quantized, QuantizedConv, QuantizedMatMul};
+use crate::engine::graph::op::{Binary, PoolKind, Quantized, QuantizedConv, QuantizedMatMul};
 use crate::engine::graph::samples::Samples;
 use crate::engine::graph::{Graph, Node, Op, ValueId, floats, tensor_of};
 use crate::tensor::{DType, Shape, Tensor};
@@ -115,34 +115,6 @@ pub(super) fn fuse(graph: &mut Graph, samples: &Samples, evaluate: &EvaluateIn) 
             graph.nodes[at] = Node { output: graph.nodes[at].output, ..node };
         }
     }
-    fuse_sums(graph);
-}
-
-/// Has sums of bytes be part of the convolution that makes one of their operands, for nobody else.
-fn fuse_sums(graph: &mut Graph) {
-    for at in 0..graph.nodes.len() {
-        let &Op::QuantizedAdd(sum) = &graph.nodes[at].op else { continue };
-        let [a, b] = [graph.nodes[at].inputs[0], graph.nodes[at].inputs[1]];
-        let swapped = Sum { of: [sum.of[1], sum.of[0]], ..sum };
-        let fused = with_sum(graph, at, a, b, sum).or_else(|| with_sum(graph, at, b, a, swapped));
-        if let Some((maker, node)) = fused {
-            graph.nodes[maker].inputs.clear();
-            graph.nodes[at] = node;
-        }
-    }
-}
-
-/// The convolution that makes an operand of a sum, with the sum, and where it was.
-fn with_sum(graph: &Graph, at: usize, made: ValueId, other: ValueId, sum: Sum) -> Option<(usize, Node)> {
-    let maker = graph.sole_maker(made, at)?;
-    let node = &graph.nodes[maker];
-    let Op::QuantizedConv(conv) = &node.op else { return None };
-    let is_depthwise = conv.conv.is_depthwise(graph.constant(node.inputs[1])?.shape());
-    let fits = !is_depthwise && conv.plus.is_none() && conv.product.finish != Finish::Floats && made != other;
-    let conv = QuantizedConv { conv: Conv { residual: true, ..conv.conv.clone() }, plus: Some(sum), ..conv.clone() };
-    let (op, output) = (Op::QuantizedConv(conv), graph.nodes[at].output);
-    let inputs = node.inputs.iter().copied().chain([other]).collect();
-    fits.then(|| (maker, Node { op, inputs, output, ..node.clone() }))
 }
 
 /// What a conversion to bytes and the operators before it are together.

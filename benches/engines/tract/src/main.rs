@@ -1,10 +1,12 @@
 //! tract on one model: `tract-runs MODEL BATCH SECONDS THREADS` prints one line of JSON, times in milliseconds.
 
+#[path = "../../timing.rs"]
+mod timing;
+
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::time::{ClockId, clock_gettime};
 use tract_linalg::multithread::{Executor, set_default_executor};
 use tract_onnx::tract_hir::infer::Factoid;
 use tract_onnx::tract_hir::internal::{
@@ -49,32 +51,13 @@ fn asked() -> TractResult<serde_json::Value> {
 }
 
 fn measured(model: &str, batch: usize, time: Duration) -> TractResult<serde_json::Value> {
-    let before = resident_mib()?;
+    let before = timing::resident_mib()?;
     let started = Instant::now();
     let plan = load(model, batch)?;
     let load = started.elapsed();
     let inputs = made_up(&plan)?;
     let mut state = plan.spawn()?;
-    for _ in 0..3 {
-        state.run(inputs.clone())?;
-    }
-    let (started, mut walls, mut cpus) = (Instant::now(), Vec::new(), Vec::new());
-    while started.elapsed() < time || walls.len() < 5 {
-        let (wall, cpu) = (Instant::now(), cpu_time()?);
-        state.run(inputs.clone())?;
-        walls.push(wall.elapsed());
-        cpus.push(cpu_time()? - cpu);
-    }
-    walls.sort_unstable();
-    let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
-    Ok(serde_json::json!({
-        "engine": "tract",
-        "median_ms": milliseconds(walls[walls.len() / 2]),
-        "min_ms": milliseconds(walls[0]),
-        "cpu_ms": milliseconds(cpus.into_iter().min().unwrap_or_default()),
-        "load_ms": milliseconds(load),
-        "memory_mib": resident_mib()? - before,
-    }))
+    timing::line("tract", (before, load), time, || state.run(inputs.clone()).map(drop))
 }
 
 /// A plan for the shapes of this batch. What the model says of other shapes may name free axes, which tract does not take
@@ -105,23 +88,11 @@ fn made_up(plan: &TypedSimplePlan) -> TractResult<TVec<TValue>> {
         let fact = plan.model().input_fact(at)?;
         let shape = fact.shape.as_concrete().context("an input with a free axis")?;
         let count = shape.iter().product();
-        let noise = |at: usize| (at as f32 * 0.7).sin() * 1.4;
         let made: Vec<f32> = match fact.datum_type.is_float() {
-            true => (0..count).map(noise).collect(),
+            true => (0..count).map(timing::noise).collect(),
             false => vec![1.; count],
         };
         inputs.push(Tensor::from_shape(shape, &made)?.cast_to_dt(fact.datum_type)?.into_owned().into_tvalue());
     }
     Ok(inputs)
-}
-
-fn cpu_time() -> TractResult<Duration> {
-    Ok(clock_gettime(ClockId::ProcessCPUTime).try_into()?)
-}
-
-/// Pages of this process that are in memory.
-fn resident_mib() -> TractResult<f64> {
-    let statm = std::fs::read_to_string("/proc/self/statm")?;
-    let pages: f64 = statm.split_whitespace().nth(1).context("expected pages")?.parse()?;
-    Ok(pages * rustix::param::page_size() as f64 / f64::from(1 << 20))
 }

@@ -1,7 +1,7 @@
 //! Functions, lanes as wide as the registers.
 
-use super::generic::{self, Norm, Operand, Scores, Table};
-use super::{Arithmetic, Function};
+use super::generic::{self, Norm, Scores, Table};
+use super::{Arithmetic, Function, Operand};
 use crate::vector::F32x16;
 
 /// # Safety
@@ -13,11 +13,11 @@ unsafe fn map(function: Function, from: *const f32, to: *mut f32, count: usize) 
 }
 
 /// # Safety
-/// The processor has AVX-512 F, BW, DQ and VL, and operands and `to` are valid for `count` elements.
+/// The processor has AVX-512 F, BW, DQ and VL, and operands of many elements have as many as `to`.
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn combine(arithmetic: Arithmetic, operands: [Operand; 2], to: *mut f32, count: usize) {
+unsafe fn combine(arithmetic: Arithmetic, operands: [Operand<'_>; 2], to: &mut [f32]) {
     // SAFETY: the caller's promise; the features are enabled here.
-    unsafe { generic::combine::<F32x16>(arithmetic, operands, to, count) }
+    unsafe { generic::combine::<F32x16>(arithmetic, operands, to) }
 }
 
 /// # Safety

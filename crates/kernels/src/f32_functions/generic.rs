@@ -1,21 +1,14 @@
 //! The functions, for any vector.
 
-use super::{Arithmetic, Function};
+use super::{Arithmetic, Function, Operand};
 use crate::vector::Vector;
 
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) map: unsafe fn(Function, *const f32, *mut f32, usize),
-    pub(super) combine: unsafe fn(Arithmetic, [Operand; 2], *mut f32, usize),
+    pub(super) combine: unsafe fn(Arithmetic, [Operand<'_>; 2], &mut [f32]),
     pub(super) softmax: unsafe fn(&Scores, *mut f32, usize),
     pub(super) normalize: unsafe fn(&Norm, *const f32, *mut f32, usize),
-}
-
-/// As many elements as results, or one for all.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Operand {
-    Each(*const f32),
-    One(f32),
 }
 
 /// What softmax is taken of: `scale * from + mask`, elements of both as many as results.
@@ -50,16 +43,11 @@ pub(super) fn call_map_over(table: &Table, function: Function, row: &mut [f32]) 
 
 /// # Panics
 /// When an operand of many elements and `to` differ in length.
-pub(super) fn call_combine(table: &Table, arithmetic: Arithmetic, operands: [super::Operand<'_>; 2], to: &mut [f32]) {
-    let operands = operands.map(|operand| match operand {
-        super::Operand::Each(elements) => {
-            assert_eq!(elements.len(), to.len(), "an element for each");
-            Operand::Each(elements.as_ptr())
-        }
-        super::Operand::One(one) => Operand::One(one),
-    });
+pub(super) fn call_combine(table: &Table, arithmetic: Arithmetic, operands: [Operand<'_>; 2], to: &mut [f32]) {
+    let fits = |operand: &Operand<'_>| !matches!(operand, Operand::Each(elements) if elements.len() != to.len());
+    assert!(operands.iter().all(fits), "an element for each");
     // SAFETY: the table was found by its level, which proves its instructions; all slices have as many elements.
-    unsafe { (table.combine)(arithmetic, operands, to.as_mut_ptr(), to.len()) }
+    unsafe { (table.combine)(arithmetic, operands, to) }
 }
 
 /// Over `from`, or over the row itself.
@@ -182,19 +170,23 @@ pub(super) unsafe fn map<V: Vector>(function: Function, from: *const f32, to: *m
 }
 
 /// # Safety
-/// As `map`; operands of many elements have as many.
+/// The processor has the instructions of `V`, and operands of many elements have as many as `to`.
 #[inline(always)]
-pub(super) unsafe fn combine<V: Vector>(arithmetic: Arithmetic, operands: [Operand; 2], to: *mut f32, count: usize) {
+pub(super) unsafe fn combine<V: Vector>(arithmetic: Arithmetic, operands: [Operand<'_>; 2], to: &mut [f32]) {
+    let (to, count) = (to.as_mut_ptr(), to.len());
     macro_rules! by {
         ($method:ident) => {
             match operands {
-                [Operand::Each(a), Operand::Each(b)] => pairs!(V, a, b, to, count, |a, b| a.$method(b)),
+                [Operand::Each(a), Operand::Each(b)] => {
+                    let (a, b) = (a.as_ptr(), b.as_ptr());
+                    pairs!(V, a, b, to, count, |a, b| a.$method(b))
+                }
                 [Operand::Each(a), Operand::One(b)] => {
-                    let b = V::splat(b);
+                    let (a, b) = (a.as_ptr(), V::splat(b));
                     each!(V, a, to, count, |a| a.$method(b))
                 }
                 [Operand::One(a), Operand::Each(b)] => {
-                    let a = V::splat(a);
+                    let (a, b) = (V::splat(a), b.as_ptr());
                     each!(V, b, to, count, |b| a.$method(b))
                 }
                 [Operand::One(a), Operand::One(b)] => {

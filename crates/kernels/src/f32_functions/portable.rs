@@ -1,7 +1,7 @@
 //! Functions in plain code.
 
-use super::generic::{self, Norm, Operand, Scores, Table};
-use super::{Arithmetic, Function};
+use super::generic::{self, Norm, Scores, Table};
+use super::{Arithmetic, Function, Operand};
 use crate::vector::Plain;
 
 /// # Safety
@@ -12,10 +12,10 @@ unsafe fn map(function: Function, from: *const f32, to: *mut f32, count: usize) 
 }
 
 /// # Safety
-/// Operands and `to` are valid for `count` elements.
-unsafe fn combine(arithmetic: Arithmetic, operands: [Operand; 2], to: *mut f32, count: usize) {
+/// Operands of many elements have as many as `to`.
+unsafe fn combine(arithmetic: Arithmetic, operands: [Operand<'_>; 2], to: &mut [f32]) {
     // SAFETY: the caller's promise; no instruction set is needed.
-    unsafe { generic::combine::<Plain>(arithmetic, operands, to, count) }
+    unsafe { generic::combine::<Plain>(arithmetic, operands, to) }
 }
 
 /// # Safety

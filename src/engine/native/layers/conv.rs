@@ -11,7 +11,7 @@ use kinglet_kernels::{Grid, LINE, Level, Window};
 
 use super::super::tuning;
 use super::dense::Dense;
-use super::{AllLines, ByLines, Io, Layer, LowerError, Lowered, Lowering, View, ViewMut, constant};
+use super::{AllLines, ByLines, Io, Layer, LowerError, Lowered, Lowering, View, ViewMut, constant, with_residual};
 use crate::engine::Precision;
 use crate::engine::graph::infer::image;
 use crate::engine::graph::op::{Conv, Spatial};
@@ -37,8 +37,7 @@ pub(super) fn lower(
     let bias = if conv.bias { Some(constant(graph, node, 2, "the bias")?.0) } else { None };
     let filters = Given { source: &source, shape: &shape, bias: bias.as_deref() };
     let layer = Convolution::pack(conv, &filters, sample, lowering)?;
-    let operands = [Some(node.inputs[0]), conv.residual.then(|| node.inputs.last().copied()).flatten()];
-    Ok(Lowered { layer: Box::new(AllLines(layer)), operands: operands.into_iter().flatten().collect() })
+    Ok(Lowered { layer: Box::new(AllLines(layer)), operands: with_residual(node, conv.residual) })
 }
 
 /// What a convolution is packed from.

@@ -5,7 +5,7 @@ use kinglet_kernels::f32_gemm::{Residual, Weights};
 
 use super::super::tuning::probe_rows;
 use super::dense::Dense;
-use super::{Io, Layer, LowerError, Lowered, Lowering, View, constant};
+use super::{Io, Layer, LowerError, Lowered, Lowering, View, constant, with_residual};
 use crate::engine::graph::infer::Facts;
 use crate::engine::graph::op::Linear;
 use crate::engine::graph::{Fact, Graph, Node};
@@ -27,8 +27,7 @@ pub(super) fn lower(
     let weights = Weights { elements: &elements, taps: 1, depth, columns };
     let probe = sample.map(|sample| probe_rows(sample.elements() / columns.max(1), depth, columns));
     let gemm = Dense::pack(lowering, &weights, bias.as_deref(), linear.activation, probe.as_ref());
-    let operands = [Some(node.inputs[0]), linear.residual.then(|| node.inputs.last().copied()).flatten()];
-    Ok(Lowered { layer: Box::new(Product(gemm)), operands: operands.into_iter().flatten().collect() })
+    Ok(Lowered { layer: Box::new(Product(gemm)), operands: with_residual(node, linear.residual) })
 }
 
 #[derive(Debug)]

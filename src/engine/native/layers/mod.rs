@@ -310,6 +310,12 @@ fn constant(graph: &Graph, node: &Node, at: usize, what: &'static str) -> Result
     Ok((floats(tensor).ok_or(LowerError::Type(tensor.dtype()))?, tensor.shape().clone()))
 }
 
+/// The first operand of a node, and the last where that is a residual.
+fn with_residual(node: &Node, has_residual: bool) -> Vec<ValueId> {
+    let residual = if has_residual { node.inputs.last().copied() } else { None };
+    std::iter::once(node.inputs[0]).chain(residual).collect()
+}
+
 /// Runs a node on known operands.
 pub(in crate::engine) fn evaluate(graph: &Graph, node: &Node, operands: &[&Tensor], level: Level) -> Option<Tensor> {
     let facts: Vec<Fact> = operands.iter().map(|tensor| Fact::of((*tensor).clone())).collect();

@@ -8,7 +8,7 @@ use kinglet_kernels::{Aligned, Level, Window};
 
 use super::super::tuning::probe_rows;
 use super::conv::{merged, merges, probe, taps_first, widen, window};
-use super::{AllLines, ByLines, Io, Layer, LowerError, Lowered, Lowering, View, constant};
+use super::{AllLines, ByLines, Io, Layer, LowerError, Lowered, Lowering, View, constant, with_residual};
 use crate::engine::graph::infer;
 use crate::engine::graph::op::{Quantized, QuantizedConv, Spatial};
 use crate::engine::graph::{Fact, Graph, Node, integers};
@@ -166,8 +166,7 @@ pub(super) fn lower_conv(
     };
     let groups = (0..conv.groups).map(group).collect();
     let layer = AllLines(Convolution { spatial, is_merged, zero: product.zero, finish: product.finish, groups });
-    let operands = [Some(node.inputs[0]), conv.residual.then(|| node.inputs.last().copied()).flatten()];
-    Ok(Lowered { layer: Box::new(layer), operands: operands.into_iter().flatten().collect() })
+    Ok(Lowered { layer: Box::new(layer), operands: with_residual(node, conv.residual) })
 }
 
 /// Each channel by itself.
