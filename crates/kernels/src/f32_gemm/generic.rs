@@ -111,7 +111,9 @@ pub(super) struct Job {
     pub(super) taps: usize,
     /// Steps of every tap.
     pub(super) depth: usize,
-    /// `[taps][M]`: where a row's elements of a tap begin.
+    /// Times `M` rows, each with all panels before the next.
+    pub(super) blocks: usize,
+    /// `[blocks][taps][M]`: where a row's elements of a tap begin.
     pub(super) rows: *const *const f32,
     /// Panels that the rows meet, one after the other.
     pub(super) panels: usize,
@@ -122,8 +124,9 @@ pub(super) struct Job {
     /// What will be read next, or anything: it is only fetched, so many elements with each row of the weights.
     pub(super) next: *const f32,
     pub(super) next_step: usize,
-    /// From what one panel fetches to what the next does.
+    /// From what one panel fetches to what the next does, and from what one block does.
     pub(super) next_pitch: usize,
+    pub(super) next_block: usize,
     pub(super) out: *mut f32,
     pub(super) out_pitch: usize,
     /// Columns to write, with more than `(N - 1) * LANES` of each panel.
@@ -158,33 +161,64 @@ pub(super) fn call(kernel: unsafe fn(&Job), job: &Job) {
 pub(super) unsafe fn tile<P: Product, const M: usize, const N: usize>(job: &Job) {
     // SAFETY: the caller's promise is that of these reads, writes and calls.
     unsafe {
-        for panel in 0..job.panels {
-            let column = panel * N * P::Sums::LANES;
-            let mut sums = begin::<P::Sums, M, N>(job, column);
-            let mut weights = job.weights.add(panel * job.weights_pitch);
-            let mut next = job.next.wrapping_add(panel * job.next_pitch);
-            for tap in 0..job.taps {
-                let mut rows = [std::ptr::null(); M];
-                for (m, row) in rows.iter_mut().enumerate() {
-                    *row = *job.rows.add(tap * M + m);
-                }
-                for k in 0..job.depth {
-                    let mut w = [P::right(weights); N];
-                    for (n, w) in w.iter_mut().enumerate().skip(1) {
-                        *w = P::right(weights.add(n * P::Sums::LANES));
+        let mut block = Block::first(job);
+        for nth in 0..job.blocks {
+            for panel in 0..job.panels {
+                let column = panel * N * P::Sums::LANES;
+                let mut sums = begin::<P::Sums, M, N>(job, block, column);
+                let mut weights = job.weights.add(panel * job.weights_pitch);
+                let mut next = job.next.wrapping_add(panel * job.next_pitch + nth * job.next_block);
+                for tap in 0..job.taps {
+                    let mut rows = [std::ptr::null(); M];
+                    for (m, row) in rows.iter_mut().enumerate() {
+                        *row = *block.rows.add(tap * M + m);
                     }
-                    for m in 0..M {
-                        let x = P::left(rows[m].add(k * P::STEP));
-                        for n in 0..N {
-                            sums[m][n] = P::add(x, w[n], sums[m][n]);
+                    for k in 0..job.depth {
+                        let mut w = [P::right(weights); N];
+                        for (n, w) in w.iter_mut().enumerate().skip(1) {
+                            *w = P::right(weights.add(n * P::Sums::LANES));
                         }
+                        for m in 0..M {
+                            let x = P::left(rows[m].add(k * P::STEP));
+                            for n in 0..N {
+                                sums[m][n] = P::add(x, w[n], sums[m][n]);
+                            }
+                        }
+                        P::Sums::prefetch(next);
+                        next = next.wrapping_add(job.next_step);
+                        weights = weights.add(N * P::Sums::LANES);
                     }
-                    P::Sums::prefetch(next);
-                    next = next.wrapping_add(job.next_step);
-                    weights = weights.add(N * P::Sums::LANES);
                 }
+                end::<P::Sums, M, N>(job, block, column, &mut sums);
             }
-            end::<P::Sums, M, N>(job, column, &mut sums);
+            block = block.below(job, M);
+        }
+    }
+}
+
+/// Where a block finds its rows, writes results and finds what is added to them.
+#[derive(Clone, Copy)]
+struct Block {
+    rows: *const *const f32,
+    out: *mut f32,
+    residual: *const f32,
+}
+
+impl Block {
+    #[inline(always)]
+    fn first(job: &Job) -> Self {
+        let residual = job.ends.as_ref().and_then(|end| end.residual);
+        Self { rows: job.rows, out: job.out, residual: residual.map_or(std::ptr::null(), |(residual, _)| residual) }
+    }
+
+    /// The next block, of blocks of so many rows.
+    #[inline(always)]
+    fn below(self, job: &Job, rows: usize) -> Self {
+        let pitch = job.ends.as_ref().and_then(|end| end.residual).map_or(0, |(_, pitch)| pitch);
+        Self {
+            rows: self.rows.wrapping_add(job.taps * rows),
+            out: self.out.wrapping_add(rows * job.out_pitch),
+            residual: self.residual.wrapping_add(rows * pitch),
         }
     }
 }
@@ -198,7 +232,7 @@ pub(super) unsafe fn tile<P: Product, const M: usize, const N: usize>(job: &Job)
 pub(super) unsafe fn row<P: Product, const M: usize, const N: usize>(job: &Job) {
     // SAFETY: the caller's promise is that of these reads, writes and calls.
     unsafe {
-        let mut sums = begin::<P::Sums, M, N>(job, 0);
+        let mut sums = begin::<P::Sums, M, N>(job, Block::first(job), 0);
         let mut weights = job.weights;
         for tap in 0..job.taps {
             let row = *job.rows.add(tap);
@@ -213,7 +247,7 @@ pub(super) unsafe fn row<P: Product, const M: usize, const N: usize>(job: &Job) 
                 weights = weights.add(N * P::Sums::LANES);
             }
         }
-        end::<P::Sums, M, N>(job, 0, &mut sums);
+        end::<P::Sums, M, N>(job, Block::first(job), 0, &mut sums);
     }
 }
 
@@ -251,7 +285,7 @@ pub(super) fn call_round(kernels: &PairKernels, from: &[f32], to: &mut [f32]) {
 /// # Safety
 /// As `tile`.
 #[inline(always)]
-unsafe fn begin<V: Vector, const M: usize, const N: usize>(job: &Job, column: usize) -> [[V; N]; M] {
+unsafe fn begin<V: Vector, const M: usize, const N: usize>(job: &Job, block: Block, column: usize) -> [[V; N]; M] {
     // SAFETY: the caller's promise is that of these reads.
     unsafe {
         let mut sums = [[V::splat(0.0); N]; M];
@@ -259,7 +293,7 @@ unsafe fn begin<V: Vector, const M: usize, const N: usize>(job: &Job, column: us
             for (m, sums) in sums.iter_mut().enumerate() {
                 for (n, sum) in sums.iter_mut().enumerate() {
                     let at = column + n * V::LANES;
-                    let (from, left) = (job.out.add(m * job.out_pitch + at), job.columns - at);
+                    let (from, left) = (block.out.add(m * job.out_pitch + at), job.columns - at);
                     *sum = if left < V::LANES { V::load_first(from, left) } else { V::load(from) };
                 }
             }
@@ -271,12 +305,17 @@ unsafe fn begin<V: Vector, const M: usize, const N: usize>(job: &Job, column: us
 /// # Safety
 /// As `tile`.
 #[inline(always)]
-unsafe fn end<V: Vector, const M: usize, const N: usize>(job: &Job, column: usize, sums: &mut [[V; N]; M]) {
+unsafe fn end<V: Vector, const M: usize, const N: usize>(
+    job: &Job,
+    block: Block,
+    column: usize,
+    sums: &mut [[V; N]; M],
+) {
     // SAFETY: the caller's promise is that of these calls.
     unsafe {
         match &job.ends {
-            None => write::<V, M, N>(job, column, sums),
-            Some(end) => finish::<V, M, N>(job, column, end, sums),
+            None => write::<V, M, N>(job, block, column, sums),
+            Some(end) => finish::<V, M, N>(job, block, column, end, sums),
         }
     }
 }
@@ -288,6 +327,7 @@ unsafe fn end<V: Vector, const M: usize, const N: usize>(job: &Job, column: usiz
 #[inline(always)]
 unsafe fn finish<V: Vector, const M: usize, const N: usize>(
     job: &Job,
+    block: Block,
     column: usize,
     end: &End,
     sums: &mut [[V; N]; M],
@@ -299,11 +339,11 @@ unsafe fn finish<V: Vector, const M: usize, const N: usize>(
                 *sum = sum.add(V::load(end.bias.add(m * end.bias_pitch + column + n * V::LANES)));
             }
         }
-        if let Some((residual, pitch)) = end.residual {
+        if let Some((_, pitch)) = end.residual {
             for (m, sums) in sums.iter_mut().enumerate() {
                 for (n, sum) in sums.iter_mut().enumerate() {
                     let at = column + n * V::LANES;
-                    let (from, left) = (residual.add(m * pitch + at), job.columns - at);
+                    let (from, left) = (block.residual.add(m * pitch + at), job.columns - at);
                     *sum = sum.add(if left < V::LANES { V::load_first(from, left) } else { V::load(from) });
                 }
             }
@@ -329,11 +369,13 @@ unsafe fn finish<V: Vector, const M: usize, const N: usize>(
                         *sum = activate(*sum, $activation);
                     }
                 }
-                write::<V, M, N>(job, column, copied);
+                write::<V, M, N>(job, block, column, copied);
             }};
         }
         match end.activation {
-            Activation::None | Activation::Clip { .. } | Activation::Function(_) => write::<V, M, N>(job, column, sums),
+            Activation::None | Activation::Clip { .. } | Activation::Function(_) => {
+                write::<V, M, N>(job, block, column, sums);
+            }
             Activation::LeakyRelu { slope } => through!(Activation::LeakyRelu { slope }),
             Activation::HardSigmoid { alpha, beta } => through!(Activation::HardSigmoid { alpha, beta }),
             Activation::HardSwish => through!(Activation::HardSwish),
@@ -344,13 +386,13 @@ unsafe fn finish<V: Vector, const M: usize, const N: usize>(
 /// # Safety
 /// As `tile`.
 #[inline(always)]
-unsafe fn write<V: Vector, const M: usize, const N: usize>(job: &Job, column: usize, sums: &[[V; N]; M]) {
+unsafe fn write<V: Vector, const M: usize, const N: usize>(job: &Job, block: Block, column: usize, sums: &[[V; N]; M]) {
     // SAFETY: the caller's promise is that of these writes.
     unsafe {
         for (m, sums) in sums.iter().enumerate() {
             for (n, sum) in sums.iter().enumerate() {
                 let at = column + n * V::LANES;
-                let (to, left) = (job.out.add(m * job.out_pitch + at), job.columns - at);
+                let (to, left) = (block.out.add(m * job.out_pitch + at), job.columns - at);
                 if left < V::LANES { sum.store_first(to, left) } else { sum.store(to) }
             }
         }

@@ -290,36 +290,38 @@ impl Packing {
         let blocks = tile.size[0].div_ceil(self.panels.rows);
         let share = width.div_ceil(blocks);
         let mut walk = window.walk(tile.first[0]);
-        for block in 0..blocks {
+        let mut block = 0;
+        while block < blocks {
             let row = block * self.panels.rows;
             let rows = self.panels.rows.min(tile.size[0] - row);
-            walk.find(left, zeros, rows, part.tap..part.tap + part.taps, from, pointers);
-            walk.advance(rows);
-            // The first panels meet rows that are in no cache, and others weights that are in none.
-            let next_rows = (tile.first[1] == 0 && block + 1 < blocks).then(|| walk.origin(left).wrapping_add(from));
+            // As many whole blocks as there is room for pointers, or the rest.
+            let of_block = part.taps * rows;
+            let fit = if ends.is_some_and(|ends| ends.function.is_some()) { 1 } else { POINTERS / of_block };
+            let count = ((tile.size[0] - row) / rows).clamp(1, fit);
+            // Blocks of one tap are like one.
+            let found = if part.taps == 1 { rows * count } else { rows };
+            for pointers in pointers[..of_block * count].chunks_exact_mut(part.taps * found) {
+                walk.find(left, zeros, found, part.tap..part.tap + part.taps, from, pointers);
+                walk.advance(found);
+            }
             let mut column = 0;
             while column < tile.size[1] {
                 let first = tile.first[1] + column;
                 let all = self.panels.together(first, tile.size[1] - column);
                 let lanes = all.vectors * self.kernels.tiles.lanes;
                 let weights = packed[self.offset(first) + part.row * lanes..].as_ptr();
-                let (next, next_step, next_pitch) = match next_rows {
-                    Some(next) => (next, rows * self.kernels.step, 0),
-                    None => {
-                        let behind = part.taps * part.depth * (lanes + block * share);
-                        (weights.wrapping_add(behind), share, self.offset(width))
-                    }
-                };
                 let job = Job {
                     taps: part.taps,
                     depth: part.depth,
+                    blocks: count,
                     rows: pointers.as_ptr(),
                     panels: if together { 1 } else { all.panels },
                     weights,
                     weights_pitch: self.offset(width),
-                    next,
-                    next_step,
-                    next_pitch,
+                    next: weights.wrapping_add(part.taps * part.depth * (lanes + block * share)),
+                    next_step: share,
+                    next_pitch: self.offset(width),
+                    next_block: part.taps * part.depth * share,
                     // Within the tile: rows and columns are its own.
                     out: tile.out.wrapping_add(row * tile.pitch + column),
                     out_pitch: if together { width } else { tile.pitch },
@@ -337,6 +339,7 @@ impl Packing {
             if let Some(function) = ends.and_then(|ends| ends.function) {
                 (row..row + rows).for_each(|row| function.over_row(self.level, tile.row(row)));
             }
+            block += count;
         }
     }
 

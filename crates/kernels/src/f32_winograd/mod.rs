@@ -16,7 +16,7 @@ use std::ptr;
 
 use crate::activation::Activation;
 use crate::aligned::{Aligned, LINE};
-use crate::f32_gemm::{Gemm, Residual, Weights};
+use crate::f32_gemm::{Packing, Residual, Weights};
 use crate::grid::{Grid, Tile};
 use crate::isa::{Level, choose};
 use crate::window::Window;
@@ -28,8 +28,10 @@ pub struct Winograd {
     table: &'static Table,
     channels: usize,
     columns: usize,
-    /// One product for each element of a transformed tile.
-    products: Vec<Gemm>,
+    /// How the weights of each product lie: there is one for each element of a transformed tile.
+    packing: Packing,
+    /// One behind the other, so that the end of one product fetches the next one's.
+    weights: Aligned,
     bias: Aligned,
     zeros: Aligned,
     activation: Activation,
@@ -51,10 +53,11 @@ impl Winograd {
         let Weights { elements, taps, depth, columns } = *weights;
         assert_eq!((taps, elements.len()), (9, 9 * depth * columns), "weights are [3x3][depth][column]");
         assert!(bias.is_none_or(|bias| bias.len() == columns), "there is a bias for each column");
-        let transformed = transformed(elements, depth * columns);
-        let product = |elements: &[f32]| {
-            Gemm::pack(level, &Weights { elements, taps: 1, depth, columns }, None, Activation::None, None)
-        };
+        let packing = Packing::matrix(level, depth, columns);
+        let mut packed = Aligned::zeroed(POINTS * packing.elements() * size_of::<f32>());
+        for (point, to) in packed.elements_mut().chunks_exact_mut(packing.elements().max(1)).enumerate() {
+            packing.pack(&transformed(elements, depth * columns, point), [columns, 1], to);
+        }
         let mut padded = Aligned::zeroed(columns.next_multiple_of(LANES_MAX) * size_of::<f32>());
         if let Some(bias) = bias {
             padded.elements_mut::<f32>()[..columns].copy_from_slice(bias);
@@ -63,7 +66,8 @@ impl Winograd {
             table: table(level),
             channels: depth,
             columns,
-            products: transformed.chunks(depth * columns).map(product).collect(),
+            packing,
+            weights: packed,
             bias: padded,
             zeros: Aligned::zeroed(depth * size_of::<f32>()),
             activation,
@@ -71,7 +75,7 @@ impl Winograd {
     }
 
     pub fn bytes(&self) -> usize {
-        self.products.iter().map(Gemm::bytes).sum::<usize>() + self.bias.bytes() + self.zeros.bytes()
+        self.weights.bytes() + self.bias.bytes() + self.zeros.bytes()
     }
 
     pub fn columns(&self) -> usize {
@@ -104,8 +108,7 @@ impl Winograd {
     /// Elements of scratch that each thread needs for tasks of this size.
     pub fn scratch(&self, window: &Window, tasks: Tasks) -> usize {
         let tiles = tasks.images * tasks.lines.div_ceil(OUT) * tiles(window).out[1];
-        let rounded = |width: usize| (POINTS * tiles * width).next_multiple_of(LANES_MAX);
-        rounded(self.channels) + rounded(self.columns)
+        POINTS * (matrix(tiles, self.channels) + matrix(tiles, self.columns))
     }
 
     /// Cuts the lines of some images of the output into tasks for `run`.
@@ -162,8 +165,9 @@ impl Winograd {
         let tiled = tiles(window);
         let places: Tiles = Tiles::of(window, &tiled, line, task.size[0]);
         let count = places.count;
-        let (inner, rest) = scratch.split_at_mut((POINTS * count * self.channels).next_multiple_of(LANES_MAX));
-        let outer = &mut rest[..POINTS * count * self.columns];
+        let (inner_matrix, outer_matrix) = (matrix(count, self.channels), matrix(count, self.columns));
+        let (inner, rest) = scratch.split_at_mut(POINTS * inner_matrix);
+        let outer = &mut rest[..POINTS * outer_matrix];
         let mut pointers = [ptr::null(); POINTS];
         let mut walk = tiled.walk(places.first);
         for tile in 0..count {
@@ -174,14 +178,14 @@ impl Winograd {
                 channels: self.channels,
                 // The tile's row in the first of the matrices.
                 out: inner[tile * self.channels..].as_mut_ptr(),
-                matrix: count * self.channels,
+                matrix: inner_matrix,
             };
             generic::inward(self.table, &job, inner.len() - tile * self.channels);
         }
-        for (at, product) in self.products.iter().enumerate() {
-            let from = &inner[at * count * self.channels..][..count * self.channels];
-            let to = &mut outer[at * count * self.columns..][..count * self.columns];
-            product.run(from, &Window::rows(count, self.channels), None, &product.grid(to, self.columns, count));
+        let weights: &[f32] = self.weights.elements();
+        for (point, to) in outer.chunks_exact_mut(outer_matrix.max(1)).enumerate() {
+            let (from, packed) = (&inner[point * inner_matrix..], &weights[point * self.packing.elements()..]);
+            self.packing.run(from, self.channels, packed, &self.packing.grid(to, self.columns, count));
         }
         for tile in 0..count {
             let place = tiled.place(places.first + tile);
@@ -191,7 +195,7 @@ impl Winograd {
             let residual = residual.map(|Residual { elements, pitch }| (elements[pixel * pitch..].as_ptr(), pitch));
             let job = Outward {
                 tile: outer[tile * self.columns..].as_ptr(),
-                matrix: count * self.columns,
+                matrix: outer_matrix,
                 columns: self.columns,
                 bias: self.bias.elements::<f32>().as_ptr(),
                 residual,
@@ -226,20 +230,20 @@ fn tiles(window: &Window) -> Window {
     Window { kernel: [IN, IN], stride: [OUT, OUT], out: window.out.map(|extent| extent.div_ceil(OUT)), ..*window }
 }
 
-/// `G w G'` for every pair of channels: from `[3x3][pair]` to `[6x6][pair]`.
-fn transformed(weights: &[f32], pairs: usize) -> Vec<f32> {
-    let mut out = vec![0.0; POINTS * pairs];
-    for pair in 0..pairs {
-        for point in 0..POINTS {
-            let (row, column) = (point / IN, point % IN);
-            let mut sum = 0.0;
-            for tap in 0..9 {
-                sum += G[row][tap / 3] * G[column][tap % 3] * f64::from(weights[tap * pairs + pair]);
-            }
-            out[point * pairs + pair] = narrowed(sum);
-        }
-    }
-    out
+/// Elements from one matrix of so many rows to the next: an odd number of cache lines, because the same element of all
+/// matrices is touched together and a power of two between them would put all in the same few sets of the cache.
+fn matrix(rows: usize, width: usize) -> usize {
+    ((rows * width).div_ceil(LANES_MAX) | 1) * LANES_MAX
+}
+
+/// One element of `G w G'` for every pair of channels, of weights `[3x3][pair]`.
+fn transformed(weights: &[f32], pairs: usize, point: usize) -> Vec<f32> {
+    let (row, column) = (G[point / IN], G[point % IN]);
+    let of_pair = |pair: usize| {
+        let part = |tap: usize| row[tap / 3] * column[tap % 3] * f64::from(weights[tap * pairs + pair]);
+        narrowed((0..9).map(part).sum())
+    };
+    (0..pairs).map(of_pair).collect()
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "rounding is the purpose")]

@@ -7,7 +7,7 @@ use std::arch::x86_64::{
     _mm256_slli_epi16, _mm256_srai_epi16, _mm256_srli_epi16,
 };
 
-use super::generic::{self, Job, Sums, Tables};
+use super::generic::{self, Block, Job, Sums, Tables};
 use super::order::HEAD;
 use crate::panels::{Table, tiles};
 use crate::vector::{F32x8, Vector};
@@ -89,64 +89,87 @@ impl Sums for I32x8 {
 /// The processor has AVX2 and FMA, and the job's pointers are valid.
 #[inline(always)]
 unsafe fn ordered<const M: usize, const BY_ROW: bool>(job: &Job) {
-    // SAFETY: the caller's promise is that of these reads and calls.
+    // SAFETY: the caller's promise is that of these calls.
+    unsafe {
+        let mut block = Block::first(job);
+        for nth in 0..job.blocks {
+            let (mut weights, mut order) = (job.weights, job.order);
+            for panel in 0..job.panels {
+                let next = job.next.wrapping_add(panel * job.next_pitch + nth * job.next_block);
+                let (sums, behind) = ordered_sums::<M>(job, block, (weights, order), next);
+                generic::finish::<I32x8, M, 1, BY_ROW>(job, block, panel * I32x8::LANES, &sums);
+                (weights, order) = behind;
+            }
+            block = block.below(job, M);
+        }
+    }
+}
+
+/// The sums of a block with one panel, and where its weights and their order end.
+///
+/// # Safety
+/// As `ordered`.
+#[inline(always)]
+unsafe fn ordered_sums<const M: usize>(
+    job: &Job,
+    block: Block,
+    (mut weights, mut order): (*const i8, *const u32),
+    mut next: *const i8,
+) -> ([[I32x8; 1]; M], (*const i8, *const u32)) {
+    // SAFETY: the caller's promise is that of these reads.
     unsafe {
         let ones = _mm256_set1_epi16(1);
-        let (mut weights, mut order) = (job.weights, job.order);
         let (groups, rest) = (job.depth / 4, job.depth % 4);
-        for panel in 0..job.panels {
-            let mut sums = [[I32x8::zero()]; M];
-            let mut next = job.next.wrapping_add(panel * job.next_pitch);
-            for tap in 0..job.taps {
-                let mut rows = [std::ptr::null(); M];
-                for (m, row) in rows.iter_mut().enumerate() {
-                    *row = *job.rows.add(tap * M + m);
-                }
-                let (couples, narrow) = (*order as usize, *order.add(1) as usize);
-                order = order.add(HEAD);
-                for _ in 0..couples {
-                    let w = [_mm256_loadu_si256(weights.cast()), _mm256_loadu_si256(weights.add(32).cast())];
-                    let first = [*order as usize, *order.add(1) as usize];
-                    for (row, [sum]) in rows.iter().zip(&mut sums) {
-                        let x = _mm256_set1_epi32(row.add(first[0]).cast::<i32>().read_unaligned());
-                        let y = _mm256_set1_epi32(row.add(first[1]).cast::<i32>().read_unaligned());
-                        let pairs = _mm256_add_epi16(_mm256_maddubs_epi16(x, w[0]), _mm256_maddubs_epi16(y, w[1]));
-                        sum.0 = _mm256_add_epi32(sum.0, _mm256_madd_epi16(pairs, ones));
-                    }
-                    F32x8::prefetch(next.cast());
-                    next = next.wrapping_add(job.next_step * 2);
-                    (weights, order) = (weights.add(64), order.add(2));
-                }
-                for _ in 0..narrow {
-                    let (w, first) = (_mm256_loadu_si256(weights.cast()), *order as usize);
-                    for (row, [sum]) in rows.iter().zip(&mut sums) {
-                        let x = _mm256_set1_epi32(row.add(first).cast::<i32>().read_unaligned());
-                        let pairs = _mm256_maddubs_epi16(x, w);
-                        sum.0 = _mm256_add_epi32(sum.0, _mm256_madd_epi16(pairs, ones));
-                    }
-                    F32x8::prefetch(next.cast());
-                    next = next.wrapping_add(job.next_step);
-                    (weights, order) = (weights.add(32), order.add(1));
-                }
-                for _ in couples * 2 + narrow..groups {
-                    let (w, first) = (I32x8::weights(weights), *order as usize);
-                    for (row, [sum]) in rows.iter().zip(&mut sums) {
-                        *sum = sum.dot(I32x8::bytes(row.add(first).cast::<u32>().read_unaligned()), w);
-                    }
-                    F32x8::prefetch(next.cast());
-                    next = next.wrapping_add(job.next_step);
-                    (weights, order) = (weights.add(32), order.add(1));
-                }
-                if rest > 0 {
-                    let w = I32x8::weights(weights);
-                    for (row, [sum]) in rows.iter().zip(&mut sums) {
-                        *sum = sum.dot(I32x8::bytes(generic::first(row.add(groups * 4), rest)), w);
-                    }
-                    (weights, order) = (weights.add(32), order.add(1));
-                }
+        let mut sums = [[I32x8::zero()]; M];
+        for tap in 0..job.taps {
+            let mut rows = [std::ptr::null(); M];
+            for (m, row) in rows.iter_mut().enumerate() {
+                *row = *block.rows.add(tap * M + m);
             }
-            generic::finish::<I32x8, M, 1, BY_ROW>(job, panel * I32x8::LANES, &sums);
+            let (couples, narrow) = (*order as usize, *order.add(1) as usize);
+            order = order.add(HEAD);
+            for _ in 0..couples {
+                let w = [_mm256_loadu_si256(weights.cast()), _mm256_loadu_si256(weights.add(32).cast())];
+                let first = [*order as usize, *order.add(1) as usize];
+                for (row, [sum]) in rows.iter().zip(&mut sums) {
+                    let x = _mm256_set1_epi32(row.add(first[0]).cast::<i32>().read_unaligned());
+                    let y = _mm256_set1_epi32(row.add(first[1]).cast::<i32>().read_unaligned());
+                    let pairs = _mm256_add_epi16(_mm256_maddubs_epi16(x, w[0]), _mm256_maddubs_epi16(y, w[1]));
+                    sum.0 = _mm256_add_epi32(sum.0, _mm256_madd_epi16(pairs, ones));
+                }
+                F32x8::prefetch(next.cast());
+                next = next.wrapping_add(job.next_step * 2);
+                (weights, order) = (weights.add(64), order.add(2));
+            }
+            for _ in 0..narrow {
+                let (w, first) = (_mm256_loadu_si256(weights.cast()), *order as usize);
+                for (row, [sum]) in rows.iter().zip(&mut sums) {
+                    let x = _mm256_set1_epi32(row.add(first).cast::<i32>().read_unaligned());
+                    let pairs = _mm256_maddubs_epi16(x, w);
+                    sum.0 = _mm256_add_epi32(sum.0, _mm256_madd_epi16(pairs, ones));
+                }
+                F32x8::prefetch(next.cast());
+                next = next.wrapping_add(job.next_step);
+                (weights, order) = (weights.add(32), order.add(1));
+            }
+            for _ in couples * 2 + narrow..groups {
+                let (w, first) = (I32x8::weights(weights), *order as usize);
+                for (row, [sum]) in rows.iter().zip(&mut sums) {
+                    *sum = sum.dot(I32x8::bytes(row.add(first).cast::<u32>().read_unaligned()), w);
+                }
+                F32x8::prefetch(next.cast());
+                next = next.wrapping_add(job.next_step);
+                (weights, order) = (weights.add(32), order.add(1));
+            }
+            if rest > 0 {
+                let w = I32x8::weights(weights);
+                for (row, [sum]) in rows.iter().zip(&mut sums) {
+                    *sum = sum.dot(I32x8::bytes(generic::first(row.add(groups * 4), rest)), w);
+                }
+                (weights, order) = (weights.add(32), order.add(1));
+            }
         }
+        (sums, (weights, order))
     }
 }
 

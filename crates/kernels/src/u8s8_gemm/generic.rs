@@ -9,7 +9,9 @@ pub(super) struct Job {
     pub(super) taps: usize,
     /// Elements of every tap.
     pub(super) depth: usize,
-    /// `[taps][M]`: where a row's elements of a tap begin.
+    /// Times `M` rows, each with all panels before the next.
+    pub(super) blocks: usize,
+    /// `[blocks][taps][M]`: where a row's elements of a tap begin.
     pub(super) rows: *const *const u8,
     /// Panels that the rows meet, one after the other.
     pub(super) panels: usize,
@@ -20,8 +22,9 @@ pub(super) struct Job {
     /// What will be read next, or anything: it is only fetched, so many bytes with each group.
     pub(super) next: *const i8,
     pub(super) next_step: usize,
-    /// From what one panel fetches to what the next does.
+    /// From what one panel fetches to what the next does, and from what one block does.
     pub(super) next_pitch: usize,
+    pub(super) next_block: usize,
     /// The first element, and bytes from a row to the next.
     pub(super) out: *mut u8,
     pub(super) out_pitch: usize,
@@ -29,7 +32,7 @@ pub(super) struct Job {
     pub(super) columns: usize,
     /// `[panels][N * LANES]`, added to the sums.
     pub(super) bias: *const i32,
-    /// `[M]`, added to the sums of a row by kernels that do so.
+    /// `[blocks][M]`, added to the sums of a row by kernels that do so.
     pub(super) row_bias: *const i32,
     /// `[panels][N * LANES]`, what sums are multiplied with.
     pub(super) scale: *const f32,
@@ -80,47 +83,96 @@ pub(super) fn call(kernel: unsafe fn(&Job), job: &Job) {
     unsafe { kernel(job) }
 }
 
+/// Where a block finds its rows, writes results and finds what is added to the sums of a row.
+#[derive(Clone, Copy)]
+pub(super) struct Block {
+    pub(super) rows: *const *const u8,
+    out: *mut u8,
+    row_bias: *const i32,
+}
+
+impl Block {
+    #[inline(always)]
+    pub(super) fn first(job: &Job) -> Self {
+        Self { rows: job.rows, out: job.out, row_bias: job.row_bias }
+    }
+
+    /// The next block, of blocks of so many rows.
+    #[inline(always)]
+    pub(super) fn below(self, job: &Job, rows: usize) -> Self {
+        Self {
+            rows: self.rows.wrapping_add(job.taps * rows),
+            out: self.out.wrapping_add(rows * job.out_pitch),
+            row_bias: self.row_bias.wrapping_add(rows),
+        }
+    }
+}
+
 /// # Safety
 /// The processor has the instructions of `S`, and the job's pointers are valid.
 #[inline(always)]
 pub(super) unsafe fn tile<S: Sums, const M: usize, const N: usize, const BY_ROW: bool>(job: &Job) {
-    // SAFETY: the caller's promise is that of these reads, writes and calls.
+    // SAFETY: the caller's promise is that of these calls.
     unsafe {
-        let (mut weights, (groups, rest)) = (job.weights, (job.depth / 4, job.depth % 4));
-        for panel in 0..job.panels {
-            // Sums that began with the bias would not stay in registers.
-            let mut sums = [[S::zero(); N]; M];
-            let mut next = job.next.wrapping_add(panel * job.next_pitch);
-            for tap in 0..job.taps {
-                let mut rows = [std::ptr::null(); M];
-                for (m, row) in rows.iter_mut().enumerate() {
-                    *row = *job.rows.add(tap * M + m);
-                }
-                for group in 0..groups {
-                    let w = load::<S, N>(weights);
-                    for m in 0..M {
-                        let x = S::bytes(rows[m].add(group * 4).cast::<u32>().read_unaligned());
-                        for n in 0..N {
-                            sums[m][n] = sums[m][n].dot(x, w[n]);
-                        }
-                    }
-                    S::Floats::prefetch(next.cast());
-                    next = next.wrapping_add(job.next_step);
-                    weights = weights.add(N * S::LANES * 4);
-                }
-                if rest > 0 {
-                    let w = load::<S, N>(weights);
-                    for m in 0..M {
-                        let x = S::bytes(first(rows[m].add(groups * 4), rest));
-                        for n in 0..N {
-                            sums[m][n] = sums[m][n].dot(x, w[n]);
-                        }
-                    }
-                    weights = weights.add(N * S::LANES * 4);
-                }
+        let mut block = Block::first(job);
+        for nth in 0..job.blocks {
+            let mut weights = job.weights;
+            for panel in 0..job.panels {
+                let next = job.next.wrapping_add(panel * job.next_pitch + nth * job.next_block);
+                let (sums, behind) = sums::<S, M, N>(job, block, weights, next);
+                finish::<S, M, N, BY_ROW>(job, block, panel * N * S::LANES, &sums);
+                weights = behind;
             }
-            finish::<S, M, N, BY_ROW>(job, panel * N * S::LANES, &sums);
+            block = block.below(job, M);
         }
+    }
+}
+
+/// The sums of a block with one panel, and where its weights end.
+///
+/// # Safety
+/// As `tile`.
+#[inline(always)]
+unsafe fn sums<S: Sums, const M: usize, const N: usize>(
+    job: &Job,
+    block: Block,
+    mut weights: *const i8,
+    mut next: *const i8,
+) -> ([[S; N]; M], *const i8) {
+    // SAFETY: the caller's promise is that of these reads.
+    unsafe {
+        let (groups, rest) = (job.depth / 4, job.depth % 4);
+        // Sums that began with the bias would not stay in registers.
+        let mut sums = [[S::zero(); N]; M];
+        for tap in 0..job.taps {
+            let mut rows = [std::ptr::null(); M];
+            for (m, row) in rows.iter_mut().enumerate() {
+                *row = *block.rows.add(tap * M + m);
+            }
+            for group in 0..groups {
+                let w = load::<S, N>(weights);
+                for m in 0..M {
+                    let x = S::bytes(rows[m].add(group * 4).cast::<u32>().read_unaligned());
+                    for n in 0..N {
+                        sums[m][n] = sums[m][n].dot(x, w[n]);
+                    }
+                }
+                S::Floats::prefetch(next.cast());
+                next = next.wrapping_add(job.next_step);
+                weights = weights.add(N * S::LANES * 4);
+            }
+            if rest > 0 {
+                let w = load::<S, N>(weights);
+                for m in 0..M {
+                    let x = S::bytes(first(rows[m].add(groups * 4), rest));
+                    for n in 0..N {
+                        sums[m][n] = sums[m][n].dot(x, w[n]);
+                    }
+                }
+                weights = weights.add(N * S::LANES * 4);
+            }
+        }
+        (sums, weights)
     }
 }
 
@@ -142,13 +194,14 @@ pub(super) unsafe fn first(bytes: *const u8, count: usize) -> u32 {
 #[inline(always)]
 pub(super) unsafe fn finish<S: Sums, const M: usize, const N: usize, const BY_ROW: bool>(
     job: &Job,
+    block: Block,
     column: usize,
     sums: &[[S; N]; M],
 ) {
     // SAFETY: the caller's promise is that of these reads and writes.
     unsafe {
         if BY_ROW {
-            return finish_by_row::<S, M, N>(job, column, sums);
+            return finish_by_row::<S, M, N>(job, block, column, sums);
         }
         let mut then = [(S::zero(), S::Floats::splat(0.0)); N];
         for (n, then) in then.iter_mut().enumerate() {
@@ -157,7 +210,7 @@ pub(super) unsafe fn finish<S: Sums, const M: usize, const N: usize, const BY_RO
         }
         // Not read again after every write.
         let (bytes, pitch, count) = (job.bytes, job.out_pitch, (N * S::LANES).min(job.columns - column));
-        let out = job.out.add(if bytes.is_some() { column } else { column * size_of::<f32>() });
+        let out = block.out.add(if bytes.is_some() { column } else { column * size_of::<f32>() });
         // A loop of so much is not unrolled, and an array that a loop indexes does not stay in registers.
         macro_rules! rows {
             ($count:expr; $($m:literal)*) => { $(if $m < M {
@@ -196,7 +249,12 @@ unsafe fn finish_row<S: Sums, const N: usize>(sums: &[S; N], then: &[(S, S::Floa
 /// # Safety
 /// As `tile`.
 #[inline(always)]
-unsafe fn finish_by_row<S: Sums, const M: usize, const N: usize>(job: &Job, column: usize, sums: &[[S; N]; M]) {
+unsafe fn finish_by_row<S: Sums, const M: usize, const N: usize>(
+    job: &Job,
+    block: Block,
+    column: usize,
+    sums: &[[S; N]; M],
+) {
     // SAFETY: the caller's promise is that of these reads, writes and calls.
     unsafe {
         let mut copied = [[S::zero(); N]; M];
@@ -211,9 +269,9 @@ unsafe fn finish_by_row<S: Sums, const M: usize, const N: usize>(job: &Job, colu
             let at = column + n * S::LANES;
             let (bias, scale) = (S::load(job.bias.add(at)), S::Floats::load(job.scale.add(at)));
             for m in 0..M {
-                let sum = copied.add(m * N + n).read().add(bias).add(S::splat(*job.row_bias.add(m)));
+                let sum = copied.add(m * N + n).read().add(bias).add(S::splat(*block.row_bias.add(m)));
                 let (products, left) = (sum.floats().mul(scale), S::LANES.min(job.columns - at));
-                let row = job.out.add(m * job.out_pitch);
+                let row = block.out.add(m * job.out_pitch);
                 let to = row.add(if bytes.is_some() { at } else { at * size_of::<f32>() });
                 write::<S, 1>([products], bytes, to, left);
             }

@@ -294,43 +294,48 @@ impl Packed<'_> {
             Finish::Floats => None,
             Finish::Bytes { zero, low, high } => Some(ToBytes::within(zero, [low, high])),
         };
-        let mut row_bias = [0; ROWS_MAX];
+        let mut row_bias = [0; ROWS_TOGETHER];
         let mut walk = window.walk(tile.first[0]);
-        for block in 0..blocks {
+        let mut block = 0;
+        while block < blocks {
             let row = block * self.panels.rows;
             let rows = self.panels.rows.min(tile.size[0] - row);
-            walk.find(left, self.zeros, rows, 0..self.taps, 0, pointers);
-            walk.advance(rows);
+            // As many whole blocks as there is room for, or the rest.
+            let of_block = self.taps * rows;
+            let fit = (pointers.len() / of_block).min(ROWS_TOGETHER / rows);
+            let count = ((tile.size[0] - row) / rows).clamp(1, fit);
+            // Blocks of one tap are like one.
+            let found = if self.taps == 1 { rows * count } else { rows };
+            for pointers in pointers[..of_block * count].chunks_exact_mut(self.taps * found) {
+                walk.find(left, self.zeros, found, 0..self.taps, 0, pointers);
+                walk.advance(found);
+            }
             if self.row_factor != 0 {
                 // Products of two matrices are windows of one line.
                 let line = |row: usize| &left[(tile.first[0] + row) * window.pitch[2]..][..self.depth];
-                row_bias.iter_mut().zip(row..row + rows).for_each(|(bias, row)| {
+                row_bias.iter_mut().zip(row..row + rows * count).for_each(|(bias, row)| {
                     *bias = self.row_factor.wrapping_mul(line(row).iter().map(|&byte| i32::from(byte)).sum());
                 });
             }
-            // The first panels meet rows that are in no cache, and others weights that are in none.
-            let next_rows = (tile.first[1] == 0 && block + 1 < blocks).then(|| walk.origin(left).cast());
             let mut column = 0;
             while column < tile.size[1] {
                 let first = tile.first[1] + column;
                 let all = self.panels.together(first, tile.size[1] - column);
                 let weights = self.weights[first * groups * 4..].as_ptr();
                 let bytes_of_panel = groups * all.vectors * self.table.lanes * 4;
-                let (next, next_step, next_pitch) = match next_rows {
-                    Some(next) => (next, rows * 4, 0),
-                    None => (weights.wrapping_add(bytes_of_panel + groups * block * share), share, bytes_of_panel),
-                };
                 let order = self.panels.nth(first) * (self.taps * order::HEAD + groups);
                 let job = Job {
                     taps: self.taps,
                     depth,
+                    blocks: count,
                     rows: pointers.as_ptr(),
                     panels: all.panels,
                     weights,
                     order: self.order.as_ptr().wrapping_add(order),
-                    next,
-                    next_step,
-                    next_pitch,
+                    next: weights.wrapping_add(bytes_of_panel + groups * block * share),
+                    next_step: share,
+                    next_pitch: bytes_of_panel,
+                    next_block: groups * share,
                     // Within the tile: rows and columns are its own.
                     out: tile.out.wrapping_add(row * tile.pitch + column).cast(),
                     out_pitch: tile.pitch * size_of::<T>(),
@@ -343,6 +348,7 @@ impl Packed<'_> {
                 generic::call(self.table.tiles[all.vectors - 1][rows - 1], &job);
                 column += all.columns;
             }
+            block += count;
         }
         if let Some((adding, Residual { elements, pitch })) = &self.plus {
             // While they are in a near cache: all rows at once where they lie beside each other.
@@ -356,6 +362,9 @@ impl Packed<'_> {
         }
     }
 }
+
+/// Rows of the blocks that one call of a kernel takes.
+const ROWS_TOGETHER: usize = 8 * ROWS_MAX;
 
 fn tables(level: Level) -> &'static Tables {
     match level.set() {
