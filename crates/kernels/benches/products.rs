@@ -9,6 +9,7 @@ use kinglet_kernels::f32_depthwise::{Depthwise, Filters};
 use kinglet_kernels::f32_functions::{rows_grid, softmax};
 use kinglet_kernels::f32_gemm::{Gemm, PairGemm, Weights};
 use kinglet_kernels::f32_winograd::Winograd;
+use kinglet_kernels::u8s8_depthwise::{ByteDepthwise, ByteFilters};
 use kinglet_kernels::{Activation, Aligned, Level, Window, u8s8_gemm};
 
 /// A name, a window, and how many elements of every tap meet how many columns.
@@ -44,7 +45,8 @@ fn main() {
         if name.contains(&filter) {
             print!("{name:24}");
             for level in Level::all() {
-                print!(" | {level} {:6.1}", depthwise_rate([size, channels, kernel, stride], level));
+                let [floats, bytes] = depthwise_rates([size, channels, kernel, stride], level);
+                print!(" | {level} {floats:6.1} bytes {bytes:6.1}");
             }
             println!();
         }
@@ -138,7 +140,7 @@ fn winograd_rate((_, window, depth, columns): &Case, level: Level) -> f64 {
     (window.pixels() * elements.len()) as f64 / time.as_secs_f64() / 1e9
 }
 
-fn depthwise_rate([size, channels, kernel, stride]: [usize; 4], level: Level) -> f64 {
+fn depthwise_rates([size, channels, kernel, stride]: [usize; 4], level: Level) -> [f64; 2] {
     let whole = Window::image(1, [size, size], channels);
     let out = [size.div_ceil(stride); 2];
     let window = Window { kernel: [kernel; 2], stride: [stride; 2], pad: [kernel / 2; 2], out, ..whole };
@@ -149,11 +151,18 @@ fn depthwise_rate([size, channels, kernel, stride]: [usize; 4], level: Level) ->
     let mut out = Aligned::zeroed(window.pixels() * channels * size_of::<f32>());
     let filters = Filters { weights: &weights, taps: window.taps(), channels, bias: None };
     let depthwise = Depthwise::pack(level, &filters, Activation::RELU);
-    let time = least(|| {
-        let grid = depthwise.grid(out.elements_mut(), channels, window.pixels());
+    let floats = least(|| {
+        let grid = depthwise.grid(out.elements_mut(), channels, &window);
         depthwise.run(image.elements(), &window, &grid);
     });
-    (window.pixels() * weights.len()) as f64 / time.as_secs_f64() / 1e9
+    let (trained, bias, scale) = (trained(weights.len()), vec![1; channels], vec![1e-2; channels]);
+    let filters = ByteFilters { weights: &trained, kernel: window.kernel, channels, bias: &bias, scale: &scale };
+    let depthwise = ByteDepthwise::pack(level, &filters, 0, u8s8_gemm::Finish::Bytes { zero: 0, low: 0, high: 255 });
+    let bytes = least(|| {
+        let grid = depthwise.grid(out.elements_mut(), channels, &window);
+        depthwise.run(image.elements(), &window, &grid);
+    });
+    [floats, bytes].map(|time| (window.pixels() * weights.len()) as f64 / time.as_secs_f64() / 1e9)
 }
 
 /// Packing, the products and softmax by themselves, and all together.

@@ -97,13 +97,20 @@ pub(crate) struct ToBytes {
     low: f32,
     high: f32,
     zero: i32,
+    /// The zero point, and what bytes are kept within.
+    in_bytes: [u8; 3],
 }
 
 impl ToBytes {
     /// With a zero point, and within two bytes.
     pub(crate) fn within(zero: u8, [low, high]: [u8; 2]) -> Self {
         let below = |byte: u8| f32::from(byte) - f32::from(zero);
-        Self { low: below(low), high: below(high), zero: zero.into() }
+        Self { low: below(low), high: below(high), zero: zero.into(), in_bytes: [zero, low, high] }
+    }
+
+    /// The zero point, and what bytes are kept within.
+    pub(crate) fn in_bytes(self) -> [u8; 3] {
+        self.in_bytes
     }
 
     /// What results are kept within.

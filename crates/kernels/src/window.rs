@@ -94,13 +94,20 @@ impl Window {
 
     /// The taps that lie in the image, along each axis.
     pub(crate) fn inside(&self, place: Place) -> [Range<usize>; 2] {
-        [0, 1].map(|axis| {
-            let first = [place.y, place.x][axis] * self.stride[axis];
-            let before = self.pad[axis].saturating_sub(first).div_ceil(self.dilation[axis]);
-            let left = (self.pad[axis] + self.size[axis]).saturating_sub(first).div_ceil(self.dilation[axis]);
-            let end = left.min(self.kernel[axis]);
-            before.min(end)..end
-        })
+        [self.inside_along(0, place.y), self.inside_along(1, place.x)]
+    }
+
+    fn inside_along(&self, axis: usize, at: usize) -> Range<usize> {
+        // Divisions take long, and are rarely needed.
+        let dilated = |extent: usize| match self.dilation[axis] {
+            1 => extent,
+            dilation => extent.div_ceil(dilation),
+        };
+        let first = at * self.stride[axis];
+        let before = dilated(self.pad[axis].saturating_sub(first));
+        let left = dilated((self.pad[axis] + self.size[axis]).saturating_sub(first));
+        let end = left.min(self.kernel[axis]);
+        before.min(end)..end
     }
 
     pub(crate) fn tap_offset(&self, tap: usize) -> usize {
@@ -121,10 +128,6 @@ pub(crate) struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    pub(crate) fn window(&self) -> &'a Window {
-        self.window
-    }
-
     /// Where it is.
     pub(crate) fn place(&self) -> Place {
         self.place
@@ -149,18 +152,13 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// The pixels of a line that no side of the image cuts a tap off.
-    pub(crate) fn across(&self) -> Range<usize> {
-        self.across.clone()
-    }
-
     /// The pixels of this line all of whose taps lie in the image.
     pub(crate) fn inner(&self) -> Range<usize> {
         if self.is_whole() { self.across.clone() } else { 0..0 }
     }
 
     /// Whether all lines of taps lie in the image.
-    fn is_whole(&self) -> bool {
+    pub(crate) fn is_whole(&self) -> bool {
         let Window { kernel, stride, dilation, pad, size, .. } = self.window;
         let first = self.place.y * stride[0];
         first >= pad[0] && first + (kernel[0] - 1) * dilation[0] < pad[0] + size[0]

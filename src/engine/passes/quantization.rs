@@ -2,8 +2,8 @@
 //! operators between DequantizeLinear and QuantizeLinear, or on integers, which are imported so.
 
 use kinglet_kernels::Activation;
-use kinglet_kernels::f32_depthwise::ByteDepthwise;
 use kinglet_kernels::u8_functions::{Scale, Sum};
+use kinglet_kernels::u8s8_depthwise::ByteDepthwise;
 use kinglet_kernels::u8s8_gemm::{Finish, Gemm, Matrix, Zeros};
 
 use super::{EvaluateIn, tables};

@@ -14,18 +14,18 @@ unsafe fn tile<E: Element, const P: usize>(job: &Job<'_, E>) {
 /// # Safety
 /// The processor has AVX-512 F, BW, DQ and VL, and the job's pointers are valid.
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn beside<E: Element, const K: usize, const S: usize, const P: usize>(job: &Job<'_, E>) {
+unsafe fn beside<E: Element, const K: usize, const S: usize, const P: usize, const EDGE: bool>(job: &Job<'_, E>) {
     // SAFETY: the caller's promise; the features are enabled here.
-    unsafe { generic::beside::<F32x16, E, K, S, P>(job) }
+    unsafe { generic::beside::<F32x16, E, K, S, P, EDGE>(job) }
 }
 
 pub(super) static TABLE: Table<f32> = Table {
     name: "avx512",
     tiles: &[tile::<f32, 1>, tile::<f32, 2>, tile::<f32, 3>, tile::<f32, 4>, tile::<f32, 5>, tile::<f32, 6>],
-    beside: beside_kernels!(f32: 3 / 2: 7 4 3 2, 3 / 1: 12 6 5 4 3 2 1, 2 / 1: 1, 5 / 2: 6 4 3 2, 5 / 1: 12 6 4 3 2 1, 4 / 1: 1),
+    beside: beside_kernels!(f32: 3 / 2: 7 6 5 4 3 2 1, 3 / 1: 12 8 7 6 5 4 3 2 1, 5 / 2: 6 5 4 3 2 1, 5 / 1: 12 8 7 6 5 4 3 2 1),
 };
 pub(super) static BYTES: Table<u8> = Table {
     name: "avx512",
     tiles: &[tile::<u8, 1>, tile::<u8, 2>, tile::<u8, 3>, tile::<u8, 4>, tile::<u8, 5>, tile::<u8, 6>],
-    beside: beside_kernels!(u8: 3 / 2: 7 4 3 2, 3 / 1: 12 6 5 4 3 2 1, 2 / 1: 1, 5 / 2: 6 4 3 2, 5 / 1: 12 6 4 3 2 1, 4 / 1: 1),
+    beside: beside_kernels!(u8: 3 / 2: 7 6 5 4 3 2 1, 3 / 1: 12 8 7 6 5 4 3 2 1, 5 / 2: 6 5 4 3 2 1, 5 / 1: 12 8 7 6 5 4 3 2 1),
 };

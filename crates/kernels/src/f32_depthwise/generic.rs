@@ -4,18 +4,19 @@ use std::fmt::Debug;
 
 use bytemuck::Pod;
 
-use super::Requantize;
 use super::portable;
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
 use crate::activation::Activation;
 use crate::isa::{Level, choose};
+use crate::u8s8_depthwise::ToResults;
 use crate::vector::{Vector, activate};
 
 /// What a kernel works on. All pointers are valid for the extents beside them.
-pub(super) struct Job<'a, E: Element> {
+pub(crate) struct Job<'a, E: Element> {
     pub(super) taps: usize,
-    pub(super) channels: usize,
+    /// The first channel, and the first behind the last.
+    pub(super) channels: [usize; 2],
     pub(super) pixels: Pixels<E>,
     /// `[taps][weights_pitch]`; whole vectors are readable.
     pub(super) weights: *const f32,
@@ -28,23 +29,38 @@ pub(super) struct Job<'a, E: Element> {
 }
 
 /// Where the pixels of a block have their taps.
-pub(super) enum Pixels<E> {
+pub(crate) enum Pixels<E> {
     /// Anywhere: `[taps][P]`, where a pixel's channels of a tap begin.
     Apart(*const *const E),
     /// All taps of the job in the image, and all pixels in one line of the output: where the first pixel's first tap
     /// would begin, which may lie before the image, elements from a pixel to the next, and `[taps]` offsets of taps.
     Together { first: *const E, step: usize, taps: *const usize },
-    /// Some taps of each line of a filter, all of them in the image, for pixels of one line: where the first pixel's first
-    /// tap is, elements from a tap to the next, from a line of taps to the next, and how many lines there are. From the
-    /// weights of one line to those of the next there are as many rows as the filter has taps in a line.
-    Beside { first: *const E, step: usize, line: usize, lines: usize, taps: usize },
+    /// All taps of some lines in the image, for pixels of one line.
+    Beside(Beside<E>),
+}
+
+/// What pixels beside each other see.
+#[derive(Clone, Copy)]
+pub(crate) struct Beside<E> {
+    /// Where the first pixel's first tap would be, which may lie before the image.
+    pub(super) first: *const E,
+    /// Elements from a tap to the next.
+    pub(super) step: usize,
+    /// Elements from a line of taps to the next, and how many there are.
+    pub(super) line: usize,
+    pub(super) lines: usize,
+    /// The first of what the pixels see in a line that lies in the image, and the first behind it: at most half a filter
+    /// less than what they see.
+    pub(super) inside: [usize; 2],
+    /// What they see elsewhere.
+    pub(super) outside: f32,
 }
 
 /// What an image consists of, and what becomes of its sums.
 ///
 /// # Safety
 /// As the methods of [`Vector`]; pointers are valid for `count` elements.
-pub(super) trait Element: Pod + Debug + Send + PartialEq {
+pub(crate) trait Element: Pod + Debug + Send + PartialEq + Into<f32> {
     type Finish: Debug + Send + Sync;
 
     fn table(level: Level) -> &'static Table<Self>;
@@ -122,7 +138,7 @@ impl Element for f32 {
 }
 
 impl Element for u8 {
-    type Finish = Requantize;
+    type Finish = ToResults;
 
     fn table(level: Level) -> &'static Table<Self> {
         choose!(level, &BYTES)
@@ -135,7 +151,7 @@ impl Element for u8 {
     }
 
     #[inline(always)]
-    unsafe fn bounds<V: Vector>(finish: &Requantize) -> [V; 2] {
+    unsafe fn bounds<V: Vector>(finish: &ToResults) -> [V; 2] {
         // SAFETY: the caller's promise.
         unsafe { finish.bytes.bounds() }
     }
@@ -143,7 +159,7 @@ impl Element for u8 {
     #[inline(always)]
     unsafe fn store<V: Vector>(
         sums: V,
-        finish: &Requantize,
+        finish: &ToResults,
         bounds: [V; 2],
         channel: usize,
         to: *mut Self,
@@ -157,44 +173,46 @@ impl Element for u8 {
     }
 
     #[inline(always)]
-    unsafe fn follow<V: Vector>(_finish: &Requantize, _at: *mut Self, _count: usize) {}
+    unsafe fn follow<V: Vector>(_finish: &ToResults, _at: *mut Self, _count: usize) {}
 
     #[inline(always)]
-    fn is_followed(_finish: &Requantize) -> bool {
+    fn is_followed(_finish: &ToResults) -> bool {
         false
     }
 }
 
-pub(super) type Kernel<E> = unsafe fn(&Job<'_, E>);
+pub(crate) type Kernel<E> = unsafe fn(&Job<'_, E>);
 
 /// The kernels of an instruction set.
 #[derive(Debug)]
-pub(super) struct Table<E: Element> {
-    pub(super) name: &'static str,
+pub(crate) struct Table<E: Element> {
+    pub(crate) name: &'static str,
     /// By pixels less one.
-    pub(super) tiles: &'static [Kernel<E>],
+    pub(crate) tiles: &'static [Kernel<E>],
     /// For pixels beside each other.
-    pub(super) beside: &'static [Beside<E>],
+    pub(super) beside: &'static [BesideKernel<E>],
 }
 
-/// A kernel for so many taps of each line, so many of them from a pixel to the next, and for so many pixels.
+/// Kernels for so many taps of each line, so many of them from a pixel to the next, and for so many pixels.
 #[derive(Debug)]
-pub(super) struct Beside<E: Element> {
+pub(crate) struct BesideKernel<E: Element> {
     pub(super) across: usize,
     pub(super) stride: usize,
     pub(super) pixels: usize,
-    pub(super) kernel: Kernel<E>,
+    /// Where all that the pixels see lies in the image, and where it may not.
+    pub(super) inner: Kernel<E>,
+    pub(super) edge: Kernel<E>,
 }
 
-/// The kernels of `beside`: of some taps and a stride those of the most pixels first; one for a single pixel serves every
-/// stride, and stands behind those.
+/// The kernels of `beside`: of some taps and a stride those of the most pixels first.
 macro_rules! beside_kernels {
     ($element:ty: $($across:literal / $stride:literal: $($pixels:literal)+),+) => {
-        &[$($($crate::f32_depthwise::generic::Beside {
+        &[$($($crate::f32_depthwise::generic::BesideKernel {
             across: $across,
             stride: $stride,
             pixels: $pixels,
-            kernel: beside::<$element, $across, $stride, $pixels>,
+            inner: beside::<$element, $across, $stride, $pixels, false>,
+            edge: beside::<$element, $across, $stride, $pixels, true>,
         }),+),+]
     };
 }
@@ -225,7 +243,7 @@ pub(super) unsafe fn pixels<V: Vector, E: Element, const P: usize>(job: &Job<'_,
                 channels::<V, E, P>(job, |tap, p| first.wrapping_add(*taps.add(tap) + p * step))
             }
             // No table has these for it.
-            Pixels::Beside { .. } => {}
+            Pixels::Beside(_) => {}
         }
     }
 }
@@ -236,13 +254,13 @@ pub(super) unsafe fn pixels<V: Vector, E: Element, const P: usize>(job: &Job<'_,
 unsafe fn channels<V: Vector, E: Element, const P: usize>(job: &Job<'_, E>, at: impl Fn(usize, usize) -> *const E) {
     // SAFETY: the caller's promise is that of these calls.
     unsafe {
-        let mut channel = 0;
-        while channel + 2 * V::LANES <= job.channels {
+        let [mut channel, end] = job.channels;
+        while channel + 2 * V::LANES <= end {
             block::<V, E, P, 2>(job, &at, channel, V::LANES);
             channel += 2 * V::LANES;
         }
-        while channel < job.channels {
-            let count = V::LANES.min(job.channels - channel);
+        while channel < end {
+            let count = V::LANES.min(end - channel);
             block::<V, E, P, 1>(job, &at, channel, count);
             channel += count;
         }
@@ -323,46 +341,53 @@ unsafe fn finish<V: Vector, E: Element, const P: usize, const N: usize>(
 /// that see it.
 ///
 /// # Safety
-/// As `pixels`.
+/// As `pixels`; where not all that is seen lies in the image, `EDGE`.
 #[inline(always)]
-pub(super) unsafe fn beside<V: Vector, E: Element, const K: usize, const S: usize, const P: usize>(job: &Job<'_, E>) {
-    let mut channel = 0;
-    while channel + V::LANES <= job.channels {
+pub(super) unsafe fn beside<V: Vector, E: Element, const K: usize, const S: usize, const P: usize, const EDGE: bool>(
+    job: &Job<'_, E>,
+) {
+    // No table has these for another.
+    let Pixels::Beside(seen) = job.pixels else { return };
+    let [mut channel, end] = job.channels;
+    while channel + V::LANES <= end {
         // SAFETY: the caller's promise is that of this call.
-        unsafe { beside_in_vector::<V, E, K, S, P>(job, channel, V::LANES) };
+        unsafe { beside_in_vector::<V, E, K, S, P, EDGE>(job, seen, channel, V::LANES) };
         channel += V::LANES;
     }
-    if channel < job.channels {
+    if channel < end {
         // SAFETY: as above.
-        unsafe { beside_in_vector::<V, E, K, S, P>(job, channel, job.channels - channel) };
+        unsafe { beside_in_vector::<V, E, K, S, P, EDGE>(job, seen, channel, end - channel) };
     }
 }
 
 /// A vector of channels, of which there are `count`.
 ///
 /// # Safety
-/// As `pixels`.
+/// As `beside`.
 #[inline(always)]
-unsafe fn beside_in_vector<V: Vector, E: Element, const K: usize, const S: usize, const P: usize>(
+unsafe fn beside_in_vector<V: Vector, E: Element, const K: usize, const S: usize, const P: usize, const EDGE: bool>(
     job: &Job<'_, E>,
+    seen: Beside<E>,
     channel: usize,
     count: usize,
 ) {
-    // No table has these for another.
-    let Pixels::Beside { first, step, line, lines, taps } = job.pixels else { return };
     // SAFETY: the caller's promise is that of these reads and writes; lanes behind `count` are not touched.
     unsafe {
         let mut sums = [[V::splat(0.0)]; P];
-        for at in 0..lines {
-            let weights = job.weights.add(at * taps * job.weights_pitch + channel);
+        for at in 0..seen.lines {
+            let weights = job.weights.add(at * K * job.weights_pitch + channel);
             let mut w = [V::splat(0.0); K];
             for (tap, w) in w.iter_mut().enumerate() {
                 *w = V::load(weights.add(tap * job.weights_pitch));
             }
-            let from = first.add(at * line + channel);
-            let mut x = [V::splat(0.0); SEEN_MAX];
-            for (column, x) in x.iter_mut().enumerate().take((P - 1) * S + K) {
-                *x = E::load(from.add(column * step), count);
+            let from = seen.first.wrapping_add(at * seen.line + channel);
+            let mut x = [V::splat(seen.outside); SEEN_MAX];
+            let columns = (P - 1) * S + K;
+            for (column, x) in x.iter_mut().enumerate().take(columns) {
+                let is_inner = !EDGE || (column >= K / 2 && column + K / 2 < columns);
+                if is_inner || (seen.inside[0] <= column && column < seen.inside[1]) {
+                    *x = E::load(from.wrapping_add(column * seen.step), count);
+                }
             }
             for (tap, w) in w.iter().enumerate() {
                 for (p, [sum]) in sums.iter_mut().enumerate() {

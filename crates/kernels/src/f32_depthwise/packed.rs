@@ -1,17 +1,18 @@
 //! What both element types share: packing, tiles, and where taps are found.
 
+use std::ops::Range;
 use std::ptr;
 
-use super::generic::{self, Beside, Element, Job, Pixels, Table};
+use super::generic::{self, Beside, BesideKernel, Element, Job, Kernel, Pixels, Table};
 use crate::aligned::{Aligned, LINE};
 use crate::grid::{Grid, Tile};
 use crate::isa::Level;
-use crate::window::{Walk, Window};
+use crate::window::{Place, Window};
 
 /// A filter for each channel of elements `E`, laid out for the kernels of one instruction set.
 #[derive(Debug)]
-pub(super) struct Packed<E: Element> {
-    pub(super) table: &'static Table<E>,
+pub(crate) struct Packed<E: Element> {
+    pub(crate) table: &'static Table<E>,
     taps: usize,
     channels: usize,
     /// `[tap][padded channels]`.
@@ -19,6 +20,8 @@ pub(super) struct Packed<E: Element> {
     bias: Aligned,
     /// What taps outside the image see.
     zeros: Aligned,
+    /// The same as a number.
+    outside: f32,
     /// Whether taps outside the image add nothing to a sum.
     skips: bool,
     finish: E::Finish,
@@ -26,7 +29,7 @@ pub(super) struct Packed<E: Element> {
 
 impl<E: Element> Packed<E> {
     /// Packs weights in the order `[tap][channel]`; taps outside the image see `zero`.
-    pub(super) fn new(level: Level, filters: &super::Filters<'_>, zero: E, finish: E::Finish) -> Self {
+    pub(crate) fn new(level: Level, filters: &super::Filters<'_>, zero: E, finish: E::Finish) -> Self {
         let super::Filters { weights, taps, channels, bias } = *filters;
         assert!((1..=TAPS_MAX).contains(&taps), "a filter has 1 to {TAPS_MAX} taps");
         assert_eq!(weights.len(), taps * channels, "weights are [tap][channel]");
@@ -39,6 +42,7 @@ impl<E: Element> Packed<E> {
             weights: Aligned::zeroed(taps * padded * size_of::<f32>()),
             bias: padded_floats(bias.unwrap_or_default(), channels),
             zeros: Aligned::zeroed(padded * size_of::<E>()),
+            outside: zero.into(),
             skips: zero == E::zeroed(),
             finish,
         };
@@ -52,104 +56,150 @@ impl<E: Element> Packed<E> {
         packed
     }
 
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.weights.bytes() + self.bias.bytes() + self.zeros.bytes()
     }
 
-    /// Cuts an output of so many pixels into tiles for `run`.
+    /// Cuts the output of a window into tiles for `run`: some lines, and as many channels of them as stay in the nearest
+    /// cache while a strip of pixels passes from line to line.
     ///
     /// # Panics
     /// When `out` cannot hold the pixels.
-    pub(super) fn grid<'a>(&self, out: &'a mut [E], pitch: usize, pixels: usize) -> Grid<'a, E> {
-        let rows = (TILE_ELEMENTS / self.channels.max(1)).max(1).next_multiple_of(self.table.tiles.len());
-        Grid::new(out, pitch, [pixels, self.channels], [rows, self.channels.max(1)])
+    pub(crate) fn grid<'a>(&self, out: &'a mut [E], pitch: usize, window: &Window) -> Grid<'a, E> {
+        let strip = self.beside(window, window.out[1]).map_or(self.table.tiles.len(), |kernel| kernel.pixels);
+        let seen = (strip - 1) * window.stride[1] + window.kernel[1];
+        let near = NEAR_BYTES / ((seen * window.kernel[0] + strip) * size_of::<E>());
+        let blocks = self.channels.div_ceil(near.max(LANES_MAX)).max(1);
+        let channels = self.channels.div_ceil(blocks).next_multiple_of(LANES_MAX).clamp(1, self.channels.max(1));
+        let line = window.out[1].max(1);
+        let lines = (TILE_ELEMENTS / (line * channels)).max(LINES_MIN);
+        Grid::new(out, pitch, [window.pixels(), self.channels], [lines * line, channels])
     }
 
     /// Computes tiles until none is left; any number of threads may do so at once.
     ///
     /// # Panics
-    /// When the window reaches beyond `image`, the weights have other taps, or the output another size.
-    pub(super) fn run(&self, image: &[E], window: &Window, grid: &Grid<'_, E>) {
+    /// When the window reaches beyond `image`, the weights have other taps, or the output another size or was cut otherwise
+    /// than by `grid`.
+    pub(crate) fn run(&self, image: &[E], window: &Window, grid: &Grid<'_, E>) {
         assert!(window.reach(self.channels) <= image.len(), "the window lies within the image");
         assert_eq!(window.taps(), self.taps, "the window has the taps of the weights");
         assert_eq!(grid.size(), [window.pixels(), self.channels], "the output is pixels by channels");
         let mut taps = TapsFound { offsets: [0; TAPS_MAX], pointers: [ptr::null(); TAPS_MAX * generic::PIXELS_MAX] };
         taps.offsets.iter_mut().zip(0..self.taps).for_each(|(offset, tap)| *offset = window.tap_offset(tap));
         while let Some(tile) = grid.take() {
-            assert_eq!(tile.size[1], self.channels, "a tile of the output has all channels");
-            let mut walk = window.walk(tile.first[0]);
-            let mut row = 0;
-            while row < tile.size[0] {
-                let pixels = self.block(image, &walk, &mut taps, &tile, row);
-                walk.advance(pixels);
-                row += pixels;
+            let across = window.out[1];
+            let is_whole = |rows: usize| rows.is_multiple_of(across);
+            assert!(is_whole(tile.first[0]) && is_whole(tile.size[0]), "a tile of the output is of whole lines");
+            let mut x = 0;
+            while x < across {
+                let kernel = self.beside(window, across - x);
+                let pixels = kernel.map_or(self.table.tiles.len(), |kernel| kernel.pixels).min(across - x);
+                for line in 0..tile.size[0] / across {
+                    let place = Place { x, ..window.place(tile.first[0] + line * across) };
+                    match kernel.and_then(|kernel| self.seen(image, window, place, kernel)) {
+                        Some((kernel, found, lines)) => {
+                            let first_tap = lines.start * window.kernel[1];
+                            self.call(kernel, found, &tile, line * across + x, first_tap);
+                        }
+                        None => self.apart(image, window, &tile, line * across + x, pixels, &mut taps),
+                    }
+                }
+                x += pixels;
             }
         }
     }
 
-    /// Computes a block of pixels of a line from a row of the tile on: in the image or on its edge. Returns how many.
-    fn block(&self, image: &[E], walk: &Walk<'_>, taps: &mut TapsFound<E>, tile: &Tile<'_, E>, row: usize) -> usize {
-        let TapsFound { offsets, pointers } = taps;
+    /// The kernels for pixels beside each other of a line that has so many left: those that divide it most evenly.
+    fn beside(&self, window: &Window, left: usize) -> Option<&'static BesideKernel<E>> {
+        let fits = |kernel: &&BesideKernel<E>| {
+            [kernel.across, kernel.stride] == [window.kernel[1], window.stride[1]] && window.dilation[1] == 1
+        };
+        let most = self.table.beside.iter().find(fits)?.pixels;
+        let each = left.div_ceil(left.div_ceil(most).max(1));
+        let mut fitting = self.table.beside.iter().filter(fits).filter(|kernel| kernel.pixels <= left);
+        fitting.clone().rfind(|kernel| kernel.pixels >= each).or_else(|| fitting.next())
+    }
+
+    /// What the pixels of a kernel see, from a place on, in which lines of taps; nothing where the kernel cannot tell.
+    fn seen(
+        &self,
+        image: &[E],
+        window: &Window,
+        place: Place,
+        kernel: &BesideKernel<E>,
+    ) -> Option<(Kernel<E>, Pixels<E>, Range<usize>)> {
+        let lines = window.inside(place)[0].clone();
+        // Lines of taps beyond the image change no sum, if what they see is nothing.
+        if !self.skips && lines.len() < window.kernel[0] {
+            return None;
+        }
+        let line = window.dilation[0] * window.pitch[1];
+        let begin = place.x * window.stride[1];
+        let seen = (kernel.pixels - 1) * kernel.stride + kernel.across;
+        let before = window.pad[1].saturating_sub(begin);
+        let end = (window.pad[1] + window.size[1]).saturating_sub(begin).min(seen);
+        let half = kernel.across / 2;
+        if before > half || end + half < seen {
+            return None;
+        }
+        let first = image.as_ptr().wrapping_offset(window.origin(place)).wrapping_add(lines.start * line);
+        let beside = Beside {
+            first,
+            step: window.pitch[2],
+            line,
+            lines: lines.len(),
+            inside: [before, end],
+            outside: self.outside,
+        };
+        let is_inner = [before, end] == [0, seen];
+        Some((if is_inner { kernel.inner } else { kernel.edge }, Pixels::Beside(beside), lines))
+    }
+
+    /// Computes pixels of a line from a row of the tile on, whatever their taps are.
+    fn apart(
+        &self,
+        image: &[E],
+        window: &Window,
+        tile: &Tile<'_, E>,
+        row: usize,
+        pixels: usize,
+        taps: &mut TapsFound<E>,
+    ) {
         let kernels = self.table.tiles;
-        let (window, place) = (walk.window(), walk.place());
-        let across = walk.across();
-        let is_across = across.contains(&place.x);
-        let end = match is_across {
-            true => across.end,
-            false if place.x < across.start => across.start,
-            false => window.out[1],
-        };
-        let line = (tile.size[0] - row).min(end - place.x);
-        // Taps beyond the image change no sum, if what they see is nothing.
-        let seen = if self.skips { window.inside(place) } else { window.kernel.map(|taps| 0..taps) };
-        let is_inside = self.skips || (is_across && walk.inner().contains(&place.x));
-        // Pixels on a side of the image differ in the taps that they see.
-        let alike = if is_across { line } else { 1 };
-        let fits = |beside: &&Beside<E>| {
-            let Beside { across, stride, pixels, .. } = **beside;
-            across == seen[1].len() && pixels <= alike && (pixels == 1 || stride == window.stride[1])
-        };
-        let is_dense = is_inside && window.dilation[1] == 1;
-        let beside = if is_dense { self.table.beside.iter().find(fits) } else { None };
-        let pixels = beside.map_or(kernels.len().min(line), |beside| beside.pixels);
-        let is_whole = is_inside && is_across;
-        let first_tap = match beside {
-            Some(_) => seen[0].start * window.kernel[1] + seen[1].start,
-            None if is_whole => seen[0].start * window.kernel[1],
-            None => 0,
-        };
-        let first = walk.origin(image);
-        let pixels_at = if beside.is_some() {
-            Pixels::Beside {
-                first: first.wrapping_add(window.tap_offset(first_tap)),
-                step: window.pitch[2],
-                line: window.dilation[0] * window.pitch[1],
-                lines: seen[0].len(),
-                taps: window.kernel[1],
-            }
-        } else if is_whole {
-            let (step, taps) = (window.stride[1] * window.pitch[2], offsets[first_tap..].as_ptr());
-            Pixels::Together { first, step, taps }
-        } else {
-            walk.find(image, self.zeros.elements(), pixels, 0..self.taps, 0, pointers);
-            Pixels::Apart(pointers.as_ptr())
-        };
-        let lines = if is_whole { seen[0].len() } else { window.kernel[0] };
+        let mut walk = window.walk(tile.first[0] + row);
+        let mut done = 0;
+        while done < pixels {
+            let (inner, place, count) = (walk.inner(), walk.place(), kernels.len().min(pixels - done));
+            let found = if inner.start <= place.x && place.x + count <= inner.end {
+                let step = window.stride[1] * window.pitch[2];
+                Pixels::Together { first: walk.origin(image), step, taps: taps.offsets.as_ptr() }
+            } else {
+                walk.find(image, self.zeros.elements(), count, 0..self.taps, 0, &mut taps.pointers);
+                Pixels::Apart(taps.pointers.as_ptr())
+            };
+            self.call(kernels[count - 1], found, tile, row + done, 0);
+            walk.advance(count);
+            done += count;
+        }
+    }
+
+    /// Runs a kernel for pixels of a line from a row of the tile on.
+    fn call(&self, kernel: Kernel<E>, pixels: Pixels<E>, tile: &Tile<'_, E>, row: usize, first_tap: usize) {
         let weights_pitch = self.channels.next_multiple_of(LANES_MAX);
         let job = Job {
-            taps: lines * window.kernel[1],
-            channels: self.channels,
-            pixels: pixels_at,
+            taps: self.taps,
+            channels: [tile.first[1], tile.first[1] + tile.size[1]],
+            pixels,
             weights: self.weights.elements::<f32>()[first_tap * weights_pitch..].as_ptr(),
             weights_pitch,
             bias: self.bias.elements::<f32>().as_ptr(),
-            // Within the tile: `row` is less than its rows.
-            out: tile.out.wrapping_add(row * tile.pitch),
+            // Within the tile: `row` is less than its rows, and channels are those of the whole image.
+            out: tile.out.wrapping_add(row * tile.pitch).wrapping_sub(tile.first[1]),
             out_pitch: tile.pitch,
             finish: &self.finish,
         };
-        generic::call(beside.map_or(kernels[pixels.min(kernels.len()) - 1], |beside| beside.kernel), &job);
-        pixels
+        generic::call(kernel, &job);
     }
 }
 
@@ -160,7 +210,7 @@ struct TapsFound<E> {
 }
 
 /// A number for each channel, and zeros up to whole vectors.
-pub(super) fn padded_floats(floats: &[f32], channels: usize) -> Aligned {
+pub(crate) fn padded_floats(floats: &[f32], channels: usize) -> Aligned {
     let mut padded = Aligned::zeroed(channels.next_multiple_of(LANES_MAX) * size_of::<f32>());
     padded.elements_mut::<f32>()[..floats.len()].copy_from_slice(floats);
     padded
@@ -172,5 +222,11 @@ pub(super) const TAPS_MAX: usize = 128;
 /// Lanes of the widest vector: channels are padded to them for every instruction set.
 const LANES_MAX: usize = LINE / size_of::<f32>();
 
-/// Elements of output in a tile.
+/// Elements of output in a tile, but for lines that are longer.
 const TILE_ELEMENTS: usize = 16 << 10;
+
+/// Lines of a tile at least: the next ones see most of what one has seen.
+const LINES_MIN: usize = 8;
+
+/// What a strip of pixels sees and becomes, in lines that meet one line of the output.
+const NEAR_BYTES: usize = 24 << 10;

@@ -12,18 +12,18 @@ unsafe fn tile<E: Element, const P: usize>(job: &Job<'_, E>) {
 
 /// # Safety
 /// The job's pointers are valid.
-unsafe fn beside<E: Element, const K: usize, const S: usize, const P: usize>(job: &Job<'_, E>) {
+unsafe fn beside<E: Element, const K: usize, const S: usize, const P: usize, const EDGE: bool>(job: &Job<'_, E>) {
     // SAFETY: the caller's promise; no instruction set is needed.
-    unsafe { generic::beside::<Plain, E, K, S, P>(job) }
+    unsafe { generic::beside::<Plain, E, K, S, P, EDGE>(job) }
 }
 
 pub(super) static TABLE: Table<f32> = Table {
     name: "portable",
     tiles: &[tile::<f32, 1>, tile::<f32, 2>],
-    beside: beside_kernels!(f32: 3 / 2: 2, 3 / 1: 2 1, 2 / 1: 1),
+    beside: beside_kernels!(f32: 3 / 2: 2 1, 3 / 1: 2 1),
 };
 pub(super) static BYTES: Table<u8> = Table {
     name: "portable",
     tiles: &[tile::<u8, 1>, tile::<u8, 2>],
-    beside: beside_kernels!(u8: 3 / 2: 2, 3 / 1: 2 1, 2 / 1: 1),
+    beside: beside_kernels!(u8: 3 / 2: 2 1, 3 / 1: 2 1),
 };

@@ -160,7 +160,7 @@ impl ByLines for Convolution {
         let out = io.output.elements::<f32>();
         match &self.runs {
             Runs::Depthwise(depthwise) => {
-                let grid = depthwise.grid(out, channels, window.pixels());
+                let grid = depthwise.grid(out, channels, window);
                 team.share(&|| depthwise.run(x.elements(), window, &grid));
             }
             Runs::Merged(gemm) => {

@@ -1,8 +1,8 @@
 //! Quantized operators: bytes times bytes, sums of bytes, and the ways from floats and back.
 
 use bytemuck::Pod;
-use kinglet_kernels::f32_depthwise::{ByteDepthwise, Filters};
 use kinglet_kernels::u8_functions::{self, Scale, Sum};
+use kinglet_kernels::u8s8_depthwise::{ByteDepthwise, ByteFilters};
 use kinglet_kernels::u8s8_gemm::{Finish, Gemm, Requantize, Residual, Weights, Written};
 use kinglet_kernels::{Aligned, Level, Window};
 
@@ -142,11 +142,14 @@ pub(super) fn lower_conv(
         return Err(LowerError::Weights(constants.shape));
     }
     if conv.is_depthwise(&constants.shape) {
-        let weights: Vec<f32> =
-            taps_first(&constants.weights, depth, taps, 0..out).into_iter().map(f32::from).collect();
-        let bias: Vec<f32> = constants.bias.iter().map(|&bias| bias as f32).collect();
-        let filters = Filters { weights: &weights, taps, channels: out, bias: Some(&bias) };
-        let packed = ByteDepthwise::pack(lowering.level, &filters, product.zero, &constants.scale, product.finish);
+        let filters = ByteFilters {
+            weights: &taps_first(&constants.weights, depth, taps, 0..out),
+            kernel: spatial.kernel,
+            channels: out,
+            bias: &constants.bias,
+            scale: &constants.scale,
+        };
+        let packed = ByteDepthwise::pack(lowering.level, &filters, product.zero, product.finish);
         let layer = AllLines(Depthwise { spatial, packed });
         return Ok(Lowered { layer: Box::new(layer), operands: vec![node.inputs[0]] });
     }
@@ -184,7 +187,7 @@ impl ByLines for Depthwise {
     fn run_over(&self, window: &Window, io: &mut Io<'_>, team: &mut Team) {
         let x = io.operands[0];
         let channels = x.shape().last().copied().unwrap_or(0);
-        let grid = self.packed.grid(&mut *io.output.bytes, channels, window.pixels());
+        let grid = self.packed.grid(&mut *io.output.bytes, channels, window);
         team.share(&|| self.packed.run(x.bytes, window, &grid));
     }
 

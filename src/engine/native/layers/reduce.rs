@@ -1,7 +1,7 @@
 //! Sums, averages and extremes along axes.
 
 use bytemuck::Pod;
-use kinglet_kernels::{Level, Window, f32_pool};
+use kinglet_kernels::{Level, Window, pool};
 use smallvec::smallvec;
 
 use super::arithmetic::Number;
@@ -23,10 +23,10 @@ impl Reduction {
         Self { reduce: reduce.clone(), level }
     }
 
-    fn pool(&self) -> Option<f32_pool::Pool> {
+    fn pool(&self) -> Option<pool::Pool> {
         match self.reduce.kind {
-            ReduceKind::Mean => Some(f32_pool::Pool::Average { pad_after: None }),
-            ReduceKind::Max => Some(f32_pool::Pool::Max),
+            ReduceKind::Mean => Some(pool::Pool::Average { pad_after: None }),
+            ReduceKind::Max => Some(pool::Pool::Max),
             _ => None,
         }
     }
@@ -45,7 +45,7 @@ impl Layer for Reduction {
         // Axes beside each other in front of others are the taps of a window over a channels-last image.
         if let (Some(pool), true, true) = (self.pool(), x.fact.dtype == DType::F32 && beside, inner >= LANES_MIN) {
             let window = Window { kernel: [1, taps], out: [1, 1], ..Window::image(outer, [1, taps], inner) };
-            let grid = f32_pool::Pool::grid(io.output.elements(), outer, inner);
+            let grid = pool::Pool::grid(io.output.elements::<f32>(), outer, inner);
             team.share(&|| pool.run(self.level, x.elements(), &window, &grid));
             return;
         }

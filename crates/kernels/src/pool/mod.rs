@@ -1,4 +1,4 @@
-//! The greatest or the average element of a window, channel by channel; lanes are channels.
+//! The greatest or the average element of a window, channel by channel; lanes are channels. Of bytes the greatest alone.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -8,9 +8,10 @@ mod generic;
 mod portable;
 
 use crate::grid::Grid;
-use crate::isa::{Level, choose};
+use crate::isa::Level;
 use crate::window::{Place, Window};
-use generic::{Job, Kernel};
+use generic::Job;
+pub use generic::{Element, PerLevel};
 
 /// What becomes of the elements of a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,12 +27,13 @@ impl Pool {
     /// Computes tiles of an output of pixels by channels until none is left.
     ///
     /// # Panics
-    /// When the window reaches beyond `image`, or the output has not one row for each pixel.
-    pub fn run(self, level: Level, image: &[f32], window: &Window, grid: &Grid<'_>) {
+    /// When the window reaches beyond `image`, the output has not one row for each pixel, or elements have no averages.
+    pub fn run<E: Element>(self, level: Level, image: &[E], window: &Window, grid: &Grid<'_, E>) {
+        assert!(self == Self::Max || E::HAS_AVERAGES, "bytes have no averages");
         let [pixels, channels] = grid.size();
         assert!(window.reach(channels) <= image.len(), "the window lies within the image");
         assert_eq!(pixels, window.pixels(), "the output has a row for each pixel");
-        let kernel = kernel(level);
+        let kernel = E::kernel(level);
         while let Some(tile) = grid.take() {
             let mut walk = window.walk(tile.first[0]);
             for row in 0..tile.size[0] {
@@ -62,7 +64,7 @@ impl Pool {
     ///
     /// # Panics
     /// When `out` cannot hold the pixels.
-    pub fn grid(out: &mut [f32], pixels: usize, channels: usize) -> Grid<'_> {
+    pub fn grid<E>(out: &mut [E], pixels: usize, channels: usize) -> Grid<'_, E> {
         let rows = (TILE_ELEMENTS / channels.max(1)).max(1);
         Grid::new(out, channels, [pixels, channels], [rows, channels.max(1)])
     }
@@ -82,9 +84,5 @@ impl Pool {
     }
 }
 
-fn kernel(level: Level) -> Kernel {
-    *choose!(level, &PIXEL)
-}
-
-/// Elements of output in a tile: 16 KiB.
+/// Elements of output in a tile: 16 KiB of floats.
 const TILE_ELEMENTS: usize = 4 << 10;

@@ -1,0 +1,146 @@
+//! One output pixel: floats for any vector, bytes in plain code that a function with an instruction set compiles to it.
+
+use super::portable;
+#[cfg(target_arch = "x86_64")]
+use super::{avx2, avx512};
+use crate::isa::{Level, choose};
+use crate::vector::Vector;
+
+/// What a kernel works on. Pointers are valid for the extents beside them.
+pub(super) struct Job<E> {
+    /// The first tap in the image.
+    pub(super) image: *const E,
+    /// Lines and columns of taps in the image.
+    pub(super) taps: [usize; 2],
+    /// Elements from a line of taps to the next, from a tap to the next.
+    pub(super) pitch: [usize; 2],
+    /// The first channel and how many.
+    pub(super) first: usize,
+    pub(super) channels: usize,
+    pub(super) out: *mut E,
+    /// The sum times this, or the greatest. Bytes have no sums.
+    pub(super) scale: Option<f32>,
+}
+
+pub(super) type Kernel<E> = unsafe fn(&Job<E>);
+
+/// What images consist of.
+pub trait Element: Copy {
+    /// Whether there are averages of them.
+    const HAS_AVERAGES: bool;
+
+    #[doc(hidden)]
+    fn kernel(level: Level) -> PerLevel<Self>;
+}
+
+/// The kernel of a level.
+#[derive(Clone, Copy, Debug)]
+pub struct PerLevel<E>(pub(super) Kernel<E>);
+
+macro_rules! elements {
+    ($($element:ty, $kernel:ident, $averages:literal;)*) => { $(
+        impl Element for $element {
+            const HAS_AVERAGES: bool = $averages;
+
+            fn kernel(level: Level) -> PerLevel<Self> {
+                PerLevel(*choose!(level, &$kernel))
+            }
+        }
+    )* };
+}
+
+elements! {
+    f32, PIXEL, true;
+    u8, UNSIGNED, false;
+    i8, SIGNED, false;
+}
+
+/// Runs a kernel that belongs to a level.
+pub(super) fn call<E>(kernel: PerLevel<E>, job: &Job<E>) {
+    // SAFETY: the kernel was found by its level, which proves its instructions; `Pool::run` has checked the extents
+    // that the job's pointers cover.
+    unsafe { kernel.0(job) }
+}
+
+/// # Safety
+/// The processor has the instructions of `V`, and the job's pointers are valid.
+#[inline(always)]
+pub(super) unsafe fn pixel<V: Vector>(job: &Job<f32>) {
+    // SAFETY: the caller's promise is that of these reads and writes.
+    unsafe {
+        let mut channel = 0;
+        while channel < job.channels {
+            let count = V::LANES.min(job.channels - channel);
+            let value = match job.scale {
+                Some(scale) => fold::<V>(job, channel, count, 0.0, |a, b| a.add(b)).mul(V::splat(scale)),
+                None => fold::<V>(job, channel, count, f32::NEG_INFINITY, |a, b| b.max(a)),
+            };
+            if count < V::LANES {
+                value.store_first(job.out.add(channel), count);
+            } else {
+                value.store(job.out.add(channel));
+            }
+            channel += count;
+        }
+    }
+}
+
+/// # Safety
+/// As `pixel`.
+#[inline(always)]
+unsafe fn fold<V: Vector>(job: &Job<f32>, channel: usize, count: usize, start: f32, f: impl Fn(V, V) -> V) -> V {
+    // SAFETY: the caller's promise is that of these reads.
+    unsafe {
+        let mut folded = V::splat(start);
+        for line in 0..job.taps[0] {
+            let mut from = job.image.wrapping_add(line * job.pitch[0] + job.first + channel);
+            for _ in 0..job.taps[1] {
+                let x = if count < V::LANES { V::load_first(from, count) } else { V::load(from) };
+                folded = f(folded, x);
+                from = from.wrapping_add(job.pitch[1]);
+            }
+        }
+        folded
+    }
+}
+
+/// The greatest elements, which are `least` or greater.
+///
+/// # Safety
+/// The job's pointers are valid.
+#[inline(always)]
+pub(super) unsafe fn greatest<E: Copy + Ord>(job: &Job<E>, least: E) {
+    // SAFETY: the caller's promise is that of these calls.
+    unsafe {
+        let mut channel = 0;
+        // From a register of AVX-512 down.
+        macro_rules! steps {
+            ($($wide:literal)*) => { $(while channel + $wide <= job.channels {
+                greatest_of::<E, $wide>(job, channel, least);
+                channel += $wide;
+            })* };
+        }
+        steps!(64 16 4 1);
+    }
+}
+
+/// Of `N` channels.
+///
+/// # Safety
+/// As `greatest`.
+#[inline(always)]
+unsafe fn greatest_of<E: Copy + Ord, const N: usize>(job: &Job<E>, channel: usize, least: E) {
+    // SAFETY: the caller's promise is that of these reads and writes.
+    unsafe {
+        let mut folded = [least; N];
+        for line in 0..job.taps[0] {
+            let mut from = job.image.wrapping_add(line * job.pitch[0] + job.first + channel);
+            for _ in 0..job.taps[1] {
+                let elements = from.cast::<[E; N]>().read_unaligned();
+                folded.iter_mut().zip(elements).for_each(|(folded, element)| *folded = (*folded).max(element));
+                from = from.wrapping_add(job.pitch[1]);
+            }
+        }
+        job.out.add(channel).cast::<[E; N]>().write_unaligned(folded);
+    }
+}
