@@ -6,11 +6,12 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::hint;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kinglet_sys::lend::{self, Lender};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -49,9 +50,19 @@ pub struct Team {
     /// Of the others. Given back behind the lender, and not by their threads: one that sleeps takes long to hear of the end,
     /// and the next job would not have its core.
     permits: Vec<OwnedSemaphorePermit>,
+    /// Of a pool, which wants to know when its teams end.
+    _end: Option<End>,
 }
 
-type Job = Box<dyn FnOnce() + Send>;
+/// Notes when a team ends.
+#[derive(Debug)]
+struct End(Arc<Shared>);
+
+struct Job {
+    run: Box<dyn FnOnce() + Send>,
+    /// Whether the thread waits awake for a while when it has run it: the next team may be a moment away.
+    lingers: bool,
+}
 
 struct Shared {
     free: Arc<Semaphore>,
@@ -59,6 +70,12 @@ struct Shared {
     spin: Duration,
     jobs: Mutex<Jobs>,
     wake: Condvar,
+    /// Jobs that no thread has taken, and threads that wait awake for one.
+    queued: AtomicUsize,
+    lingering: AtomicUsize,
+    started: Instant,
+    /// When the last team ended, in nanoseconds from the start.
+    ended: AtomicU64,
     panics: AtomicU64,
 }
 
@@ -74,7 +91,7 @@ impl Pool {
         Self::start_spinning(size, SPIN)
     }
 
-    /// As `start`; threads of a team spin for at most so long between two steps before they sleep.
+    /// As `start`; threads of a team spin for at most so long between two steps, and behind the last one, before they sleep.
     pub fn start_spinning(size: Option<usize>, spin: Duration) -> Self {
         let size = size.unwrap_or_else(cores_available).max(1);
         let shared = Arc::new(Shared {
@@ -83,6 +100,10 @@ impl Pool {
             spin,
             jobs: Mutex::default(),
             wake: Condvar::new(),
+            queued: AtomicUsize::new(0),
+            lingering: AtomicUsize::new(0),
+            started: Instant::now(),
+            ended: AtomicU64::new(0),
             panics: AtomicU64::new(0),
         });
         for index in 0..size {
@@ -128,7 +149,7 @@ impl Pool {
     /// dropped, which is how its waiters learn of it.
     pub fn spawn(&self, core: Core, limit: usize, job: impl FnOnce(Cores) + Send + 'static) {
         let cores = self.cores(core, limit);
-        self.shared.push(Box::new(move || job(cores)));
+        self.shared.push(Job { run: Box::new(move || job(cores)), lingers: false });
     }
 
     /// Runs a job on the calling thread, which stands in for the core it holds: for work that is over sooner than a
@@ -159,23 +180,37 @@ impl Cores {
     /// This core and free ones, for a job of several steps: so many at most, and no more than the limit. The others are
     /// given back with the team.
     pub fn team(&self, most: usize) -> Team {
+        let most = self.limit().min(most);
+        let end = Some(End(Arc::clone(&self.shared)));
+        if most <= 1 {
+            return Team { _end: end, ..Team::alone() };
+        }
         let (lender, borrower) = lend::pair();
         let mut permits = Vec::new();
-        while permits.len() + 1 < self.limit().min(most) {
+        while permits.len() + 1 < most {
             let Ok(permit) = Arc::clone(&self.shared.free).try_acquire_owned() else { break };
             let (borrower, spin) = (borrower.clone(), self.shared.spin);
             let helper_cpu = Arc::clone(&self.helper_cpu_nanos);
-            self.shared.push(Box::new(move || {
+            let take_part = move || {
                 let mut counted = thread_cpu_time();
                 borrower.take_part(spin, || {
                     let now = thread_cpu_time();
                     let used = now.saturating_sub(std::mem::replace(&mut counted, now));
-                    helper_cpu.fetch_add(u64::try_from(used.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+                    helper_cpu.fetch_add(nanos(used), Ordering::Relaxed);
                 });
-            }));
+            };
+            self.shared.push(Job { run: Box::new(take_part), lingers: true });
             permits.push(permit);
         }
-        Team { lender: (!permits.is_empty()).then_some(lender), permits }
+        Team { lender: (!permits.is_empty()).then_some(lender), permits, _end: end }
+    }
+
+    /// Whether others are likely to take part at once: they wait awake, or jobs follow each other so closely that they
+    /// would from the next one on.
+    pub fn are_awake(&self) -> bool {
+        let Shared { lingering, started, ended, spin, .. } = &*self.shared;
+        let since = nanos(started.elapsed()).saturating_sub(ended.load(Ordering::Relaxed));
+        lingering.load(Ordering::Relaxed) > 0 || since < nanos(*spin)
     }
 
     /// CPU time spent by borrowed cores so far.
@@ -187,7 +222,7 @@ impl Cores {
 impl Team {
     /// The calling thread by itself.
     pub fn alone() -> Self {
-        Self { lender: None, permits: Vec::new() }
+        Self { lender: None, permits: Vec::new(), _end: None }
     }
 
     /// Cores of this team.
@@ -225,19 +260,33 @@ impl Team {
     }
 }
 
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.ended.store(nanos(self.0.started.elapsed()), Ordering::Relaxed);
+    }
+}
+
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Jobs> {
         lock(&self.jobs)
     }
 
     fn push(&self, job: Job) {
-        self.lock().queue.push_back(job);
-        self.wake.notify_one();
+        let mut jobs = self.lock();
+        jobs.queue.push_back(job);
+        let queued = self.queued.fetch_add(1, Ordering::SeqCst) + 1;
+        drop(jobs);
+        // A thread that stops lingering looks at the queue once more.
+        if queued > self.lingering.load(Ordering::SeqCst) {
+            self.wake.notify_one();
+        }
     }
 
     fn work(&self) {
-        while let Some(job) = self.next() {
-            self.guarded(job);
+        let mut lingers = false;
+        while let Some(job) = self.next(lingers) {
+            lingers = job.lingers;
+            self.guarded(job.run);
         }
     }
 
@@ -247,10 +296,14 @@ impl Shared {
         }
     }
 
-    fn next(&self) -> Option<Job> {
+    fn next(&self, lingers: bool) -> Option<Job> {
+        if lingers {
+            self.linger();
+        }
         let mut jobs = self.lock();
         loop {
             if let Some(job) = jobs.queue.pop_front() {
+                self.queued.fetch_sub(1, Ordering::SeqCst);
                 return Some(job);
             }
             if jobs.closed {
@@ -258,6 +311,22 @@ impl Shared {
             }
             jobs = self.wake.wait(jobs).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// Waits awake for a job.
+    fn linger(&self) {
+        self.lingering.fetch_add(1, Ordering::SeqCst);
+        let since = Instant::now();
+        while self.queued.load(Ordering::SeqCst) == 0 && since.elapsed() < self.spin {
+            (0..SPINS_PER_LOOK).for_each(|_| hint::spin_loop());
+        }
+        self.lingering.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("size", &self.size).finish_non_exhaustive()
     }
 }
 
@@ -271,6 +340,10 @@ impl fmt::Debug for Cores {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cores").field("limit", &self.limit()).finish()
     }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// CPU time of the calling thread.
@@ -295,6 +368,9 @@ const NICE: i32 = 3;
 
 /// Between two steps of a network there are microseconds, and a sleeping thread takes tens of them to wake.
 const SPIN: Duration = Duration::from_micros(20);
+
+/// Pauses between two looks of a thread that lingers.
+const SPINS_PER_LOOK: u32 = 16;
 
 #[cfg(test)]
 mod tests {
@@ -344,6 +420,41 @@ mod tests {
                 team.share(&|| ());
                 thread::sleep(Duration::from_millis(1));
             }
+        });
+        wait_idle(&pool);
+    }
+
+    #[test]
+    fn teams_that_follow_each_other_find_threads_awake() {
+        let pool = Pool::start_spinning(Some(2), Duration::from_secs(5));
+        run_on(&pool, 2, |cores| {
+            for round in 0..100 {
+                let mut team = cores.team(2);
+                let calls = AtomicUsize::new(0);
+                // Both threads are in it, or neither call would end.
+                team.share(&|| {
+                    calls.fetch_add(1, Ordering::SeqCst);
+                    while calls.load(Ordering::SeqCst) < 2 {
+                        hint::spin_loop();
+                    }
+                });
+                drop(team);
+                assert!(cores.are_awake(), "{round}");
+            }
+        });
+        wait_idle(&pool);
+    }
+
+    #[test]
+    fn nobody_is_awake_for_longer_than_it_may() {
+        let pool = Pool::start_spinning(Some(2), Duration::ZERO);
+        run_on(&pool, 2, |cores| {
+            cores.team(2).share(&|| ());
+            let end = Instant::now() + Duration::from_secs(5);
+            while cores.are_awake() && Instant::now() < end {
+                thread::yield_now();
+            }
+            assert!(!cores.are_awake());
         });
         wait_idle(&pool);
     }

@@ -4,7 +4,7 @@
 mod support;
 
 use kinglet_kernels::Level;
-use kinglet_kernels::f32_functions::{Arithmetic, Function, Operand, normalize, rows_grid, softmax};
+use kinglet_kernels::f32_functions::{Arithmetic, Function, Operands, normalize, rows_grid, softmax};
 use support::{assert_close, values};
 
 /// The function in `f64`.
@@ -149,10 +149,14 @@ fn two_operands_are_combined_on_every_tail() {
                     let same = (0..count).all(|at| out[at].to_bits() == expected(at).to_bits());
                     assert!(same, "{level} {arithmetic:?} {count}");
                 };
-                check([Operand::Each(&a), Operand::Each(&b)], &|at| f(a[at], b[at]));
-                check([Operand::Each(&a), Operand::One(other)], &|at| f(a[at], other));
-                check([Operand::One(one), Operand::Each(&b)], &|at| f(one, b[at]));
-                check([Operand::One(one), Operand::One(other)], &|_| f(one, other));
+                check(Operands::Each([&a, &b]), &|at| f(a[at], b[at]));
+                check(Operands::WithOne(&a, other), &|at| f(a[at], other));
+                check(Operands::OneWith(one, &b), &|at| f(one, b[at]));
+                for width in (1..=count).filter(|&width| count.is_multiple_of(width)) {
+                    let (left, right) = (&a[..width], &b[..width]);
+                    check(Operands::WithRow(&a, right), &|at| f(a[at], right[at % width]));
+                    check(Operands::RowWith(left, &b), &|at| f(left[at % width], b[at]));
+                }
             }
         }
     }

@@ -103,13 +103,20 @@ impl Plan for NativePlan {
 }
 
 impl NativePlan {
+    /// Cores for a run that takes so long on one, where that is known: others are worth it where they are awake, or where
+    /// they have woken long before its end.
+    fn team(&self, time: Option<Duration>, cores: &Cores) -> Team {
+        let is_worth_it =
+            |time| time >= WOKEN_TIME_MIN || (time >= AWAKE_TIME_MIN && cores.limit() > 1 && cores.are_awake());
+        cores.team(if time.is_none_or(is_worth_it) { self.model.limits.threads_max } else { 1 })
+    }
+
     /// Rows of all entries, in pieces at most of the size that was measured to be fastest: beyond it activations leave the
     /// cache. Pieces run beside each other where there are several, and a single one shares its steps out.
     fn run_rows(&self, batch: &Batch, cores: &Cores) -> Result<(Vec<Share>, ComputeTimes), EngineError> {
         let rows = batch.rows_total();
         let times = self.times.get();
-        let worth_sharing = times.and_then(|times| times.of(rows)).is_none_or(|time| time >= SHARED_TIME_MIN);
-        let mut team = if worth_sharing { cores.team(self.model.limits.threads_max) } else { Team::alone() };
+        let mut team = self.team(times.and_then(|times| times.of(rows)), cores);
         let count = times.map_or(1, |times| times.pieces(rows, team.size()));
         let first = |at: usize| at * (rows / count) + at.min(rows % count);
         let sizes: Vec<usize> = (0..count).map(|at| first(at + 1) - first(at)).collect();
@@ -143,8 +150,7 @@ impl NativePlan {
     fn run_alone(&self, batch: &Batch, cores: &Cores) -> Result<(Vec<Share>, ComputeTimes), EngineError> {
         let mut times = ComputeTimes::default();
         let mut shares = Vec::with_capacity(batch.rows.len());
-        let worth_sharing = self.time_of(1).is_none_or(|time| time >= SHARED_TIME_MIN);
-        let mut team = if worth_sharing { cores.team(self.model.limits.threads_max) } else { Team::alone() };
+        let mut team = self.team(self.time_of(1), cores);
         for position in 0..batch.rows.len() {
             let entry = if batch.rows.len() == 1 { None } else { Some(batch.entry(position)) };
             let inputs = &entry.as_ref().unwrap_or(batch).inputs;
@@ -252,4 +258,7 @@ fn extents(inputs: &[BatchInput], rows: Option<usize>) -> Extents {
 }
 
 /// What takes less time on one core stays there: waking another takes as long.
-const SHARED_TIME_MIN: Duration = Duration::from_micros(100);
+const WOKEN_TIME_MIN: Duration = Duration::from_micros(100);
+
+/// The same where another is awake: each step's work takes some hundred nanoseconds to hand over.
+const AWAKE_TIME_MIN: Duration = Duration::from_micros(15);

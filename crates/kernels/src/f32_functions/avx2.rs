@@ -1,7 +1,7 @@
 //! Functions, lanes as wide as the registers.
 
 use super::generic::{self, Norm, Scores, Table};
-use super::{Arithmetic, Function, Operand};
+use super::{Arithmetic, Function, Operands};
 use crate::vector::F32x8;
 
 /// # Safety
@@ -15,7 +15,7 @@ unsafe fn map(function: Function, from: *const f32, to: *mut f32, count: usize) 
 /// # Safety
 /// The processor has AVX2 and FMA, and operands of many elements have as many as `to`.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn combine(arithmetic: Arithmetic, operands: [Operand<'_>; 2], to: &mut [f32]) {
+unsafe fn combine(arithmetic: Arithmetic, operands: Operands<'_>, to: &mut [f32]) {
     // SAFETY: the caller's promise; the features are enabled here.
     unsafe { generic::combine::<F32x8>(arithmetic, operands, to) }
 }

@@ -1,12 +1,12 @@
 //! The functions, for any vector.
 
-use super::{Arithmetic, Function, Operand};
+use super::{Arithmetic, Function, Operands};
 use crate::vector::Vector;
 
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) map: unsafe fn(Function, *const f32, *mut f32, usize),
-    pub(super) combine: unsafe fn(Arithmetic, [Operand<'_>; 2], &mut [f32]),
+    pub(super) combine: unsafe fn(Arithmetic, Operands<'_>, &mut [f32]),
     pub(super) softmax: unsafe fn(&Scores, *mut f32, usize),
     pub(super) normalize: unsafe fn(&Norm, *const f32, *mut f32, usize),
 }
@@ -42,11 +42,17 @@ pub(super) fn call_map_over(table: &Table, function: Function, row: &mut [f32]) 
 }
 
 /// # Panics
-/// When an operand of many elements and `to` differ in length.
-pub(super) fn call_combine(table: &Table, arithmetic: Arithmetic, operands: [Operand<'_>; 2], to: &mut [f32]) {
-    let fits = |operand: &Operand<'_>| !matches!(operand, Operand::Each(elements) if elements.len() != to.len());
-    assert!(operands.iter().all(fits), "an element for each");
-    // SAFETY: the table was found by its level, which proves its instructions; all slices have as many elements.
+/// When an operand of many elements and `to` differ in length, or a row does not divide it.
+pub(super) fn call_combine(table: &Table, arithmetic: Arithmetic, operands: Operands<'_>, to: &mut [f32]) {
+    let fits = match operands {
+        Operands::Each([a, b]) => a.len() == to.len() && b.len() == to.len(),
+        Operands::WithOne(each, _) | Operands::OneWith(_, each) => each.len() == to.len(),
+        Operands::WithRow(each, row) | Operands::RowWith(row, each) => {
+            each.len() == to.len() && (to.is_empty() || !row.is_empty() && to.len().is_multiple_of(row.len()))
+        }
+    };
+    assert!(fits, "an element for each");
+    // SAFETY: the table was found by its level, which proves its instructions; the operands fit.
     unsafe { (table.combine)(arithmetic, operands, to) }
 }
 
@@ -170,28 +176,38 @@ pub(super) unsafe fn map<V: Vector>(function: Function, from: *const f32, to: *m
 }
 
 /// # Safety
-/// The processor has the instructions of `V`, and operands of many elements have as many as `to`.
+/// The processor has the instructions of `V`, operands of many elements have as many as `to`, and rows divide them.
 #[inline(always)]
-pub(super) unsafe fn combine<V: Vector>(arithmetic: Arithmetic, operands: [Operand<'_>; 2], to: &mut [f32]) {
+pub(super) unsafe fn combine<V: Vector>(arithmetic: Arithmetic, operands: Operands<'_>, to: &mut [f32]) {
     let (to, count) = (to.as_mut_ptr(), to.len());
     macro_rules! by {
         ($method:ident) => {
             match operands {
-                [Operand::Each(a), Operand::Each(b)] => {
+                Operands::Each([a, b]) => {
                     let (a, b) = (a.as_ptr(), b.as_ptr());
                     pairs!(V, a, b, to, count, |a, b| a.$method(b))
                 }
-                [Operand::Each(a), Operand::One(b)] => {
+                Operands::WithOne(a, b) => {
                     let (a, b) = (a.as_ptr(), V::splat(b));
                     each!(V, a, to, count, |a| a.$method(b))
                 }
-                [Operand::One(a), Operand::Each(b)] => {
+                Operands::OneWith(a, b) => {
                     let (a, b) = (V::splat(a), b.as_ptr());
                     each!(V, b, to, count, |b| a.$method(b))
                 }
-                [Operand::One(a), Operand::One(b)] => {
-                    let both = V::splat(a).$method(V::splat(b));
-                    each!(V, to, to, count, |_x| both)
+                Operands::WithRow(a, b) => {
+                    let (a, b, width) = (a.as_ptr(), b.as_ptr(), b.len());
+                    for row in (0..count).step_by(width.max(1)) {
+                        let (a, to) = (a.add(row), to.add(row));
+                        pairs!(V, a, b, to, width, |a, b| a.$method(b))
+                    }
+                }
+                Operands::RowWith(a, b) => {
+                    let (a, b, width) = (a.as_ptr(), b.as_ptr(), a.len());
+                    for row in (0..count).step_by(width.max(1)) {
+                        let (b, to) = (b.add(row), to.add(row));
+                        pairs!(V, a, b, to, width, |a, b| a.$method(b))
+                    }
                 }
             }
         };

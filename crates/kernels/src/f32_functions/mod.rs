@@ -81,23 +81,25 @@ pub enum Arithmetic {
     Div,
 }
 
-/// What is combined.
+/// What is combined, in order.
 #[derive(Clone, Copy, Debug)]
-pub enum Operand<'a, T = f32> {
-    /// As many elements as results.
-    Each(&'a [T]),
-    /// One for all results.
-    One(T),
+pub enum Operands<'a, T = f32> {
+    /// As many elements as results, of both.
+    Each([&'a [T]; 2]),
+    /// Of one, with one element of the other.
+    WithOne(&'a [T], T),
+    OneWith(T, &'a [T]),
+    /// Of one, with a row of the other again and again.
+    WithRow(&'a [T], &'a [T]),
+    RowWith(&'a [T], &'a [T]),
 }
 
 impl Arithmetic {
     pub const ALL: [Self; 4] = [Self::Add, Self::Sub, Self::Mul, Self::Div];
 
-    /// Of one row.
-    ///
     /// # Panics
-    /// When an operand has neither one element nor as many as `to`.
-    pub fn run(self, level: Level, operands: [Operand<'_>; 2], to: &mut [f32]) {
+    /// When an operand of many elements has not as many as `to`, or a row not one of its divisors.
+    pub fn run(self, level: Level, operands: Operands<'_>, to: &mut [f32]) {
         generic::call_combine(table(level), self, operands, to);
     }
 }

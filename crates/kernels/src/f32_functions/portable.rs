@@ -1,7 +1,7 @@
 //! Functions in plain code.
 
 use super::generic::{self, Norm, Scores, Table};
-use super::{Arithmetic, Function, Operand};
+use super::{Arithmetic, Function, Operands};
 use crate::vector::Plain;
 
 /// # Safety
@@ -13,7 +13,7 @@ unsafe fn map(function: Function, from: *const f32, to: *mut f32, count: usize) 
 
 /// # Safety
 /// Operands of many elements have as many as `to`.
-unsafe fn combine(arithmetic: Arithmetic, operands: [Operand<'_>; 2], to: &mut [f32]) {
+unsafe fn combine(arithmetic: Arithmetic, operands: Operands<'_>, to: &mut [f32]) {
     // SAFETY: the caller's promise; no instruction set is needed.
     unsafe { generic::combine::<Plain>(arithmetic, operands, to) }
 }

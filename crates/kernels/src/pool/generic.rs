@@ -69,34 +69,63 @@ pub(super) unsafe fn pixel<V: Vector>(job: &Job<f32>) {
     // SAFETY: the caller's promise is that of these reads and writes.
     unsafe {
         let mut channel = 0;
+        while channel + TOGETHER * V::LANES <= job.channels {
+            vectors::<V, TOGETHER>(job, channel, V::LANES);
+            channel += TOGETHER * V::LANES;
+        }
         while channel < job.channels {
             let count = V::LANES.min(job.channels - channel);
-            let value = match job.scale {
-                Some(scale) => fold::<V>(job, channel, count, 0.0, |a, b| a.add(b)).mul(V::splat(scale)),
-                None => fold::<V>(job, channel, count, f32::NEG_INFINITY, |a, b| b.max(a)),
-            };
-            if count < V::LANES {
-                value.store_first(job.out.add(channel), count);
-            } else {
-                value.store(job.out.add(channel));
-            }
+            vectors::<V, 1>(job, channel, count);
             channel += count;
         }
     }
 }
 
+/// `N` vectors of channels, of which the last has `count`.
+///
 /// # Safety
 /// As `pixel`.
 #[inline(always)]
-unsafe fn fold<V: Vector>(job: &Job<f32>, channel: usize, count: usize, start: f32, f: impl Fn(V, V) -> V) -> V {
+unsafe fn vectors<V: Vector, const N: usize>(job: &Job<f32>, channel: usize, count: usize) {
+    // SAFETY: the caller's promise is that of these reads and writes.
+    unsafe {
+        let mut folded = match job.scale {
+            Some(_) => fold::<V, N>(job, channel, count, 0.0, |a, b| a.add(b)),
+            None => fold::<V, N>(job, channel, count, f32::NEG_INFINITY, |a, b| b.max(a)),
+        };
+        if let Some(scale) = job.scale {
+            for folded in &mut folded {
+                *folded = folded.mul(V::splat(scale));
+            }
+        }
+        for (n, folded) in folded.iter().enumerate() {
+            let to = job.out.add(channel + n * V::LANES);
+            if count < V::LANES { folded.store_first(to, count) } else { folded.store(to) }
+        }
+    }
+}
+
+/// # Safety
+/// As `vectors`.
+#[inline(always)]
+unsafe fn fold<V: Vector, const N: usize>(
+    job: &Job<f32>,
+    channel: usize,
+    count: usize,
+    start: f32,
+    f: impl Fn(V, V) -> V,
+) -> [V; N] {
     // SAFETY: the caller's promise is that of these reads.
     unsafe {
-        let mut folded = V::splat(start);
+        let mut folded = [V::splat(start); N];
         for line in 0..job.taps[0] {
             let mut from = job.image.wrapping_add(line * job.pitch[0] + job.first + channel);
             for _ in 0..job.taps[1] {
-                let x = if count < V::LANES { V::load_first(from, count) } else { V::load(from) };
-                folded = f(folded, x);
+                for (n, folded) in folded.iter_mut().enumerate() {
+                    let from = from.wrapping_add(n * V::LANES);
+                    let x = if count < V::LANES { V::load_first(from, count) } else { V::load(from) };
+                    *folded = f(*folded, x);
+                }
                 from = from.wrapping_add(job.pitch[1]);
             }
         }
@@ -144,3 +173,6 @@ unsafe fn greatest_of<E: Copy + Ord, const N: usize>(job: &Job<E>, channel: usiz
         job.out.add(channel).cast::<[E; N]>().write_unaligned(folded);
     }
 }
+
+/// Vectors folded beside each other: one alone waits for itself.
+const TOGETHER: usize = 4;

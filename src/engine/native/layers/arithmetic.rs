@@ -2,7 +2,7 @@
 
 use bytemuck::Pod;
 use kinglet_kernels::Level;
-use kinglet_kernels::f32_functions::{Arithmetic, Operand};
+use kinglet_kernels::f32_functions::{Arithmetic, Operands};
 
 use super::elementwise::{Combining, combine};
 use super::types::numbers;
@@ -138,7 +138,7 @@ fn arithmetic(binary: Binary) -> Option<Arithmetic> {
 struct ByKernel(Arithmetic, Level);
 
 impl Combining<f32, f32> for ByKernel {
-    fn combine(self, operands: [Operand<'_, f32>; 2], to: &mut [f32]) {
+    fn combine(self, operands: Operands<'_, f32>, to: &mut [f32]) {
         self.0.run(self.1, operands, to);
     }
 }

@@ -2,7 +2,7 @@
 
 use bytemuck::Pod;
 use half::f16;
-use kinglet_kernels::f32_functions::{Function, Operand};
+use kinglet_kernels::f32_functions::{Function, Operands};
 use kinglet_kernels::{Activation, Grid, Level};
 
 use super::movement::{broadcast_strides, joined};
@@ -198,21 +198,27 @@ pub(super) fn map<T: Pod>(io: &mut Io<'_>, f: impl Fn(T) -> T) {
     }
 }
 
-/// Two operands made one, row by row.
+/// Two operands made one.
 pub(super) trait Combining<T, U>: Copy + Sync {
-    fn combine(self, operands: [Operand<'_, T>; 2], to: &mut [U]);
+    fn combine(self, operands: Operands<'_, T>, to: &mut [U]);
 }
 
 impl<T: Copy, U, F: Fn(T, T) -> U + Copy + Sync> Combining<T, U> for F {
-    fn combine(self, operands: [Operand<'_, T>; 2], to: &mut [U]) {
+    fn combine(self, operands: Operands<'_, T>, to: &mut [U]) {
         match operands {
-            [Operand::Each(a), Operand::Each(b)] => {
-                to.iter_mut().zip(a).zip(b).for_each(|((to, &a), &b)| *to = self(a, b));
-            }
-            [Operand::Each(a), Operand::One(b)] => to.iter_mut().zip(a).for_each(|(to, &a)| *to = self(a, b)),
-            [Operand::One(a), Operand::Each(b)] => to.iter_mut().zip(b).for_each(|(to, &b)| *to = self(a, b)),
-            [Operand::One(a), Operand::One(b)] => to.iter_mut().for_each(|to| *to = self(a, b)),
+            Operands::Each([a, b]) => to.iter_mut().zip(a).zip(b).for_each(|((to, &a), &b)| *to = self(a, b)),
+            Operands::WithOne(a, b) => to.iter_mut().zip(a).for_each(|(to, &a)| *to = self(a, b)),
+            Operands::OneWith(a, b) => to.iter_mut().zip(b).for_each(|(to, &b)| *to = self(a, b)),
+            Operands::WithRow(each, row) => by_row(row, each, to, |row, each| self(each, row)),
+            Operands::RowWith(row, each) => by_row(row, each, to, self),
         }
+    }
+}
+
+/// A row combined with each of many.
+fn by_row<T: Copy, U>(row: &[T], each: &[T], to: &mut [U], f: impl Fn(T, T) -> U) {
+    for (to, each) in to.chunks_exact_mut(row.len()).zip(each.chunks_exact(row.len())) {
+        to.iter_mut().zip(row).zip(each).for_each(|((to, &row), &each)| *to = f(row, each));
     }
 }
 
@@ -246,14 +252,18 @@ where
 
 /// Combines elements, `axes` being extents and strides of both operands from the outermost on.
 fn pairs<T: Pod, U: Pod>(a: &[T], b: &[T], axes: &[(usize, [isize; 2])], to: &mut [U], f: impl Combining<T, U>) {
-    let row = |elements, stride| {
-        let elements: &[T] = elements;
-        if stride == 0 { Operand::One(elements[0]) } else { Operand::Each(&elements[..to.len()]) }
-    };
+    let count = to.len();
     match *axes {
         _ if to.is_empty() => {}
-        [] => f.combine([row(a, 0), row(b, 0)], to),
-        [(_, strides @ [0 | 1, 0 | 1])] => f.combine([row(a, strides[0]), row(b, strides[1])], to),
+        [] | [(_, [1, 1])] => f.combine(Operands::Each([&a[..count], &b[..count]]), to),
+        [(_, [1, 0])] => f.combine(Operands::WithOne(&a[..count], b[0]), to),
+        [(_, [0, 1])] => f.combine(Operands::OneWith(a[0], &b[..count]), to),
+        [(_, [each, 0]), (width, [1, 1])] if each.unsigned_abs() == width => {
+            f.combine(Operands::WithRow(&a[..count], &b[..width]), to);
+        }
+        [(_, [0, each]), (width, [1, 1])] if each.unsigned_abs() == width => {
+            f.combine(Operands::RowWith(&a[..width], &b[..count]), to);
+        }
         [(extent, [a_stride, b_stride]), ref inner @ ..] => {
             let length = to.len() / extent;
             let (a_stride, b_stride) = (a_stride.unsigned_abs(), b_stride.unsigned_abs());
