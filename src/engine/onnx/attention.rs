@@ -96,24 +96,17 @@ struct Parts([[i64; 2]; 3]);
 
 impl Parts {
     fn of(importer: &Importer, node: &Source<'_>, weights: ValueId) -> Result<Self, EngineError> {
-        let widths = match node.ints("qkv_hidden_sizes")? {
-            Some(given) => given,
-            None => {
-                let all = importer.extents(weights).and_then(|extents| *extents.last()?);
-                let all =
-                    all.ok_or_else(|| node.refuse("the extents of its weights, or of its bias, are not known"))?;
-                vec![i64::try_from(all / 3).unwrap_or(0); 3]
-            }
-        };
         let heads = heads(node)?;
+        let all = importer.extents(weights).and_then(|extents| i64::try_from((*extents.last()?)?).ok());
+        let all = all.ok_or_else(|| node.refuse("the extents of its weights, or of its bias, are not known"))?;
+        let widths = node.ints("qkv_hidden_sizes")?.unwrap_or_else(|| vec![all / 3; 3]);
+        let sum = widths.iter().try_fold(0i64, |sum, width| sum.checked_add(*width));
+        let fits = |width: &i64| *width > 0 && width % heads == 0;
         match widths[..] {
-            [q, k, v] if widths.iter().all(|width| *width > 0 && width % heads == 0) => Ok(Self([
-                [0, q],
-                [q, q.saturating_add(k)],
-                [q.saturating_add(k), q.saturating_add(k).saturating_add(v)],
-            ])),
-            _ => Err(node
-                .invalid(&format!("columns of queries, keys and values must divide by {heads} heads, got {widths:?}"))),
+            [q, k, _] if sum == Some(all) && widths.iter().all(fits) => Ok(Self([[0, q], [q, q + k], [q + k, all]])),
+            _ => Err(node.invalid(&format!(
+                "its {all} columns must be those of queries, keys and values of {heads} heads, got {widths:?}"
+            ))),
         }
     }
 
@@ -128,8 +121,8 @@ fn heads(node: &Source<'_>) -> Result<i64, EngineError> {
     if heads > 0 { Ok(heads) } else { Err(node.invalid(&format!("num_heads must be positive, got {heads}"))) }
 }
 
-/// Of planes `[batch][token][head and element]`. Queries are scaled by the root of a head's elements where nothing else is
-/// said, which follows from a shape where they are not known.
+/// Of planes `[batch][token][head and element]`. Where nothing else is said scores are divided by the root of a head's
+/// elements, whose number may follow from a shape alone.
 fn attend(
     importer: &mut Importer,
     node: &Source<'_>,

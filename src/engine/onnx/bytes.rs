@@ -31,6 +31,15 @@ pub(super) fn multiply(importer: &mut Importer, node: &Source<'_>) -> Result<Val
     Ok(formula.op(Op::Quantize { axis: 1 }, &[y, scale, zero]))
 }
 
+/// QLinearWhere.
+pub(super) fn choose(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let condition = importer.operand(node, 0)?;
+    let (then, otherwise) = (triple(importer, node, 1)?, triple(importer, node, 4)?);
+    let operands = [condition, meaning(importer, node, then, 1)?, meaning(importer, node, otherwise, 1)?];
+    let y = importer.graph.add(&node.shown(), Op::Where, &operands);
+    requantized(importer, node, y, [7, 8])
+}
+
 /// QLinearSigmoid and QLinearLeakyRelu.
 pub(super) fn function(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
     let activation = match node.proto.op_type.as_str() {

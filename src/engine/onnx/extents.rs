@@ -50,10 +50,19 @@ impl Importer {
                 let x = of(0)?;
                 axes.iter().map(|&axis| x.get(axis).copied()).collect()
             }
-            Op::Reshape { .. } => {
-                let extent = |&extent: &i64| usize::try_from(extent).ok().filter(|extent| *extent > 0);
-                Some(listed(1)?.iter().map(extent).collect())
-            }
+            Op::Reshape { .. } => match listed(1) {
+                Some(shape) => {
+                    let extent = |&extent: &i64| usize::try_from(extent).ok().filter(|extent| *extent > 0);
+                    Some(shape.iter().map(extent).collect())
+                }
+                None => {
+                    let maker = self.graph.maker(*node.inputs.get(1)?, self.graph.nodes.len())?;
+                    let Node { op: Op::Shape { from: 0, to: None }, inputs, .. } = &self.graph.nodes[maker] else {
+                        return None;
+                    };
+                    self.extents(inputs[0])
+                }
+            },
             Op::Linear(_) => replaced(of(0)?, of(1)?.last().copied()?),
             Op::MatMul => {
                 let (a, b) = (of(0)?, of(1)?);

@@ -4,6 +4,7 @@ use kinglet_kernels::f32_functions::Function;
 
 use super::formula::Formula;
 use super::node::{Along, Source};
+use super::quantization::{Bytes, meaning};
 use super::{Importer, elementwise, image, product};
 use crate::engine::graph::op::{Binary, Compare, ReduceKind, Unary};
 use crate::engine::graph::{Op, ValueId};
@@ -55,28 +56,35 @@ pub(super) fn skip_normalization(importer: &mut Importer, node: &Source<'_>) -> 
 }
 
 /// EmbedLayerNormalization: words, places and segments are looked up, and their sum is normalised; where there is a mask,
-/// how many words it leaves.
+/// how many words it leaves. QEmbedLayerNormalization has its constants in bytes, which are floats once they are taken.
 pub(super) fn embedding(importer: &mut Importer, node: &Source<'_>) -> Result<Vec<ValueId>, EngineError> {
-    let [words, of_places, scale, shift] = [2, 3, 5, 6].map(|at| importer.operand(node, at));
-    let [segments, of_segments, mask, places] = [1, 4, 7, 8].map(|at| importer.optional(node, at));
-    let (segments, mask, places) = (segments?.zip(of_segments?), mask?, places?);
-    let (of_places, scale, shift) = (of_places?, scale?, shift?);
-    let (epsilon, words) = (node.float("epsilon", 1e-12)?, words?);
-    let ids = importer.operand(node, 0)?;
-    let mut formula = Formula::with_name(importer, node);
-    let word = formula.op(Op::Gather { axis: 0 }, &[words, ids]);
-    let place = match places {
-        Some(places) => formula.op(Op::Gather { axis: 0 }, &[of_places, places]),
+    let of_bytes = node.proto.op_type == "QEmbedLayerNormalization";
+    let taken = |importer: &mut Importer, at: usize, take: &dyn Fn(&mut Formula<'_>, ValueId) -> ValueId| {
+        let table = importer.operand(node, at)?;
+        let x = take(&mut Formula::with_name(importer, node), table);
+        if !of_bytes {
+            return Ok(x);
+        }
+        let of = Bytes { x, ..Bytes::at(importer, node, [at, at + 6, at + 11])? };
+        meaning(importer, node, of, 0)
+    };
+    let rows = |ids: ValueId| move |formula: &mut Formula<'_>, table| formula.op(Op::Gather { axis: 0 }, &[table, ids]);
+    let (ids, segments) = (importer.operand(node, 0)?, importer.optional(node, 1)?);
+    let (mask, places) = (importer.optional(node, 7)?, if of_bytes { None } else { importer.optional(node, 8)? });
+    let epsilon = node.float("epsilon", 1e-12)?;
+    let word = taken(importer, 2, &rows(ids))?;
+    let place = taken(importer, 3, &|formula, table| match places {
+        Some(places) => rows(places)(formula, table),
         None => {
             let (first, end) = (formula.list(&[0]), formula.extents(ids, 1, Some(2)));
-            formula.op(Op::Slice, &[of_places, first, end, first])
+            formula.op(Op::Slice, &[table, first, end, first])
         }
-    };
-    let mut sum = formula.binary(Binary::Add, word, place);
-    if let Some((segments, table)) = segments {
-        let segment = formula.op(Op::Gather { axis: 0 }, &[table, segments]);
-        sum = formula.binary(Binary::Add, sum, segment);
-    }
+    })?;
+    let segment = segments.map(|segments| taken(importer, 4, &rows(segments))).transpose()?;
+    let (scale, shift) = (taken(importer, 5, &|_, scale| scale)?, taken(importer, 6, &|_, shift| shift)?);
+    let mut formula = Formula::with_name(importer, node);
+    let sum = formula.binary(Binary::Add, word, place);
+    let sum = segment.map_or(sum, |segment| formula.binary(Binary::Add, sum, segment));
     let normal = formula.normalized([sum, scale, shift], epsilon);
     let count = match mask {
         Some(mask) => {
@@ -126,7 +134,8 @@ fn activated<'a>(
     if !ACTIVATIONS.contains(&kind.as_str()) {
         return Err(node.refuse(&format!("activation must be one of {ACTIVATIONS:?}, got {kind:?}")));
     }
-    let before = format!("{} before {kind}", node.shown());
+    let made = node.proto.output.first().ok_or_else(|| node.invalid("it has no output"))?;
+    let before = format!("{made} before {kind}");
     importer.name(&before, y)?;
     let attribute = attributes.map(|(name, value)| proto::float(name, value)).collect();
     let activation = NodeProto { attribute, ..proto::node(&kind, &[&before], &[], vec![]) };

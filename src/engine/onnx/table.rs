@@ -262,6 +262,7 @@ const MICROSOFT: &[Row] = &[
     row("NhwcMaxPool", 1..=1, image::max_pool_of_last),
     row("Pad", 1..=1, movement::pad),
     several("QAttention", 1..=1, attention::of_bytes),
+    several("QEmbedLayerNormalization", 1..=1, fused::embedding),
     row("QGemm", 1..=1, quantization::gemm),
     row("QLinearAdd", 1..=1, bytes::add),
     row("QLinearAveragePool", 1..=1, bytes::pool),
@@ -271,11 +272,13 @@ const MICROSOFT: &[Row] = &[
     row("QLinearMul", 1..=1, bytes::multiply),
     row("QLinearSigmoid", 1..=1, bytes::function),
     row("QLinearSoftmax", 1..=1, bytes::softmax),
+    row("QLinearWhere", 1..=1, bytes::choose),
     row("QuantizeLinear", 1..=1, quantization::quantize),
     row("QuickGelu", 1..=1, fused::gelu),
     row("SimplifiedLayerNormalization", 1..=1, fused::simplified_normalization),
     several("SkipLayerNormalization", 1..=1, fused::skip_normalization),
     several("SkipSimplifiedLayerNormalization", 1..=1, fused::skip_normalization),
+    row("Trilu", 1..=1, arrangement::triangle),
 ];
 
 #[cfg(test)]

@@ -55,7 +55,7 @@ impl Call<'_> {
     }
 
     fn parts(&self) -> (NodeProto, Vec<TensorProto>) {
-        let names = ["c0", "c1", "c2", "c3", "c4", "c5", "c6"];
+        let names = ["c0", "c1", "c2", "c3", "c4", "c5", "c6", "c7"];
         let constants: Vec<(&str, &Option<Tensor>)> = names.into_iter().zip(&self.constants).collect();
         let others = constants.iter().map(|(name, given)| if given.is_some() { *name } else { "" });
         let operands: Vec<&str> = ["x", "x1", "x2"].into_iter().take(self.inputs.len()).chain(others).collect();
@@ -133,6 +133,9 @@ fn what_bytes_become() {
     };
     check("QLinearAdd", vec![], x(), to(other().to_vec(), 0.07, 128.0), &[17., 59., 102., 144., 186., 229.]);
     check("QLinearMul", vec![], x(), to(other().to_vec(), 0.25, 128.0), &[178., 145., 129., 128., 145., 177.]);
+    let condition = some(DType::Bool, &[1, 6], &[1., 0., 1., 0., 1., 0.]);
+    let operands = [x().remove(0)].into_iter().chain(other()).collect();
+    check("QLinearWhere", vec![], vec![condition], to(operands, 0.04, 110.0), &[0., 80., 66., 136., 159., 191.]);
     let own = || vec![scale(), zero()];
     let table = check("QLinearSigmoid", vec![], x(), to(own(), 1.0 / 256.0, 0.0), &[1., 7., 38., 134., 224., 250.]);
     assert_eq!(table, ["LookUp"]);
@@ -208,7 +211,10 @@ fn attention() {
     for (attribute, told) in [
         (int("do_rotary", 1), "do_rotary must be 0, got 1"),
         (int("num_heads", 3), "got [4, 4, 4]"),
-        (ints("qkv_hidden_sizes", &[4, 4]), "got [4, 4]"),
+        (
+            ints("qkv_hidden_sizes", &[4, 4]),
+            "its 12 columns must be those of queries, keys and values of 2 heads, got [4, 4]",
+        ),
     ] {
         let refused = call("Attention", vec![attribute], None).refused();
         assert!(refused.contains(told), "{refused}");
@@ -267,24 +273,37 @@ fn attention_in_pieces_of_its_own() {
     assert_eq!(ran, ["Attention"]);
 }
 
-#[test]
-fn embeddings() {
-    let tables = [numbers(1, &[4, 3]), numbers(2, &[5, 3]), numbers(3, &[2, 3]), numbers(4, &[3]), numbers(5, &[3])];
-    let names = ["words", "places", "segments", "scale", "shift"];
-    let constants = names.iter().zip(&tables).map(|(name, table)| constant(name, table)).collect();
-    let operands = ["x", "x1", "words", "places", "segments", "scale", "shift", "x2"];
-    let node = own("EmbedLayerNormalization", &operands, &["y", "count"]);
+/// Of words, places and segments, with a mask; the constants behind the operands that both forms have are `more`.
+fn embedded(op_type: &str, tables: [Tensor; 5], more: &[Tensor], expected: &[f64]) {
+    let names = ["c0", "c1", "c2", "c3", "c4", "c5", "c6", "c7", "c8", "c9", "c10", "c11", "c12", "c13", "c14"];
+    let constants = names.iter().zip(tables.iter().chain(more)).map(|(name, table)| constant(name, table)).collect();
+    let operands = [&["x", "x1"], &names[..5], &["x2"], &names[5..5 + more.len()]].concat();
+    let node = own(op_type, &operands, &["y", "count"]);
     let node = NodeProto { attribute: vec![float("epsilon", 1e-5)], ..node };
     let inputs = [&[2., 0., 1., 3.], &[0., 1., 1., 0.], &[1., 1., 1., 0.]].map(|list| integers(&[2, 2], list));
     let outputs = [("y", DType::F32, 3), ("count", DType::I32, 1)];
-    let graph = Graph { version: 17, nodes: vec![node], constants, inputs: &inputs, outputs: &outputs };
-    let answers = graph.answers();
+    let answers = Graph { version: 17, nodes: vec![node], constants, inputs: &inputs, outputs: &outputs }.answers();
+    near(&of(&answers[0]), expected);
+    assert_eq!(of(&answers[1]), [2., 1.]);
+}
+
+#[test]
+fn embeddings() {
+    let shapes: [&[usize]; 5] = [&[4, 3], &[5, 3], &[2, 3], &[3], &[3]];
+    let floats = [0, 1, 2, 3, 4].map(|at| numbers(at + 1, shapes[at]));
     let expected = [
         0.855_549, -0.942_393, -0.786_14, -1.009_924, -0.231_768, 0.773_941, -1.009_924, -0.231_768, 0.773_941,
         -1.009_924, -0.231_768, 0.773_941,
     ];
-    near(&of(&answers[0]), &expected);
-    assert_eq!(of(&answers[1]), [2., 1.]);
+    embedded("EmbedLayerNormalization", floats, &[], &expected);
+    let tables = [0, 1, 2, 3, 4].map(|at| bytes(DType::I8, at + 1, shapes[at]));
+    let scales = [0.01, 0.02, 0.015, 0.01, 0.012].map(number);
+    let zeros = [3., -2., 1., 5., -7.].map(|zero| some(DType::I8, &[], &[zero]));
+    let expected = [
+        0.266_351, 1.188, -0.056_042, 0.266_351, 1.188, -0.056_042, 0.767_884, 0.234_806, -0.091_952, 0.278_745,
+        2.141_194, -1.509_202,
+    ];
+    embedded("QEmbedLayerNormalization", tables, &[scales, zeros].concat(), &expected);
 }
 
 #[test]
