@@ -10,6 +10,7 @@ use super::{Importer, elementwise, image};
 use crate::engine::EngineError;
 use crate::engine::graph::op::Binary;
 use crate::engine::graph::{Op, ValueId};
+use crate::tensor::DType;
 
 pub(super) fn add(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
     let (a, b) = (triple(importer, node, 0)?, triple(importer, node, 3)?);
@@ -25,10 +26,20 @@ pub(super) fn multiply(importer: &mut Importer, node: &Source<'_>) -> Result<Val
     let mut formula = Formula::with_name(importer, node);
     let one = formula.number(1.0);
     let of = formula.binary(Binary::Mul, a.scale, b.scale);
-    let scale = formula.binary(Binary::Div, to, of);
+    let scale = formula.binary(Binary::Div, of, to);
     let [a, b] = [a, b].map(|of| meaning(formula.importer, node, Bytes { scale: one, ..of }, 1));
-    let y = formula.binary(Binary::Mul, a?, b?);
-    Ok(formula.op(Op::Quantize { axis: 1 }, &[y, scale, zero]))
+    let product = formula.binary(Binary::Mul, a?, b?);
+    let y = formula.binary(Binary::Mul, product, scale);
+    Ok(rounded(&mut formula, y, zero))
+}
+
+/// As integers again, rounded when the zero point has been added: of two that are as near ONNX Runtime takes the one that is
+/// even then.
+fn rounded(formula: &mut Formula<'_>, y: ValueId, zero: ValueId) -> ValueId {
+    let place = formula.cast(zero, DType::F32);
+    let y = formula.binary(Binary::Add, y, place);
+    let (one, none) = (formula.number(1.0), formula.number_like(zero, 0.0));
+    formula.op(Op::Quantize { axis: 1 }, &[y, one, none])
 }
 
 /// QLinearWhere.
@@ -66,15 +77,26 @@ pub(super) fn softmax(importer: &mut Importer, node: &Source<'_>) -> Result<Valu
 
 /// QLinearAveragePool and QLinearGlobalAveragePool.
 pub(super) fn pool(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
-    let is_last = node.int("channels_last", 0)? != 0;
     let is_global = node.proto.op_type == "QLinearGlobalAveragePool";
-    between(importer, node, |importer, x| {
-        let pooled = |importer: &mut Importer, x| match is_global {
-            true => Ok(image::global_pool_of(importer, node, x)),
-            false => image::pool_of(importer, node, x).map(|pooled| pooled[0]),
-        };
-        if is_last { image::channels_first(importer, node, x, pooled) } else { pooled(importer, x) }
-    })
+    let pooled = |importer: &mut Importer, x| match is_global {
+        true => Ok(image::global_pool_of(importer, node, x)),
+        false => image::pool_of(importer, node, x).map(|pooled| pooled[0]),
+    };
+    let is_last = node.int("channels_last", 0)? != 0;
+    let pooled = |importer: &mut Importer, x| match is_last {
+        true => image::channels_first(importer, node, x, pooled),
+        false => pooled(importer, x),
+    };
+    if is_global {
+        return between(importer, node, pooled);
+    }
+    let of = triple(importer, node, 0)?;
+    let x = meaning(importer, node, of, 1)?;
+    let y = pooled(importer, x)?;
+    let (scale, zero) = (importer.operand(node, 3)?, importer.operand(node, 4)?);
+    let mut formula = Formula::with_name(importer, node);
+    let y = formula.binary(Binary::Div, y, scale);
+    Ok(rounded(&mut formula, y, zero))
 }
 
 /// The output's scale comes first, then each operand with its own.
