@@ -1,5 +1,6 @@
 //! Makes and reads the small pieces of ONNX messages: nodes, attributes, constants, declarations.
 
+use crate::proto::onnx::attribute_proto::AttributeType;
 use crate::proto::onnx::tensor_proto::DataType;
 use crate::proto::onnx::tensor_shape_proto::{Dimension, dimension};
 use crate::proto::onnx::{AttributeProto, NodeProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto};
@@ -17,6 +18,10 @@ pub(super) fn node(op_type: &str, inputs: &[&str], outputs: &[&str], attributes:
         attribute: attributes,
         ..NodeProto::default()
     }
+}
+
+pub(super) fn float(name: &str, f: f32) -> AttributeProto {
+    AttributeProto { name: name.into(), r#type: AttributeType::Float as i32, f, ..AttributeProto::default() }
 }
 
 pub(super) fn attribute<'a>(node: &'a NodeProto, name: &str) -> Option<&'a AttributeProto> {
@@ -62,8 +67,7 @@ pub(super) fn unknown(name: &str) -> ValueInfoProto {
 /// What only tests make.
 #[cfg(test)]
 mod made {
-    use super::{dim, tensor_type};
-    use crate::proto::onnx::attribute_proto::AttributeType;
+    use super::{AttributeType, dim, tensor_type};
     use crate::proto::onnx::tensor_proto::DataType;
     use crate::proto::onnx::{AttributeProto, TensorProto, ValueInfoProto};
 

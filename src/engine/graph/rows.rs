@@ -44,6 +44,11 @@ pub(in crate::engine) fn analyse(graph: &Graph, samples: &Samples) -> Result<(),
             .map(|(a, b)| [a, b])
             .ok_or_else(|| Obstacle { operator: "the graph".into(), reason: "a value has no shape".into() })
     };
+    for &input in &graph.inputs {
+        let operator = format!("input {}", graph.name(input));
+        check(Carry::Rows(0), facts(input)?)
+            .map_err(|_| Obstacle { operator, reason: "its axis 0 is not that of the rows".into() })?;
+    }
     for node in &graph.nodes {
         let obstacle = |reason: &str| Obstacle { operator: node.name.clone(), reason: reason.to_owned() };
         let out = facts(node.output)?;

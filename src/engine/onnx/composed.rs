@@ -95,13 +95,13 @@ pub(super) fn layer_normalization(importer: &mut Importer, node: &Source<'_>) ->
     let (mut formula, x) = Formula::of(importer, node)?;
     let shift = shift.unwrap_or_else(|| formula.with(Binary::Mul, scale, 0.0));
     if axis == -1 && !asked {
-        return Ok(vec![formula.op(Op::Normalize { epsilon }, &[x, scale, shift])]);
+        return Ok(vec![formula.normalized([x, scale, shift], epsilon)]);
     }
     let shape = formula.op(Op::Shape { from: 0, to: None }, &[x]);
     let rows = formula.op(Op::Flatten { axis }, &[x]);
     let all = formula.importer.list_of(&formula.name, &[-1]);
     let factors = [scale, shift].map(|factor| formula.op(Op::Reshape { allow_zero: false }, &[factor, all]));
-    let normalized = formula.op(Op::Normalize { epsilon }, &[rows, factors[0], factors[1]]);
+    let normalized = formula.normalized([rows, factors[0], factors[1]], epsilon);
     let mut outputs = vec![formula.op(Op::Reshape { allow_zero: true }, &[normalized, shape])];
     if asked {
         let from = formula.op(Op::Shape { from: 0, to: Some(axis) }, &[x]);
@@ -175,7 +175,7 @@ pub(super) fn instance_normalization(importer: &mut Importer, node: &Source<'_>)
     let variance = formula.with(Binary::Add, variance, epsilon);
     let deviation = formula.unary(Unary::Sqrt, variance);
     let normal = formula.binary(Binary::Div, difference, deviation);
-    Ok(formula.op(Op::Affine { axis: 1 }, &[normal, scale, shift]))
+    Ok(formula.scaled([normal, scale, shift]))
 }
 
 pub(super) fn mean_variance_normalization(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {

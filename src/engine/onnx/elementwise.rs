@@ -208,18 +208,29 @@ pub(super) fn clip(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId
 }
 
 pub(super) fn softmax(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
-    let op = Op::Softmax { axis: node.axis(-1)?, log: is_log(node) };
-    one(importer, node, op)
+    let axis = node.axis(-1)?;
+    let (mut formula, x) = Formula::of(importer, node)?;
+    Ok(formula.softmax(x, axis, is_log(node)))
 }
 
 /// Up to opset 12 all axes from the given one on are one.
 pub(super) fn softmax_of_two_axes(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
-    let x = importer.operand(node, 0)?;
-    let name = node.shown();
-    let shape = importer.graph.add(&name, Op::Shape { from: 0, to: None }, &[x]);
-    let flat = importer.graph.add(&name, Op::Flatten { axis: node.axis(1)? }, &[x]);
-    let softmax = importer.graph.add(&name, Op::Softmax { axis: -1, log: is_log(node) }, &[flat]);
-    Ok(importer.graph.add(&name, Op::Reshape { allow_zero: true }, &[softmax, shape]))
+    let (x, axis) = (importer.operand(node, 0)?, node.axis(1)?);
+    Ok(softmax_from(importer, node, x, axis))
+}
+
+/// Along this axis and all behind it as one.
+pub(super) fn softmax_from(importer: &mut Importer, node: &Source<'_>, x: ValueId, axis: isize) -> ValueId {
+    let dtype = importer.dtype(x);
+    let mut formula = Formula { dtype, name: node.shown(), importer };
+    let last = formula.importer.extents(x).and_then(|extents| isize::try_from(extents.len()).ok()).map(|rank| rank - 1);
+    if axis == -1 || Some(axis) == last {
+        return formula.softmax(x, -1, is_log(node));
+    }
+    let shape = formula.extents(x, 0, None);
+    let flat = formula.op(Op::Flatten { axis }, &[x]);
+    let softmax = formula.softmax(flat, -1, is_log(node));
+    formula.reshape_exactly(softmax, shape)
 }
 
 /// Axes are an attribute of older versions, an operand of newer ones.

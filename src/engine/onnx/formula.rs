@@ -141,6 +141,23 @@ impl<'a> Formula<'a> {
         self.op(Op::Reshape { allow_zero: true }, &[x, shape])
     }
 
+    /// Each matrix of the last two axes transposed.
+    pub(super) fn turned(&mut self, x: ValueId) -> ValueId {
+        if let Some(rank) = self.importer.extents(x).map(|extents| extents.len()) {
+            let mut axes: Vec<usize> = (0..rank).collect();
+            axes[rank.saturating_sub(2)..].reverse();
+            return self.op(Op::Transpose { axes }, &[x]);
+        }
+        let [before, lines, columns] =
+            [(0, Some(-2)), (-2, Some(-1)), (-1, None)].map(|(from, to)| self.extents(x, from, to));
+        let any = self.list(&[-1]);
+        let matrices = self.concat(0, &[any, lines, columns]);
+        let matrices = self.reshape_exactly(x, matrices);
+        let turned = self.op(Op::Transpose { axes: vec![0, 2, 1] }, &[matrices]);
+        let shape = self.concat(0, &[before, columns, lines]);
+        self.reshape_exactly(turned, shape)
+    }
+
     pub(super) fn unsqueeze(&mut self, x: ValueId, axes: &[i64]) -> ValueId {
         let axes = self.list(axes);
         self.op(Op::Unsqueeze, &[x, axes])

@@ -89,13 +89,19 @@ pub(super) fn kernel(importer: &Importer, node: &Source<'_>, weights: ValueId) -
 
 /// Greatest elements, where they are if that is asked for, and averages. There are kernels for images of one or two axes.
 pub(super) fn pool(importer: &mut Importer, node: &Source<'_>) -> Result<Vec<ValueId>, EngineError> {
+    let x = importer.operand(node, 0)?;
+    pool_of(importer, node, x)
+}
+
+/// A pool of this operand, with the node's attributes.
+pub(super) fn pool_of(importer: &mut Importer, node: &Source<'_>, x: ValueId) -> Result<Vec<ValueId>, EngineError> {
     let kernel = node.extents("kernel_shape")?.ok_or_else(|| node.invalid("it has no kernel_shape"))?;
     let (axes, ceil) = (axes(node, &kernel)?, node.int("ceil_mode", 0)? != 0);
     let count_padding = node.int("count_include_pad", 0)? != 0;
     let by_columns = node.int("storage_order", 0)? != 0;
     let p = node.int("p", 2)?;
     let (kind, fast) = match node.proto.op_type.as_str() {
-        "MaxPool" => (WindowKind::Max, Some(PoolKind::Max)),
+        "MaxPool" | "NhwcMaxPool" => (WindowKind::Max, Some(PoolKind::Max)),
         "LpPool" => {
             let p = u16::try_from(p).ok().filter(|p| *p > 0).ok_or_else(|| node.invalid("p must be positive"))?;
             (WindowKind::Length { p }, None)
@@ -106,7 +112,6 @@ pub(super) fn pool(importer: &mut Importer, node: &Source<'_>) -> Result<Vec<Val
     if is_average && ceil && axes.iter().any(|axis| axis.dilation > 1) {
         return Err(node.refuse("it is not agreed on what a dilated window counts beyond the padding"));
     }
-    let x = importer.operand(node, 0)?;
     let is_byte = matches!(importer.dtype(x), DType::U8 | DType::I8) && kind == WindowKind::Max;
     let fast = fast.filter(|_| axes.len() <= 2 && (is_byte || importer.dtype(x) == DType::F32));
     let pooled = match fast {
@@ -162,10 +167,38 @@ pub(super) fn unpool(importer: &mut Importer, node: &Source<'_>) -> Result<Value
 }
 
 pub(super) fn global_pool(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
-    let kind = if node.proto.op_type == "GlobalMaxPool" { ReduceKind::Max } else { ReduceKind::Mean };
     let x = importer.operand(node, 0)?;
+    Ok(global_pool_of(importer, node, x))
+}
+
+/// A pool of all pixels of this operand.
+pub(super) fn global_pool_of(importer: &mut Importer, node: &Source<'_>, x: ValueId) -> ValueId {
+    let kind = if node.proto.op_type == "GlobalMaxPool" { ReduceKind::Max } else { ReduceKind::Mean };
     let reduce = Reduce { kind, axes: Axes::From(2), keep: true };
-    Ok(importer.graph.add(&node.shown(), Op::Reduce(reduce), &[x]))
+    importer.graph.add(&node.shown(), Op::Reduce(reduce), &[x])
+}
+
+/// NhwcMaxPool of ONNX Runtime's own operators.
+pub(super) fn max_pool_of_last(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let x = importer.operand(node, 0)?;
+    channels_first(importer, node, x, |importer, x| pool_of(importer, node, x).map(|pooled| pooled[0]))
+}
+
+/// An operator of channels-first images on one that the file has channels-last.
+pub(super) fn channels_first(
+    importer: &mut Importer,
+    node: &Source<'_>,
+    x: ValueId,
+    inner: impl FnOnce(&mut Importer, ValueId) -> Result<ValueId, EngineError>,
+) -> Result<ValueId, EngineError> {
+    let axes = node.extents("kernel_shape")?.map(|kernel| kernel.len() + 2);
+    let rank = axes.or_else(|| importer.extents(x).map(|extents| extents.len())).filter(|rank| *rank > 2);
+    let rank = rank.ok_or_else(|| node.refuse("how many axes its channels-last image has is not known"))?;
+    let to = [0, rank - 1].into_iter().chain(1..rank - 1).collect();
+    let back = [0].into_iter().chain(2..rank).chain([1]).collect();
+    let x = importer.graph.add(&node.shown(), Op::Transpose { axes: to }, &[x]);
+    let y = inner(importer, x)?;
+    Ok(importer.graph.add(&node.shown(), Op::Transpose { axes: back }, &[y]))
 }
 
 pub(super) fn conv_transpose(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {

@@ -12,16 +12,14 @@ use crate::engine::graph::{Op, ValueId, numbers};
 use crate::tensor::DType;
 
 pub(super) fn matmul(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
-    let (a, b) = (importer.operand(node, 0)?, importer.operand(node, 1)?);
-    let zeros = [(importer.optional(node, 2)?, a), (importer.optional(node, 3)?, b)];
-    let mut formula = Formula { dtype: importer.dtype(a), name: node.shown(), importer };
-    let zeros = zeros.map(|(zero, of)| {
-        zero.unwrap_or_else(|| {
-            let dtype = formula.importer.dtype(of);
-            formula.number_of(dtype, 0.0)
-        })
-    });
-    Ok(formula.op(Op::IntegerMatMul, &[a, b, zeros[0], zeros[1]]))
+    let a = Integers { x: importer.operand(node, 0)?, zero: importer.optional(node, 2)? };
+    let b = Integers { x: importer.operand(node, 1)?, zero: importer.optional(node, 3)? };
+    Ok(matmul_of(&mut Formula::with_name(importer, node), [a, b]))
+}
+
+pub(super) fn matmul_of(formula: &mut Formula<'_>, [a, b]: [Integers; 2]) -> ValueId {
+    let [of_a, of_b] = [a, b].map(|of| of.zero.unwrap_or_else(|| formula.number_like(of.x, 0.0)));
+    formula.op(Op::IntegerMatMul, &[a.x, b.x, of_a, of_b])
 }
 
 pub(super) fn conv(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {

@@ -2,12 +2,15 @@
 //! versions. What has no row is run by another engine, or refused by name.
 
 mod arrangement;
+mod attention;
+mod bytes;
 mod classes;
 mod composed;
 mod constant;
 mod control;
 mod einsum;
 mod elementwise;
+mod extents;
 mod foreign;
 mod forest;
 mod formula;
@@ -31,6 +34,7 @@ mod tabular;
 mod trees;
 mod types;
 mod volume;
+mod wide;
 
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
@@ -42,6 +46,7 @@ use crate::proto::onnx::tensor_proto::DataType;
 use crate::proto::onnx::type_proto::Value as TypeValue;
 use crate::proto::onnx::{GraphProto, ModelProto, TensorProto, ValueInfoProto};
 use crate::tensor::{DType, Shape, Tensor};
+use extents::Extents;
 use functions::Calls;
 use node::Source;
 use table::Import;
@@ -90,8 +95,10 @@ pub(super) struct Importer {
     dtypes: Vec<Option<DType>>,
     /// How many nodes those are.
     typed: usize,
-    /// Extents of graph inputs that are fixed.
-    declared: HashMap<ValueId, Vec<Option<usize>>>,
+    /// Extents of graph inputs that are fixed, and those that follow.
+    declared: HashMap<ValueId, Extents>,
+    /// How many nodes' extents those are.
+    learnt: usize,
     /// Names that a node or the graph's outputs ask for.
     taken: HashSet<String>,
     calls: Calls,
@@ -134,6 +141,7 @@ impl Importer {
             Some(function) => functions::call(self, node, &function)?,
             None => self.operator(node)?,
         };
+        self.learn();
         let outputs = &node.proto.output;
         if outputs.iter().skip(values.len()).any(|name| !name.is_empty()) {
             return Err(node.refuse(&format!("it has {} outputs, {} are served", outputs.len(), values.len())));

@@ -49,7 +49,7 @@ pub(super) fn batch_normalization(importer: &mut Importer, node: &Source<'_>) ->
     let scale = formula.binary(Binary::Div, scale, deviation);
     let moved = formula.binary(Binary::Mul, used[0], scale);
     let shift = formula.binary(Binary::Sub, bias, moved);
-    outputs.insert(0, formula.op(Op::Affine { axis: 1 }, &[x, scale, shift]));
+    outputs.insert(0, formula.scaled([x, scale, shift]));
     Ok(outputs)
 }
 
@@ -90,12 +90,11 @@ pub(super) fn group_normalization(importer: &mut Importer, node: &Source<'_>) ->
     let raised = formula.with(Binary::Add, variance, epsilon);
     let deviation = formula.unary(Unary::Sqrt, raised);
     let normal = formula.binary(Binary::Div, difference, deviation);
-    let affine = |formula: &mut Formula<'_>, of| formula.op(Op::Affine { axis: 1 }, &[of, scale, bias]);
     if by_channel {
         let normal = formula.reshape_exactly(normal, shape);
-        return Ok(affine(&mut formula, normal));
+        return Ok(formula.scaled([normal, scale, bias]));
     }
-    let scaled = affine(&mut formula, normal);
+    let scaled = formula.scaled([normal, scale, bias]);
     Ok(formula.reshape_exactly(scaled, shape))
 }
 

@@ -3,10 +3,12 @@
 use kinglet_kernels::Activation;
 
 use super::Importer;
+use super::formula::Formula;
 use super::node::Source;
 use crate::engine::EngineError;
 use crate::engine::graph::op::{Binary, Linear};
-use crate::engine::graph::{Grain, Graph, Op, ValueId, floats, tensor_of};
+use crate::engine::graph::{Grain, Op, ValueId, floats, tensor_of};
+use crate::tensor::DType;
 
 /// Products with constant weights are linear layers.
 pub(super) fn matmul(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
@@ -15,10 +17,51 @@ pub(super) fn matmul(importer: &mut Importer, node: &Source<'_>) -> Result<Value
 }
 
 pub(super) fn matmul_of(importer: &mut Importer, node: &Source<'_>, a: ValueId, b: ValueId) -> ValueId {
-    let constant = importer.graph.constant(b);
-    let is_linear = constant.is_some_and(|weights| weights.shape().len() == 2 && floats(weights).is_some());
-    let op = if is_linear { Op::Linear(plain(false)) } else { Op::MatMul };
-    importer.graph.add(&node.shown(), op, &[a, b])
+    let is_linear = is_weights(importer, b);
+    let mut formula = Formula::with_name(importer, node);
+    if is_linear { formula.op(Op::Linear(plain(false)), &[a, b]) } else { formula.product(a, b) }
+}
+
+/// Whether a linear layer can have a value for its weights.
+fn is_weights(importer: &Importer, value: ValueId) -> bool {
+    let constant = importer.graph.constant(value);
+    constant.is_some_and(|weights| weights.shape().len() == 2 && floats(weights).is_some())
+}
+
+/// FusedMatMul of ONNX Runtime's own operators: a product, scaled, of operands that may be transposed.
+pub(super) fn fused_matmul(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let a = turned(importer, node, 0, ["transA", "transBatchA"])?;
+    let b = importer.operand(node, 1)?;
+    if is_weights(importer, b) {
+        return gemm_of(importer, node, a, b, None);
+    }
+    let b = turned(importer, node, 1, ["transB", "transBatchB"])?;
+    let alpha = node.float("alpha", 1.0)?;
+    let (mut formula, _) = Formula::of(importer, node)?;
+    let product = formula.product(a, b);
+    Ok(times(&mut formula, product, alpha))
+}
+
+/// An operand with its last two axes in each other's place, and with the first axis behind those of the batch, where that
+/// is asked for.
+fn turned(
+    importer: &mut Importer,
+    node: &Source<'_>,
+    at: usize,
+    [lines, batch]: [&str; 2],
+) -> Result<ValueId, EngineError> {
+    let mut x = importer.operand(node, at)?;
+    let rank = importer.extents(x).map(|extents| extents.len());
+    let mut formula = Formula::with_name(importer, node);
+    if node.int(batch, 0)? != 0 {
+        let rank = rank.filter(|rank| *rank > 2);
+        let rank =
+            rank.ok_or_else(|| node.refuse(&format!("{batch} is of three axes or more, its operand's are not known")))?;
+        let axes = (1..rank - 1).chain([0, rank - 1]).collect();
+        x = formula.op(Op::Transpose { axes }, &[x]);
+    }
+    // A vector stays what it is.
+    Ok(if node.int(lines, 0)? != 0 && rank != Some(1) { formula.turned(x) } else { x })
 }
 
 /// Gemm with constant weights and bias: `alpha` and `beta` are folded into them.
@@ -28,7 +71,7 @@ pub(super) fn gemm(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId
     let x = if turned { importer.graph.add(&node.shown(), Op::Transpose { axes: vec![1, 0] }, &[x]) } else { x };
     let bias = importer.optional(node, 2)?;
     let is_constant = |value: ValueId| importer.graph.constant(value).is_some();
-    if is_constant(weights) && bias.is_none_or(is_constant) {
+    if is_constant(weights) && bias.is_none_or(is_constant) && importer.dtype(x) == DType::F32 {
         return gemm_of(importer, node, x, weights, bias);
     }
     computed_gemm(importer, node, x, weights, bias)
@@ -42,22 +85,20 @@ fn computed_gemm(
     weights: ValueId,
     bias: Option<ValueId>,
 ) -> Result<ValueId, EngineError> {
-    let (alpha, beta, name) = (node.float("alpha", 1.0)?, node.float("beta", 1.0)?, node.shown());
-    let graph = &mut importer.graph;
-    let scaled = |graph: &mut Graph, value: ValueId, factor: f32| {
-        if factor.to_bits() == 1f32.to_bits() {
-            return value;
-        }
-        let factor = graph.add_constant(format!("{name} factor"), tensor_of(&[], &[factor]));
-        graph.add(&name, Op::Binary(Binary::Mul), &[value, factor])
-    };
+    let (alpha, beta) = (node.float("alpha", 1.0)?, node.float("beta", 1.0)?);
+    let dtype = importer.dtype(x);
+    let mut formula = Formula { dtype, name: node.shown(), importer };
     let turned = node.int("transB", 0)? != 0;
-    let weights = if turned { graph.add(&name, Op::Transpose { axes: vec![1, 0] }, &[weights]) } else { weights };
-    let product = graph.add(&name, Op::MatMul, &[x, weights]);
-    let product = scaled(graph, product, alpha);
+    let weights = if turned { formula.op(Op::Transpose { axes: vec![1, 0] }, &[weights]) } else { weights };
+    let product = formula.product(x, weights);
+    let product = times(&mut formula, product, alpha);
     let Some(bias) = bias else { return Ok(product) };
-    let bias = scaled(graph, bias, beta);
-    Ok(graph.add(&name, Op::Binary(Binary::Add), &[product, bias]))
+    let bias = times(&mut formula, bias, beta);
+    Ok(formula.binary(Binary::Add, product, bias))
+}
+
+fn times(formula: &mut Formula<'_>, x: ValueId, factor: f32) -> ValueId {
+    if factor.to_bits() == 1f32.to_bits() { x } else { formula.with(Binary::Mul, x, factor) }
 }
 
 /// A product of these operands, with the node's attributes.

@@ -102,8 +102,12 @@ impl Blocks {
     }
 }
 
-/// A scale and a zero point from what the operand has: its least and greatest element, and zero between them.
 pub(super) fn quantize_dynamically(importer: &mut Importer, node: &Source<'_>) -> Result<Vec<ValueId>, EngineError> {
+    dynamic(importer, node).map(Vec::from)
+}
+
+/// Bytes, a scale and a zero point from what the operand has: its least and greatest element, and zero between them.
+fn dynamic(importer: &mut Importer, node: &Source<'_>) -> Result<[ValueId; 3], EngineError> {
     let (x, name) = (importer.operand(node, 0)?, node.shown());
     let graph = &mut importer.graph;
     let make = |graph: &mut Graph, number: f32| graph.add_constant(format!("{name} number"), tensor_of(&[], &[number]));
@@ -126,7 +130,7 @@ pub(super) fn quantize_dynamically(importer: &mut Importer, node: &Source<'_>) -
     let place = add(Op::Activation(Activation::Clip { low: 0.0, high: 255.0 }), &[place]);
     let zero_point = add(Op::Cast { to: DType::U8 }, &[place]);
     let bytes = add(Op::Quantize { axis: 1 }, &[x, scale, zero_point]);
-    Ok(vec![bytes, scale, zero_point])
+    Ok([bytes, scale, zero_point])
 }
 
 pub(super) fn dequantize(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
@@ -207,20 +211,59 @@ pub(super) fn gemm(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId
     requantized(importer, node, y, [7, 8])
 }
 
+/// MatMulIntegerToFloat of ONNX Runtime's own operators.
+pub(super) fn matmul_to_floats(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let (a, b) = (Bytes::at(importer, node, [0, 2, 4])?, Bytes::at(importer, node, [1, 3, 5])?);
+    let bias = importer.optional(node, 6)?;
+    Ok(product(importer, node, [a, b], bias))
+}
+
+/// DynamicQuantizeMatMul of ONNX Runtime's own operators: floats become bytes before they are multiplied.
+pub(super) fn matmul_dynamically(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    let (b, bias) = (Bytes::at(importer, node, [1, 2, 3])?, importer.optional(node, 4)?);
+    let [x, scale, zero] = dynamic(importer, node)?;
+    Ok(product(importer, node, [Bytes { x, scale, zero: Some(zero) }, b], bias))
+}
+
+/// A product of integers as floats, in the order that the pass finds which makes a layer of it.
+pub(super) fn product(
+    importer: &mut Importer,
+    node: &Source<'_>,
+    [a, b]: [Bytes; 2],
+    bias: Option<ValueId>,
+) -> ValueId {
+    let mut formula = Formula::with_name(importer, node);
+    let sums = integer::matmul_of(&mut formula, [a, b].map(|of| Integers { x: of.x, zero: of.zero }));
+    let sums = formula.cast(sums, DType::F32);
+    let scale = formula.binary(Binary::Mul, a.scale, b.scale);
+    let y = formula.binary(Binary::Mul, sums, scale);
+    bias.map_or(y, |bias| formula.binary(Binary::Add, y, bias))
+}
+
 /// Integers and what they mean.
 #[derive(Clone, Copy)]
-struct Bytes {
-    x: ValueId,
-    scale: ValueId,
-    zero: Option<ValueId>,
+pub(super) struct Bytes {
+    pub(super) x: ValueId,
+    pub(super) scale: ValueId,
+    pub(super) zero: Option<ValueId>,
 }
 
-fn triple(importer: &Importer, node: &Source<'_>, at: usize) -> Result<Bytes, EngineError> {
-    let zero = importer.optional(node, at + 2)?;
-    Ok(Bytes { x: importer.operand(node, at)?, scale: importer.operand(node, at + 1)?, zero })
+impl Bytes {
+    pub(super) fn at(
+        importer: &Importer,
+        node: &Source<'_>,
+        [x, scale, zero]: [usize; 3],
+    ) -> Result<Self, EngineError> {
+        let zero = importer.optional(node, zero)?;
+        Ok(Self { x: importer.operand(node, x)?, scale: importer.operand(node, scale)?, zero })
+    }
 }
 
-fn requantized(
+pub(super) fn triple(importer: &Importer, node: &Source<'_>, at: usize) -> Result<Bytes, EngineError> {
+    Bytes::at(importer, node, [at, at + 1, at + 2])
+}
+
+pub(super) fn requantized(
     importer: &mut Importer,
     node: &Source<'_>,
     y: ValueId,
@@ -231,7 +274,12 @@ fn requantized(
 }
 
 /// Integers as floats: a constant that remembers what it consists of, or an operator.
-fn meaning(importer: &mut Importer, node: &Source<'_>, of: Bytes, axis: isize) -> Result<ValueId, EngineError> {
+pub(super) fn meaning(
+    importer: &mut Importer,
+    node: &Source<'_>,
+    of: Bytes,
+    axis: isize,
+) -> Result<ValueId, EngineError> {
     let Bytes { x, scale, zero } = of;
     let constant = |value: ValueId| importer.graph.constant(value);
     let (Some(tensor), Some(scales)) = (constant(x), constant(scale).and_then(floats)) else {

@@ -4,8 +4,8 @@ use std::ops::RangeInclusive;
 
 use super::node::Source;
 use super::{
-    Importer, arrangement, composed, constant, control, einsum, elementwise, fused, image, integer, loss, movement,
-    normalization, product, quantization, recurrent, resize, selection, signal, tabular, trees,
+    Importer, arrangement, attention, bytes, composed, constant, control, einsum, elementwise, fused, image, integer,
+    loss, movement, normalization, product, quantization, recurrent, resize, selection, signal, tabular, trees,
 };
 use crate::engine::EngineError;
 use crate::engine::graph::ValueId;
@@ -246,14 +246,39 @@ const CLASSICAL: &[Row] = &[
 
 /// Operators of ONNX Runtime's own that its quantizer and its optimizer write.
 const MICROSOFT: &[Row] = &[
+    several("Attention", 1..=1, attention::attention),
     row("BiasGelu", 1..=1, fused::gelu),
+    row("BiasSoftmax", 1..=1, fused::bias_softmax),
+    row("DequantizeLinear", 1..=1, quantization::dequantize),
+    row("DynamicQuantizeMatMul", 1..=1, quantization::matmul_dynamically),
+    several("EmbedLayerNormalization", 1..=1, fused::embedding),
     row("FastGelu", 1..=1, fused::gelu),
+    row("FusedConv", 1..=1, fused::conv),
+    row("FusedGemm", 1..=1, fused::gemm),
+    row("FusedMatMul", 1..=1, product::fused_matmul),
     row("Gelu", 1..=1, fused::gelu),
+    row("MatMulIntegerToFloat", 1..=1, quantization::matmul_to_floats),
+    several("MultiHeadAttention", 1..=1, attention::multi_head),
+    row("NhwcMaxPool", 1..=1, image::max_pool_of_last),
+    row("Pad", 1..=1, movement::pad),
+    several("QAttention", 1..=1, attention::of_bytes),
+    several("QEmbedLayerNormalization", 1..=1, fused::embedding),
     row("QGemm", 1..=1, quantization::gemm),
+    row("QLinearAdd", 1..=1, bytes::add),
+    row("QLinearAveragePool", 1..=1, bytes::pool),
+    row("QLinearConcat", 1..=1, bytes::concat),
+    row("QLinearGlobalAveragePool", 1..=1, bytes::pool),
+    row("QLinearLeakyRelu", 1..=1, bytes::function),
+    row("QLinearMul", 1..=1, bytes::multiply),
+    row("QLinearSigmoid", 1..=1, bytes::function),
+    row("QLinearSoftmax", 1..=1, bytes::softmax),
+    row("QLinearWhere", 1..=1, bytes::choose),
+    row("QuantizeLinear", 1..=1, quantization::quantize),
     row("QuickGelu", 1..=1, fused::gelu),
     row("SimplifiedLayerNormalization", 1..=1, fused::simplified_normalization),
     several("SkipLayerNormalization", 1..=1, fused::skip_normalization),
     several("SkipSimplifiedLayerNormalization", 1..=1, fused::skip_normalization),
+    row("Trilu", 1..=1, arrangement::triangle),
 ];
 
 #[cfg(test)]

@@ -38,21 +38,6 @@ impl Importer {
         self.dtypes[value.index()] = Some(dtype);
     }
 
-    /// The extents of a constant, of a graph input as far as it declares them, or of what has the same shape.
-    pub(super) fn extents(&self, value: ValueId) -> Option<Vec<Option<usize>>> {
-        if let Some(constant) = self.graph.constant(value) {
-            return Some(constant.shape().iter().map(|extent| Some(*extent)).collect());
-        }
-        if let Some(declared) = self.declared.get(&value) {
-            return Some(declared.clone());
-        }
-        let maker = &self.graph.nodes[self.graph.maker(value, self.graph.nodes.len())?];
-        match maker.op {
-            Op::Cast { .. } | Op::Dequantize { .. } | Op::Unary(_) | Op::Activation(_) => self.extents(maker.inputs[0]),
-            _ => None,
-        }
-    }
-
     /// A graph output, in the type that it is declared with.
     pub(super) fn output(&mut self, value: ValueId, name: &str, declared: Option<DType>) -> ValueId {
         let narrowed = declared.filter(|declared| is_half(*declared) && self.dtype(value) == DType::F32);

@@ -1,16 +1,12 @@
 //! Classical models against values computed by hand, and against tract where that serves them.
 
 use super::*;
-use crate::engine::proto::{int, ints, node, text};
+use crate::engine::proto::{float, int, ints, node, text};
 use crate::proto::onnx::AttributeProto;
 use crate::proto::onnx::attribute_proto::AttributeType;
 use crate::tensor::DType;
 
-fn float(name: &str, f: f32) -> AttributeProto {
-    AttributeProto { name: name.into(), r#type: AttributeType::Float as i32, f, ..AttributeProto::default() }
-}
-
-fn float_list(name: &str, floats: &[f32]) -> AttributeProto {
+pub(super) fn float_list(name: &str, floats: &[f32]) -> AttributeProto {
     let (r#type, floats) = (AttributeType::Floats as i32, floats.to_vec());
     AttributeProto { name: name.into(), r#type, floats, ..AttributeProto::default() }
 }

@@ -2,14 +2,10 @@
 
 use super::typed::{Graph, near, some};
 use super::*;
-use crate::engine::proto::{int, longs, node};
+use crate::engine::proto::{float, int, longs, node};
 use crate::proto::onnx::attribute_proto::AttributeType;
 use crate::proto::onnx::{AttributeProto, FunctionProto, GraphProto, ModelProto, OperatorSetIdProto};
 use crate::tensor::DType;
-
-fn number(name: &str, f: f32) -> AttributeProto {
-    AttributeProto { name: name.into(), r#type: AttributeType::Float as i32, f, ..AttributeProto::default() }
-}
 
 /// An attribute that is the call's.
 fn referred(name: &str, to: &str, r#type: AttributeType) -> AttributeProto {
@@ -41,7 +37,7 @@ fn function(name: &str, inputs: &[&str], outputs: &[&str], nodes: Vec<NodeProto>
 fn leaky() -> FunctionProto {
     let slope = referred("alpha", "slope", AttributeType::Float);
     let nodes = vec![node("LeakyRelu", &["x"], &["y"], vec![slope]), node("Sum", &["y", "y"], &["twice"], vec![])];
-    FunctionProto { attribute_proto: vec![number("slope", 0.5)], ..function("Leaky", &["x"], &["y", "twice"], nodes) }
+    FunctionProto { attribute_proto: vec![float("slope", 0.5)], ..function("Leaky", &["x"], &["y", "twice"], nodes) }
 }
 
 fn with_functions(nodes: Vec<NodeProto>, functions: Vec<FunctionProto>) -> ModelProto {
@@ -64,10 +60,8 @@ fn refused(nodes: Vec<NodeProto>, functions: Vec<FunctionProto>) -> String {
 #[test]
 fn calls_have_names_and_attributes_of_their_own() {
     // Within the function `y` is another value than without it, and so is it in every call.
-    let nodes = vec![
-        call("Leaky", &["x"], &["a", "b"], vec![number("slope", 0.25)]),
-        call("Leaky", &["b"], &["", "y"], vec![]),
-    ];
+    let nodes =
+        vec![call("Leaky", &["x"], &["a", "b"], vec![float("slope", 0.25)]), call("Leaky", &["b"], &["", "y"], vec![])];
     near(&answered(&with_functions(nodes, vec![leaky()])), &[-1.0, -0.5, 0.0, 12.0]);
 }
 
@@ -80,7 +74,7 @@ fn functions_call_functions() {
         &["y"],
         vec![call("Leaky", &["x"], &["z"], vec![slope.clone()]), call("Leaky", &["z"], &["y"], vec![slope])],
     );
-    let nodes = vec![call("Twice", &["x"], &["y"], vec![number("steep", 0.1)])];
+    let nodes = vec![call("Twice", &["x"], &["y"], vec![float("steep", 0.1)])];
     near(&answered(&with_functions(nodes, vec![leaky(), twice.clone()])), &[-0.02, -0.01, 0.0, 3.0]);
     // What the call does not give is the inner function's to have.
     let nodes = vec![call("Twice", &["x"], &["y"], vec![])];
@@ -92,7 +86,7 @@ fn missing_operands_and_own_versions() {
     // Of opset 10, with bounds that are attributes; the third operand of `Clip` is one that the call leaves out.
     let clip = FunctionProto {
         opset_import: vec![opset("", 10)],
-        ..function("Bound", &["x"], &["y"], vec![node("Clip", &["x"], &["y"], vec![number("min", -1.5)])])
+        ..function("Bound", &["x"], &["y"], vec![node("Clip", &["x"], &["y"], vec![float("min", -1.5)])])
     };
     let between =
         function("Between", &["x", "low", "high"], &["y"], vec![node("Clip", &["x", "low", "high"], &["y"], vec![])]);
@@ -125,7 +119,7 @@ fn graphs_within_functions_take_what_the_call_gives() {
     let nodes = vec![
         node("ReduceSum", &["x"], &["sum"], vec![int("keepdims", 0)]),
         node("Greater", &["sum", "limit"], &["is"], vec![]),
-        call("Chosen", &["is", "x"], &["y"], vec![number("one", 0.5), number("other", 0.25)]),
+        call("Chosen", &["is", "x"], &["y"], vec![float("one", 0.5), float("other", 0.25)]),
     ];
     for (limit, slope) in [(-1.0, 0.5), (1.0, 0.25)] {
         let mut model = with_functions(nodes.clone(), vec![chosen.clone()]);

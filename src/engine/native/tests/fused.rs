@@ -5,7 +5,7 @@ use super::*;
 use crate::engine::proto::{int, node, text};
 use crate::tensor::DType;
 
-fn own(op_type: &str, inputs: &[&str], outputs: &[&str]) -> NodeProto {
+pub(super) fn own(op_type: &str, inputs: &[&str], outputs: &[&str]) -> NodeProto {
     NodeProto { domain: "com.microsoft".into(), ..node(op_type, inputs, outputs, vec![]) }
 }
 
@@ -71,6 +71,8 @@ fn sums_are_normalised() {
     near(&got[1], &biased);
     let simplified = node("SimplifiedLayerNormalization", &["x", "b"], &["y"], vec![]);
     near(&answers(simplified, ONE)[0], &normal(&x, [&b, &none], false, 1e-5));
+    let last = node("SimplifiedLayerNormalization", &["x", "b"], &["y"], vec![int("axis", 2)]);
+    near(&answers(last, ONE)[0], &normal(&x, [&b, &none], false, 1e-5));
 }
 
 #[test]

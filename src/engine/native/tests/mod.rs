@@ -6,6 +6,7 @@ mod arrangements;
 mod chains;
 mod classical;
 mod composed;
+mod contributed;
 mod control;
 mod functions;
 mod fused;
@@ -20,6 +21,7 @@ mod recurrent;
 mod signals;
 mod tuned;
 mod typed;
+mod wide;
 
 use kinglet_kernels::Level;
 
