@@ -10,7 +10,7 @@ mod recover;
 mod tables;
 
 use super::graph::samples::{Evaluate, Inputs, Others, Samples, Stopped};
-use super::graph::{Graph, Node, ValueId, floats};
+use super::graph::{Graph, Node, ValueId, floats_in};
 use crate::tensor::Tensor;
 
 /// Runs all passes. `evaluate` computes a node of a graph from constants.
@@ -47,7 +47,7 @@ pub(super) fn run(graph: Graph, inputs: &Inputs<'_>, evaluate: &EvaluateIn) -> R
 
 /// A constant of one element of FP32.
 fn number(graph: &Graph, value: ValueId) -> Option<f32> {
-    match floats(graph.constant(value)?)?[..] {
+    match *floats_in(graph.constant(value)?)? {
         [number] => Some(number),
         _ => None,
     }

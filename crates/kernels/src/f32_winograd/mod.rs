@@ -229,14 +229,21 @@ fn tiles(window: &Window) -> Window {
 /// `G w G'` for every pair of channels: from `[3x3][pair]` to `[6x6][pair]`.
 fn transformed(weights: &[f32], pairs: usize) -> Vec<f32> {
     let mut out = vec![0.0; POINTS * pairs];
-    for pair in 0..pairs {
+    for first in (0..pairs).step_by(TOGETHER) {
+        let count = TOGETHER.min(pairs - first);
+        let mut taken = [[0.0; TOGETHER]; 9];
+        for (tap, taken) in taken.iter_mut().enumerate() {
+            let from = &weights[tap * pairs + first..][..count];
+            taken.iter_mut().zip(from).for_each(|(to, from)| *to = f64::from(*from));
+        }
         for point in 0..POINTS {
-            let (row, column) = (point / IN, point % IN);
-            let mut sum = 0.0;
-            for tap in 0..9 {
-                sum += G[row][tap / 3] * G[column][tap % 3] * f64::from(weights[tap * pairs + pair]);
+            let mut sums = [0.0; TOGETHER];
+            for (tap, taken) in taken.iter().enumerate() {
+                let factor = G[point / IN][tap / 3] * G[point % IN][tap % 3];
+                sums.iter_mut().zip(taken).for_each(|(sum, weight)| *sum += factor * weight);
             }
-            out[point * pairs + pair] = narrowed(sum);
+            let to = &mut out[point * pairs + first..][..count];
+            to.iter_mut().zip(sums).for_each(|(to, sum)| *to = narrowed(sum));
         }
     }
     out
@@ -265,6 +272,9 @@ const G: [[f64; 3]; IN] = [
     [1.0 / 24.0, -1.0 / 12.0, 1.0 / 6.0],
     [0.0, 0.0, 1.0],
 ];
+
+/// Pairs of channels that are transformed together: a few vectors of each tap.
+const TOGETHER: usize = 16;
 
 /// Tiles of a task: four blocks of rows for the products.
 const TASK_TILES: usize = 24;

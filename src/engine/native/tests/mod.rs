@@ -23,13 +23,16 @@ mod typed;
 
 use kinglet_kernels::Level;
 
-use super::plan;
 use crate::engine::proto::{floats, longs, value_free};
 use crate::engine::testing::{answer, bytes_of, model, options, tensor, values};
 use crate::engine::{EngineError, LayerReport, LoadOptions, Plan};
 use crate::proto::onnx::tensor_proto::DataType;
-use crate::proto::onnx::{NodeProto, TensorProto, ValueInfoProto};
+use crate::proto::onnx::{ModelProto, NodeProto, TensorProto, ValueInfoProto};
 use crate::tensor::Tensor;
+
+fn plan(model: &ModelProto, options: &LoadOptions) -> Result<Box<dyn Plan>, EngineError> {
+    super::plan(model.clone(), options)
+}
 
 /// A graph with input `x` and output `y`, both of FP32.
 struct Case {
