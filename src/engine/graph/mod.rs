@@ -15,6 +15,8 @@ mod tried;
 use std::borrow::Cow;
 use std::ops::Range;
 
+use bytes::Bytes;
+
 pub(super) use infer::Fact;
 pub(super) use op::Op;
 
@@ -286,6 +288,23 @@ pub(super) fn tensor_of(shape: &[usize], elements: &[f32]) -> Tensor {
         false => elements.iter().flat_map(|element| element.to_le_bytes()).collect(),
     };
     Tensor::new(DType::F32, Shape::new(shape), bytes.into()).expect("elements fill their shape")
+}
+
+/// As `tensor_of`, of elements that stay where they are.
+pub(super) fn tensor_holding(shape: &[usize], elements: Vec<f32>) -> Tensor {
+    if cfg!(target_endian = "big") {
+        return tensor_of(shape, &elements);
+    }
+    let bytes = Bytes::from_owner(Held(elements));
+    Tensor::new(DType::F32, Shape::new(shape), bytes).expect("elements fill their shape")
+}
+
+struct Held(Vec<f32>);
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.0)
+    }
 }
 
 /// A constant of `i64`.

@@ -6,7 +6,7 @@ use super::Importer;
 use super::node::Source;
 use crate::engine::EngineError;
 use crate::engine::graph::op::{Binary, Linear};
-use crate::engine::graph::{Grain, Graph, Op, ValueId, floats, floats_in, taps_first, tensor_of};
+use crate::engine::graph::{Grain, Graph, Op, ValueId, floats, floats_in, taps_first, tensor_holding, tensor_of};
 use crate::tensor::DType;
 
 /// Products with constant weights are linear layers.
@@ -81,7 +81,7 @@ pub(super) fn gemm_of(
     weights.iter_mut().for_each(|weight| *weight *= alpha);
     let turned = |Grain { axis, scales }| Grain { axis: if transposed { 1 - axis.min(1) } else { axis }, scales };
     let grain = grain.filter(|_| alpha.to_bits() == 1f32.to_bits()).map(turned);
-    let weights = tensor_of(&[depth, width], &weights);
+    let weights = tensor_holding(&[depth, width], weights);
     let weights = importer.graph.add_grained(format!("{} weights", node.shown()), weights, grain);
     let mut operands = vec![x, weights];
     if let Some(bias) = bias {

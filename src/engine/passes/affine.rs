@@ -4,7 +4,7 @@ use kinglet_kernels::Activation;
 
 use crate::engine::graph::op::{Binary, Padding};
 use crate::engine::graph::samples::Samples;
-use crate::engine::graph::{Graph, Node, Op, ValueId, floats, tensor_of};
+use crate::engine::graph::{Graph, Node, Op, ValueId, floats, tensor_holding, tensor_of};
 use crate::tensor::{DType, Tensor};
 
 pub(super) fn fold(graph: &mut Graph, samples: &Samples) {
@@ -194,7 +194,7 @@ impl Constants {
                 change(if is_met { [other, row] } else { [row, other] }, weights);
             }
         }
-        self.weights = tensor_of(shape, &elements);
+        self.weights = tensor_holding(shape, elements);
     }
 
     /// Has a layer work with these on `x`.

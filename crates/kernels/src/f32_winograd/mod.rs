@@ -51,10 +51,16 @@ impl Winograd {
         let Weights { elements, taps, depth, columns } = *weights;
         assert_eq!((taps, elements.len()), (9, 9 * depth * columns), "weights are [3x3][depth][column]");
         assert!(bias.is_none_or(|bias| bias.len() == columns), "there is a bias for each column");
-        let transformed = transformed(elements, depth * columns);
         let product = |elements: &[f32]| {
             Gemm::pack(level, &Weights { elements, taps: 1, depth, columns }, None, Activation::None, None)
         };
+        let pairs = depth * columns;
+        let mut line = vec![0.0; IN * pairs];
+        let mut products = Vec::with_capacity(POINTS);
+        for row in 0..IN {
+            transform(elements, pairs, row, &mut line);
+            products.extend(line.chunks_exact(pairs.max(1)).map(product));
+        }
         let mut padded = Aligned::zeroed(columns.next_multiple_of(LANES_MAX) * size_of::<f32>());
         if let Some(bias) = bias {
             padded.elements_mut::<f32>()[..columns].copy_from_slice(bias);
@@ -63,7 +69,7 @@ impl Winograd {
             table: table(level),
             channels: depth,
             columns,
-            products: transformed.chunks(depth * columns).map(product).collect(),
+            products,
             bias: padded,
             zeros: Aligned::zeroed(depth * size_of::<f32>()),
             activation,
@@ -226,9 +232,8 @@ fn tiles(window: &Window) -> Window {
     Window { kernel: [IN, IN], stride: [OUT, OUT], out: window.out.map(|extent| extent.div_ceil(OUT)), ..*window }
 }
 
-/// `G w G'` for every pair of channels: from `[3x3][pair]` to `[6x6][pair]`.
-fn transformed(weights: &[f32], pairs: usize) -> Vec<f32> {
-    let mut out = vec![0.0; POINTS * pairs];
+/// A row of `G w G'` for every pair of channels: from `[3x3][pair]` to `[6][pair]`.
+fn transform(weights: &[f32], pairs: usize, row: usize, out: &mut [f32]) {
     for first in (0..pairs).step_by(TOGETHER) {
         let count = TOGETHER.min(pairs - first);
         let mut taken = [[0.0; TOGETHER]; 9];
@@ -236,17 +241,16 @@ fn transformed(weights: &[f32], pairs: usize) -> Vec<f32> {
             let from = &weights[tap * pairs + first..][..count];
             taken.iter_mut().zip(from).for_each(|(to, from)| *to = f64::from(*from));
         }
-        for point in 0..POINTS {
+        for (column, out) in out.chunks_exact_mut(pairs).enumerate() {
             let mut sums = [0.0; TOGETHER];
             for (tap, taken) in taken.iter().enumerate() {
-                let factor = G[point / IN][tap / 3] * G[point % IN][tap % 3];
+                let factor = G[row][tap / 3] * G[column][tap % 3];
                 sums.iter_mut().zip(taken).for_each(|(sum, weight)| *sum += factor * weight);
             }
-            let to = &mut out[point * pairs + first..][..count];
+            let to = &mut out[first..][..count];
             to.iter_mut().zip(sums).for_each(|(to, sum)| *to = narrowed(sum));
         }
     }
-    out
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "rounding is the purpose")]
