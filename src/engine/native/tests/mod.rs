@@ -17,6 +17,7 @@ mod precision;
 mod quantized;
 mod recovered;
 mod recurrent;
+mod selection;
 mod signals;
 mod tuned;
 mod typed;
