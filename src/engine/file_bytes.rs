@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     fn file(size: usize) -> (File, Vec<u8>) {
-        let contents: Vec<u8> = (0..size).map(|at| (at * 31 % 251) as u8).collect();
+        let contents: Vec<u8> = (0..=250u8).cycle().take(size).collect();
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&contents).unwrap();
         io::Seek::rewind(&mut file).unwrap();

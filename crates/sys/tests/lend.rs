@@ -65,7 +65,7 @@ fn both_panic(thrown: impl Fn() -> Bomb + Sync, lender: &mut Lender) {
     };
     let told = catch_unwind(AssertUnwindSafe(|| lender.lend(&work)));
     // What was thrown here is as explosive.
-    std::mem::forget(told.unwrap_err());
+    std::mem::forget(told.expect_err("both have panicked"));
 }
 
 /// Panics when it is dropped.
@@ -92,13 +92,29 @@ fn a_panic_is_told_once_although_it_happened_everywhere() {
 
 #[test]
 fn a_borrower_that_panics_while_it_rests_has_left() {
-    for spin in [Duration::ZERO, Duration::from_secs(100)] {
+    for (spin, takes_part) in [(Duration::ZERO, false), (Duration::from_secs(100), true)] {
         let (mut lender, borrower) = pair();
+        let (entered, rests) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let rest = || {
+            rests.store(true, Ordering::SeqCst);
+            panic!("on purpose");
+        };
         thread::scope(|scope| {
-            let rest = scope.spawn(move || borrower.take_part(spin, || panic!("on purpose")));
-            lender.lend(&|| {});
+            let left = scope.spawn(|| borrower.take_part(spin, rest));
+            if takes_part {
+                lender.lend(&|| {
+                    entered.fetch_add(1, Ordering::SeqCst);
+                    while entered.load(Ordering::SeqCst) < 2 {
+                        hint::spin_loop();
+                    }
+                });
+            } else {
+                while !rests.load(Ordering::SeqCst) {
+                    thread::yield_now();
+                }
+            }
             drop(lender);
-            assert!(rest.join().is_err());
+            assert!(left.join().is_err());
         });
     }
 }

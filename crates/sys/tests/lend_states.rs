@@ -55,6 +55,7 @@ enum Borrower {
     Lock(Word),
     CountAsleep(Word),
     LookForNews(Word),
+    Settle(Word),
     Waits(Word),
     Relock(Word),
     Wake,
@@ -87,6 +88,8 @@ impl State {
                 if self.lender == Lender::Notify { Lender::Close } else { Lender::AwaitLeave }
             }
             Lender::Close => {
+                let sleeps = |(borrower, _): &(Borrower, u8)| matches!(borrower, Borrower::Waits(last) if last.piece != word.piece);
+                assert!(!self.borrowers.iter().any(sleeps), "whoever sleeps has been woken");
                 word.open = false;
                 Lender::AwaitWork
             }
@@ -151,7 +154,8 @@ impl State {
                 Borrower::LookForNews(last)
             }
             Borrower::LookForNews(last) if is_news(*word, last.piece) => Borrower::Wake,
-            Borrower::LookForNews(last) => {
+            Borrower::LookForNews(last) => Borrower::Settle(last),
+            Borrower::Settle(last) => {
                 *locked = false;
                 Borrower::Waits(last)
             }

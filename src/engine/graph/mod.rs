@@ -15,7 +15,7 @@ mod tried;
 use std::borrow::Cow;
 use std::ops::Range;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 pub(super) use infer::Fact;
 pub(super) use op::Op;
@@ -91,6 +91,11 @@ impl Graph {
 
     pub(super) fn constant(&self, value: ValueId) -> Option<&Tensor> {
         self.values[value.0].constant.as_ref()
+    }
+
+    /// The contents of a constant, which is one no longer.
+    pub(super) fn take(&mut self, value: ValueId) -> Option<Tensor> {
+        self.values[value.0].constant.take()
     }
 
     /// A constant that may have been quantized.
@@ -297,6 +302,42 @@ pub(super) fn tensor_holding(shape: &[usize], elements: Vec<f32>) -> Tensor {
     }
     let bytes = Bytes::from_owner(Held(elements));
     Tensor::new(DType::F32, Shape::new(shape), bytes).expect("elements fill their shape")
+}
+
+/// Elements to change: where they lie, if nobody else holds them there, else a copy.
+pub(super) enum FloatsMut {
+    InPlace(BytesMut),
+    Copied(Vec<f32>),
+}
+
+impl FloatsMut {
+    /// Of a tensor of `f32`; of another, none.
+    pub(super) fn of(tensor: Tensor) -> Self {
+        if cfg!(target_endian = "big") || tensor.dtype() != DType::F32 {
+            return Self::Copied(floats(&tensor).unwrap_or_default());
+        }
+        match tensor.into_bytes().try_into_mut() {
+            Ok(bytes) if bytemuck::try_cast_slice::<u8, f32>(&bytes).is_ok() => Self::InPlace(bytes),
+            Ok(bytes) => Self::Copied(bytemuck::pod_collect_to_vec::<u8, f32>(&bytes)),
+            Err(bytes) => Self::Copied(bytemuck::pod_collect_to_vec::<u8, f32>(&bytes)),
+        }
+    }
+
+    pub(super) fn as_mut(&mut self) -> &mut [f32] {
+        match self {
+            Self::InPlace(bytes) => bytemuck::cast_slice_mut(bytes),
+            Self::Copied(elements) => elements,
+        }
+    }
+
+    pub(super) fn into_tensor(self, shape: &[usize]) -> Tensor {
+        match self {
+            Self::Copied(elements) => tensor_holding(shape, elements),
+            Self::InPlace(bytes) => {
+                Tensor::new(DType::F32, Shape::new(shape), bytes.freeze()).expect("elements fill their shape")
+            }
+        }
+    }
 }
 
 struct Held(Vec<f32>);

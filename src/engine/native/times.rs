@@ -21,25 +21,22 @@ impl Times {
         let mut rows = 1;
         loop {
             let mut shortest = Duration::MAX;
-            let mut spent = Duration::ZERO;
-            for _ in 0..RUNS {
-                // Where no other size will be measured, there is nothing to compare with to the hundredth.
-                if spent > time_max / LONG {
+            // The next size takes twice as long again.
+            let leaves_none = |shortest: Duration| started.elapsed() + 2 * RUNS * shortest > time_max;
+            for before in 0..RUNS {
+                // Beside no other size one run tells enough.
+                if before > 0 && rows == 1 && leaves_none(shortest) {
                     break;
                 }
                 match run(rows) {
-                    Ok(time) => {
-                        spent += time;
-                        shortest = shortest.min(time);
-                    }
+                    Ok(time) => shortest = shortest.min(time),
                     // A size that needs too much memory is not used.
                     Err(_) if rows > 1 => return Ok(Self { piece: fastest(&measured), measured }),
                     Err(error) => return Err(error),
                 }
             }
             measured.push((rows, shortest));
-            // The next size takes twice as long again.
-            if rows >= rows_max || started.elapsed() + 2 * RUNS * shortest > time_max {
+            if rows >= rows_max || leaves_none(shortest) {
                 return Ok(Self { piece: fastest(&measured), measured });
             }
             rows = (2 * rows).min(rows_max);
@@ -80,9 +77,6 @@ fn fastest(measured: &[(usize, Duration)]) -> usize {
 
 /// Runs of each size of which the shortest counts.
 const RUNS: u32 = 3;
-
-/// One size that takes more than this part of the time leaves none for twice as many rows.
-const LONG: u32 = 4;
 
 /// What waiting for other threads costs at least.
 const HARDLY_MORE: f64 = 1.05;

@@ -4,7 +4,7 @@ use kinglet_kernels::Activation;
 
 use crate::engine::graph::op::{Binary, Padding};
 use crate::engine::graph::samples::Samples;
-use crate::engine::graph::{Graph, Node, Op, ValueId, floats, tensor_holding, tensor_of};
+use crate::engine::graph::{FloatsMut, Graph, Node, Op, ValueId, floats, tensor_of};
 use crate::tensor::{DType, Tensor};
 
 pub(super) fn fold(graph: &mut Graph, samples: &Samples) {
@@ -168,21 +168,25 @@ struct Constants {
 }
 
 impl Constants {
-    fn of(graph: &Graph, layer: usize) -> Option<Self> {
+    /// Taken out of the graph, for `put` to bring back.
+    fn of(graph: &mut Graph, layer: usize) -> Option<Self> {
         let node = &graph.nodes[layer];
         let [_, out] = channels(graph, node)?;
-        let weights = graph.constant(node.inputs[1])?.clone();
         let bias = node.inputs.get(2).and_then(|&bias| floats(graph.constant(bias)?));
         let bias = bias.unwrap_or_else(|| vec![0.0; out]);
+        let value = node.inputs[1];
+        let takers = graph.nodes.iter().flat_map(|node| &node.inputs).chain(&graph.outputs);
+        let is_sole = takers.filter(|taken| **taken == value).take(2).count() == 1;
+        let weights = if is_sole { graph.take(value)? } else { graph.constant(value)?.clone() };
         Some(Self { weights, bias })
     }
 
     /// Changes all weights: those with one channel that they meet and one that they add to, together and in order.
     fn reweigh(&mut self, op: &Op, mut change: impl FnMut([usize; 2], &mut [f32])) {
-        let Some(mut elements) = floats(&self.weights) else { return };
-        let shape = self.weights.shape();
+        let shape = self.weights.shape().clone();
+        let mut elements = FloatsMut::of(std::mem::replace(&mut self.weights, tensor_of(&[0], &[])));
         let (rows, columns, inner) = (shape[0], shape[1], shape[2..].iter().product::<usize>());
-        for (row, weights) in elements.chunks_exact_mut((columns * inner).max(1)).enumerate() {
+        for (row, weights) in elements.as_mut().chunks_exact_mut((columns * inner).max(1)).enumerate() {
             let in_group = |groups: usize| row / (rows / groups) * columns;
             let (first, is_met) = match op {
                 Op::Conv(conv) => (in_group(conv.groups), true),
@@ -194,7 +198,7 @@ impl Constants {
                 change(if is_met { [other, row] } else { [row, other] }, weights);
             }
         }
-        self.weights = tensor_holding(shape, elements);
+        self.weights = elements.into_tensor(&shape);
     }
 
     /// Has a layer work with these on `x`.

@@ -31,7 +31,9 @@ pub(super) fn run(graph: Graph, inputs: &Inputs<'_>, evaluate: &EvaluateIn) -> R
     layout::push_transpositions(&mut graph, &known);
     graph.drop_dead();
     constants::fold(&mut graph, evaluate);
-    let known = samples(&graph)?;
+    let mut known = samples(&graph)?;
+    // Weights that nobody else holds are changed where they lie.
+    known.forget_constants(&graph);
     affine::fold(&mut graph, &known);
     graph.drop_dead();
     let known = samples(&graph)?;

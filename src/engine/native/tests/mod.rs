@@ -49,7 +49,7 @@ impl Case {
         plan(&self.model(), options)
     }
 
-    fn model(&self) -> crate::proto::onnx::ModelProto {
+    fn model(&self) -> ModelProto {
         let names = ["a", "b", "c", "d", "e", "f"];
         let output: ValueInfoProto = value_free("y", DataType::Float, &names[..self.rank]);
         let input = value_free("x", DataType::Float, &self.x);
