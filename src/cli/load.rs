@@ -4,7 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
+use kinglet_sys::allocator;
 
+use super::serve::MAPPED_BYTES_MIN;
 use super::{ENGINES, EngineArgs, Failure};
 use crate::config::Config;
 use crate::engine::{self, Cores, LoadOptions, Plan, Pool};
@@ -31,7 +33,10 @@ pub(super) fn plan(path: &Path, by: &EngineArgs, config: &Config) -> Result<Load
     let engine = engine::by_name(name)
         .ok_or_else(|| anyhow!("unknown engine {name:?}, expected one of {}", ENGINES.join(", ")))?;
     let options = LoadOptions { precision: by.precision, ..config.load_options() };
+    // As a server does.
+    allocator::map_alone_from(MAPPED_BYTES_MIN);
     let plan = engine.load(&file, &options).with_context(|| format!("{} cannot be served", path.display()))?;
+    allocator::give_back();
     Ok(Loaded { name: path.display().to_string(), plan: plan.into() })
 }
 

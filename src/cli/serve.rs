@@ -121,4 +121,4 @@ impl Args {
 }
 
 /// Weights are larger, most tensors of requests smaller: those are worth keeping for the next request.
-const MAPPED_BYTES_MIN: usize = 4 << 20;
+pub(super) const MAPPED_BYTES_MIN: usize = 4 << 20;

@@ -56,7 +56,7 @@ impl Engine for Automatic {
     }
 
     fn load(&self, model: &ModelFile, options: &LoadOptions) -> Result<Box<dyn Plan>, EngineError> {
-        choose(&model_file::read(model, options.model_bytes_max)?, &options.beside(model))
+        choose(model_file::read(model, options.model_bytes_max)?, &options.beside(model))
     }
 }
 
@@ -67,8 +67,8 @@ pub fn by_name(name: &str) -> Option<&'static dyn Engine> {
 }
 
 /// The first that can serve the model, of those that it asks for.
-fn choose(model: &ModelProto, options: &LoadOptions) -> Result<Box<dyn Plan>, EngineError> {
-    match identity::plan(model) {
+fn choose(model: ModelProto, options: &LoadOptions) -> Result<Box<dyn Plan>, EngineError> {
+    match identity::plan(&model) {
         Err(EngineError::UnsupportedOperator { .. }) => native::plan(model, options),
         decided => decided,
     }
@@ -86,7 +86,7 @@ mod tests {
         let served_by = |op_type: &str, data_type: DataType| {
             let value = |name: &str| value_free(name, data_type, &["n", "2"]);
             let nodes = vec![node(op_type, &["x"], &["y"], vec![])];
-            choose(&model(vec![value("x")], nodes, vec![value("y")], vec![]), &options())
+            choose(model(vec![value("x")], nodes, vec![value("y")], vec![]), &options())
                 .map(|plan| plan.parts()[0].clone())
         };
         assert_eq!(served_by("Identity", DataType::Bfloat16).unwrap().engine, "identity");
@@ -104,14 +104,14 @@ mod tests {
         let value = |name: &str| value_free(name, DataType::Float, &["n", "2"]);
         let nodes = vec![node("Relu", &["x"], &["a"], vec![]), node("Gelu", &["a"], &["y"], vec![])];
         let model = model(vec![value("x")], nodes, vec![value("y")], vec![]);
-        let plan = choose(&model, &options()).unwrap();
+        let plan = choose(model.clone(), &options()).unwrap();
         let parts = plan.parts();
         assert_eq!(parts.iter().map(|part| part.engine).collect::<Vec<_>>(), ["native", "tract"]);
         assert_eq!(parts[0].operators, [("Relu".to_owned(), 1)]);
         assert_eq!(parts[1].operators, [("Gelu".to_owned(), 1)]);
         let made = answer(plan, vec![tensor(&[1, 2], &[-1.0, 1.0])]).unwrap();
         assert!(values(&made[0]).iter().zip([0.0, 0.841_345]).all(|(got, expected)| (got - expected).abs() < 1e-3));
-        let refused = choose(&model, &LoadOptions { engine: EngineChoice::Native, ..options() }).unwrap_err();
+        let refused = choose(model, &LoadOptions { engine: EngineChoice::Native, ..options() }).unwrap_err();
         let why = "operator Gelu y is not served: there is no row for it at opset 17";
         assert_eq!(refused.to_string(), why);
     }

@@ -10,6 +10,7 @@ pub mod signature;
 
 mod beneath;
 mod choice;
+mod file_bytes;
 mod graph;
 mod identity;
 mod model_file;

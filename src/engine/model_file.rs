@@ -5,13 +5,13 @@
 //! are not looked at, but for those that only give names to columns.
 
 use std::collections::HashMap;
-use std::io::Read;
+use std::io;
 use std::os::unix::fs::FileExt;
 
-use bytes::Bytes;
 use prost::Message;
 
 use super::beneath::{Folder, Opened};
+use super::file_bytes::FileBytes;
 use super::{EngineError, ModelFile, zip_map};
 use crate::proto::onnx::tensor_proto::{DataLocation, DataType};
 use crate::proto::onnx::{AttributeProto, GraphProto, ModelProto, TensorProto};
@@ -19,18 +19,16 @@ use crate::proto::onnx::{AttributeProto, GraphProto, ModelProto, TensorProto};
 /// Reads a model and its external data.
 pub(super) fn read(model: &ModelFile, bytes_max: u64) -> Result<ModelProto, EngineError> {
     let shown = model.folder.join(&model.file);
-    let broken = |error: std::io::Error| EngineError::InvalidModel(format!("cannot open {}: {error}", shown.display()));
+    let broken = |error: io::Error| EngineError::InvalidModel(format!("cannot open {}: {error}", shown.display()));
     let folder = Folder::open(&model.folder).map_err(broken)?;
     let opened = folder.open_configured(&model.file).map_err(broken)?;
     let mut budget = Budget { used: 0, limit: bytes_max };
     budget.take(opened.size)?;
-    let mut bytes = Vec::new();
-    // One byte more than was seen: a file that grows while it is read is refused, not cut.
-    opened.file.take(opened.size + 1).read_to_end(&mut bytes).map_err(broken)?;
-    if bytes.len() as u64 != opened.size {
-        return Err(EngineError::InvalidModel(format!("{} changed while it was read", shown.display())));
-    }
-    let mut proto = decode(bytes.into())?;
+    let size = usize::try_from(opened.size).map_err(|error| broken(io::Error::other(error)))?;
+    let mut bytes = FileBytes::new(opened.file, size);
+    let decoded = ModelProto::decode(&mut bytes);
+    bytes.end().map_err(|error| EngineError::InvalidModel(format!("cannot read {}: {error}", shown.display())))?;
+    let mut proto = decoded.map_err(|error| EngineError::InvalidModel(format!("not an onnx file: {error}")))?;
     let mut external = External { folder, files: HashMap::new(), budget };
     let graph = proto.graph.as_mut().ok_or_else(|| EngineError::InvalidModel("the file has no graph".into()))?;
     each_tensor(graph, &mut |tensor| external.inline(tensor))?;
@@ -41,11 +39,6 @@ pub(super) fn read(model: &ModelFile, bytes_max: u64) -> Result<ModelProto, Engi
         attributes.try_for_each(|attribute| each_in(attribute, &mut |tensor| external.inline(tensor)))?;
     }
     Ok(proto)
-}
-
-/// Decodes a model; raw elements stay where they are.
-fn decode(bytes: Bytes) -> Result<ModelProto, EngineError> {
-    ModelProto::decode(bytes).map_err(|e| EngineError::InvalidModel(format!("not an onnx file: {e}")))
 }
 
 /// Calls `visit` for every tensor of a graph, those in attributes and subgraphs included. The depth is bounded by the
@@ -146,10 +139,10 @@ impl External {
         Ok(bytes)
     }
 
-    fn open(&mut self, location: &str) -> std::io::Result<&Opened> {
+    fn open(&mut self, location: &str) -> io::Result<&Opened> {
         if !self.files.contains_key(location) {
             if self.files.len() >= EXTERNAL_FILES_MAX {
-                return Err(std::io::Error::other(format!("more than {EXTERNAL_FILES_MAX} files")));
+                return Err(io::Error::other(format!("more than {EXTERNAL_FILES_MAX} files")));
             }
             let opened = self.folder.open_untrusted(location)?;
             self.files.insert(location.to_owned(), opened);
@@ -276,8 +269,8 @@ mod tests {
         let (_root, model) = written(both);
         let read = read(&model, 4096).unwrap();
         let tensors = read.graph.unwrap().initializer;
-        assert_eq!(tensors[0].raw_data, (8u8..24).collect::<Bytes>());
-        assert_eq!(tensors[1].raw_data, (24u8..40).collect::<Bytes>());
+        assert_eq!(tensors[0].raw_data, (8u8..24).collect::<bytes::Bytes>());
+        assert_eq!(tensors[1].raw_data, (24u8..40).collect::<bytes::Bytes>());
         assert!(tensors.iter().all(|t| t.data_location == 0 && t.external_data.is_empty()));
     }
 

@@ -18,7 +18,8 @@ pub const LINE: usize = 64;
 impl Aligned {
     /// Room for so many bytes, all zero; rounded up to whole lines.
     pub fn zeroed(bytes: usize) -> Self {
-        Self { lines: vec![Line([0; LINE]); bytes.div_ceil(LINE)] }
+        // Fresh memory of the system is zero already.
+        Self { lines: bytemuck::zeroed_vec(bytes.div_ceil(LINE)) }
     }
 
     /// The elements, in lines of which the last is filled with zeros.

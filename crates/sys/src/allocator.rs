@@ -32,7 +32,8 @@ pub fn give_back() {
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 fn set(parameter: i32, value: i32) {
-    // SAFETY: mallopt may be called at any time; it changes how later calls are served, not what they promise.
+    // SAFETY: it changes how later calls are served, not what they promise: a word for each parameter, which glibc writes
+    // under the lock of its main arena and other threads read at some time before or after.
     unsafe {
         libc::mallopt(parameter, value);
     }

@@ -8,6 +8,7 @@
 use std::cell::UnsafeCell;
 use std::fmt;
 use std::hint;
+use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -37,9 +38,9 @@ struct Shared {
 }
 
 // SAFETY: `work` is written by the one lender while nobody is at work and nothing is open, and read by borrowers that
-// have entered through `state`; what it points to may be called from any thread.
+// have entered through `state`, which orders the two; what it points to may be called from any thread (`Work` is `Sync`).
 unsafe impl Sync for Shared {}
-// SAFETY: the pointer is only followed while the lender keeps its referent alive.
+// SAFETY: the pointer is all that is not `Send` by itself, and is only followed while the lender keeps its referent alive.
 unsafe impl Send for Shared {}
 
 /// A lender, and a borrower to clone for every thread that shall take part.
@@ -65,9 +66,12 @@ impl Lender {
         let shared = &*self.0;
         // SAFETY: the lifetime is erased, and observed below: `close` returns when no borrower is at work and none can
         // begin, and it runs however this function is left.
-        let erased: *const Work<'static> = unsafe { std::mem::transmute::<&Work<'_>, &'static Work<'static>>(work) };
-        // SAFETY: nothing is open and nobody at work, since the last call has closed; there is one lender (`&mut`).
+        let erased: *const Work<'static> = unsafe { mem::transmute::<&Work<'_>, &'static Work<'static>>(work) };
+        // SAFETY: nothing is open and nobody at work, since the last call has closed and has seen (acquire) that the last
+        // borrower was done (release); there is one lender (`&mut`).
         unsafe { *shared.work.get() = Some(erased) };
+        // Of a piece that panicked here too, which was told by that panic.
+        shared.panicked.store(false, Ordering::Relaxed);
         let next = (shared.state.load(Ordering::Relaxed) & !(PIECE - 1)).wrapping_add(PIECE);
         shared.state.store(next | OPEN, Ordering::SeqCst);
         let close = Close(shared);
@@ -120,14 +124,13 @@ impl Borrower {
     /// every borrower that does not sleep.
     pub fn take_part(&self, spin: Duration, mut rest: impl FnMut()) {
         let shared = &*self.0;
-        shared.awake.fetch_add(1, Ordering::SeqCst);
+        let mut awake = Awake::of(shared);
         let mut seen = 0;
         let mut idle = None;
         loop {
             let state = shared.state.load(Ordering::SeqCst);
             if state & ENDED != 0 {
                 rest();
-                shared.awake.fetch_sub(1, Ordering::Release);
                 return;
             }
             if state & OPEN != 0 && state / PIECE != seen {
@@ -144,12 +147,28 @@ impl Borrower {
                 (0..SPINS_PER_LOOK).for_each(|_| hint::spin_loop());
             } else {
                 rest();
-                shared.awake.fetch_sub(1, Ordering::Release);
+                drop(awake);
                 shared.sleep_until_news(state);
-                shared.awake.fetch_add(1, Ordering::SeqCst);
+                awake = Awake::of(shared);
                 idle = None;
             }
         }
+    }
+}
+
+/// A borrower that takes part and does not sleep, however it leaves: the lender waits for it.
+struct Awake<'a>(&'a Shared);
+
+impl<'a> Awake<'a> {
+    fn of(shared: &'a Shared) -> Self {
+        shared.awake.fetch_add(1, Ordering::SeqCst);
+        Self(shared)
+    }
+}
+
+impl Drop for Awake<'_> {
+    fn drop(&mut self) {
+        self.0.awake.fetch_sub(1, Ordering::Release);
     }
 }
 
@@ -157,11 +176,16 @@ impl Shared {
     /// Calls what is lent, as one who has entered.
     fn work(&self) {
         // SAFETY: this thread counts as being at work, and entered while `OPEN` was set: the lender has written the
-        // pointer before and does not write again, nor end the referent's borrow, until the count is zero.
+        // pointer before that (its release, this thread's acquire) and does not write again, nor end the referent's borrow,
+        // until the count is zero. Behind the last line of this function the reference is not used.
         let work = unsafe { (*self.work.get()).map(|work| &*work) };
         let outcome = catch_unwind(AssertUnwindSafe(|| work.map(|work| work())));
-        if outcome.is_err() {
+        if let Err(thrown) = outcome {
             self.panicked.store(true, Ordering::Relaxed);
+            // What was thrown may panic in turn when it is dropped, and this thread still has to say that it is done.
+            if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(thrown))) {
+                mem::forget(again);
+            }
         }
         self.state.fetch_sub(ONE, Ordering::SeqCst);
     }

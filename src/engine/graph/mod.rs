@@ -12,6 +12,11 @@ pub(super) mod samples;
 pub(super) mod trees;
 mod tried;
 
+use std::borrow::Cow;
+use std::ops::Range;
+
+use bytes::{Bytes, BytesMut};
+
 pub(super) use infer::Fact;
 pub(super) use op::Op;
 
@@ -88,6 +93,11 @@ impl Graph {
         self.values[value.0].constant.as_ref()
     }
 
+    /// The contents of a constant, which is one no longer.
+    pub(super) fn take(&mut self, value: ValueId) -> Option<Tensor> {
+        self.values[value.0].constant.take()
+    }
+
     /// A constant that may have been quantized.
     pub(super) fn add_grained(&mut self, name: impl Into<String>, tensor: Tensor, grain: Option<Grain>) -> ValueId {
         let id = self.add_constant(name, tensor);
@@ -150,13 +160,16 @@ impl Graph {
         self.values[value.0].constant = Some(tensor);
     }
 
-    /// Drops the contents of constants of more elements than this; their shapes stay.
-    pub(super) fn forget_contents(&mut self, elements_max: usize) {
-        for value in &mut self.values {
-            if let Some(constant) = value.constant.take_if(|constant| constant.element_count() > elements_max) {
-                value.forgotten = Some(Fact::new(constant.dtype(), constant.shape().clone()));
-            }
+    /// Drops the contents of a constant of more elements than this; its shape stays.
+    pub(super) fn forget_contents(&mut self, value: ValueId, elements_max: usize) {
+        let value = &mut self.values[value.0];
+        if let Some(constant) = value.constant.take_if(|constant| constant.element_count() > elements_max) {
+            value.forgotten = Some(Fact::new(constant.dtype(), constant.shape().clone()));
         }
+    }
+
+    pub(super) fn values(&self) -> impl Iterator<Item = ValueId> + use<> {
+        (0..self.values.len()).map(ValueId)
     }
 
     /// What is known of constants, whether they have their contents or not.
@@ -196,9 +209,45 @@ impl ValueId {
 
 /// Elements of a constant in native order.
 pub(super) fn floats(tensor: &Tensor) -> Option<Vec<f32>> {
-    let read = |chunk: &[u8]| f32::from_le_bytes(chunk.try_into().expect("chunks of four bytes"));
-    (tensor.dtype() == DType::F32).then(|| tensor.bytes().chunks_exact(4).map(read).collect())
+    floats_in(tensor).map(Cow::into_owned)
 }
+
+/// As `floats`, where they lie if they lie as floats do.
+pub(super) fn floats_in(tensor: &Tensor) -> Option<Cow<'_, [f32]>> {
+    if tensor.dtype() != DType::F32 {
+        return None;
+    }
+    if let (true, Ok(elements)) = (cfg!(target_endian = "little"), bytemuck::try_cast_slice(tensor.bytes())) {
+        return Some(Cow::Borrowed(elements));
+    }
+    Some(tensor.bytes().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
+}
+
+/// Weights `[column][depth][tap]` of some columns as `[tap][depth][column]`.
+pub(super) fn taps_first<T: Copy + Default>(source: &[T], [depth, taps]: [usize; 2], columns: Range<usize>) -> Vec<T> {
+    let (each, width) = ((depth * taps).max(1), columns.len());
+    let mut out = vec![T::default(); depth * taps * width];
+    let source = &source[columns.start * depth * taps..columns.end * depth * taps];
+    // Squares, so that whole lines of memory are read and written.
+    for (from, first) in source.chunks(SQUARE * each).zip((0..).step_by(SQUARE)) {
+        let together = from.len() / each;
+        for at in (0..each).step_by(SQUARE) {
+            let rows = SQUARE.min(each - at);
+            let mut square = [[T::default(); SQUARE]; SQUARE];
+            for (column, from) in from.chunks_exact(each).enumerate() {
+                from[at..][..rows].iter().zip(&mut square).for_each(|(from, to)| to[column] = *from);
+            }
+            for (row, square) in square[..rows].iter().enumerate() {
+                let (k, tap) = ((at + row) / taps, (at + row) % taps);
+                out[(tap * depth + k) * width + first..][..together].copy_from_slice(&square[..together]);
+            }
+        }
+    }
+    out
+}
+
+/// Floats of a cache line.
+const SQUARE: usize = 16;
 
 /// Elements of an integer constant.
 pub(super) fn integers(tensor: &Tensor) -> Option<PerAxis<i64>> {
@@ -239,8 +288,64 @@ pub(super) fn numbers(tensor: &Tensor) -> Option<Vec<f64>> {
 
 /// A constant of `f32`.
 pub(super) fn tensor_of(shape: &[usize], elements: &[f32]) -> Tensor {
-    let bytes: Vec<u8> = elements.iter().flat_map(|element| element.to_le_bytes()).collect();
+    let bytes: Vec<u8> = match cfg!(target_endian = "little") {
+        true => bytemuck::cast_slice(elements).to_vec(),
+        false => elements.iter().flat_map(|element| element.to_le_bytes()).collect(),
+    };
     Tensor::new(DType::F32, Shape::new(shape), bytes.into()).expect("elements fill their shape")
+}
+
+/// As `tensor_of`, of elements that stay where they are.
+pub(super) fn tensor_holding(shape: &[usize], elements: Vec<f32>) -> Tensor {
+    if cfg!(target_endian = "big") {
+        return tensor_of(shape, &elements);
+    }
+    let bytes = Bytes::from_owner(Held(elements));
+    Tensor::new(DType::F32, Shape::new(shape), bytes).expect("elements fill their shape")
+}
+
+/// Elements to change: where they lie, if nobody else holds them there, else a copy.
+pub(super) enum FloatsMut {
+    InPlace(BytesMut),
+    Copied(Vec<f32>),
+}
+
+impl FloatsMut {
+    /// Of a tensor of `f32`; of another, none.
+    pub(super) fn of(tensor: Tensor) -> Self {
+        if cfg!(target_endian = "big") || tensor.dtype() != DType::F32 {
+            return Self::Copied(floats(&tensor).unwrap_or_default());
+        }
+        match tensor.into_bytes().try_into_mut() {
+            Ok(bytes) if bytemuck::try_cast_slice::<u8, f32>(&bytes).is_ok() => Self::InPlace(bytes),
+            Ok(bytes) => Self::Copied(bytemuck::pod_collect_to_vec::<u8, f32>(&bytes)),
+            Err(bytes) => Self::Copied(bytemuck::pod_collect_to_vec::<u8, f32>(&bytes)),
+        }
+    }
+
+    pub(super) fn as_mut(&mut self) -> &mut [f32] {
+        match self {
+            Self::InPlace(bytes) => bytemuck::cast_slice_mut(bytes),
+            Self::Copied(elements) => elements,
+        }
+    }
+
+    pub(super) fn into_tensor(self, shape: &[usize]) -> Tensor {
+        match self {
+            Self::Copied(elements) => tensor_holding(shape, elements),
+            Self::InPlace(bytes) => {
+                Tensor::new(DType::F32, Shape::new(shape), bytes.freeze()).expect("elements fill their shape")
+            }
+        }
+    }
+}
+
+struct Held(Vec<f32>);
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.0)
+    }
 }
 
 /// A constant of `i64`.

@@ -173,6 +173,14 @@ impl Samples {
         Err(stopped.unwrap_or(Stopped { node: String::new(), source: InferError::Overflow }))
     }
 
+    /// Keeps no contents of constants, which stand in the graph.
+    pub(in crate::engine) fn forget_constants(&mut self, graph: &Graph) {
+        for value in graph.values().filter(|value| graph.constant(*value).is_some()) {
+            let facts = self.0.iter_mut().filter_map(|sample| sample.0[value.index()].as_mut());
+            facts.for_each(|fact| fact.value = None);
+        }
+    }
+
     /// The first node whose output has a shape that follows from contents.
     pub(in crate::engine) fn undecided<'a>(&self, graph: &'a Graph) -> Option<&'a Node> {
         graph.nodes.iter().find(|node| self.0.iter().any(|sample| sample.get(node.output).is_none()))

@@ -20,16 +20,19 @@ use crate::engine::{Dim, EngineError, LoadOptions, Merging, Plan, Precision, Sig
 use crate::proto::onnx::ModelProto;
 use crate::tensor::DType;
 
-/// A plan for the model, or why there is none.
-pub(in crate::engine) fn plan(model: &ModelProto, options: &LoadOptions) -> Result<Box<dyn Plan>, EngineError> {
+/// A plan for the model, or why there is none. The model goes while it is packed, so that weights are not there twice.
+pub(in crate::engine) fn plan(model: ModelProto, options: &LoadOptions) -> Result<Box<dyn Plan>, EngineError> {
     let source = model.graph.as_ref().ok_or_else(|| EngineError::InvalidModel("the file has no graph".into()))?;
     let declared = onnx_signature::declared(source)?;
     served_types(&declared)?;
     let tuning = Tuning::begin(options, Level::detect(options.isa_max));
-    let (model, samples) = compile(model, &declared, options, &tuning)?;
-    tuning.keep();
-    let (inputs, level) = (Inputs::Declared(&declared.inputs), model.limits.level);
     let mut part = onnx_parts::count(source);
+    let imported = onnx::import(&model, &declared.inputs, options)?;
+    drop(model);
+    let inputs = Inputs::Declared(&declared.inputs);
+    let (model, samples) = Model::compile(imported, &inputs, Limits::of(options), &tuning)?;
+    tuning.keep();
+    let level = model.limits.level;
     let precision = match options.precision {
         Precision::Exact => "",
         Precision::Bf16 => "; products of constant weights in bf16",
@@ -74,17 +77,6 @@ pub(in crate::engine) fn plan(model: &ModelProto, options: &LoadOptions) -> Resu
         times: OnceLock::new(),
         warm_up_time_max: options.warm_up_time_max,
     }))
-}
-
-/// The layers of a file, and what samples say of its graph.
-pub(super) fn compile(
-    model: &ModelProto,
-    declared: &Declared,
-    options: &LoadOptions,
-    tuning: &Tuning,
-) -> Result<(Model, Samples), EngineError> {
-    let imported = onnx::import(model, &declared.inputs, options)?;
-    Model::compile(imported, &Inputs::Declared(&declared.inputs), Limits::of(options), tuning)
 }
 
 /// All types but strings and BF16.

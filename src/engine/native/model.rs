@@ -68,30 +68,31 @@ impl Model {
         let level = limits.level;
         let graph = passes::run(imported, inputs, &move |graph, node, operands| evaluate(graph, node, operands, level))
             .map_err(stopped)?;
-        let samples = samples(&graph, inputs, Others::Different, level).map_err(stopped)?;
+        let mut samples = samples(&graph, inputs, Others::Different, level).map_err(stopped)?;
+        samples.forget_constants(&graph);
         Ok((Self::new(graph, &samples, limits, tuning)?, samples))
     }
 
     fn new(mut graph: Graph, samples: &Samples, limits: Limits, tuning: &Tuning) -> Result<Self, EngineError> {
         let lowering = Lowering { level: limits.level, precision: limits.precision, tuning: Some(tuning) };
         let mut layers = Vec::with_capacity(graph.nodes.len());
-        for node in &graph.nodes {
+        let mut constants = vec![None; graph.value_count()];
+        let ends = ends(&graph);
+        for (at, ends) in ends.iter().enumerate() {
+            let node = &graph.nodes[at];
             let lowered = layers::lower(&graph, node, samples.0[0].get(node.output), lowering);
             let lowered = lowered.map_err(|error| EngineError::UnsupportedOperator {
                 operator: node.name.clone(),
                 reason: error.to_string(),
             })?;
             let bodies = bodies(&graph, node, samples, limits, tuning)?;
+            keep(&mut constants, &graph, &lowered.operands);
             layers.push(Layered { layer: lowered.layer, operands: lowered.operands, bodies });
+            // At once: originals of all weights would take as much memory as those that are packed.
+            ends.iter().for_each(|&end| graph.forget_contents(end, CONTENTS_KEPT_MAX));
         }
-        let mut constants = vec![None; graph.value_count()];
-        for &operand in layers.iter().flat_map(|layered| &layered.operands).chain(&graph.outputs) {
-            if let Some(tensor) = graph.constant(operand) {
-                constants[operand.index()] = Some(layers::aligned(tensor.bytes()));
-            }
-        }
-        graph.forget_contents(CONTENTS_KEPT_MAX);
-        let ends = ends(&graph);
+        keep(&mut constants, &graph, &graph.outputs);
+        graph.values().for_each(|value| graph.forget_contents(value, CONTENTS_KEPT_MAX));
         Ok(Self { graph, layers, constants, ends, limits })
     }
 
@@ -106,6 +107,15 @@ impl Model {
         let within = |layered: &Layered| layered.bodies.iter().map(Self::bytes).sum::<usize>();
         let packed: usize = self.layers.iter().map(|layered| layered.layer.bytes() + within(layered)).sum();
         packed + self.constants.iter().flatten().map(Aligned::bytes).sum::<usize>()
+    }
+}
+
+/// Copies constants that are taken at run time.
+fn keep(constants: &mut [Option<Aligned>], graph: &Graph, taken: &[ValueId]) {
+    for &value in taken {
+        if let (None, Some(tensor)) = (&constants[value.index()], graph.constant(value)) {
+            constants[value.index()] = Some(layers::aligned(tensor.bytes()));
+        }
     }
 }
 
@@ -144,7 +154,11 @@ fn bodies(
     tuning: &Tuning,
 ) -> Result<Vec<Model>, EngineError> {
     let known = |values: &[ValueId]| {
-        [0, 1].map(|sample| values.iter().map(|&value| samples.0[sample].get(value).cloned()).collect::<Vec<_>>())
+        let known = |sample: usize, value: ValueId| match graph.constant(value) {
+            Some(constant) => Some(Fact::of(constant.clone())),
+            None => samples.0[sample].get(value).cloned(),
+        };
+        [0, 1].map(|sample| values.iter().map(|&value| known(sample, value)).collect::<Vec<_>>())
     };
     let compile = |body: &Body, given: &[ValueId], before: [Vec<Option<Fact>>; 2]| {
         let mut inner = (*body.0).clone();

@@ -7,7 +7,7 @@ use super::formula::Formula;
 use super::node::Source;
 use crate::engine::EngineError;
 use crate::engine::graph::op::{Binary, Linear};
-use crate::engine::graph::{Grain, Op, ValueId, floats, tensor_of};
+use crate::engine::graph::{Grain, Op, ValueId, floats, floats_in, taps_first, tensor_holding, tensor_of};
 use crate::tensor::DType;
 
 /// Products with constant weights are linear layers.
@@ -25,7 +25,7 @@ pub(super) fn matmul_of(importer: &mut Importer, node: &Source<'_>, a: ValueId, 
 /// Whether a linear layer can have a value for its weights.
 fn is_weights(importer: &Importer, value: ValueId) -> bool {
     let constant = importer.graph.constant(value);
-    constant.is_some_and(|weights| weights.shape().len() == 2 && floats(weights).is_some())
+    constant.is_some_and(|weights| weights.shape().len() == 2 && weights.dtype() == DType::F32)
 }
 
 /// FusedMatMul of ONNX Runtime's own operators: a product, scaled, of operands that may be transposed.
@@ -112,17 +112,16 @@ pub(super) fn gemm_of(
     let (alpha, beta) = (node.float("alpha", 1.0)?, node.float("beta", 1.0)?);
     let grain = importer.graph.grain(weights).cloned();
     let tensor = importer.graph.constant(weights).ok_or_else(|| node.refuse("its weights are no constant"))?;
-    let (Some(elements), &[rows, columns]) = (floats(tensor), &tensor.shape()[..]) else {
+    let (Some(elements), &[rows, columns]) = (floats_in(tensor), &tensor.shape()[..]) else {
         return Err(node.refuse("its weights are no matrix of FP32"));
     };
     let transposed = node.int("transB", 0)? != 0;
     let [depth, width] = if transposed { [columns, rows] } else { [rows, columns] };
-    let at = |k: usize, n: usize| if transposed { n * depth + k } else { k * width + n };
-    let weights: Vec<f32> =
-        (0..depth).flat_map(|k| (0..width).map(move |n| at(k, n))).map(|at| alpha * elements[at]).collect();
+    let mut weights = if transposed { taps_first(&elements, [depth, 1], 0..width) } else { elements.into_owned() };
+    weights.iter_mut().for_each(|weight| *weight *= alpha);
     let turned = |Grain { axis, scales }| Grain { axis: if transposed { 1 - axis.min(1) } else { axis }, scales };
     let grain = grain.filter(|_| alpha.to_bits() == 1f32.to_bits()).map(turned);
-    let weights = tensor_of(&[depth, width], &weights);
+    let weights = tensor_holding(&[depth, width], weights);
     let weights = importer.graph.add_grained(format!("{} weights", node.shown()), weights, grain);
     let mut operands = vec![x, weights];
     if let Some(bias) = bias {

@@ -3,7 +3,7 @@
 use half::f16;
 
 use super::Importer;
-use crate::engine::graph::{Op, ValueId, infer, tensor_of};
+use crate::engine::graph::{Op, ValueId, infer, tensor_holding};
 use crate::engine::{Dim, TensorSpec};
 use crate::tensor::{DType, Tensor};
 
@@ -62,5 +62,5 @@ pub(super) fn widened(tensor: Tensor) -> Tensor {
         return tensor;
     }
     let elements: Vec<f32> = halves.map(|bits| f16::from_bits(bits).to_f32()).collect();
-    tensor_of(tensor.shape(), &elements)
+    tensor_holding(tensor.shape(), elements)
 }

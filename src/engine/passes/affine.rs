@@ -4,8 +4,8 @@ use kinglet_kernels::Activation;
 
 use crate::engine::graph::op::{Binary, Padding};
 use crate::engine::graph::samples::Samples;
-use crate::engine::graph::{Graph, Node, Op, ValueId, floats, tensor_of};
-use crate::tensor::{DType, Shape, Tensor};
+use crate::engine::graph::{FloatsMut, Graph, Node, Op, ValueId, floats, tensor_of};
+use crate::tensor::{DType, Tensor};
 
 pub(super) fn fold(graph: &mut Graph, samples: &Samples) {
     for at in 0..graph.nodes.len() {
@@ -78,12 +78,12 @@ fn done(graph: &Graph, samples: &Samples, value: ValueId, taker: usize, channels
 fn absorb(graph: &mut Graph, at: usize, before: Before) {
     let Some(mut own) = Constants::of(graph, at) else { return };
     let mut sums: Vec<f64> = own.bias.iter().map(|bias| f64::from(*bias)).collect();
-    let op = &graph.nodes[at].op;
-    for (place, weight) in own.weights.iter_mut().enumerate() {
-        let [from, to] = meets(op, &own.shape, place);
-        sums[to] += f64::from(*weight) * f64::from(before.shift[from]);
-        *weight *= before.scale[from];
-    }
+    own.reweigh(&graph.nodes[at].op, |[from, to], weights| {
+        for weight in weights {
+            sums[to] += f64::from(*weight) * f64::from(before.shift[from]);
+            *weight *= before.scale[from];
+        }
+    });
     #[expect(clippy::cast_possible_truncation, reason = "sums are rounded once")]
     own.bias.iter_mut().zip(sums).for_each(|(bias, sum)| *bias = sum as f32);
     graph.nodes[before.maker].inputs.clear();
@@ -124,11 +124,11 @@ fn channelwise(graph: &Graph, node: &Node, rank: usize, channels: usize) -> Opti
 /// A constant that is one element, or one for each channel of the last axis.
 fn along_channels(graph: &Graph, value: ValueId, rank: usize, channels: usize) -> Option<Vec<f32>> {
     let constant = graph.constant(value)?;
-    let elements = floats(constant)?;
     let (last, others) = constant.shape().split_last().map_or((1, &[][..]), |(last, others)| (*last, others));
     if constant.shape().len() > rank || others.iter().any(|&extent| extent != 1) {
         return None;
     }
+    let elements = floats(constant)?;
     match last {
         1 => Some(vec![elements[0]; channels]),
         _ => (last == channels).then_some(elements),
@@ -137,9 +137,9 @@ fn along_channels(graph: &Graph, value: ValueId, rank: usize, channels: usize) -
 
 fn scaled(graph: &mut Graph, layer: usize, scale: &[f32], shift: &[f32]) {
     let Some(mut own) = Constants::of(graph, layer) else { return };
-    let op = &graph.nodes[layer].op;
-    for (place, weight) in own.weights.iter_mut().enumerate() {
-        *weight *= scale[meets(op, &own.shape, place)[1]];
+    // A bias leaves weights as they are, and where they are.
+    if scale.iter().any(|scale| scale.to_bits() != 1f32.to_bits()) {
+        own.reweigh(&graph.nodes[layer].op, |[_, to], weights| weights.iter_mut().for_each(|w| *w *= scale[to]));
     }
     let factors = scale.iter().zip(shift);
     own.bias.iter_mut().zip(factors).for_each(|(bias, (scale, shift))| *bias = *bias * scale + shift);
@@ -161,39 +161,50 @@ fn channels(graph: &Graph, node: &Node) -> Option<[usize; 2]> {
     }
 }
 
-/// The channel that a weight meets, and the one that it adds to.
-fn meets(op: &Op, shape: &[usize], place: usize) -> [usize; 2] {
-    let (columns, inner) = (shape[1], shape[2..].iter().product::<usize>());
-    let (row, column) = (place / (columns * inner), place / inner % columns);
-    let in_group = |groups: usize| row / (shape[0] / groups) * columns + column;
-    match op {
-        Op::Conv(conv) => [in_group(conv.groups), row],
-        Op::ConvTranspose(conv) => [row, in_group(conv.groups)],
-        _ => [row, column],
-    }
-}
-
 /// Weights of a layer, and its bias, zeros where it has none.
 struct Constants {
-    weights: Vec<f32>,
-    shape: Shape,
+    weights: Tensor,
     bias: Vec<f32>,
 }
 
 impl Constants {
-    fn of(graph: &Graph, layer: usize) -> Option<Self> {
+    /// Taken out of the graph, for `put` to bring back.
+    fn of(graph: &mut Graph, layer: usize) -> Option<Self> {
         let node = &graph.nodes[layer];
         let [_, out] = channels(graph, node)?;
-        let weights = graph.constant(node.inputs[1])?;
         let bias = node.inputs.get(2).and_then(|&bias| floats(graph.constant(bias)?));
         let bias = bias.unwrap_or_else(|| vec![0.0; out]);
-        Some(Self { weights: floats(weights)?, shape: weights.shape().clone(), bias })
+        let value = node.inputs[1];
+        let takers = graph.nodes.iter().flat_map(|node| &node.inputs).chain(&graph.outputs);
+        let is_sole = takers.filter(|taken| **taken == value).take(2).count() == 1;
+        let weights = if is_sole { graph.take(value)? } else { graph.constant(value)?.clone() };
+        Some(Self { weights, bias })
+    }
+
+    /// Changes all weights: those with one channel that they meet and one that they add to, together and in order.
+    fn reweigh(&mut self, op: &Op, mut change: impl FnMut([usize; 2], &mut [f32])) {
+        let shape = self.weights.shape().clone();
+        let mut elements = FloatsMut::of(std::mem::replace(&mut self.weights, tensor_of(&[0], &[])));
+        let (rows, columns, inner) = (shape[0], shape[1], shape[2..].iter().product::<usize>());
+        for (row, weights) in elements.as_mut().chunks_exact_mut((columns * inner).max(1)).enumerate() {
+            let in_group = |groups: usize| row / (rows / groups) * columns;
+            let (first, is_met) = match op {
+                Op::Conv(conv) => (in_group(conv.groups), true),
+                Op::ConvTranspose(conv) => (in_group(conv.groups), false),
+                _ => (0, false),
+            };
+            for (column, weights) in weights.chunks_exact_mut(inner.max(1)).enumerate() {
+                let other = first + column;
+                change(if is_met { [other, row] } else { [row, other] }, weights);
+            }
+        }
+        self.weights = elements.into_tensor(&shape);
     }
 
     /// Has a layer work with these on `x`.
     fn put(self, graph: &mut Graph, layer: usize, x: ValueId) {
         let name = graph.nodes[layer].name.clone();
-        let weights = graph.add_constant(format!("{name} weights"), tensor_of(&self.shape, &self.weights));
+        let weights = graph.add_constant(format!("{name} weights"), self.weights);
         let bias = graph.add_constant(format!("{name} bias"), tensor_of(&[self.bias.len()], &self.bias));
         let node = &mut graph.nodes[layer];
         node.inputs = vec![x, weights, bias];

@@ -10,7 +10,7 @@ mod recover;
 mod tables;
 
 use super::graph::samples::{Evaluate, Inputs, Others, Samples, Stopped};
-use super::graph::{Graph, Node, ValueId, floats};
+use super::graph::{Graph, Node, ValueId, floats_in};
 use crate::tensor::Tensor;
 
 /// Runs all passes. `evaluate` computes a node of a graph from constants.
@@ -31,7 +31,9 @@ pub(super) fn run(graph: Graph, inputs: &Inputs<'_>, evaluate: &EvaluateIn) -> R
     layout::push_transpositions(&mut graph, &known);
     graph.drop_dead();
     constants::fold(&mut graph, evaluate);
-    let known = samples(&graph)?;
+    let mut known = samples(&graph)?;
+    // Weights that nobody else holds are changed where they lie.
+    known.forget_constants(&graph);
     affine::fold(&mut graph, &known);
     graph.drop_dead();
     let known = samples(&graph)?;
@@ -47,7 +49,7 @@ pub(super) fn run(graph: Graph, inputs: &Inputs<'_>, evaluate: &EvaluateIn) -> R
 
 /// A constant of one element of FP32.
 fn number(graph: &Graph, value: ValueId) -> Option<f32> {
-    match floats(graph.constant(value)?)?[..] {
+    match *floats_in(graph.constant(value)?)? {
         [number] => Some(number),
         _ => None,
     }

@@ -9,7 +9,7 @@ use kinglet_kernels::u8s8_gemm::{Finish, Gemm, Matrix, Zeros};
 use super::{EvaluateIn, tables};
 use crate::engine::graph::op::{Binary, PoolKind, Quantized, QuantizedConv, QuantizedMatMul};
 use crate::engine::graph::samples::Samples;
-use crate::engine::graph::{Graph, Node, Op, ValueId, floats, tensor_of};
+use crate::engine::graph::{Graph, Node, Op, ValueId, floats, floats_in, tensor_of};
 use crate::tensor::{DType, Shape, Tensor};
 
 /// Has bytes be unsigned, move instead of the floats that they mean, and stay what they are where conversions cancel.
@@ -229,7 +229,7 @@ fn integral(
         _ => return None,
     };
     let inner: usize = weights.shape()[axis + 1..].iter().product();
-    let elements = floats(weights)?;
+    let elements = floats_in(weights)?;
     let integer = |(at, element): (usize, &f32)| {
         let integer = whole(element / scales[at / inner.max(1) % channels])?;
         i8::try_from(integer).ok().map(|integer| integer.to_le_bytes()[0])

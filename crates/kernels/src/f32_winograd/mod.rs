@@ -55,8 +55,13 @@ impl Winograd {
         assert!(bias.is_none_or(|bias| bias.len() == columns), "there is a bias for each column");
         let packing = Packing::matrix(level, depth, columns);
         let mut packed = Aligned::zeroed(POINTS * packing.elements() * size_of::<f32>());
-        for (point, to) in packed.elements_mut().chunks_exact_mut(packing.elements().max(1)).enumerate() {
-            packing.pack(&transformed(elements, depth * columns, point), [columns, 1], to);
+        let (pairs, each) = (depth * columns, packing.elements().max(1));
+        let mut line = vec![0.0; IN * pairs];
+        for (row, packed) in packed.elements_mut().chunks_exact_mut(IN * each).enumerate() {
+            transform(elements, pairs, row, &mut line);
+            for (from, to) in line.chunks_exact(pairs.max(1)).zip(packed.chunks_exact_mut(each)) {
+                packing.pack(from, [columns, 1], to);
+            }
         }
         let mut padded = Aligned::zeroed(columns.next_multiple_of(LANES_MAX) * size_of::<f32>());
         if let Some(bias) = bias {
@@ -236,14 +241,25 @@ fn matrix(rows: usize, width: usize) -> usize {
     ((rows * width).div_ceil(LANES_MAX) | 1) * LANES_MAX
 }
 
-/// One element of `G w G'` for every pair of channels, of weights `[3x3][pair]`.
-fn transformed(weights: &[f32], pairs: usize, point: usize) -> Vec<f32> {
-    let (row, column) = (G[point / IN], G[point % IN]);
-    let of_pair = |pair: usize| {
-        let part = |tap: usize| row[tap / 3] * column[tap % 3] * f64::from(weights[tap * pairs + pair]);
-        narrowed((0..9).map(part).sum())
-    };
-    (0..pairs).map(of_pair).collect()
+/// A row of `G w G'` for every pair of channels: from `[3x3][pair]` to `[6][pair]`.
+fn transform(weights: &[f32], pairs: usize, row: usize, out: &mut [f32]) {
+    for first in (0..pairs).step_by(TOGETHER) {
+        let count = TOGETHER.min(pairs - first);
+        let mut taken = [[0.0; TOGETHER]; 9];
+        for (tap, taken) in taken.iter_mut().enumerate() {
+            let from = &weights[tap * pairs + first..][..count];
+            taken.iter_mut().zip(from).for_each(|(to, from)| *to = f64::from(*from));
+        }
+        for (column, out) in out.chunks_exact_mut(pairs).enumerate() {
+            let mut sums = [0.0; TOGETHER];
+            for (tap, taken) in taken.iter().enumerate() {
+                let factor = G[row][tap / 3] * G[column][tap % 3];
+                sums.iter_mut().zip(taken).for_each(|(sum, weight)| *sum += factor * weight);
+            }
+            let to = &mut out[first..][..count];
+            to.iter_mut().zip(sums).for_each(|(to, sum)| *to = narrowed(sum));
+        }
+    }
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "rounding is the purpose")]
@@ -269,6 +285,9 @@ const G: [[f64; 3]; IN] = [
     [1.0 / 24.0, -1.0 / 12.0, 1.0 / 6.0],
     [0.0, 0.0, 1.0],
 ];
+
+/// Pairs of channels that are transformed together: a few vectors of each tap.
+const TOGETHER: usize = 16;
 
 /// Tiles of a task: four blocks of rows for the products.
 const TASK_TILES: usize = 24;

@@ -1,7 +1,5 @@
 //! Convolutions: depthwise, grouped, and products over windows of a channels-last image.
 
-use std::ops::Range;
-
 use bytemuck::Pod;
 use kinglet_kernels::f32_depthwise::{Depthwise, Filters};
 use kinglet_kernels::f32_functions::Function;
@@ -15,7 +13,7 @@ use super::{AllLines, ByLines, Io, Layer, LowerError, Lowered, Lowering, View, V
 use crate::engine::Precision;
 use crate::engine::graph::infer::image;
 use crate::engine::graph::op::{Conv, Spatial};
-use crate::engine::graph::{Fact, Graph, Node};
+use crate::engine::graph::{Fact, Graph, Node, taps_first};
 use crate::engine::pool::Team;
 use crate::tensor::Shape;
 
@@ -58,7 +56,7 @@ impl Convolution {
         if source.len() != out * depth * taps || bias.is_some_and(|bias| bias.len() != out) {
             return Err(LowerError::Weights(shape.clone()));
         }
-        let packed = |columns| taps_first(source, depth, taps, columns);
+        let packed = |columns| taps_first(source, [depth, taps], columns);
         let (within, function) = conv.activation.split();
         let mut after = None;
         let runs = if conv.is_depthwise(shape) && taps <= Depthwise::TAPS_MAX {
@@ -121,12 +119,6 @@ impl Layer for Computed {
     fn kernel(&self) -> String {
         format!("f32_gemm_packed__{}", self.level)
     }
-}
-
-/// Weights `[out][depth][tap]` of some output channels: taps first, columns last.
-pub(super) fn taps_first<T: Copy>(source: &[T], depth: usize, taps: usize, columns: Range<usize>) -> Vec<T> {
-    let of = |tap: usize, k: usize| columns.clone().map(move |column| (column * depth + k) * taps + tap);
-    (0..taps).flat_map(|tap| (0..depth).flat_map(move |k| of(tap, k))).map(|at| source[at]).collect()
 }
 
 #[derive(Debug)]

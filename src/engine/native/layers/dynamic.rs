@@ -16,7 +16,7 @@ pub(super) fn lower(zero: i8, graph: &Graph, node: &Node, level: Level) -> Resul
     };
     let elements: Vec<i8> = weights.bytes().iter().map(|byte| byte.cast_signed()).collect();
     let gemm = DynamicGemm::pack(level, &Weights { elements: &elements, taps: 1, depth, columns }, zero);
-    let bias = if node.inputs.len() > 4 { constant(graph, node, 4, "the bias")?.0 } else { Vec::new() };
+    let bias = if node.inputs.len() > 4 { constant(graph, node, 4, "the bias")?.0.into_owned() } else { Vec::new() };
     let operands = [0, 2, 3].map(|at| node.inputs[at]).to_vec();
     Ok(Lowered { layer: Box::new(DynamicLinear { gemm, bias }), operands })
 }

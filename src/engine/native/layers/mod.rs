@@ -30,6 +30,7 @@ mod types;
 mod unary;
 mod windows;
 
+use std::borrow::Cow;
 use std::fmt::Debug;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -40,7 +41,7 @@ use kinglet_kernels::{Aligned, LINE, Level, Window};
 use super::tuning::{self, Tuning};
 use crate::engine::Precision;
 use crate::engine::graph::infer::{Facts, PerOperand};
-use crate::engine::graph::{Fact, Graph, Node, Op, ValueId, floats};
+use crate::engine::graph::{Fact, Graph, Node, Op, ValueId, floats_in};
 use crate::engine::pool::Team;
 use crate::tensor::{DType, Shape, Tensor};
 
@@ -304,10 +305,15 @@ pub(super) fn lower(
 }
 
 /// The elements and the shape of a constant operand of floats.
-fn constant(graph: &Graph, node: &Node, at: usize, what: &'static str) -> Result<(Vec<f32>, Shape), LowerError> {
+fn constant<'a>(
+    graph: &'a Graph,
+    node: &Node,
+    at: usize,
+    what: &'static str,
+) -> Result<(Cow<'a, [f32]>, Shape), LowerError> {
     let tensor = node.inputs.get(at).and_then(|&input| graph.constant(input));
     let tensor = tensor.ok_or(LowerError::Variable { what })?;
-    Ok((floats(tensor).ok_or(LowerError::Type(tensor.dtype()))?, tensor.shape().clone()))
+    Ok((floats_in(tensor).ok_or(LowerError::Type(tensor.dtype()))?, tensor.shape().clone()))
 }
 
 /// The first operand of a node, and the last where that is a residual.

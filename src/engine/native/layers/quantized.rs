@@ -7,11 +7,11 @@ use kinglet_kernels::u8s8_gemm::{Finish, Gemm, Requantize, Residual, Weights, Wr
 use kinglet_kernels::{Aligned, Level, Window};
 
 use super::super::tuning::probe_rows;
-use super::conv::{merged, merges, probe, taps_first, widen, window};
+use super::conv::{merged, merges, probe, widen, window};
 use super::{AllLines, ByLines, Io, Layer, LowerError, Lowered, Lowering, View, constant, with_residual};
 use crate::engine::graph::infer;
 use crate::engine::graph::op::{Quantized, QuantizedConv, Spatial};
-use crate::engine::graph::{Fact, Graph, Node, integers};
+use crate::engine::graph::{Fact, Graph, Node, integers, taps_first};
 use crate::engine::pool::Team;
 use crate::tensor::{DType, Shape};
 
@@ -39,7 +39,7 @@ impl Constants {
         Ok(Self {
             weights: weights.bytes().iter().map(|byte| byte.cast_signed()).collect(),
             shape: weights.shape().clone(),
-            scale: constant(graph, node, 2, "the scales")?.0,
+            scale: constant(graph, node, 2, "the scales")?.0.into_owned(),
             bias,
         })
     }
@@ -143,7 +143,7 @@ pub(super) fn lower_conv(
     }
     if conv.is_depthwise(&constants.shape) {
         let filters = ByteFilters {
-            weights: &taps_first(&constants.weights, depth, taps, 0..out),
+            weights: &taps_first(&constants.weights, [depth, taps], 0..out),
             kernel: spatial.kernel,
             channels: out,
             bias: &constants.bias,
@@ -161,7 +161,7 @@ pub(super) fn lower_conv(
     let probe = probe.map(|probe| if is_merged { merged(&spatial, &probe, depth).0 } else { probe });
     let group = |group: usize| {
         let range = group * columns..(group + 1) * columns;
-        let elements = taps_first(&constants.weights, depth, taps, range.clone());
+        let elements = taps_first(&constants.weights, [depth, taps], range.clone());
         let weights = Weights { elements: &elements, taps: taps_packed, depth: depth_packed, columns };
         let (bias, scale) = (&constants.bias[range.clone()], &constants.scale[range]);
         let then = Requantize { bias, scale, finish: product.finish, plus: *plus };

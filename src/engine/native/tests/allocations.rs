@@ -2,13 +2,14 @@
 
 use kinglet_kernels::Aligned;
 
-use super::super::load::compile;
+use super::super::model::{Limits, Model};
 use super::super::specialise::specialise;
 use super::super::tuning::Tuning;
 use super::*;
 use crate::engine::graph::Fact;
-use crate::engine::onnx_signature;
+use crate::engine::graph::samples::Inputs;
 use crate::engine::pool::Team;
+use crate::engine::{onnx, onnx_signature};
 use crate::proto::onnx::ModelProto;
 
 /// Operators that make lists as long as their operands while they run.
@@ -19,8 +20,10 @@ const LISTS: [&str; 8] =
 pub(super) fn steps_take_none(model: &ModelProto, given: &[Tensor]) {
     let options = options();
     let declared = onnx_signature::declared(model.graph.as_ref().unwrap()).unwrap();
+    let imported = onnx::import(model, &declared.inputs, &options).unwrap();
+    let tuning = Tuning::begin(&options, Level::detect(options.isa_max));
     let (model, samples) =
-        compile(model, &declared, &options, &Tuning::begin(&options, Level::detect(options.isa_max))).unwrap();
+        Model::compile(imported, &Inputs::Declared(&declared.inputs), Limits::of(&options), &tuning).unwrap();
     if samples.undecided(&model.graph).is_some() {
         return;
     }

@@ -32,12 +32,7 @@ fn classical(op_type: &str, outputs: &[&str], attributes: Vec<AttributeProto>) -
 }
 
 /// A graph of one node, whose outputs are of these types and ranks.
-fn graph(
-    node: NodeProto,
-    x: (DataType, &[&str]),
-    outputs: &[(DataType, usize)],
-    version: i64,
-) -> crate::proto::onnx::ModelProto {
+fn graph(node: NodeProto, x: (DataType, &[&str]), outputs: &[(DataType, usize)], version: i64) -> ModelProto {
     let named = node.output.iter().filter(|name| !name.is_empty());
     let output = |(name, (data_type, rank)): (&String, &(DataType, usize))| {
         value_free(name, *data_type, &["a", "b", "c"][..*rank])

@@ -18,6 +18,7 @@ mod precision;
 mod quantized;
 mod recovered;
 mod recurrent;
+mod selection;
 mod signals;
 mod tuned;
 mod typed;
@@ -25,13 +26,16 @@ mod wide;
 
 use kinglet_kernels::Level;
 
-use super::plan;
 use crate::engine::proto::{floats, longs, value_free};
 use crate::engine::testing::{answer, bytes_of, model, options, tensor, values};
 use crate::engine::{EngineError, LayerReport, LoadOptions, Plan};
 use crate::proto::onnx::tensor_proto::DataType;
-use crate::proto::onnx::{NodeProto, TensorProto, ValueInfoProto};
+use crate::proto::onnx::{ModelProto, NodeProto, TensorProto, ValueInfoProto};
 use crate::tensor::Tensor;
+
+fn plan(model: &ModelProto, options: &LoadOptions) -> Result<Box<dyn Plan>, EngineError> {
+    super::plan(model.clone(), options)
+}
 
 /// A graph with input `x` and output `y`, both of FP32.
 struct Case {
@@ -47,7 +51,7 @@ impl Case {
         plan(&self.model(), options)
     }
 
-    fn model(&self) -> crate::proto::onnx::ModelProto {
+    fn model(&self) -> ModelProto {
         let names = ["a", "b", "c", "d", "e", "f"];
         let output: ValueInfoProto = value_free("y", DataType::Float, &names[..self.rank]);
         let input = value_free("x", DataType::Float, &self.x);

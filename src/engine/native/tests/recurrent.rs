@@ -146,7 +146,7 @@ impl Layer {
         self.inputs().iter().map(tensor_of).collect()
     }
 
-    fn model(&self) -> crate::proto::onnx::ModelProto {
+    fn model(&self) -> ModelProto {
         let signed = |dims: &[usize]| dims.iter().map(|&dim| i64::try_from(dim).unwrap()).collect::<Vec<i64>>();
         let directions = self.reverse().len();
         let constants = self.constants().into_iter().map(|(name, dims)| {

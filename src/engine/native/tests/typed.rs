@@ -58,7 +58,7 @@ impl Graph<'_> {
         }
     }
 
-    pub(super) fn model(&self) -> crate::proto::onnx::ModelProto {
+    pub(super) fn model(&self) -> ModelProto {
         let names = ["x", "x1", "x2"];
         let inputs = self.inputs.iter().zip(names).map(|(input, name)| {
             let dims: Vec<String> = input.shape().iter().map(ToString::to_string).collect();

@@ -13,7 +13,7 @@ pub(super) fn recover(graph: &mut Graph, samples: &Samples, at: usize) {
     let row = |graph: &Graph, value: ValueId| {
         let constant = graph.constant(value)?;
         let is_row = constant.shape().iter().rev().skip(1).all(|extent| *extent == 1);
-        floats(constant).filter(|row| is_row && row.len() == width)
+        if is_row && constant.element_count() == width { floats(constant) } else { None }
     };
     // The product and the sum that follow belong to it, if nothing comes between.
     let follows = |graph: &Graph, of: usize, binary: Binary| {
