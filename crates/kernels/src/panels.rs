@@ -1,5 +1,7 @@
 //! What packed products of any element type share: weights, their panels, and the kernels of an instruction set.
 
+use std::ops::Range;
+
 use crate::grid::{Grid, Tile};
 
 /// Weights in the order `[tap][depth][column]`, dense.
@@ -120,6 +122,15 @@ impl Panels {
         (0..self.columns).step_by(self.width())
     }
 
+    /// Those of some columns.
+    ///
+    /// # Panics
+    /// When the columns are not of whole panels.
+    pub(crate) fn part(&self, columns: &Range<usize>) -> Self {
+        self.check_columns(columns);
+        Self { columns: columns.len(), ..*self }
+    }
+
     /// How many panels lie before one.
     pub(crate) fn nth(&self, first: usize) -> usize {
         first / self.width()
@@ -144,8 +155,11 @@ impl Panels {
     /// # Panics
     /// When a tile is not of whole panels, as those of `grid` are.
     pub(crate) fn check<T>(&self, tile: &Tile<'_, T>) {
-        let (first, end) = (tile.first[1], tile.first[1] + tile.size[1]);
-        let whole = first.is_multiple_of(self.width()) && (end.is_multiple_of(self.width()) || end == self.columns);
+        self.check_columns(&(tile.first[1]..tile.first[1] + tile.size[1]));
+    }
+
+    fn check_columns(&self, &Range { start, end }: &Range<usize>) {
+        let whole = start.is_multiple_of(self.width()) && (end.is_multiple_of(self.width()) || end == self.columns);
         assert!(whole, "a tile of the output is of whole panels");
     }
 

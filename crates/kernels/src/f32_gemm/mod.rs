@@ -13,6 +13,7 @@ mod generic;
 mod pairs;
 mod portable;
 
+use std::ops::Range;
 use std::ptr;
 
 use crate::activation::Activation;
@@ -188,6 +189,19 @@ impl Packing {
 
     pub fn columns(&self) -> usize {
         self.panels.columns
+    }
+
+    /// Columns of whole panels that so many share out evenly.
+    pub(crate) fn columns_of(&self, count: usize) -> usize {
+        let panels = self.columns().div_ceil(self.panels.width()).max(1);
+        panels.div_ceil(count) * self.panels.width()
+    }
+
+    /// The product with some columns, of whole panels, and where their packed weights lie.
+    pub(crate) fn part(&self, columns: Range<usize>) -> (Self, Range<usize>) {
+        let part = Self { panels: self.panels.part(&columns), ..*self };
+        let first = self.offset(columns.start);
+        (part, first..first + part.elements())
     }
 
     /// As [`Gemm::kernel`].

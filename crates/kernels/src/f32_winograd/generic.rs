@@ -25,8 +25,9 @@ pub(super) struct Outward {
     /// The tile's first pixel and the distance of pixels; lines of pixels are as in the output.
     pub(super) residual: Option<(*const f32, usize)>,
     pub(super) activation: Activation,
-    /// The tile's first pixel; pixels are `columns` apart.
+    /// The tile's first pixel and the distance of pixels.
     pub(super) out: *mut f32,
+    pub(super) pitch: usize,
     /// Pixels from a line to the next.
     pub(super) pixels: usize,
     /// Lines and pixels of a line to write.
@@ -148,7 +149,7 @@ pub(super) unsafe fn tile_out<V: Vector>(job: &Outward) {
                         value = value.add(if count < V::LANES { V::load_first(from, count) } else { V::load(from) });
                     }
                     let value = activate(value, job.activation);
-                    let to = job.out.add(pixel * job.columns + column);
+                    let to = job.out.add(pixel * job.pitch + column);
                     if count < V::LANES { value.store_first(to, count) } else { value.store(to) }
                 }
             }

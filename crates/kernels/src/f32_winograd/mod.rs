@@ -37,11 +37,12 @@ pub struct Winograd {
     activation: Activation,
 }
 
-/// How an output is cut into tasks: so many lines of so many images each.
+/// How an output is cut into tasks: so many columns of so many lines of so many images each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tasks {
     images: usize,
     lines: usize,
+    columns: usize,
 }
 
 impl Winograd {
@@ -92,17 +93,21 @@ impl Winograd {
     }
 
     /// Tasks that hold enough tiles to read weights rarely and few enough to stay in the cache, and as many tasks as
-    /// there are `threads` where the image allows it.
+    /// there are `threads` where the image allows it. Where one task could hold all tiles they share out the columns, and
+    /// with them the weights, of which each would read all otherwise.
     pub fn tasks(&self, window: &Window, threads: usize) -> Tasks {
         let [tile_lines, across] = tiles(window).out;
         let per_image = (tile_lines * across).max(1);
-        let threads = threads.max(1);
+        let (threads, columns) = (threads.max(1), self.columns.max(1));
+        let whole = Tasks { images: window.images.max(1), lines: window.out[0], columns };
+        if per_image * window.images <= TASK_TILES {
+            return Tasks { columns: self.packing.columns_of(threads), ..whole };
+        }
         if per_image <= TASK_TILES && window.images >= threads {
-            let images = (TASK_TILES / per_image).clamp(1, (window.images / threads).max(1));
-            return Tasks { images, lines: window.out[0] };
+            return Tasks { images: (TASK_TILES / per_image).clamp(1, (window.images / threads).max(1)), ..whole };
         }
         let wanted = TASK_TILES.min(per_image.div_ceil(threads)).div_ceil(across.max(1)).max(1);
-        Tasks { images: 1, lines: (wanted * OUT).min(window.out[0].max(1)) }
+        Tasks { images: 1, lines: (wanted * OUT).min(window.out[0].max(1)), columns }
     }
 
     /// Images that one grid may cover: all, or one where tasks are some of its lines.
@@ -113,7 +118,7 @@ impl Winograd {
     /// Elements of scratch that each thread needs for tasks of this size.
     pub fn scratch(&self, window: &Window, tasks: Tasks) -> usize {
         let tiles = tasks.images * tasks.lines.div_ceil(OUT) * tiles(window).out[1];
-        POINTS * (matrix(tiles, self.channels) + matrix(tiles, self.columns))
+        POINTS * (matrix(tiles, self.channels) + matrix(tiles, tasks.columns))
     }
 
     /// Cuts the lines of some images of the output into tasks for `run`.
@@ -121,8 +126,9 @@ impl Winograd {
     /// # Panics
     /// When `out` cannot hold the images.
     pub fn grid<'a>(&self, out: &'a mut [f32], window: &Window, images: usize, tasks: Tasks) -> Grid<'a> {
-        let line = window.out[1] * self.columns;
-        Grid::new(out, line, [images * window.out[0], line], [tasks.images * tasks.lines, line.max(1)])
+        let rows = tasks.images * tasks.lines * window.out[1];
+        let pixels = images * window.out[0] * window.out[1];
+        Grid::new(out, self.columns, [pixels, self.columns], [rows.max(1), tasks.columns])
     }
 
     /// Computes tasks until none is left; any number of threads may do so at once, each with scratch of its own. The
@@ -143,9 +149,9 @@ impl Winograd {
         let shape = (window.kernel, window.stride, window.dilation);
         assert_eq!(shape, ([3, 3], [1, 1], [1, 1]), "the window has 3x3 taps and stride 1");
         assert!(window.reach(self.channels) <= left.len(), "the window lies within the image");
-        assert_eq!(grid.size()[1], window.out[1] * self.columns, "the output has lines of columns");
-        let lines = window.images * window.out[0];
-        assert!(image * window.out[0] + grid.size()[0] <= lines, "the output has lines of the window's images");
+        assert_eq!(grid.size()[1], self.columns, "the output is pixels by columns");
+        let before = image * window.out[0] * window.out[1];
+        assert!(before + grid.size()[0] <= window.pixels(), "the output has pixels of the window's images");
         if let Some(Residual { elements, pitch }) = residual {
             let end = if window.pixels() == 0 { 0 } else { (window.pixels() - 1) * pitch + self.columns };
             assert!(end <= elements.len(), "the residual is pixels by columns");
@@ -164,13 +170,16 @@ impl Winograd {
         task: &Tile<'_>,
         scratch: &mut [f32],
     ) {
-        let (line, height) = (first_line + task.first[0], window.out[0]);
+        let [height, width] = window.out;
+        let (line, lines) = (first_line + task.first[0] / width, task.size[0] / width);
         let whole = |line: usize| (line % height).is_multiple_of(OUT);
-        assert!(whole(line) && (whole(line + task.size[0])) && task.first[1] == 0, "a task is whole tiles");
+        let is_whole = task.first[0].is_multiple_of(width) && task.size[0].is_multiple_of(width);
+        assert!(is_whole && whole(line) && whole(line + lines), "a task is whole tiles");
         let tiled = tiles(window);
-        let places: Tiles = Tiles::of(window, &tiled, line, task.size[0]);
-        let count = places.count;
-        let (inner_matrix, outer_matrix) = (matrix(count, self.channels), matrix(count, self.columns));
+        let places: Tiles = Tiles::of(window, &tiled, line, lines);
+        let (count, [first, columns]) = (places.count, [task.first[1], task.size[1]]);
+        let (packing, of_columns) = self.packing.part(first..first + columns);
+        let (inner_matrix, outer_matrix) = (matrix(count, self.channels), matrix(count, columns));
         let (inner, rest) = scratch.split_at_mut(POINTS * inner_matrix);
         let outer = &mut rest[..POINTS * outer_matrix];
         let mut pointers = [ptr::null(); POINTS];
@@ -189,24 +198,27 @@ impl Winograd {
         }
         let weights: &[f32] = self.weights.elements();
         for (point, to) in outer.chunks_exact_mut(outer_matrix.max(1)).enumerate() {
-            let (from, packed) = (&inner[point * inner_matrix..], &weights[point * self.packing.elements()..]);
-            self.packing.run(from, self.channels, packed, &self.packing.grid(to, self.columns, count));
+            let packed = &weights[point * self.packing.elements()..][of_columns.clone()];
+            packing.run(&inner[point * inner_matrix..], self.channels, packed, &packing.grid(to, columns, count));
         }
         for tile in 0..count {
             let place = tiled.place(places.first + tile);
             let [y, x] = [place.y * OUT, place.x * OUT];
             let line = place.image * window.out[0] + y;
             let pixel = line * window.out[1] + x;
-            let residual = residual.map(|Residual { elements, pitch }| (elements[pixel * pitch..].as_ptr(), pitch));
+            let residual =
+                residual.map(|Residual { elements, pitch }| (elements[pixel * pitch + first..].as_ptr(), pitch));
+            let row = (line - first_line) * window.out[1] + x - task.first[0];
             let job = Outward {
-                tile: outer[tile * self.columns..].as_ptr(),
+                tile: outer[tile * columns..].as_ptr(),
                 matrix: outer_matrix,
-                columns: self.columns,
-                bias: self.bias.elements::<f32>().as_ptr(),
+                columns,
+                bias: self.bias.elements::<f32>()[first..].as_ptr(),
                 residual,
                 activation: self.activation,
                 // Within the task: its lines are whole tiles' but for the image's last.
-                out: task.out.wrapping_add((line - first_line - task.first[0]) * task.pitch + x * self.columns),
+                out: task.out.wrapping_add(row * task.pitch),
+                pitch: task.pitch,
                 pixels: window.out[1],
                 size: [OUT.min(window.out[0] - y), OUT.min(window.out[1] - x)],
             };
