@@ -280,6 +280,14 @@ pub(super) fn call_round(kernels: &PairKernels, from: &[f32], to: &mut [f32]) {
     unsafe { (kernels.round)(from.as_ptr(), to.as_mut_ptr(), from.len()) }
 }
 
+/// As `call_round`, for kernels that round to halves.
+pub(super) fn call_round_halves(kernels: &PairKernels, from: &[f32], to: &mut [u16]) {
+    assert!(kernels.products.step == 1 && from.len() == to.len(), "there is half a float for each");
+    // SAFETY: it is only found in the table of a level, which proves its instructions; it writes halves where its rows
+    // have two in the place of a float, and needs no alignment.
+    unsafe { (kernels.round)(from.as_ptr(), to.as_mut_ptr().cast(), from.len()) }
+}
+
 /// Zeros, or what the part before has left.
 ///
 /// # Safety

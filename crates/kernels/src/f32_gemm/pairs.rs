@@ -80,6 +80,14 @@ impl PairGemm {
         }
     }
 
+    /// Rounds elements to as many bf16 beside each other.
+    ///
+    /// # Panics
+    /// When there are not as many, or the instruction set does not multiply pairs.
+    pub fn round_line(&self, from: &[f32], to: &mut [u16]) {
+        generic::call_round_halves(pair_kernels(self.0.packing.level), from, to);
+    }
+
     /// Whether this instruction set multiplies pairs, twice as many as floats.
     pub fn is_faster(level: Level) -> bool {
         pair_kernels(level).products.step == 1

@@ -1,6 +1,5 @@
 //! Convolutions: depthwise, grouped, and products over windows of a channels-last image.
 
-use bytemuck::Pod;
 use kinglet_kernels::f32_depthwise::{Depthwise, Filters};
 use kinglet_kernels::f32_functions::Function;
 use kinglet_kernels::f32_gemm::{Gemm, PairGemm, Residual, Weights};
@@ -9,6 +8,7 @@ use kinglet_kernels::{Grid, LINE, Level, Window};
 
 use super::super::tuning;
 use super::dense::Dense;
+use super::merged::{comes_in_pairs, merged, merged_pairs, merges, widen, widen_rounded};
 use super::{AllLines, ByLines, Io, Layer, LowerError, Lowered, Lowering, View, ViewMut, constant, with_residual};
 use crate::engine::Precision;
 use crate::engine::graph::infer::image;
@@ -68,7 +68,11 @@ impl Convolution {
             let elements = packed(0..out);
             let (taps, depth) = (spatial.kernel[0], spatial.kernel[1] * depth);
             let weights = Weights { elements: &elements, taps, depth, columns: out };
-            Runs::Merged(Gemm::pack(level, &weights, bias, conv.activation, None))
+            if lowering.precision == Precision::Bf16 && comes_in_pairs(level, &spatial, shape[1]) {
+                Runs::MergedPairs(PairGemm::pack(level, &weights, bias, conv.activation, None))
+            } else {
+                Runs::Merged(Gemm::pack(level, &weights, bias, conv.activation, None))
+            }
         } else if conv.groups == 1
             && !conv.exact
             && sample.is_some_and(|sample| transforms(&spatial, depth, sample, lowering))
@@ -136,6 +140,8 @@ enum Runs {
     /// Few channels: a line of the kernel is one tap, because its elements lie beside each other in the image. Lines are
     /// copied between zeros first.
     Merged(Gemm),
+    /// The same, of lines rounded to bf16.
+    MergedPairs(PairGemm),
     Winograd(Winograd),
     Groups(Vec<Dense>),
 }
@@ -166,6 +172,17 @@ impl ByLines for Convolution {
                         &*scratch
                     }
                 };
+                let pitch = gemm.columns();
+                let residual = residual.map(|elements| Residual { elements, pitch });
+                let grid = gemm.grid(out, pitch, window.pixels());
+                team.share(&|| gemm.run(image, &window, residual, &grid));
+            }
+            Runs::MergedPairs(gemm) => {
+                let left = window.pad[1];
+                let (window, line) = merged_pairs(window, channels);
+                let scratch: &mut [f32] = bytemuck::cast_slice_mut(io.scratch);
+                let image = &mut scratch[..window.images * window.pitch[0]];
+                widen_rounded(gemm, x, self.spatial.axes, [left * channels, line], image);
                 let pitch = gemm.columns();
                 let residual = residual.map(|elements| Residual { elements, pitch });
                 let grid = gemm.grid(out, pitch, window.pixels());
@@ -219,6 +236,10 @@ impl ByLines for Convolution {
                 let (window, padded) = merged(&self.spatial, window, channels);
                 padded.map_or(0, |_| window.images * window.pitch[0] * size_of::<f32>())
             }
+            Runs::MergedPairs(_) => {
+                let (window, _) = merged_pairs(window, x.shape.last().copied().unwrap_or(0));
+                window.images * window.pitch[0] * size_of::<f32>()
+            }
             // One thread alone has the largest tasks.
             Runs::Winograd(winograd) => {
                 threads * winograd.scratch(window, winograd.tasks(window, 1)) * size_of::<f32>() + LINE
@@ -242,6 +263,7 @@ impl ByLines for Convolution {
         match &self.runs {
             Runs::Depthwise(depthwise) => depthwise.bytes(),
             Runs::Merged(gemm) => gemm.bytes(),
+            Runs::MergedPairs(gemm) => gemm.bytes(),
             Runs::Winograd(winograd) => winograd.bytes(),
             Runs::Groups(groups) => groups.iter().map(Dense::bytes).sum(),
         }
@@ -251,6 +273,7 @@ impl ByLines for Convolution {
         match &self.runs {
             Runs::Depthwise(depthwise) => depthwise.kernel(),
             Runs::Merged(gemm) => gemm.kernel(),
+            Runs::MergedPairs(gemm) => gemm.kernel(),
             Runs::Winograd(winograd) => winograd.kernel(),
             Runs::Groups(groups) => groups.first().map(Dense::kernel).unwrap_or_default(),
         }
@@ -265,28 +288,6 @@ pub(super) fn probe(spatial: &Spatial, sample: Option<&Fact>, channels: usize, m
     Some(tuning::probe(spatial, [lines, columns], channels, macs))
 }
 
-/// Whether a line of the kernel is one tap, for images of so many channels at most.
-pub(super) fn merges(spatial: &Spatial, depth: usize, most: usize) -> bool {
-    depth <= most && spatial.kernel[1] > 1 && spatial.dilation[1] == 1
-}
-
-/// The window of merged taps, and the pixels of a line with its zeros where lines have to be copied.
-pub(super) fn merged(spatial: &Spatial, window: &Window, channels: usize) -> (Window, Option<usize>) {
-    let columns = spatial.kernel[1];
-    let needed = (window.out[1].saturating_sub(1)) * window.stride[1] + columns;
-    let width = if window.pad[1] == 0 && needed <= window.size[1] { None } else { Some(needed) };
-    let line = width.unwrap_or(window.size[1]);
-    let merged = Window {
-        size: [window.size[0], line + 1 - columns],
-        pitch: [window.size[0] * line * channels, line * channels, channels],
-        kernel: [window.kernel[0], 1],
-        dilation: [window.dilation[0], 1],
-        pad: [window.pad[0], 0],
-        ..*window
-    };
-    (merged, width)
-}
-
 /// How a layer's windows lie over an image. Inference has checked that they fit.
 pub(super) fn window(spatial: &Spatial, ceil: bool, x: &Fact) -> Option<Window> {
     let [images, lines, columns, channels] = image(spatial, &x.shape).ok()?;
@@ -299,22 +300,6 @@ pub(super) fn window(spatial: &Spatial, ceil: bool, x: &Fact) -> Option<Window> 
         out: [y.out, across.out],
         ..Window::image(images, [lines, columns], channels)
     })
-}
-
-/// Copies lines of an image into lines of `width` pixels, `left` pixels of `zero` before them and some behind; what is
-/// beyond the width no window sees.
-pub(super) fn widen<T: Pod>(from: View<'_>, axes: usize, [left, width]: [usize; 2], zero: T, to: &mut [T]) {
-    let channels = from.shape().last().copied().unwrap_or(0);
-    let columns = from.shape().get(axes).copied().unwrap_or(0);
-    let taken = columns.min(width.saturating_sub(left)) * channels;
-    let lines = from.elements::<T>().chunks_exact((columns * channels).max(1));
-    for (from, to) in lines.zip(to.chunks_exact_mut((width * channels).max(1))) {
-        let (before, rest) = to.split_at_mut(left * channels);
-        let (line, after) = rest.split_at_mut(taken);
-        before.fill(zero);
-        line.copy_from_slice(&from[..taken]);
-        after.fill(zero);
-    }
 }
 
 /// Whether transformed tiles save more multiply-adds than they cost: not where few tiles share large weights, nor where

@@ -14,6 +14,7 @@ mod fourier;
 mod integer;
 mod linear;
 mod matmul;
+mod merged;
 mod movement;
 mod normalize;
 mod pad;

@@ -7,7 +7,8 @@ use kinglet_kernels::u8s8_gemm::{Finish, Gemm, Requantize, Residual, Weights, Wr
 use kinglet_kernels::{Aligned, Level, Window};
 
 use super::super::tuning::probe_rows;
-use super::conv::{merged, merges, probe, widen, window};
+use super::conv::{probe, window};
+use super::merged::{merged, merges, widen};
 use super::{AllLines, ByLines, Io, Layer, LowerError, Lowered, Lowering, View, constant, with_residual};
 use crate::engine::graph::infer;
 use crate::engine::graph::op::{Quantized, QuantizedConv, Spatial};

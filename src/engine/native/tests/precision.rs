@@ -1,5 +1,7 @@
 //! Models in bf16: near what they answer exactly, the same for every batch and number of threads, in half the memory.
 
+use kinglet_kernels::isa::Set;
+
 use super::*;
 use crate::engine::proto::{int, ints, node};
 use crate::engine::testing::on_cores;
@@ -87,5 +89,35 @@ fn layers_in_bf16_take_half_the_memory() {
         let [exact, rounded] =
             [Precision::Exact, Precision::Bf16].map(|precision| load(&case, level, precision).memory_bytes());
         assert!(rounded < exact * 6 / 10, "{level}: {rounded} bytes, exactly {exact}");
+    }
+}
+
+#[test]
+fn lines_of_few_channels_come_in_pairs() {
+    for (channels, kernel, stride, pads) in [
+        (3, 7, 2, [3, 3, 3, 3]),
+        (3, 3, 2, [0, 0, 1, 1]),
+        (1, 4, 2, [1, 2, 1, 0]),
+        (4, 3, 1, [1, 1, 1, 1]),
+        (2, 2, 3, [0; 4]),
+    ] {
+        let attributes = vec![ints("pads", &pads), ints("strides", &[stride, stride])];
+        let given = tensor(&[2, channels, 13, 17], &made_up(2 * channels * 13 * 17, 1));
+        let case = Case {
+            x: vec!["N", ["1", "2", "3", "4"][channels - 1], "H", "W"],
+            nodes: vec![node("Conv", &["x", "w", "b"], &["y"], attributes)],
+            constants: vec![weights("w", &[9, i64::try_from(channels).unwrap(), kernel, kernel]), weights("b", &[9])],
+            rank: 4,
+        };
+        for level in Level::all() {
+            let rounded = load(&case, level, Precision::Bf16);
+            let in_pairs = layers_of(&*rounded, &given).iter().any(|layer| layer.kernel.starts_with("bf16_gemm"));
+            assert_eq!(in_pairs, level.set() >= Set::Avx512Bf16, "{level}");
+            let [got, exact] = [rounded, load(&case, level, Precision::Exact)]
+                .map(|plan| values(&answer(plan, vec![given.clone()]).unwrap().remove(0)));
+            let size = exact.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+            let is_near = got.iter().zip(&exact).all(|(got, exact)| (got - exact).abs() < 0.01 * size);
+            assert!(is_near, "{level} {channels} {kernel} {stride}: {got:?} {exact:?}");
+        }
     }
 }
