@@ -32,7 +32,7 @@ fuzz_target!(|bytes: &[u8]| {
     let Some(inputs) = inputs else { return };
     let rows = inputs.first().map_or(1, |input| input.shape().rows());
     // Whether it runs or says why not is all the same: it must not panic.
-    let _ = plan.layers(&Batch::merge(&[inputs], vec![rows]));
+    let _ = plan.layers(&Batch::merge(&[inputs], vec![rows]), 1);
 });
 
 thread_local! {

@@ -310,8 +310,7 @@ impl Packing {
             let rows = self.panels.rows.min(tile.size[0] - row);
             // As many whole blocks as there is room for pointers, or the rest.
             let of_block = part.taps * rows;
-            let fit = if ends.is_some_and(|ends| ends.function.is_some()) { 1 } else { POINTERS / of_block };
-            let count = ((tile.size[0] - row) / rows).clamp(1, fit);
+            let count = ((tile.size[0] - row) / rows).clamp(1, POINTERS / of_block);
             // Blocks of one tap are like one.
             let found = if part.taps == 1 { rows * count } else { rows };
             for pointers in pointers[..of_block * count].chunks_exact_mut(part.taps * found) {
@@ -351,7 +350,7 @@ impl Packing {
                 column += all.columns;
             }
             if let Some(function) = ends.and_then(|ends| ends.function) {
-                (row..row + rows).for_each(|row| function.over_row(self.level, tile.row(row)));
+                (row..row + rows * count).for_each(|row| function.over_row(self.level, tile.row(row)));
             }
             block += count;
         }
