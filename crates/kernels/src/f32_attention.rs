@@ -171,7 +171,7 @@ impl Attention {
             let mask = mask.map(|mask| &mask.from([batch, head, token + query])[..keys]);
             softmax_of_scores(self.level, self.scale, mask, scores);
         }
-        let grid = tile.grid(row..row + count, self.values.tile());
+        let grid = tile.grid(row..row + count, self.values.tile(usize::MAX));
         self.values.run(scores, keys, packed_values, &grid);
     }
 }

@@ -168,18 +168,20 @@ impl Panels {
     /// # Panics
     /// When `out` cannot hold `rows` rows `pitch` elements apart.
     pub(crate) fn grid<'a, T>(&self, out: &'a mut [T], pitch: usize, rows: usize, bytes: [usize; 2]) -> Grid<'a, T> {
-        Grid::new(out, pitch, [rows, self.columns], self.tile(bytes))
+        Grid::new(out, pitch, [rows, self.columns], self.tile(bytes, rows))
     }
 
     /// Rows and columns of a tile, by the bytes that one of each reads: as many rows as keep their input in the
-    /// second-level cache, and one panel, or as many as stay in the nearest cache together while rows pass.
-    pub(crate) fn tile(&self, [row_bytes, column_bytes]: [usize; 2]) -> [usize; 2] {
-        let cached = TILE_BYTES / row_bytes.max(1);
-        let rows = cached.clamp(self.rows, TILE_ROWS_MAX).next_multiple_of(self.rows);
+    /// second-level cache, but not so many of an output's `rows` that only one or two threads would get tiles; and one
+    /// panel, or as many as stay in the nearest cache together while rows pass.
+    pub(crate) fn tile(&self, [row_bytes, column_bytes]: [usize; 2], rows: usize) -> [usize; 2] {
         let near = NEAR_BYTES / (column_bytes * self.width()).max(1);
         let count = self.columns.div_ceil(self.width()).max(1);
         // As many in each tile.
         let together = count.div_ceil(count.div_ceil(near.max(1)));
+        let shared = rows.div_ceil(TILES_MIN.div_ceil(count.div_ceil(together)));
+        let cached = (TILE_BYTES / row_bytes.max(1)).min(TILE_ROWS_MAX);
+        let rows = cached.min(shared).max(self.rows).next_multiple_of(self.rows);
         [rows, together * self.width()]
     }
 }
@@ -189,6 +191,9 @@ const TILE_BYTES: usize = 512 << 10;
 
 /// Weights that rows pass by in the nearest cache.
 const NEAR_BYTES: usize = 16 << 10;
+
+/// Tiles of an output that has rows enough.
+const TILES_MIN: usize = 4;
 
 /// Enough to read weights rarely, few enough that all cores get tiles.
 const TILE_ROWS_MAX: usize = 96;

@@ -214,13 +214,14 @@ impl Packing {
     /// # Panics
     /// When `out` cannot hold `rows` rows `pitch` elements apart.
     pub fn grid<'a>(&self, out: &'a mut [f32], pitch: usize, rows: usize) -> Grid<'a> {
-        let tile = if rows == 1 { [1, self.kernels.together * self.panels.width()] } else { self.tile() };
+        let tile = if rows == 1 { [1, self.kernels.together * self.panels.width()] } else { self.tile(rows) };
         Grid::new(out, pitch, [rows, self.columns()], tile)
     }
 
-    /// Rows and columns of a full tile of the output.
-    pub(crate) fn tile(&self) -> [usize; 2] {
-        self.panels.tile([self.row_elements(), self.taps * self.depth].map(|elements| elements * size_of::<f32>()))
+    /// Rows and columns of a full tile of an output of so many rows.
+    pub(crate) fn tile(&self, rows: usize) -> [usize; 2] {
+        let read = [self.row_elements(), self.taps * self.depth];
+        self.panels.tile(read.map(|elements| elements * size_of::<f32>()), rows)
     }
 
     /// Lays out weights whose elements are so far apart from one row to the next, and from one column to the next.
