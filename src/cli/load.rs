@@ -33,7 +33,7 @@ pub(super) fn plan(path: &Path, by: &EngineArgs, config: &Config) -> Result<Load
     let engine = engine::by_name(name)
         .ok_or_else(|| anyhow!("unknown engine {name:?}, expected one of {}", ENGINES.join(", ")))?;
     let options = LoadOptions { precision: by.precision, ..config.load_options() };
-    // As a server does.
+    // Time and memory are told of what a server would take.
     allocator::map_alone_from(MAPPED_BYTES_MIN);
     let plan = engine.load(&file, &options).with_context(|| format!("{} cannot be served", path.display()))?;
     allocator::give_back();

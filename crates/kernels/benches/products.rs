@@ -156,7 +156,14 @@ fn depthwise_rates([size, channels, kernel, stride]: [usize; 4], level: Level) -
         depthwise.run(image.elements(), &window, &grid);
     });
     let (trained, bias, scale) = (trained(weights.len()), vec![1; channels], vec![1e-2; channels]);
-    let filters = ByteFilters { weights: &trained, kernel: window.kernel, channels, bias: &bias, scale: &scale };
+    let filters = ByteFilters {
+        weights: &trained,
+        kernel: window.kernel,
+        across: [stride, 1],
+        channels,
+        bias: &bias,
+        scale: &scale,
+    };
     let depthwise = ByteDepthwise::pack(level, &filters, 0, u8s8_gemm::Finish::Bytes { zero: 0, low: 0, high: 255 });
     let bytes = least(|| {
         let grid = depthwise.grid(out.elements_mut(), channels, &window);

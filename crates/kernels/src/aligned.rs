@@ -15,6 +15,9 @@ struct Line([u8; LINE]);
 /// Bytes of a cache line, and of the widest vector.
 pub const LINE: usize = 64;
 
+/// Floats of a cache line: lanes of the widest vector.
+pub(crate) const LANES_MAX: usize = LINE / size_of::<f32>();
+
 impl Aligned {
     /// Room for so many bytes, all zero; rounded up to whole lines.
     pub fn zeroed(bytes: usize) -> Self {

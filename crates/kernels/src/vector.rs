@@ -97,20 +97,20 @@ pub(crate) struct ToBytes {
     low: f32,
     high: f32,
     zero: i32,
-    /// The zero point, and what bytes are kept within.
-    in_bytes: [u8; 3],
 }
 
 impl ToBytes {
     /// With a zero point, and within two bytes.
     pub(crate) fn within(zero: u8, [low, high]: [u8; 2]) -> Self {
         let below = |byte: u8| f32::from(byte) - f32::from(zero);
-        Self { low: below(low), high: below(high), zero: zero.into(), in_bytes: [zero, low, high] }
+        Self { low: below(low), high: below(high), zero: zero.into() }
     }
 
     /// The zero point, and what bytes are kept within.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "all three were bytes")]
     pub(crate) fn in_bytes(self) -> [u8; 3] {
-        self.in_bytes
+        let zero = self.zero as f32;
+        [zero, zero + self.low, zero + self.high].map(|byte| byte as u8)
     }
 
     /// What results are kept within.

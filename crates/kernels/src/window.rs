@@ -164,6 +164,25 @@ impl<'a> Walk<'a> {
         first >= pad[0] && first + (kernel[0] - 1) * dilation[0] < pad[0] + size[0]
     }
 
+    /// As `find`, of blocks of so many pixels, in the order `[block][tap][pixel]`; goes on behind them.
+    pub(crate) fn find_blocks<T>(
+        &mut self,
+        image: &[T],
+        zeros: &[T],
+        [blocks, pixels]: [usize; 2],
+        taps: &Range<usize>,
+        from: usize,
+        pointers: &mut [*const T],
+    ) {
+        // Blocks of one tap are like one.
+        let found = if taps.len() == 1 { blocks * pixels } else { pixels };
+        let pointers = &mut pointers[..blocks * taps.len() * pixels];
+        for pointers in pointers.chunks_exact_mut(taps.len() * found) {
+            self.find(image, zeros, found, taps.clone(), from, pointers);
+            self.advance(found);
+        }
+    }
+
     /// Writes where each of so many pixels from here on finds each of some taps, from element `from` on, in the order
     /// `[tap][pixel]`. Taps outside the image find `zeros`.
     pub(crate) fn find<T>(

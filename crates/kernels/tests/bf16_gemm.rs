@@ -121,3 +121,19 @@ fn weights_take_half_the_memory() {
         assert!(pairs * 2 < whole + 2048, "{level}: {pairs} bytes, {whole} as floats");
     }
 }
+
+#[test]
+fn lines_of_halves_have_every_tail() {
+    for level in Level::all().filter(|&level| PairGemm::is_faster(level)) {
+        let weights = Weights { elements: &[1.0, 2.0], taps: 1, depth: 2, columns: 1 };
+        let gemm = PairGemm::pack(level, &weights, None, Activation::None, None);
+        for (count, first) in (0..34).flat_map(|count| [(count, 0), (count, 1)]) {
+            let from = values(count, 5);
+            let mut to = vec![7u16; first + count + 2];
+            gemm.round_line(&from, &mut to[first..first + count]);
+            let halves = from.iter().map(|&x| u16::try_from(rounded(x).to_bits() >> 16).unwrap());
+            assert!(to[first..first + count].iter().copied().eq(halves), "{level} {count}");
+            assert!(to[..first].iter().chain(&to[first + count..]).all(|&half| half == 7), "{level} {count}");
+        }
+    }
+}

@@ -26,6 +26,7 @@ fn windows() -> Vec<Window> {
         ([2, 5], [2, 1], [1, 1], [0, 0], [2, 27]),
         ([3, 5], [1, 2], [1, 1], [1, 2], [4, 16]),
         ([3, 3], [1, 2], [1, 1], [1, 1], [4, 35]),
+        ([3, 5], [1, 1], [1, 1], [1, 2], [4, 70]),
     ];
     let window = |(kernel, stride, dilation, pad, out): ([usize; 2], _, _, _, [usize; 2])| Window {
         size: [if out[1] > 7 { 4 } else { 6 }, [7, 31, 70][usize::from(out[1] > 7) + usize::from(out[1] > 31)]],
@@ -87,8 +88,14 @@ fn depthwise_of_bytes() {
         };
         for level in Level::all() {
             let scale = vec![factor; channels];
-            let filters =
-                ByteFilters { weights: &weights, kernel: window.kernel, channels, bias: &bias, scale: &scale };
+            let filters = ByteFilters {
+                weights: &weights,
+                kernel: window.kernel,
+                across: [window.stride[1], window.dilation[1]],
+                channels,
+                bias: &bias,
+                scale: &scale,
+            };
             let finish = Finish::Bytes { zero: 100, low: 100, high: 250 };
             let depthwise = ByteDepthwise::pack(level, &filters, zero, finish);
             let mut out = vec![0; window.pixels() * channels];

@@ -4,6 +4,8 @@
 //! so that boxing it and waking threads for it would cost more than it saves. Here threads join once ([`Borrower`]) and
 //! then take part in whatever the [`Lender`] lends, one piece of work after the other. Between two they spin for a
 //! while, then sleep.
+//!
+//! `tests/lend_states.rs` goes through all orders of the accesses to `Shared`: who changes them here changes them there.
 
 use std::cell::UnsafeCell;
 use std::fmt;

@@ -1,6 +1,7 @@
 //! What lending does, step by step, in every order that a lender and its borrowers can take: nobody calls work that is
 //! over, nobody waits for ever. The steps are those of `lend.rs`, each an access to what is shared, one after the other
-//! as its `SeqCst` operations are; spinning is left out.
+//! as its `SeqCst` operations are; spinning is left out. They are written anew here: nothing but the reader ties them to
+//! the code.
 
 use std::collections::HashSet;
 

@@ -13,8 +13,8 @@ use crate::activation::Activation;
 use crate::grid::Grid;
 use crate::isa::Level;
 use crate::window::Window;
+pub(crate) use packed::Packed;
 use packed::TAPS_MAX;
-pub(crate) use packed::{Packed, padded_floats};
 
 /// A filter for each channel.
 #[derive(Clone, Copy, Debug)]

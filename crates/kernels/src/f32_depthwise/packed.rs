@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::ptr;
 
 use super::generic::{self, Beside, BesideKernel, Element, Job, Kernel, Pixels, Table};
-use crate::aligned::{Aligned, LINE};
+use crate::aligned::{Aligned, LANES_MAX};
 use crate::grid::{Grid, Tile};
 use crate::isa::Level;
 use crate::window::{Place, Window};
@@ -40,7 +40,7 @@ impl<E: Element> Packed<E> {
             taps,
             channels,
             weights: Aligned::zeroed(taps * padded * size_of::<f32>()),
-            bias: padded_floats(bias.unwrap_or_default(), channels),
+            bias: bias.map_or_else(|| Aligned::zeroed(channels * size_of::<f32>()), Aligned::of),
             zeros: Aligned::zeroed(padded * size_of::<E>()),
             outside: zero.into(),
             skips: zero == E::zeroed(),
@@ -209,18 +209,8 @@ struct TapsFound<E> {
     pointers: [*const E; TAPS_MAX * generic::PIXELS_MAX],
 }
 
-/// A number for each channel, and zeros up to whole vectors.
-pub(crate) fn padded_floats(floats: &[f32], channels: usize) -> Aligned {
-    let mut padded = Aligned::zeroed(channels.next_multiple_of(LANES_MAX) * size_of::<f32>());
-    padded.elements_mut::<f32>()[..floats.len()].copy_from_slice(floats);
-    padded
-}
-
 /// Room for the pointers of a block of pixels on the stack.
 pub(super) const TAPS_MAX: usize = 128;
-
-/// Lanes of the widest vector: channels are padded to them for every instruction set.
-const LANES_MAX: usize = LINE / size_of::<f32>();
 
 /// Elements of output in a tile, but for lines that are longer.
 const TILE_ELEMENTS: usize = 16 << 10;

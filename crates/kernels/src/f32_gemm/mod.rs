@@ -310,14 +310,9 @@ impl Packing {
             let row = block * self.panels.rows;
             let rows = self.panels.rows.min(tile.size[0] - row);
             // As many whole blocks as there is room for pointers, or the rest.
-            let of_block = part.taps * rows;
-            let count = ((tile.size[0] - row) / rows).clamp(1, POINTERS / of_block);
-            // Blocks of one tap are like one.
-            let found = if part.taps == 1 { rows * count } else { rows };
-            for pointers in pointers[..of_block * count].chunks_exact_mut(part.taps * found) {
-                walk.find(left, zeros, found, part.tap..part.tap + part.taps, from, pointers);
-                walk.advance(found);
-            }
+            let count = ((tile.size[0] - row) / rows).clamp(1, POINTERS / (part.taps * rows));
+            let taps = part.tap..part.tap + part.taps;
+            walk.find_blocks(left, zeros, [count, rows], &taps, from, pointers);
             let mut column = 0;
             while column < tile.size[1] {
                 let first = tile.first[1] + column;

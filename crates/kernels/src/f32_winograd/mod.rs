@@ -15,7 +15,7 @@ mod portable;
 use std::ptr;
 
 use crate::activation::Activation;
-use crate::aligned::{Aligned, LINE};
+use crate::aligned::{Aligned, LANES_MAX};
 use crate::f32_gemm::{Packing, Residual, Weights};
 use crate::grid::{Grid, Tile};
 use crate::isa::{Level, choose};
@@ -64,17 +64,13 @@ impl Winograd {
                 packing.pack(from, [columns, 1], to);
             }
         }
-        let mut padded = Aligned::zeroed(columns.next_multiple_of(LANES_MAX) * size_of::<f32>());
-        if let Some(bias) = bias {
-            padded.elements_mut::<f32>()[..columns].copy_from_slice(bias);
-        }
         Self {
             table: table(level),
             channels: depth,
             columns,
             packing,
             weights: packed,
-            bias: padded,
+            bias: bias.map_or_else(|| Aligned::zeroed(columns * size_of::<f32>()), Aligned::of),
             zeros: Aligned::zeroed(depth * size_of::<f32>()),
             activation,
         }
@@ -303,5 +299,3 @@ const TOGETHER: usize = 16;
 
 /// Tiles of a task: four blocks of rows for the products.
 const TASK_TILES: usize = 24;
-
-const LANES_MAX: usize = LINE / size_of::<f32>();

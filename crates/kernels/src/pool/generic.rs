@@ -144,7 +144,7 @@ pub(super) unsafe fn greatest<E: Copy + Ord>(job: &Job<E>, least: E) {
         let mut channel = 0;
         // From a register of AVX-512 down.
         macro_rules! steps {
-            ($($wide:literal)*) => { $(while channel + $wide <= job.channels {
+            ($($wide:literal)*) => { $(while job.channels - channel >= $wide {
                 greatest_of::<E, $wide>(job, channel, least);
                 channel += $wide;
             })* };

@@ -8,7 +8,7 @@ mod avx512;
 mod quads;
 
 use crate::aligned::Aligned;
-use crate::f32_depthwise::{Filters, Packed, padded_floats};
+use crate::f32_depthwise::{Filters, Packed};
 use crate::grid::Grid;
 use crate::isa::Level;
 use crate::u8s8_gemm::Finish;
@@ -24,6 +24,8 @@ pub struct ByteFilters<'a> {
     pub weights: &'a [i8],
     /// Lines and taps of a line.
     pub kernel: [usize; 2],
+    /// Stride and dilation along a line.
+    pub across: [usize; 2],
     pub channels: usize,
     /// At most [`ByteDepthwise::BIAS_MAX`].
     pub bias: &'a [i32],
@@ -33,10 +35,13 @@ pub struct ByteFilters<'a> {
 
 /// Filters laid out for the kernels of one instruction set.
 #[derive(Debug)]
-pub struct ByteDepthwise {
-    floats: Packed<u8>,
+pub struct ByteDepthwise(Packing);
+
+#[derive(Debug)]
+enum Packing {
+    Floats(Packed<u8>),
     #[cfg(target_arch = "x86_64")]
-    quads: Option<Quads>,
+    Quads(Quads),
 }
 
 /// How sums become bytes.
@@ -59,7 +64,7 @@ impl ByteDepthwise {
     /// When there are no taps or more than `TAPS_MAX`, when weights, bias or scale do not have the elements that the
     /// extents say, or `finish` is floats.
     pub fn pack(level: Level, filters: &ByteFilters<'_>, zero: u8, finish: Finish) -> Self {
-        let ByteFilters { weights, kernel, channels, bias, scale } = *filters;
+        let ByteFilters { weights, kernel, channels, bias, scale, .. } = *filters;
         let Finish::Bytes { zero: zero_out, low, high } = finish else { panic!("the output is bytes") };
         assert_eq!(weights.len(), kernel[0] * kernel[1] * channels, "weights are [line][tap][channel]");
         assert!(bias.len() == channels && scale.len() == channels, "there are a bias and a scale for each channel");
@@ -68,32 +73,33 @@ impl ByteDepthwise {
             bias.iter_mut().zip(row).for_each(|(bias, &weight)| *bias -= i32::from(zero) * i32::from(weight));
         }
         let bytes = ToBytes::within(zero_out, [low, high]);
-        let [weights_of_floats, bias_of_floats]: [Vec<f32>; 2] =
-            [weights.iter().copied().map(f32::from).collect(), bias.iter().map(|&bias| bias as f32).collect()];
-        let of_floats =
-            Filters { weights: &weights_of_floats, taps: kernel[0] * kernel[1], channels, bias: Some(&bias_of_floats) };
-        let finish = ToResults { scale: padded_floats(scale, channels), bytes };
-        Self {
-            floats: Packed::new(level, &of_floats, zero, finish),
-            #[cfg(target_arch = "x86_64")]
-            quads: Quads::pack(level, &ByteFilters { bias: &bias, ..*filters }, zero, bytes),
+        #[cfg(target_arch = "x86_64")]
+        if let Some(quads) = Quads::pack(level, &ByteFilters { bias: &bias, ..*filters }, zero, bytes) {
+            return Self(Packing::Quads(quads));
         }
+        let weights: Vec<f32> = weights.iter().copied().map(f32::from).collect();
+        let bias: Vec<f32> = bias.iter().map(|&bias| bias as f32).collect();
+        let filters = Filters { weights: &weights, taps: kernel[0] * kernel[1], channels, bias: Some(&bias) };
+        let finish = ToResults { scale: Aligned::of(scale), bytes };
+        Self(Packing::Floats(Packed::new(level, &filters, zero, finish)))
     }
 
     pub fn bytes(&self) -> usize {
-        #[cfg(target_arch = "x86_64")]
-        let quads = self.quads.as_ref().map_or(0, Quads::bytes);
-        #[cfg(not(target_arch = "x86_64"))]
-        let quads = 0;
-        self.floats.bytes() + quads
+        match &self.0 {
+            Packing::Floats(floats) => floats.bytes(),
+            #[cfg(target_arch = "x86_64")]
+            Packing::Quads(quads) => quads.bytes(),
+        }
     }
 
     pub fn kernel(&self) -> String {
-        #[cfg(target_arch = "x86_64")]
-        if self.quads.is_some() {
-            return format!("u8s8_depthwise_{}p__avx512vnni", quads::PIXELS);
+        match &self.0 {
+            Packing::Floats(floats) => {
+                format!("u8s8_depthwise_{}p__{}", floats.table.tiles.len(), floats.table.name)
+            }
+            #[cfg(target_arch = "x86_64")]
+            Packing::Quads(_) => format!("u8s8_depthwise_{}p__avx512vnni", quads::PIXELS),
         }
-        format!("u8s8_depthwise_{}p__{}", self.floats.table.tiles.len(), self.floats.table.name)
     }
 
     /// Cuts the output of a window into tiles for `run`.
@@ -101,27 +107,23 @@ impl ByteDepthwise {
     /// # Panics
     /// When `out` cannot hold the pixels.
     pub fn grid<'a>(&self, out: &'a mut [u8], pitch: usize, window: &Window) -> Grid<'a, u8> {
-        #[cfg(target_arch = "x86_64")]
-        if let Some(quads) = &self.quads
-            && quads.fits(window)
-        {
-            return quads.grid(out, pitch, window);
+        match &self.0 {
+            Packing::Floats(floats) => floats.grid(out, pitch, window),
+            #[cfg(target_arch = "x86_64")]
+            Packing::Quads(quads) => quads.grid(out, pitch, window),
         }
-        self.floats.grid(out, pitch, window)
     }
 
     /// Computes tiles until none is left; any number of threads may do so at once.
     ///
     /// # Panics
-    /// When the window reaches beyond `image`, the weights have other taps, or the output another size or was cut
-    /// otherwise than by `grid`.
+    /// When the window reaches beyond `image`, has other taps than the weights, or another stride or dilation along a line,
+    /// or when the output has another size or was cut otherwise than by `grid`.
     pub fn run(&self, image: &[u8], window: &Window, grid: &Grid<'_, u8>) {
-        #[cfg(target_arch = "x86_64")]
-        if let Some(quads) = &self.quads
-            && quads.fits(window)
-        {
-            return quads.run(image, window, grid);
+        match &self.0 {
+            Packing::Floats(floats) => floats.run(image, window, grid),
+            #[cfg(target_arch = "x86_64")]
+            Packing::Quads(quads) => quads.run(image, window, grid),
         }
-        self.floats.run(image, window, grid);
     }
 }

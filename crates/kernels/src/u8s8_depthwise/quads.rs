@@ -2,15 +2,16 @@
 //! that a lane has those of one channel. Such a quad serves every pixel of the output that sees some of its four, with
 //! zeros for weights where the others are. Quads begin at every second pixel.
 
+use std::ops::Range;
 use std::ptr;
 
 use super::ByteFilters;
 use super::avx512::{KERNELS, Kernel};
 use crate::aligned::Aligned;
-use crate::grid::{Grid, Tile};
+use crate::grid::Grid;
 use crate::isa::{Level, Set};
 use crate::vector::ToBytes;
-use crate::window::Window;
+use crate::window::{Place, Window};
 
 /// Filters laid out for quads. Channels are cut into groups of 64, whose lanes are in the order that bringing bytes
 /// together leaves: vector `v` has the channels `4v` to `4v + 3` of every 16. Where the last group has 32 channels or
@@ -18,6 +19,8 @@ use crate::window::Window;
 #[derive(Debug)]
 pub(super) struct Quads {
     kernel: [usize; 2],
+    stride: usize,
+    runs: Kernel,
     channels: usize,
     /// `[group][line][set][vector][lane][4]`: the sets of one line are those of a first and a second quad of pixels that
     /// begin where a quad does, then of those that begin one pixel later.
@@ -50,16 +53,18 @@ pub(super) struct Job {
 }
 
 impl Quads {
-    /// `bias` is that of bytes as they are, without their zero point.
+    /// Nothing where there is no kernel for these filters. `bias` is that of bytes as they are, without their zero point.
     pub(super) fn pack(level: Level, filters: &ByteFilters<'_>, zero: u8, bytes: ToBytes) -> Option<Self> {
-        let ByteFilters { weights, kernel, channels, bias, scale } = *filters;
-        let is_known = KERNELS.iter().any(|kernels| kernels.across == kernel[1]) && kernel[0] <= LINES_MAX;
-        if level.set() < Set::Avx512Vnni || !is_known {
+        let ByteFilters { weights, kernel, across: [stride, dilation], channels, bias, scale } = *filters;
+        let found = KERNELS.iter().find(|kernels| [kernels.across, kernels.stride] == [kernel[1], stride])?;
+        if level.set() < Set::Avx512Vnni || dilation != 1 || kernel[0] > LINES_MAX {
             return None;
         }
         let (groups, sets) = (channels.div_ceil(GROUP), sets(kernel[1]));
         let mut packed = Self {
             kernel,
+            stride,
+            runs: found.kernel,
             channels,
             weights: Aligned::zeroed(groups * kernel[0] * sets * SET),
             bias: Aligned::zeroed(groups * GROUP * size_of::<i32>()),
@@ -93,11 +98,6 @@ impl Quads {
         self.weights.bytes() + self.bias.bytes() + self.scale.bytes() + self.outside.bytes()
     }
 
-    /// Whether there is a kernel for this window.
-    pub(super) fn fits(&self, window: &Window) -> bool {
-        window.kernel == self.kernel && window.dilation[1] == 1 && kernel(window).is_some()
-    }
-
     /// As [`ByteDepthwise::grid`](super::ByteDepthwise::grid).
     ///
     /// # Panics
@@ -110,44 +110,46 @@ impl Quads {
     /// As [`ByteDepthwise::run`](super::ByteDepthwise::run).
     ///
     /// # Panics
-    /// As that, and when the window does not fit.
+    /// As that.
     pub(super) fn run(&self, image: &[u8], window: &Window, grid: &Grid<'_, u8>) {
         assert!(window.reach(self.channels) <= image.len(), "the window lies within the image");
+        let taps = (window.kernel, window.stride[1], window.dilation[1]);
+        assert_eq!(taps, (self.kernel, self.stride, 1), "the window has the taps of the weights");
         assert_eq!(grid.size(), [window.pixels(), self.channels], "the output is pixels by channels");
-        let kernel = kernel(window).expect("the window fits");
         let mut columns = [ptr::null(); LINES_MAX * COLUMNS];
         while let Some(tile) = grid.take() {
             assert_eq!(tile.size[1], self.channels, "a tile of the output has all channels");
             let mut row = 0;
             while row < tile.size[0] {
-                let x = window.place(tile.first[0] + row).x;
-                let pixels = (tile.size[0] - row).min(window.out[1] - x).min(PIXELS_TOGETHER);
-                self.run_some(image, window, kernel, &tile, row, pixels, &mut columns);
+                let place = window.place(tile.first[0] + row);
+                let pixels = (tile.size[0] - row).min(window.out[1] - place.x).min(PIXELS_TOGETHER);
+                let lines = self.find(image, window, place, pixels, &mut columns);
+                // Within the tile: `row` is less than its rows.
+                let out = tile.out.wrapping_add(row * tile.pitch);
+                super::avx512::call(self.runs, &self.job(lines, pixels, &columns, (out, tile.pitch)));
                 row += pixels;
             }
         }
     }
 
-    /// Some pixels of a line, from a row of the tile on.
-    #[expect(clippy::too_many_arguments, reason = "room for pointers is the caller's")]
-    fn run_some(
+    /// Writes where each pixel begins that some pixels of an output line see, in lines of `COLUMNS`. Returns the lines of
+    /// taps that it is for.
+    fn find(
         &self,
         image: &[u8],
         window: &Window,
-        kernel: Kernel,
-        tile: &Tile<'_, u8>,
-        row: usize,
+        place: Place,
         pixels: usize,
         columns: &mut [*const u8; LINES_MAX * COLUMNS],
-    ) {
-        let (place, outside) = (window.place(tile.first[0] + row), self.outside.elements::<u8>().as_ptr());
+    ) -> Range<usize> {
+        let outside = self.outside.elements::<u8>().as_ptr();
         // Lines beyond the image change no sum, if what they see is nothing.
         let seen = if self.skips { window.inside(place)[0].clone() } else { 0..self.kernel[0] };
-        let first = place.x * window.stride[1];
-        let count = columns_of(self.kernel[1], pixels, window.stride[1]);
+        let first = place.x * self.stride;
+        let count = columns_of(self.kernel[1], pixels, self.stride);
+        let (pad, pitch) = (window.pad[1], window.pitch[2]);
         for (line, columns) in seen.clone().zip(columns.chunks_exact_mut(COLUMNS)) {
             let y = (place.y * window.stride[0] + line * window.dilation[0]).wrapping_sub(window.pad[0]);
-            let (pad, pitch) = (window.pad[1], window.pitch[2]);
             let end = if y < window.size[0] { (pad + window.size[1]).saturating_sub(first).min(count) } else { 0 };
             let start = pad.saturating_sub(first).min(end);
             columns[..start].fill(outside);
@@ -159,29 +161,31 @@ impl Quads {
                 inside.for_each(|(at, column)| *column = from.wrapping_add(at * pitch));
             }
         }
-        let (sets, start) = (sets(self.kernel[1]), seen.start);
-        let job = Job {
+        seen
+    }
+
+    fn job(
+        &self,
+        lines: Range<usize>,
+        pixels: usize,
+        columns: &[*const u8; LINES_MAX * COLUMNS],
+        (out, out_pitch): (*mut u8, usize),
+    ) -> Job {
+        let of_line = sets(self.kernel[1]) * SET;
+        Job {
             pixels,
-            lines: seen.len(),
+            lines: lines.len(),
             channels: self.channels,
             columns: columns.as_ptr(),
-            weights: self.weights.elements::<i8>().as_ptr().wrapping_add(start * sets * SET),
-            weights_pitch: self.kernel[0] * sets * SET,
+            weights: self.weights.elements::<i8>().as_ptr().wrapping_add(lines.start * of_line),
+            weights_pitch: self.kernel[0] * of_line,
             bias: self.bias.elements::<i32>().as_ptr(),
             scale: self.scale.elements::<f32>().as_ptr(),
             bytes: self.bytes,
-            // Within the tile: `row` is less than its rows.
-            out: tile.out.wrapping_add(row * tile.pitch),
-            out_pitch: tile.pitch,
-        };
-        super::avx512::call(kernel, &job);
+            out,
+            out_pitch,
+        }
     }
-}
-
-fn kernel(window: &Window) -> Option<Kernel> {
-    let fits =
-        |kernels: &&super::avx512::Kernels| [kernels.across, kernels.stride] == [window.kernel[1], window.stride[1]];
-    KERNELS.iter().find(fits).map(|kernels| kernels.kernel)
 }
 
 /// The tap that meets an element of a quad, by the set of weights.

@@ -301,15 +301,9 @@ impl Packed<'_> {
             let row = block * self.panels.rows;
             let rows = self.panels.rows.min(tile.size[0] - row);
             // As many whole blocks as there is room for, or the rest.
-            let of_block = self.taps * rows;
-            let fit = (pointers.len() / of_block).min(ROWS_TOGETHER / rows);
+            let fit = (pointers.len() / (self.taps * rows)).min(ROWS_TOGETHER / rows);
             let count = ((tile.size[0] - row) / rows).clamp(1, fit);
-            // Blocks of one tap are like one.
-            let found = if self.taps == 1 { rows * count } else { rows };
-            for pointers in pointers[..of_block * count].chunks_exact_mut(self.taps * found) {
-                walk.find(left, self.zeros, found, 0..self.taps, 0, pointers);
-                walk.advance(found);
-            }
+            walk.find_blocks(left, self.zeros, [count, rows], &(0..self.taps), 0, pointers);
             if self.row_factor != 0 {
                 // Products of two matrices are windows of one line.
                 let line = |row: usize| &left[(tile.first[0] + row) * window.pitch[2]..][..self.depth];

@@ -8,7 +8,7 @@ use kinglet_kernels::{Grid, LINE, Level, Window};
 
 use super::super::tuning;
 use super::dense::Dense;
-use super::merged::{comes_in_pairs, merged, merged_pairs, merges, widen, widen_rounded};
+use super::merged::{self, comes_in_pairs, merges};
 use super::{AllLines, ByLines, Io, Layer, LowerError, Lowered, Lowering, View, ViewMut, constant, with_residual};
 use crate::engine::Precision;
 use crate::engine::graph::infer::image;
@@ -68,11 +68,11 @@ impl Convolution {
             let elements = packed(0..out);
             let (taps, depth) = (spatial.kernel[0], spatial.kernel[1] * depth);
             let weights = Weights { elements: &elements, taps, depth, columns: out };
-            if lowering.precision == Precision::Bf16 && comes_in_pairs(level, &spatial, shape[1]) {
-                Runs::MergedPairs(PairGemm::pack(level, &weights, bias, conv.activation, None))
-            } else {
-                Runs::Merged(Gemm::pack(level, &weights, bias, conv.activation, None))
-            }
+            let in_pairs = lowering.precision == Precision::Bf16 && comes_in_pairs(level, &spatial, shape[1]);
+            Runs::Merged(match in_pairs {
+                true => Dense::Pairs(PairGemm::pack(level, &weights, bias, conv.activation, None)),
+                false => Dense::Floats(Gemm::pack(level, &weights, bias, conv.activation, None)),
+            })
         } else if conv.groups == 1
             && !conv.exact
             && sample.is_some_and(|sample| transforms(&spatial, depth, sample, lowering))
@@ -139,9 +139,7 @@ enum Runs {
     Depthwise(Depthwise),
     /// Few channels: a line of the kernel is one tap, because its elements lie beside each other in the image. Lines are
     /// copied between zeros first.
-    Merged(Gemm),
-    /// The same, of lines rounded to bf16.
-    MergedPairs(PairGemm),
+    Merged(Dense),
     Winograd(Winograd),
     Groups(Vec<Dense>),
 }
@@ -162,27 +160,7 @@ impl ByLines for Convolution {
                 team.share(&|| depthwise.run(x.elements(), window, &grid));
             }
             Runs::Merged(gemm) => {
-                let left = window.pad[1];
-                let (window, padded) = merged(&self.spatial, window, channels);
-                let image = match padded {
-                    None => x.elements(),
-                    Some(width) => {
-                        let scratch: &mut [f32] = bytemuck::cast_slice_mut(io.scratch);
-                        widen(x, self.spatial.axes, [left, width], 0.0, scratch);
-                        &*scratch
-                    }
-                };
-                let pitch = gemm.columns();
-                let residual = residual.map(|elements| Residual { elements, pitch });
-                let grid = gemm.grid(out, pitch, window.pixels());
-                team.share(&|| gemm.run(image, &window, residual, &grid));
-            }
-            Runs::MergedPairs(gemm) => {
-                let left = window.pad[1];
-                let (window, line) = merged_pairs(window, channels);
-                let scratch: &mut [f32] = bytemuck::cast_slice_mut(io.scratch);
-                let image = &mut scratch[..window.images * window.pitch[0]];
-                widen_rounded(gemm, x, self.spatial.axes, [left * channels, line], image);
+                let (image, window) = merged::image(gemm, &self.spatial, x, window, io.scratch);
                 let pitch = gemm.columns();
                 let residual = residual.map(|elements| Residual { elements, pitch });
                 let grid = gemm.grid(out, pitch, window.pixels());
@@ -231,15 +209,7 @@ impl ByLines for Convolution {
 
     fn scratch_over(&self, window: &Window, x: &Fact, threads: usize) -> usize {
         match &self.runs {
-            Runs::Merged(_) => {
-                let channels = x.shape.last().copied().unwrap_or(0);
-                let (window, padded) = merged(&self.spatial, window, channels);
-                padded.map_or(0, |_| window.images * window.pitch[0] * size_of::<f32>())
-            }
-            Runs::MergedPairs(_) => {
-                let (window, _) = merged_pairs(window, x.shape.last().copied().unwrap_or(0));
-                window.images * window.pitch[0] * size_of::<f32>()
-            }
+            Runs::Merged(gemm) => merged::scratch(gemm, &self.spatial, window, x.shape.last().copied().unwrap_or(0)),
             // One thread alone has the largest tasks.
             Runs::Winograd(winograd) => {
                 threads * winograd.scratch(window, winograd.tasks(window, 1)) * size_of::<f32>() + LINE
@@ -263,7 +233,6 @@ impl ByLines for Convolution {
         match &self.runs {
             Runs::Depthwise(depthwise) => depthwise.bytes(),
             Runs::Merged(gemm) => gemm.bytes(),
-            Runs::MergedPairs(gemm) => gemm.bytes(),
             Runs::Winograd(winograd) => winograd.bytes(),
             Runs::Groups(groups) => groups.iter().map(Dense::bytes).sum(),
         }
@@ -273,7 +242,6 @@ impl ByLines for Convolution {
         match &self.runs {
             Runs::Depthwise(depthwise) => depthwise.kernel(),
             Runs::Merged(gemm) => gemm.kernel(),
-            Runs::MergedPairs(gemm) => gemm.kernel(),
             Runs::Winograd(winograd) => winograd.kernel(),
             Runs::Groups(groups) => groups.first().map(Dense::kernel).unwrap_or_default(),
         }

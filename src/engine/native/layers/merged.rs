@@ -5,6 +5,7 @@ use kinglet_kernels::f32_gemm::PairGemm;
 use kinglet_kernels::{Level, Window};
 
 use super::View;
+use super::dense::Dense;
 use crate::engine::graph::op::Spatial;
 
 /// Whether a line of the kernel is one tap, for images of so many channels at most.
@@ -29,19 +30,19 @@ pub(super) fn merged(spatial: &Spatial, window: &Window, channels: usize) -> (Wi
     (merged, width)
 }
 
-/// Copies lines of an image into lines of `width` pixels, `left` pixels of `zero` before them and some behind; what is
-/// beyond the width no window sees.
-pub(super) fn widen<T: Pod>(from: View<'_>, axes: usize, [left, width]: [usize; 2], zero: T, to: &mut [T]) {
-    let channels = from.shape().last().copied().unwrap_or(0);
-    let columns = from.shape().get(axes).copied().unwrap_or(0);
-    let taken = columns.min(width.saturating_sub(left)) * channels;
-    let lines = from.elements::<T>().chunks_exact((columns * channels).max(1));
-    for (from, to) in lines.zip(to.chunks_exact_mut((width * channels).max(1))) {
-        let (before, rest) = to.split_at_mut(left * channels);
-        let (line, after) = rest.split_at_mut(taken);
-        before.fill(zero);
-        line.copy_from_slice(&from[..taken]);
-        after.fill(zero);
+/// The window of merged taps over lines of pairs, whose elements take half a float. A filter's line of an odd number of
+/// elements sees one behind it, which meets a weight of zero.
+fn merged_pairs(window: &Window, channels: usize) -> Window {
+    let needed = (window.out[1].saturating_sub(1)) * window.stride[1] + window.kernel[1];
+    let line = (needed * channels + 1).div_ceil(2);
+    Window {
+        size: [window.size[0], window.out[1].max(1)],
+        pitch: [window.size[0] * line, line, window.stride[1] * channels / 2],
+        kernel: [window.kernel[0], 1],
+        stride: [window.stride[0], 1],
+        dilation: [window.dilation[0], 1],
+        pad: [window.pad[0], 0],
+        ..*window
     }
 }
 
@@ -51,31 +52,62 @@ pub(super) fn comes_in_pairs(level: Level, spatial: &Spatial, channels: usize) -
     PairGemm::is_faster(level) && (spatial.stride[1] * channels).is_multiple_of(2)
 }
 
-/// The window of merged taps over lines of pairs, and the halves of a line. A filter's line of an odd number of elements
-/// sees one behind it, which meets a weight of zero.
-pub(super) fn merged_pairs(window: &Window, channels: usize) -> (Window, usize) {
-    let needed = (window.out[1].saturating_sub(1)) * window.stride[1] + window.kernel[1];
-    let line = (needed * channels + 1).next_multiple_of(2);
-    let merged = Window {
-        size: [window.size[0], window.out[1].max(1)],
-        pitch: [window.size[0] * line / 2, line / 2, window.stride[1] * channels / 2],
-        kernel: [window.kernel[0], 1],
-        stride: [window.stride[0], 1],
-        dilation: [window.dilation[0], 1],
-        pad: [window.pad[0], 0],
-        ..*window
+/// Bytes of scratch for `image`.
+pub(super) fn scratch(weights: &Dense, spatial: &Spatial, window: &Window, channels: usize) -> usize {
+    let copied = match weights {
+        Dense::Floats(_) => Some(merged(spatial, window, channels)).filter(|merged| merged.1.is_some()).map(|it| it.0),
+        Dense::Pairs(_) => Some(merged_pairs(window, channels)),
     };
-    (merged, line)
+    copied.map_or(0, |window| window.images * window.pitch[0] * size_of::<f32>())
 }
 
-/// As `widen`, in elements and not pixels, rounded to bf16.
-pub(super) fn widen_rounded(gemm: &PairGemm, from: View<'_>, axes: usize, [left, width]: [usize; 2], to: &mut [f32]) {
-    let columns: usize = from.shape().iter().skip(axes).product();
-    let taken = columns.min(width.saturating_sub(left));
-    let lines = from.elements::<f32>().chunks_exact(columns.max(1));
-    for (from, to) in lines.zip(bytemuck::cast_slice_mut::<f32, u16>(to).chunks_exact_mut(width)) {
-        to[..left].fill(0);
-        gemm.round_line(&from[..taken], &mut to[left..left + taken]);
-        to[left + taken..].fill(0);
+/// The image and the window as products with merged weights take them.
+pub(super) fn image<'a>(
+    weights: &Dense,
+    spatial: &Spatial,
+    x: View<'a>,
+    window: &Window,
+    scratch: &'a mut [u8],
+) -> (&'a [f32], Window) {
+    let channels = x.shape().last().copied().unwrap_or(0);
+    let (merged, is_copied) = match weights {
+        Dense::Floats(_) => {
+            let (merged, padded) = merged(spatial, window, channels);
+            (merged, padded.is_some())
+        }
+        Dense::Pairs(_) => (merged_pairs(window, channels), true),
+    };
+    if !is_copied {
+        return (bytemuck::cast_slice(x.bytes), merged);
+    }
+    let lines: &mut [f32] = &mut bytemuck::cast_slice_mut(scratch)[..merged.images * merged.pitch[0]];
+    let (left, line) = (window.pad[1] * channels, merged.pitch[1]);
+    match weights {
+        Dense::Floats(_) => widen(x, spatial.axes, [left, line], 0.0, lines, <[f32]>::copy_from_slice),
+        Dense::Pairs(gemm) => {
+            let halves = bytemuck::cast_slice_mut(lines);
+            widen(x, spatial.axes, [left, line * 2], 0, halves, |to, from| gemm.round_line(from, to));
+        }
+    }
+    (lines, merged)
+}
+
+/// Puts each line of an image into one of `line` elements, `left` elements of `zero` before it and some behind; what is
+/// beyond no window sees.
+pub(super) fn widen<T: Pod, U: Copy>(
+    from: View<'_>,
+    axes: usize,
+    [left, line]: [usize; 2],
+    zero: U,
+    to: &mut [U],
+    put: impl Fn(&mut [U], &[T]),
+) {
+    let (elements, columns): (&[T], usize) = (from.elements(), from.shape().iter().skip(axes).product());
+    let end = left + columns.min(line.saturating_sub(left));
+    // A line may have no elements: zeros are all that is seen of it.
+    for (at, to) in to.chunks_exact_mut(line.max(1)).enumerate() {
+        to[..left].fill(zero);
+        put(&mut to[left..end], &elements[at * columns..][..end - left]);
+        to[end..].fill(zero);
     }
 }

@@ -146,6 +146,7 @@ pub(super) fn lower_conv(
         let filters = ByteFilters {
             weights: &taps_first(&constants.weights, [depth, taps], 0..out),
             kernel: spatial.kernel,
+            across: [spatial.stride[1], spatial.dilation[1]],
             channels: out,
             bias: &constants.bias,
             scale: &constants.scale,
@@ -221,8 +222,10 @@ impl Convolution {
             let left = window.pad[1];
             let (merged, padded) = merged(&self.spatial, &window, channels);
             window = merged;
-            if let Some(width) = padded {
-                widen(x, self.spatial.axes, [left, width], self.zero, io.scratch);
+            if padded.is_some() {
+                let lines = &mut io.scratch[..window.images * window.pitch[0]];
+                let places = [left * channels, window.pitch[1]];
+                widen(x, self.spatial.axes, places, self.zero, lines, <[u8]>::copy_from_slice);
                 image = io.scratch;
             }
         }

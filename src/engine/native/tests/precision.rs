@@ -121,3 +121,32 @@ fn lines_of_few_channels_come_in_pairs() {
         }
     }
 }
+
+#[test]
+fn an_image_of_no_width_shows_its_padding() {
+    let attributes = vec![ints("pads", &[1, 1, 1, 1]), ints("strides", &[2, 2])];
+    let case = Case {
+        x: vec!["N", "3", "H", "W"],
+        nodes: vec![node("Conv", &["x", "w", "b"], &["y"], attributes)],
+        constants: vec![weights("w", &[5, 3, 2, 2]), weights("b", &[5])],
+        rank: 4,
+    };
+    for (level, precision) in Level::all().flat_map(|level| [(level, Precision::Exact), (level, Precision::Bf16)]) {
+        let plan = load(&case, level, precision);
+        // The run before leaves its contents where the next one finds its room.
+        let plan = [[1, 3, 4, 4], [1, 3, 4, 0]].into_iter().fold(plan, |plan, shape| {
+            let given = tensor(&shape, &vec![9.0; shape.iter().product()]);
+            let batch = Batch::merge(&[vec![given]], vec![1]);
+            on_cores(1, move |cores| {
+                let shares = plan.run(&batch, cores).unwrap().shares;
+                if shape[3] == 0 {
+                    let bias = made_up(5, "b".len() + 5);
+                    let expected: Vec<f32> = bias.iter().flat_map(|&bias| [bias; 3]).collect();
+                    assert_eq!(values(&shares[0][0]), expected, "{level}");
+                }
+                plan
+            })
+        });
+        drop(plan);
+    }
+}
