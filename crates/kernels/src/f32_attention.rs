@@ -165,7 +165,7 @@ impl Attention {
         let packed = &packed[(batch * self.extents.heads + head) * self.of_head()..][..self.of_head()];
         let (packed_keys, packed_values) = packed.split_at(self.keys.elements());
         let scores = &mut room[..count * keys];
-        let grid = self.keys.grid(scores, keys, count);
+        let grid = self.keys.grid_of_one(scores, keys, count);
         self.keys.run(queries.from([batch, head, token]), queries.strides[2], packed_keys, &grid);
         for (query, scores) in scores.chunks_exact_mut(keys.max(1)).enumerate() {
             let mask = mask.map(|mask| &mask.from([batch, head, token + query])[..keys]);

@@ -172,14 +172,14 @@ impl Panels {
     }
 
     /// Rows and columns of a tile, by the bytes that one of each reads: as many rows as keep their input in the
-    /// second-level cache, but not so many of an output's `rows` that only one or two threads would get tiles; and one
-    /// panel, or as many as stay in the nearest cache together while rows pass.
+    /// second-level cache, and one panel, or as many as stay in the nearest cache together while rows pass. Where those are
+    /// all columns, some of the output's `rows`, so that threads get tiles.
     pub(crate) fn tile(&self, [row_bytes, column_bytes]: [usize; 2], rows: usize) -> [usize; 2] {
         let near = NEAR_BYTES / (column_bytes * self.width()).max(1);
         let count = self.columns.div_ceil(self.width()).max(1);
         // As many in each tile.
         let together = count.div_ceil(count.div_ceil(near.max(1)));
-        let shared = rows.div_ceil(TILES_MIN.div_ceil(count.div_ceil(together)));
+        let shared = if together == count { rows.div_ceil(TILES_MIN) } else { rows };
         let cached = (TILE_BYTES / row_bytes.max(1)).min(TILE_ROWS_MAX);
         let rows = cached.min(shared).max(self.rows).next_multiple_of(self.rows);
         [rows, together * self.width()]
@@ -192,7 +192,7 @@ const TILE_BYTES: usize = 512 << 10;
 /// Weights that rows pass by in the nearest cache.
 const NEAR_BYTES: usize = 16 << 10;
 
-/// Tiles of an output that has rows enough.
+/// Tiles of an output that has rows enough, and one panel or few.
 const TILES_MIN: usize = 4;
 
 /// Enough to read weights rarely, few enough that all cores get tiles.

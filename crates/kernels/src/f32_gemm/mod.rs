@@ -214,7 +214,17 @@ impl Packing {
     /// # Panics
     /// When `out` cannot hold `rows` rows `pitch` elements apart.
     pub fn grid<'a>(&self, out: &'a mut [f32], pitch: usize, rows: usize) -> Grid<'a> {
-        let tile = if rows == 1 { [1, self.kernels.together * self.panels.width()] } else { self.tile(rows) };
+        self.cut(out, pitch, rows, rows)
+    }
+
+    /// As `grid`, for one thread.
+    pub(crate) fn grid_of_one<'a>(&self, out: &'a mut [f32], pitch: usize, rows: usize) -> Grid<'a> {
+        self.cut(out, pitch, rows, usize::MAX)
+    }
+
+    /// Into tiles as an output of `shared` rows has them.
+    fn cut<'a>(&self, out: &'a mut [f32], pitch: usize, rows: usize, shared: usize) -> Grid<'a> {
+        let tile = if rows == 1 { [1, self.kernels.together * self.panels.width()] } else { self.tile(shared) };
         Grid::new(out, pitch, [rows, self.columns()], tile)
     }
 

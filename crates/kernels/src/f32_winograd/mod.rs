@@ -195,7 +195,8 @@ impl Winograd {
         let weights: &[f32] = self.weights.elements();
         for (point, to) in outer.chunks_exact_mut(outer_matrix.max(1)).enumerate() {
             let packed = &weights[point * self.packing.elements()..][of_columns.clone()];
-            packing.run(&inner[point * inner_matrix..], self.channels, packed, &packing.grid(to, columns, count));
+            let grid = packing.grid_of_one(to, columns, count);
+            packing.run(&inner[point * inner_matrix..], self.channels, packed, &grid);
         }
         for tile in 0..count {
             let place = tiled.place(places.first + tile);
