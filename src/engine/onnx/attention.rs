@@ -8,7 +8,7 @@ use kinglet_kernels::Activation;
 use super::formula::Formula;
 use super::node::Source;
 use super::quantization::{self, Bytes};
-use super::{Importer, foreign};
+use super::{Importer, foreign, product};
 use crate::engine::EngineError;
 use crate::engine::graph::op::{self, Arrangement, Binary, Compare, Linear};
 use crate::engine::graph::{Op, ValueId};
@@ -19,7 +19,8 @@ pub(super) fn attention(importer: &mut Importer, node: &Source<'_>) -> Result<Ve
     expect_no_cache(importer, node, &[4, 6])?;
     let (x, weights) = (importer.operand(node, 0)?, importer.operand(node, 1)?);
     let (bias, masks) = (importer.optional(node, 2)?, [importer.optional(node, 3)?, importer.optional(node, 5)?]);
-    let is_linear = importer.graph.constant(weights).is_some();
+    let is_constant = |bias: ValueId| importer.graph.constant(bias).is_some();
+    let is_linear = product::is_weights(importer, weights) && bias.is_none_or(is_constant);
     let parts = Parts::of(importer, node, weights)?;
     let mut formula = Formula::with_name(importer, node);
     // Slices of constants are constants before anything looks at the layer.
@@ -31,7 +32,7 @@ pub(super) fn attention(importer: &mut Importer, node: &Source<'_>) -> Result<Ve
             let operands: Vec<ValueId> = [x, weights].into_iter().chain(bias).collect();
             return formula.op(Op::Linear(linear), &operands);
         }
-        let product = formula.op(Op::MatMul, &[x, weights]);
+        let product = formula.product(x, weights);
         bias.map_or(product, |bias| formula.binary(Binary::Add, product, bias))
     });
     Ok(vec![attend(importer, node, planes, Some(parts.width()), masks)?])
@@ -63,9 +64,13 @@ pub(super) fn multi_head(importer: &mut Importer, node: &Source<'_>) -> Result<V
         return foreign::run(importer, node, refused);
     };
     let masks = [importer.optional(node, 4)?, importer.optional(node, 5)?];
-    let width = importer.extents(planes[0]).and_then(|extents| i64::try_from(*extents.last()?.as_ref()?).ok());
+    let widths = planes.map(|plane| last_extent(importer, plane));
+    let width = widths[0].or(widths[1]);
     if let Some(bias) = importer.optional(node, 3)? {
-        let parts = Parts::of(importer, node, bias)?;
+        let Some(parts) = Parts::of_planes(importer, node, bias, [width, widths[2]])? else {
+            let refused = node.refuse("the extents of its bias, or of its queries, keys and values, are not known");
+            return foreign::run(importer, node, refused);
+        };
         let mut formula = Formula::with_name(importer, node);
         planes = array::from_fn(|at| {
             let [from, to] = parts.0[at];
@@ -96,13 +101,33 @@ struct Parts([[i64; 2]; 3]);
 
 impl Parts {
     fn of(importer: &Importer, node: &Source<'_>, weights: ValueId) -> Result<Self, EngineError> {
-        let heads = heads(node)?;
-        let all = importer.extents(weights).and_then(|extents| i64::try_from((*extents.last()?)?).ok());
-        let all = all.ok_or_else(|| node.refuse("the extents of its weights, or of its bias, are not known"))?;
+        let all = last_extent(importer, weights);
+        let all = all.ok_or_else(|| node.refuse("the extents of its weights are not known"))?;
         let widths = node.ints("qkv_hidden_sizes")?.unwrap_or_else(|| vec![all / 3; 3]);
+        Self::cut(node, all, &widths)
+    }
+
+    /// Of a bias, for planes of which queries and keys have one width and values may have another; nothing where neither
+    /// is known.
+    fn of_planes(
+        importer: &Importer,
+        node: &Source<'_>,
+        bias: ValueId,
+        [width, of_values]: [Option<i64>; 2],
+    ) -> Result<Option<Self>, EngineError> {
+        let Some(all) = last_extent(importer, bias) else { return Ok(None) };
+        let width = width.or_else(|| Some(all.checked_sub(of_values?)? / 2));
+        let Some(width) = width else { return Ok(None) };
+        let of_values = of_values.unwrap_or_else(|| all.saturating_sub(width.saturating_mul(2)));
+        Self::cut(node, all, &[width, width, of_values]).map(Some)
+    }
+
+    /// Columns into parts of these widths.
+    fn cut(node: &Source<'_>, all: i64, widths: &[i64]) -> Result<Self, EngineError> {
+        let heads = heads(node)?;
         let sum = widths.iter().try_fold(0i64, |sum, width| sum.checked_add(*width));
         let fits = |width: &i64| *width > 0 && width % heads == 0;
-        match widths[..] {
+        match *widths {
             [q, k, _] if sum == Some(all) && widths.iter().all(fits) => Ok(Self([[0, q], [q, q + k], [q + k, all]])),
             _ => Err(node.invalid(&format!(
                 "its {all} columns must be those of queries, keys and values of {heads} heads, got {widths:?}"
@@ -114,6 +139,11 @@ impl Parts {
     fn width(&self) -> i64 {
         self.0[0][1]
     }
+}
+
+/// How wide a value's lines are, where that is known.
+fn last_extent(importer: &Importer, value: ValueId) -> Option<i64> {
+    importer.extents(value).and_then(|extents| i64::try_from((*extents.last()?)?).ok())
 }
 
 fn heads(node: &Source<'_>) -> Result<i64, EngineError> {
@@ -201,7 +231,7 @@ fn mask(
 }
 
 /// The places of tokens.
-fn places(formula: &mut Formula<'_>, plane: ValueId) -> ValueId {
+pub(super) fn places(formula: &mut Formula<'_>, plane: ValueId) -> ValueId {
     let extent = formula.extents(plane, 1, Some(2));
     let extent = formula.squeeze(extent, &[0]);
     let [first, step] = [0, 1].map(|integer| formula.integer(integer));

@@ -66,8 +66,9 @@ impl Importer {
             Op::Linear(_) => replaced(of(0)?, of(1)?.last().copied()?),
             Op::MatMul => {
                 let (a, b) = (of(0)?, of(1)?);
-                let is_plain = a.len() >= b.len() && b.len() > 1;
-                if is_plain { replaced(a, *b.last()?) } else { None }
+                let (batch, lines) = a.split_at(a.len().checked_sub(2)?);
+                let (other, columns) = b.split_at(b.len().checked_sub(2)?);
+                Some([broadcast(batch, other), vec![lines[0], columns[1]]].concat())
             }
             Op::Gather { axis } => {
                 let (mut x, indices) = (of(0)?, of(1)?);
@@ -105,4 +106,43 @@ fn broadcast(a: &[Option<usize>], b: &[Option<usize>]) -> Extents {
         (known, other) => known.or(other),
     };
     (0..rank).map(extent).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::tensor::DType;
+
+    use super::*;
+
+    /// What an operator makes of operands of these extents, each 0 where it is not known.
+    fn check(op: Op, operands: &[&[usize]], expected: Option<&[usize]>) {
+        let known = |extents: &[usize]| extents.iter().map(|extent| Some(*extent).filter(|it| *it > 0)).collect();
+        let mut importer = Importer::default();
+        let inputs: Vec<ValueId> = operands.iter().map(|_| importer.graph.add_value("x")).collect();
+        let declared = inputs.iter().zip(operands).map(|(input, extents)| (*input, known(extents)));
+        importer.declared = declared.collect();
+        let made = importer.graph.add("y", op, &inputs);
+        assert_eq!(importer.extents(made), expected.map(known), "{operands:?}");
+    }
+
+    #[test]
+    fn what_operators_make() {
+        for (operands, expected) in [
+            ([&[1, 2, 3][..], &[5, 3, 4][..]], Some(&[5, 2, 4][..])),
+            ([&[5, 2, 3], &[1, 3, 4]], Some(&[5, 2, 4])),
+            ([&[7, 1, 2, 3], &[5, 3, 4]], Some(&[7, 5, 2, 4])),
+            ([&[2, 3], &[7, 5, 3, 4]], Some(&[7, 5, 2, 4])),
+            ([&[0, 2, 3], &[1, 3, 4]], Some(&[0, 2, 4])),
+            ([&[0, 2, 3], &[0, 3, 0]], Some(&[0, 2, 0])),
+            ([&[5, 2, 3], &[3]], None),
+            ([&[3], &[5, 3, 4]], None),
+        ] {
+            check(Op::MatMul, &operands, expected);
+        }
+        check(Op::Transpose { axes: vec![2, 0, 1] }, &[&[2, 0, 4]], Some(&[4, 2, 0]));
+        check(Op::Cast { to: DType::I64 }, &[&[2, 0]], Some(&[2, 0]));
+        check(Op::Gather { axis: -1 }, &[&[2, 3], &[4, 5]], Some(&[2, 4, 5]));
+        check(Op::Gather { axis: 2 }, &[&[2, 3], &[4, 5]], None);
+        check(Op::Concat { axis: 0 }, &[&[2, 3], &[4, 3]], Some(&[0, 0]));
+    }
 }

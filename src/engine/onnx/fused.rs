@@ -5,7 +5,7 @@ use kinglet_kernels::f32_functions::Function;
 use super::formula::Formula;
 use super::node::{Along, Source};
 use super::quantization::{Bytes, meaning};
-use super::{Importer, elementwise, image, product};
+use super::{Importer, attention, elementwise, image, product};
 use crate::engine::graph::op::{Binary, Compare, ReduceKind, Unary};
 use crate::engine::graph::{Op, ValueId};
 use crate::engine::{EngineError, proto};
@@ -75,10 +75,8 @@ pub(super) fn embedding(importer: &mut Importer, node: &Source<'_>) -> Result<Ve
     let word = taken(importer, 2, &rows(ids))?;
     let place = taken(importer, 3, &|formula, table| match places {
         Some(places) => rows(places)(formula, table),
-        None => {
-            let (first, end) = (formula.list(&[0]), formula.extents(ids, 1, Some(2)));
-            formula.op(Op::Slice, &[table, first, end, first])
-        }
+        // A slice would be silent about a text that is longer than the table.
+        None => rows(attention::places(formula, ids))(formula, table),
     })?;
     let segment = segments.map(|segments| taken(importer, 4, &rows(segments))).transpose()?;
     let (scale, shift) = (taken(importer, 5, &|_, scale| scale)?, taken(importer, 6, &|_, shift| shift)?);
@@ -169,7 +167,11 @@ pub(super) fn bias_softmax(importer: &mut Importer, node: &Source<'_>) -> Result
 /// Along the given axis and all behind it.
 pub(super) fn simplified_normalization(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
     let axis = node.int("axis", -1)?;
-    let along = usize::try_from(axis).map_or_else(|_| Along::given(&(axis..0).collect::<Vec<_>>()), Along::from);
+    let along = match usize::try_from(axis) {
+        Ok(axis) => Along::from(axis),
+        Err(_) if axis >= -AXES_MAX => Along::given(&(axis..0).collect::<Vec<_>>()),
+        Err(_) => return Err(node.invalid(&format!("axis must be at least {}, got {axis}", -AXES_MAX))),
+    };
     let (scale, epsilon) = (importer.operand(node, 1)?, node.float("epsilon", 1e-5)?);
     let (mut formula, x) = Formula::of(importer, node)?;
     Ok(of_squares(&mut formula, x, &along, scale, epsilon))
@@ -184,3 +186,6 @@ fn of_squares(formula: &mut Formula<'_>, x: ValueId, along: &Along, scale: Value
     let normal = formula.binary(Binary::Div, x, root);
     formula.binary(Binary::Mul, normal, scale)
 }
+
+/// Axes that are counted from the last are listed, as many as a file asks for.
+const AXES_MAX: i64 = 64;

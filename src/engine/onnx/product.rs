@@ -23,7 +23,7 @@ pub(super) fn matmul_of(importer: &mut Importer, node: &Source<'_>, a: ValueId, 
 }
 
 /// Whether a linear layer can have a value for its weights.
-fn is_weights(importer: &Importer, value: ValueId) -> bool {
+pub(super) fn is_weights(importer: &Importer, value: ValueId) -> bool {
     let constant = importer.graph.constant(value);
     constant.is_some_and(|weights| weights.shape().len() == 2 && weights.dtype() == DType::F32)
 }

@@ -142,6 +142,14 @@ fn what_bytes_become() {
     let slope = vec![float("alpha", 0.25)];
     let table = check("QLinearLeakyRelu", slope, x(), to(own(), 0.04, 30.0), &[0., 7., 19., 32., 79., 125.]);
     assert_eq!(table, ["LookUp"]);
+    // Without a zero point it is zero.
+    let without =
+        |constants: Vec<Tensor>, scale| [constants, vec![number(scale)]].concat().into_iter().map(Some).collect();
+    check("QLinearAdd", vec![], x(), without(other().to_vec(), 0.07), &[0., 0., 0., 16., 58., 101.]);
+    check("QLinearMul", vec![], x(), without(other().to_vec(), 0.25), &[50., 17., 1., 0., 17., 49.]);
+    check("QLinearSigmoid", vec![], x(), without(own(), 1.0 / 256.0), &[1., 7., 38., 134., 224., 250.]);
+    let slope = vec![float("alpha", 0.25)];
+    check("QLinearLeakyRelu", slope, x(), without(own(), 0.07), &[0., 0., 0., 1., 28., 54.]);
     let softmax = |version| vec![int("opset", version)];
     check("QLinearSoftmax", softmax(13), x(), to(own(), 1.0 / 256.0, 0.0), &[0., 0., 1., 5., 34., 216.]);
     check("QLinearSoftmax", softmax(12), x(), to(own(), 1.0 / 256.0, 0.0), &[0., 0., 1., 5., 34., 216.]);
@@ -175,6 +183,8 @@ fn windows_of_bytes() {
     let (pool, global, last) = ("QLinearAveragePool", "QLinearGlobalAveragePool", || int("channels_last", 1));
     check(pool, vec![kernel()], &[1, 1, 2, 3], scales(), &[1, 1, 1, 2], &[52., 113.]);
     check(pool, vec![kernel(), last()], &[1, 2, 3, 2], scales(), &[1, 1, 2, 2], &[68., 23., 85., 147.]);
+    let without = given([number(0.05), byte(120.0), number(0.03)]);
+    check(pool, vec![kernel()], &[1, 1, 2, 3], without, &[1, 1, 1, 2], &[0., 3.]);
     check(global, vec![], &[1, 2, 2, 3], scales(), &[1, 2, 1, 1], &[82., 97.]);
     check(global, vec![last()], &[1, 3, 2, 1], scales(), &[1, 1, 1, 1], &[82.]);
     check("NhwcMaxPool", vec![kernel()], &[1, 2, 3, 2], vec![], &[1, 1, 2, 2], &[233., 122., 159., 196.]);
@@ -224,6 +234,19 @@ fn attention() {
 }
 
 #[test]
+fn attention_with_a_bias_of_the_request() {
+    let node = own("Attention", &["x", "weights", "x1"], &["y"]);
+    let nodes = vec![NodeProto { attribute: vec![int("num_heads", 2)], ..node }];
+    let (inputs, outputs) = ([numbers(1, &[2, 2, 4]), numbers(4, &[12])], [("y", DType::F32, 3)]);
+    let constants = vec![constant("weights", &numbers(3, &[4, 12]))];
+    let expected = [
+        0.237_604, 0.330_857, 0.294_345, 0.396_239, 0.190_255, 0.286_29, 0.082_697, 0.198_685, 1.127_453, 0.843_998,
+        0.531_421, 0.271_115, 1.130_728, 0.846_268, 0.537_152, 0.272_29,
+    ];
+    near(&Graph { version: 17, nodes, constants, inputs: &inputs, outputs: &outputs }.answer(), &expected);
+}
+
+#[test]
 fn attention_of_bytes() {
     let constants = given([
         bytes(DType::I8, 3, &[4, 12]),
@@ -256,6 +279,24 @@ fn attention_of_planes() {
         1.097_626, 0.911_812, 0.666_34, 0.480_525, 1.174_134, 0.988_319,
     ];
     assert_eq!(call.answers(DType::F32, &[2, 2, 4], &expected).last(), Some(&"Attention"));
+}
+
+#[test]
+fn attention_of_values_that_are_wider() {
+    let inputs = vec![numbers(1, &[1, 2, 8]), numbers(2, &[1, 2, 8]), numbers(5, &[1, 2, 16])];
+    let call = |bias| {
+        let node = ("MultiHeadAttention", vec![int("num_heads", 2)]);
+        Call { node, inputs: inputs.clone(), constants: given([numbers(4, &[bias])]) }
+    };
+    let expected = [
+        0.123_054, -0.062_76, -0.248_574, -0.434_388, -0.620_202, -0.806_017, -0.991_831, -1.177_645, -1.474_171,
+        0.341_014, 0.802_689, 0.616_874, 0.431_06, 0.245_246, 0.059_432, 1.227_128, -0.048_004, -0.233_818, -0.419_632,
+        -0.605_446, -0.791_26, -0.977_075, -1.162_889, -1.348_703, -1.410_742, 0.404_443, 0.619_421, 0.433_607,
+        0.247_793, 0.061_979, -0.123_836, 1.290_557,
+    ];
+    assert_eq!(call(32).answers(DType::F32, &[1, 2, 16], &expected).last(), Some(&"Attention"));
+    let refused = call(24).refused();
+    assert!(refused.contains("its 24 columns must be") && refused.contains("got [8, 8, 16]"), "{refused}");
 }
 
 #[test]
@@ -304,6 +345,45 @@ fn embeddings() {
         2.141_194, -1.509_202,
     ];
     embedded("QEmbedLayerNormalization", tables, &[scales, zeros].concat(), &expected);
+}
+
+#[test]
+fn texts_that_are_longer_than_the_table_of_places() {
+    let tables = |rows: usize| {
+        let tables = [numbers(1, &[4, 3]), numbers(2, &[rows, 3]), numbers(4, &[3]), numbers(5, &[3])];
+        ["c0", "c1", "c2", "c3"].iter().zip(&tables).map(|(name, table)| constant(name, table)).collect()
+    };
+    let node = own("EmbedLayerNormalization", &["x", "", "c0", "c1", "", "c2", "c3"], &["y"]);
+    let nodes = vec![NodeProto { attribute: vec![float("epsilon", 1e-5)], ..node }];
+    let (inputs, outputs) = ([integers(&[2, 2], &[2., 0., 1., 3.])], [("y", DType::F32, 3)]);
+    let graph =
+        |rows| Graph { version: 17, nodes: nodes.clone(), constants: tables(rows), inputs: &inputs, outputs: &outputs };
+    let expected = [
+        0.862_683, -0.889_577, -0.854_055, -1.009_819, -0.231_768, 0.773_808, -1.009_819, -0.231_769, 0.773_808,
+        -1.009_819, -0.231_768, 0.773_808,
+    ];
+    near(&graph(5).answer(), &expected);
+    assert_eq!(graph(1).unfit(), "y: index 1 is outside an axis of 1");
+}
+
+#[test]
+fn axes_of_a_normalization() {
+    let call = |axis: i64| {
+        let node = node("SimplifiedLayerNormalization", &["x", "scale"], &["y"], vec![int("axis", axis)]);
+        let constants = vec![constant("scale", &numbers(2, &[2, 3]))];
+        (vec![node], constants)
+    };
+    let (inputs, outputs) = ([numbers(1, &[2, 3])], [("y", DType::F32, 2)]);
+    let graph = |axis| {
+        let (nodes, constants) = call(axis);
+        Graph { version: 17, nodes, constants, inputs: &inputs, outputs: &outputs }
+    };
+    let expected = [-0.091_263, -0.039_84, 0.037_02, 0.139_318, 0.267_053, 0.420_226];
+    near(&graph(-2).answer(), &expected);
+    for axis in [-65, -100_000_000_000, i64::MIN] {
+        let refused = graph(axis).refused();
+        assert!(refused.contains(&format!("axis must be at least -64, got {axis}")), "{refused}");
+    }
 }
 
 #[test]
