@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::kept::Kept;
 use crate::infer::ComputeTimes;
 use crate::tensor::{DType, Shape, Tensor};
 
@@ -123,7 +124,7 @@ pub fn scatter(outputs: &[Tensor], rows: &[usize]) -> Vec<Share> {
 }
 
 /// Puts rows together again as the entries had them, that ran in pieces of these sizes.
-pub fn regroup(pieces: &[Vec<Tensor>], sizes: &[usize], rows: &[usize]) -> Vec<Share> {
+pub(super) fn regroup(pieces: &[Vec<Tensor>], sizes: &[usize], rows: &[usize], kept: &Kept) -> Vec<Share> {
     let outputs = pieces[0].len();
     let (mut piece, mut from) = (0, 0);
     let mut shares = Vec::with_capacity(rows.len());
@@ -140,13 +141,19 @@ pub fn regroup(pieces: &[Vec<Tensor>], sizes: &[usize], rows: &[usize]) -> Vec<S
                 from = 0;
             }
         }
-        shares.push((0..outputs).map(|output| joined(pieces, sizes, &parts, output)).collect());
+        shares.push((0..outputs).map(|output| joined(pieces, sizes, &parts, output, kept)).collect());
     }
     shares
 }
 
 /// One output of one entry: without a copy where its rows ran together.
-fn joined(pieces: &[Vec<Tensor>], sizes: &[usize], parts: &[(usize, usize, usize)], output: usize) -> Tensor {
+fn joined(
+    pieces: &[Vec<Tensor>],
+    sizes: &[usize],
+    parts: &[(usize, usize, usize)],
+    output: usize,
+    kept: &Kept,
+) -> Tensor {
     let rows_of = |&(piece, from, taken): &(usize, usize, usize)| {
         let tensor = &pieces[piece][output];
         if taken == sizes[piece] {
@@ -160,10 +167,10 @@ fn joined(pieces: &[Vec<Tensor>], sizes: &[usize], parts: &[(usize, usize, usize
         parts => {
             let rows: usize = parts.iter().map(|(_, _, taken)| taken).sum();
             let tensors: Vec<Tensor> = parts.iter().map(rows_of).collect();
-            let mut bytes = Vec::with_capacity(tensors.iter().map(|tensor| tensor.bytes().len()).sum());
-            tensors.iter().for_each(|tensor| bytes.extend_from_slice(tensor.bytes()));
+            let bytes = || tensors.iter().map(|tensor| &tensor.bytes()[..]);
+            let bytes = kept.joined(bytes().map(<[u8]>::len).sum(), bytes());
             let shape = tensors[0].shape().with_rows(rows);
-            Tensor::new(tensors[0].dtype(), shape, bytes.into()).expect("rows of one output have one shape")
+            Tensor::new(tensors[0].dtype(), shape, bytes).expect("rows of one output have one shape")
         }
     }
 }

@@ -13,6 +13,7 @@ mod choice;
 mod file_bytes;
 mod graph;
 mod identity;
+mod kept;
 mod model_file;
 mod native;
 mod onnx;

@@ -140,7 +140,7 @@ impl NativePlan {
         let outputs = outputs.into_iter().map(|output| output.into_inner().unwrap_or_else(|| Err(lost())));
         let outputs = outputs.map(|output| Ok(output?.0)).collect::<Result<Vec<_>, EngineError>>()?;
         let ran = Instant::now();
-        let shares = regroup(&outputs, &sizes, &batch.rows);
+        let shares = regroup(&outputs, &sizes, &batch.rows, &self.arenas.outputs);
         // Gathering and scattering of pieces is part of running them beside each other.
         let times = ComputeTimes { gather: Duration::ZERO, infer: ran - started, scatter: ran.elapsed() };
         Ok((shares, times))

@@ -13,14 +13,19 @@ use super::prepared::lock;
 use super::specialise::{Source, Specialised, Step, Work, fact};
 use crate::engine::graph::Fact;
 use crate::engine::graph::infer::PerOperand;
+use crate::engine::kept::Kept;
 use crate::engine::pool::Team;
 use crate::engine::{BatchInput, EngineError, TensorSpec};
 use crate::infer::ComputeTimes;
 use crate::tensor::{DType, Tensor};
 
-/// Arenas that no run uses at the moment. A run that panics takes its own with it.
+/// Arenas that no run uses at the moment, and memory of outputs that nobody reads any more. A run that panics takes its
+/// arena with it.
 #[derive(Debug, Default)]
-pub(super) struct Arenas(Mutex<Vec<Aligned>>);
+pub(super) struct Arenas {
+    idle: Mutex<Vec<Aligned>>,
+    pub(super) outputs: Kept,
+}
 
 /// What a run is given: some rows of inputs, or all.
 #[derive(Clone, Copy, Debug)]
@@ -32,16 +37,16 @@ pub(super) struct Given<'a> {
 
 impl Arenas {
     pub(super) fn bytes(&self) -> usize {
-        lock(&self.0).iter().map(Aligned::bytes).sum()
+        lock(&self.idle).iter().map(Aligned::bytes).sum::<usize>() + self.outputs.bytes()
     }
 
     fn lend(&self, bytes: usize) -> Aligned {
-        let arena = lock(&self.0).pop().unwrap_or_default();
+        let arena = lock(&self.idle).pop().unwrap_or_default();
         if arena.bytes() < bytes { Aligned::zeroed(bytes) } else { arena }
     }
 
     fn give_back(&self, arena: Aligned) {
-        lock(&self.0).push(arena);
+        lock(&self.idle).push(arena);
     }
 }
 
@@ -69,7 +74,7 @@ impl Model {
         let gathered = Instant::now();
         let run = self.steps(prepared, memory, team, tell);
         let ran = Instant::now();
-        let made = run.and_then(|()| self.outputs(prepared, memory, outputs));
+        let made = run.and_then(|()| self.outputs(prepared, memory, outputs, &arenas.outputs));
         arenas.give_back(arena);
         let times = ComputeTimes { gather: gathered - started, infer: ran - gathered, scatter: ran.elapsed() };
         Ok((made?, times))
@@ -118,11 +123,18 @@ impl Model {
         Ok(())
     }
 
-    fn outputs(&self, prepared: &Specialised, memory: &[u8], specs: &[TensorSpec]) -> Result<Vec<Tensor>, EngineError> {
+    fn outputs(
+        &self,
+        prepared: &Specialised,
+        memory: &[u8],
+        specs: &[TensorSpec],
+        kept: &Kept,
+    ) -> Result<Vec<Tensor>, EngineError> {
         let values = self.graph.outputs.iter().zip(&prepared.outputs).zip(specs);
         let output = |((&value, source), spec): ((_, &Source), &TensorSpec)| {
             let fact = fact(&prepared.facts, value);
-            let bytes = Bytes::copy_from_slice(self.bytes_of(prepared, source, memory, fact));
+            let bytes = self.bytes_of(prepared, source, memory, fact);
+            let bytes = kept.joined(bytes.len(), [bytes].into_iter());
             let tensor = Tensor::new(spec.dtype, fact.shape.clone(), bytes);
             tensor.map_err(|error| EngineError::Failed(format!("output {:?}: {error}", spec.name)))
         };
