@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 /// Memory that nobody uses at the moment. It goes when this does.
 #[derive(Clone, Default)]
-pub struct Kept(Arc<Mutex<Vec<Vec<u8>>>>);
+pub(super) struct Kept(Arc<Mutex<Vec<Vec<u8>>>>);
 
 /// Comes back when the last one who reads it lets go of it.
 struct Lent {
@@ -18,7 +18,7 @@ struct Lent {
 
 impl Kept {
     /// Pieces one after the other, of so many bytes in all.
-    pub fn joined<'a>(&self, length: usize, pieces: impl Iterator<Item = &'a [u8]>) -> Bytes {
+    pub(super) fn joined<'a>(&self, length: usize, pieces: impl Iterator<Item = &'a [u8]>) -> Bytes {
         let mut bytes = if length >= KEPT_MIN { self.take(length) } else { Vec::with_capacity(length) };
         pieces.for_each(|piece| bytes.extend_from_slice(piece));
         if length < KEPT_MIN {
@@ -28,7 +28,7 @@ impl Kept {
     }
 
     /// Bytes of all that is kept.
-    pub fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         total(&lock(&self.0))
     }
 
