@@ -2,12 +2,14 @@
 //! which take longer to be had than outputs to be copied.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use bytes::Bytes;
 
+use super::pool::lock;
+
 /// Memory that nobody uses at the moment. It goes when this does.
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub(super) struct Kept(Arc<Mutex<Vec<Vec<u8>>>>);
 
 /// Comes back when the last one who reads it lets go of it.
@@ -19,11 +21,14 @@ struct Lent {
 impl Kept {
     /// Pieces one after the other, of so many bytes in all.
     pub(super) fn joined<'a>(&self, length: usize, pieces: impl Iterator<Item = &'a [u8]>) -> Bytes {
-        let mut bytes = if length >= KEPT_MIN { self.take(length) } else { Vec::with_capacity(length) };
-        pieces.for_each(|piece| bytes.extend_from_slice(piece));
+        let fill = |bytes: &mut Vec<u8>| pieces.for_each(|piece| bytes.extend_from_slice(piece));
         if length < KEPT_MIN {
+            let mut bytes = Vec::with_capacity(length);
+            fill(&mut bytes);
             return bytes.into();
         }
+        let mut bytes = self.take(length);
+        fill(&mut bytes);
         Bytes::from_owner(Lent { bytes, to: Arc::downgrade(&self.0) })
     }
 
@@ -67,11 +72,6 @@ impl fmt::Debug for Kept {
 
 fn total(kept: &[Vec<u8>]) -> usize {
     kept.iter().map(Vec::capacity).sum()
-}
-
-fn lock(kept: &Mutex<Vec<Vec<u8>>>) -> MutexGuard<'_, Vec<Vec<u8>>> {
-    // Whole at any time: a list that is pushed to and taken from.
-    kept.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Less is had from the allocator as fast.

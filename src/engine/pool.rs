@@ -357,8 +357,8 @@ pub fn cores_available() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// A panic is counted where it happens; the state behind these locks is a queue or two counters, whole at any time.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+/// A panic is told where it happens; what the engine's locks guard is whole at any time.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

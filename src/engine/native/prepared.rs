@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use smallvec::SmallVec;
 
@@ -10,6 +10,7 @@ use super::model::Model;
 use super::specialise::{Specialised, specialise};
 use crate::engine::EngineError;
 use crate::engine::graph::Fact;
+use crate::engine::pool::lock;
 use crate::tensor::{DType, Shape};
 
 /// Shapes of all inputs.
@@ -62,9 +63,4 @@ pub(super) fn unfit<'a>(model: &Model, shapes: impl Iterator<Item = &'a Shape>, 
     let names = model.graph.inputs.iter().zip(shapes);
     let given: Vec<String> = names.map(|(&input, shape)| format!("{}: {shape}", model.graph.name(input))).collect();
     EngineError::InvalidShape(format!("got {}: {reason}", given.join(", ")))
-}
-
-/// What these locks guard is whole at any time.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

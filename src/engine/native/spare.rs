@@ -4,7 +4,7 @@ use std::sync::Mutex;
 
 use kinglet_kernels::{Aligned, LINE};
 
-use super::prepared::lock;
+use crate::engine::pool::lock;
 
 /// Pieces that no run uses at the moment.
 #[derive(Debug, Default)]

@@ -7,7 +7,7 @@ mod convert;
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use prost::Message;
@@ -18,6 +18,7 @@ use tract_onnx::tract_hir::internal::{
 
 use super::graph::foreign::Program;
 use crate::engine::LoadOptions;
+use crate::engine::pool::lock;
 use crate::proto::onnx::{ModelProto, NodeProto};
 use crate::telemetry::PlanMetrics;
 use crate::tensor::{DType, Shape, Tensor};
@@ -204,11 +205,6 @@ impl fmt::Debug for Operator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Operator").field("operator", &self.operator).finish_non_exhaustive()
     }
-}
-
-/// The list is whole at any time: plans are made outside of its lock.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Calls tract; a panic becomes an error like any other.

@@ -13,12 +13,12 @@ pub(super) fn merges(spatial: &Spatial, depth: usize, most: usize) -> bool {
     depth <= most && spatial.kernel[1] > 1 && spatial.dilation[1] == 1
 }
 
-/// The window of merged taps, and the pixels of a line with its zeros where lines have to be copied.
-pub(super) fn merged(spatial: &Spatial, window: &Window, channels: usize) -> (Window, Option<usize>) {
+/// The window of merged taps, and whether it is over copied lines, between zeros.
+pub(super) fn merged(spatial: &Spatial, window: &Window, channels: usize) -> (Window, bool) {
     let columns = spatial.kernel[1];
     let needed = (window.out[1].saturating_sub(1)) * window.stride[1] + columns;
-    let width = if window.pad[1] == 0 && needed <= window.size[1] { None } else { Some(needed) };
-    let line = width.unwrap_or(window.size[1]);
+    let is_copied = window.pad[1] > 0 || needed > window.size[1];
+    let line = if is_copied { needed } else { window.size[1] };
     let merged = Window {
         size: [window.size[0], line + 1 - columns],
         pitch: [window.size[0] * line * channels, line * channels, channels],
@@ -27,7 +27,7 @@ pub(super) fn merged(spatial: &Spatial, window: &Window, channels: usize) -> (Wi
         pad: [window.pad[0], 0],
         ..*window
     };
-    (merged, width)
+    (merged, is_copied)
 }
 
 /// The window of merged taps over lines of pairs, whose elements take half a float. A filter's line of an odd number of
@@ -52,13 +52,18 @@ pub(super) fn comes_in_pairs(level: Level, spatial: &Spatial, channels: usize) -
     PairGemm::is_faster(level) && (spatial.stride[1] * channels).is_multiple_of(2)
 }
 
+/// As `merged`, for weights of either precision.
+fn merged_for(weights: &Dense, spatial: &Spatial, window: &Window, channels: usize) -> (Window, bool) {
+    match weights {
+        Dense::Floats(_) => merged(spatial, window, channels),
+        Dense::Pairs(_) => (merged_pairs(window, channels), true),
+    }
+}
+
 /// Bytes of scratch for `image`.
 pub(super) fn scratch(weights: &Dense, spatial: &Spatial, window: &Window, channels: usize) -> usize {
-    let copied = match weights {
-        Dense::Floats(_) => Some(merged(spatial, window, channels)).filter(|merged| merged.1.is_some()).map(|it| it.0),
-        Dense::Pairs(_) => Some(merged_pairs(window, channels)),
-    };
-    copied.map_or(0, |window| window.images * window.pitch[0] * size_of::<f32>())
+    let (merged, is_copied) = merged_for(weights, spatial, window, channels);
+    if is_copied { merged.images * merged.pitch[0] * size_of::<f32>() } else { 0 }
 }
 
 /// The image and the window as products with merged weights take them.
@@ -70,13 +75,7 @@ pub(super) fn image<'a>(
     scratch: &'a mut [u8],
 ) -> (&'a [f32], Window) {
     let channels = x.shape().last().copied().unwrap_or(0);
-    let (merged, is_copied) = match weights {
-        Dense::Floats(_) => {
-            let (merged, padded) = merged(spatial, window, channels);
-            (merged, padded.is_some())
-        }
-        Dense::Pairs(_) => (merged_pairs(window, channels), true),
-    };
+    let (merged, is_copied) = merged_for(weights, spatial, window, channels);
     if !is_copied {
         return (bytemuck::cast_slice(x.bytes), merged);
     }

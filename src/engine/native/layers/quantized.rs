@@ -220,9 +220,9 @@ impl Convolution {
         let mut image = x.bytes;
         if self.is_merged {
             let left = window.pad[1];
-            let (merged, padded) = merged(&self.spatial, &window, channels);
+            let (merged, is_copied) = merged(&self.spatial, &window, channels);
             window = merged;
-            if padded.is_some() {
+            if is_copied {
                 let lines = &mut io.scratch[..window.images * window.pitch[0]];
                 let places = [left * channels, window.pitch[1]];
                 widen(x, self.spatial.axes, places, self.zero, lines, <[u8]>::copy_from_slice);
@@ -256,9 +256,9 @@ impl ByLines for Convolution {
     }
 
     fn scratch_over(&self, window: &Window, x: &Fact, _threads: usize) -> usize {
-        let (window, padded) = merged(&self.spatial, window, x.shape.last().copied().unwrap_or(0));
+        let (window, is_copied) = merged(&self.spatial, window, x.shape.last().copied().unwrap_or(0));
         // The kernel reads four bytes at a time.
-        padded.filter(|_| self.is_merged).map_or(0, |_| window.images * window.pitch[0] + 3)
+        if self.is_merged && is_copied { window.images * window.pitch[0] + 3 } else { 0 }
     }
 
     fn bytes(&self) -> usize {
