@@ -13,6 +13,8 @@ pub(crate) use avx2::F32x8;
 pub(crate) use avx512::{F32x16, first_lanes};
 pub(crate) use portable::Plain;
 
+use bytemuck::Pod;
+
 use crate::activation::{Activation, SIXTH};
 
 /// `LANES` elements in a register.
@@ -66,6 +68,31 @@ pub(crate) trait Vector: Copy {
     unsafe fn greatest(self) -> f32;
     /// Of lanes that hold two bf16: all the lower ones as floats, and all the upper ones.
     unsafe fn apart(self) -> [Self; 2];
+}
+
+/// What lies in memory for the lanes of a vector `V`.
+///
+/// # Safety
+/// As the methods of [`Vector`]; pointers are valid for `count` elements, at most as many as there are lanes.
+pub(crate) trait Stored<V>: Pod {
+    /// The first lanes; zeros behind.
+    unsafe fn load(from: *const Self, count: usize) -> V;
+    unsafe fn store(lanes: V, to: *mut Self, count: usize);
+}
+
+// SAFETY (both methods): the caller promised.
+impl<V: Vector> Stored<V> for f32 {
+    #[inline(always)]
+    unsafe fn load(from: *const Self, count: usize) -> V {
+        // SAFETY: as said above.
+        unsafe { if count < V::LANES { V::load_first(from, count) } else { V::load(from) } }
+    }
+
+    #[inline(always)]
+    unsafe fn store(lanes: V, to: *mut Self, count: usize) {
+        // SAFETY: as said above.
+        unsafe { if count < V::LANES { lanes.store_first(to, count) } else { lanes.store(to) } }
+    }
 }
 
 /// The upper bf16 of a lane.

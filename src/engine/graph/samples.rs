@@ -11,7 +11,7 @@ use super::infer::{self, Fact, Facts, InferError};
 use super::tried::{Pair, Tried};
 use super::{Graph, Node, Op, ValueId};
 use crate::engine::TensorSpec;
-use crate::tensor::{Shape, Tensor};
+use crate::tensor::{DType, Shape, Tensor};
 
 /// Facts by value; constants and computed values have one, values of dead nodes none.
 #[derive(Clone, Debug, Default)]
@@ -120,6 +120,13 @@ impl GraphFacts {
 
     pub(in crate::engine) fn set(&mut self, value: ValueId, fact: Fact) {
         self.0[value.index()] = Some(fact);
+    }
+
+    /// Says what type a value lies in memory as.
+    pub(in crate::engine) fn store_as(&mut self, value: ValueId, dtype: DType) {
+        if let Some(fact) = &mut self.0[value.index()] {
+            fact.dtype = dtype;
+        }
     }
 
     pub(in crate::engine) fn get(&self, value: ValueId) -> Option<&Fact> {

@@ -2,6 +2,7 @@
 //! extents of a request.
 
 mod chain;
+mod halves;
 mod layers;
 mod load;
 mod memory;

@@ -1,7 +1,9 @@
 //! A model for any extents: its graph without the contents of packed weights, and a layer for every node.
 
+use kinglet_kernels::f32_gemm::PairGemm;
 use kinglet_kernels::{Aligned, Level};
 
+use super::halves;
 use super::layers::{self, Layer, Lowering};
 use super::tuning::Tuning;
 use crate::engine::graph::control::{Body, Repeat, Several};
@@ -20,6 +22,8 @@ pub(super) struct Model {
     pub(super) constants: Vec<Option<Aligned>>,
     /// For every node, the values that it is the last to take.
     pub(super) ends: Vec<Vec<ValueId>>,
+    /// Values that lie in memory as bf16.
+    halves: Vec<ValueId>,
     pub(super) limits: Limits,
 }
 
@@ -93,13 +97,22 @@ impl Model {
         }
         keep(&mut constants, &graph, &graph.outputs);
         graph.values().for_each(|value| graph.forget_contents(value, CONTENTS_KEPT_MAX));
-        Ok(Self { graph, layers, constants, ends, limits })
+        let rounds = limits.precision == Precision::Bf16 && PairGemm::is_faster(limits.level);
+        let halves = if rounds { halves::find(&graph, &layers, &samples.0[0]) } else { Vec::new() };
+        Ok(Self { graph, layers, constants, ends, halves, limits })
     }
 
     /// Facts of all values for these inputs.
     pub(super) fn infer(&self, inputs: Vec<Fact>) -> Result<GraphFacts, Stopped> {
         let evaluate = |node: &Node, operands: &[&Tensor]| evaluate(&self.graph, node, operands, self.limits.level);
         GraphFacts::infer(&self.graph, inputs, &evaluate)
+    }
+
+    /// As `infer`, with the types that values lie in memory as.
+    pub(super) fn infer_stored(&self, inputs: Vec<Fact>) -> Result<GraphFacts, Stopped> {
+        let mut facts = self.infer(inputs)?;
+        self.halves.iter().for_each(|&value| facts.store_as(value, DType::Bf16));
+        Ok(facts)
     }
 
     /// Bytes of packed weights and other constants.

@@ -88,7 +88,7 @@ pub(super) enum NotPrepared {
 
 /// Prepares a model for inputs of these facts.
 pub(super) fn specialise(model: &Model, inputs: Vec<Fact>) -> Result<Specialised, NotPrepared> {
-    let facts = model.infer(inputs)?;
+    let facts = model.infer_stored(inputs)?;
     for node in &model.graph.nodes {
         let needed = bytes(fact(&facts, node.output));
         if needed > model.limits.arena_bytes_max {

@@ -3,14 +3,15 @@
 use std::fmt::Debug;
 
 use bytemuck::Pod;
+use half::bf16;
 
 use super::portable;
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
 use crate::activation::Activation;
-use crate::isa::{Level, choose};
+use crate::isa::{Level, choose, halves};
 use crate::u8s8_depthwise::ToResults;
-use crate::vector::{Vector, activate};
+use crate::vector::{Stored, Vector, activate};
 
 /// What a kernel works on. All pointers are valid for the extents beside them.
 pub(crate) struct Job<'a, E: Element> {
@@ -57,28 +58,27 @@ pub(crate) struct Beside<E> {
 }
 
 /// What an image consists of, and what becomes of its sums.
+pub(crate) trait Element: Pod + Debug + Send {
+    type Finish: Debug + Send + Sync;
+
+    /// # Panics
+    /// When the level has no kernels of such elements.
+    fn table(level: Level) -> &'static Table<Self>;
+}
+
+/// An element in the lanes of a vector.
 ///
 /// # Safety
 /// As the methods of [`Vector`]; pointers are valid for `count` elements.
-pub(crate) trait Element: Pod + Debug + Send + PartialEq + Into<f32> {
-    type Finish: Debug + Send + Sync;
-
-    fn table(level: Level) -> &'static Table<Self>;
-    unsafe fn load<V: Vector>(from: *const Self, count: usize) -> V;
+pub(crate) trait Lanes<V: Vector>: Element {
+    unsafe fn load(from: *const Self, count: usize) -> V;
     /// What results are kept within, the same for all vectors.
-    unsafe fn bounds<V: Vector>(finish: &Self::Finish) -> [V; 2];
+    unsafe fn bounds(finish: &Self::Finish) -> [V; 2];
     /// Stores the results of sums, whose first is of this channel. Short: a loop around it is unrolled only then, and an
     /// array that a loop indexes does not stay in registers.
-    unsafe fn store<V: Vector>(
-        sums: V,
-        finish: &Self::Finish,
-        bounds: [V; 2],
-        channel: usize,
-        to: *mut Self,
-        count: usize,
-    );
+    unsafe fn store(sums: V, finish: &Self::Finish, bounds: [V; 2], channel: usize, to: *mut Self, count: usize);
     /// What follows once results are stored, of one vector.
-    unsafe fn follow<V: Vector>(finish: &Self::Finish, at: *mut Self, count: usize);
+    unsafe fn follow(finish: &Self::Finish, at: *mut Self, count: usize);
     /// Whether anything does.
     fn is_followed(finish: &Self::Finish) -> bool;
 }
@@ -89,45 +89,45 @@ impl Element for f32 {
     fn table(level: Level) -> &'static Table<Self> {
         choose!(level, &TABLE)
     }
+}
 
+impl Element for bf16 {
+    type Finish = Activation;
+
+    fn table(level: Level) -> &'static Table<Self> {
+        halves!(level, HALVES)
+    }
+}
+
+impl<V: Vector, E: Stored<V> + Element<Finish = Activation>> Lanes<V> for E {
     #[inline(always)]
-    unsafe fn load<V: Vector>(from: *const Self, count: usize) -> V {
+    unsafe fn load(from: *const Self, count: usize) -> V {
         // SAFETY: the caller's promise.
-        unsafe { if count < V::LANES { V::load_first(from, count) } else { V::load(from) } }
+        unsafe { <Self as Stored<V>>::load(from, count) }
     }
 
     #[inline(always)]
-    unsafe fn bounds<V: Vector>(finish: &Activation) -> [V; 2] {
+    unsafe fn bounds(finish: &Activation) -> [V; 2] {
         let [low, high] = match *finish {
             Activation::Clip { low, high } => [low, high],
-            _ => [Self::NEG_INFINITY, Self::INFINITY],
+            _ => [f32::NEG_INFINITY, f32::INFINITY],
         };
         // SAFETY: the caller's promise.
         unsafe { [V::splat(low), V::splat(high)] }
     }
 
     #[inline(always)]
-    unsafe fn store<V: Vector>(
-        sums: V,
-        _finish: &Activation,
-        [low, high]: [V; 2],
-        _channel: usize,
-        to: *mut Self,
-        count: usize,
-    ) {
+    unsafe fn store(sums: V, _finish: &Activation, [low, high]: [V; 2], _channel: usize, to: *mut Self, count: usize) {
         // SAFETY: the caller's promise.
-        unsafe {
-            let results = high.min(low.max(sums));
-            if count < V::LANES { results.store_first(to, count) } else { results.store(to) }
-        }
+        unsafe { <Self as Stored<V>>::store(high.min(low.max(sums)), to, count) }
     }
 
     #[inline(always)]
-    unsafe fn follow<V: Vector>(finish: &Activation, at: *mut Self, count: usize) {
+    unsafe fn follow(finish: &Activation, at: *mut Self, count: usize) {
         // SAFETY: the caller's promise.
         unsafe {
-            let results = activate(Self::load::<V>(at, count), *finish);
-            if count < V::LANES { results.store_first(at, count) } else { results.store(at) }
+            let results = activate(<Self as Stored<V>>::load(at, count), *finish);
+            <Self as Stored<V>>::store(results, at, count);
         }
     }
 
@@ -143,28 +143,23 @@ impl Element for u8 {
     fn table(level: Level) -> &'static Table<Self> {
         choose!(level, &BYTES)
     }
+}
 
+impl<V: Vector> Lanes<V> for u8 {
     #[inline(always)]
-    unsafe fn load<V: Vector>(from: *const Self, count: usize) -> V {
+    unsafe fn load(from: *const Self, count: usize) -> V {
         // SAFETY: the caller's promise.
         unsafe { V::load_bytes(from, count) }
     }
 
     #[inline(always)]
-    unsafe fn bounds<V: Vector>(finish: &ToResults) -> [V; 2] {
+    unsafe fn bounds(finish: &ToResults) -> [V; 2] {
         // SAFETY: the caller's promise.
         unsafe { finish.bytes.bounds() }
     }
 
     #[inline(always)]
-    unsafe fn store<V: Vector>(
-        sums: V,
-        finish: &ToResults,
-        bounds: [V; 2],
-        channel: usize,
-        to: *mut Self,
-        count: usize,
-    ) {
+    unsafe fn store(sums: V, finish: &ToResults, bounds: [V; 2], channel: usize, to: *mut Self, count: usize) {
         // SAFETY: the caller's promise; there are scales for whole vectors.
         unsafe {
             let scale = V::load(finish.scale.elements::<f32>().as_ptr().add(channel));
@@ -173,7 +168,7 @@ impl Element for u8 {
     }
 
     #[inline(always)]
-    unsafe fn follow<V: Vector>(_finish: &ToResults, _at: *mut Self, _count: usize) {}
+    unsafe fn follow(_finish: &ToResults, _at: *mut Self, _count: usize) {}
 
     #[inline(always)]
     fn is_followed(_finish: &ToResults) -> bool {
@@ -206,13 +201,13 @@ pub(crate) struct BesideKernel<E: Element> {
 
 /// The kernels of `beside`: of some taps and a stride those of the most pixels first.
 macro_rules! beside_kernels {
-    ($element:ty: $($across:literal / $stride:literal: $($pixels:literal)+),+) => {
+    ($function:ident, $element:ty: $($across:literal / $stride:literal: $($pixels:literal)+),+) => {
         &[$($($crate::f32_depthwise::generic::BesideKernel {
             across: $across,
             stride: $stride,
             pixels: $pixels,
-            inner: beside::<$element, $across, $stride, $pixels, false>,
-            edge: beside::<$element, $across, $stride, $pixels, true>,
+            inner: $function::<$element, $across, $stride, $pixels, false>,
+            edge: $function::<$element, $across, $stride, $pixels, true>,
         }),+),+]
     };
 }
@@ -234,7 +229,7 @@ pub(super) fn call<E: Element>(kernel: Kernel<E>, job: &Job<'_, E>) {
 /// # Safety
 /// The processor has the instructions of `V`, and the job's pointers are valid.
 #[inline(always)]
-pub(super) unsafe fn pixels<V: Vector, E: Element, const P: usize>(job: &Job<'_, E>) {
+pub(super) unsafe fn pixels<V: Vector, E: Lanes<V>, const P: usize>(job: &Job<'_, E>) {
     // SAFETY: the caller's promise is that of these calls.
     unsafe {
         match job.pixels {
@@ -251,7 +246,7 @@ pub(super) unsafe fn pixels<V: Vector, E: Element, const P: usize>(job: &Job<'_,
 /// # Safety
 /// As `pixels`; `at` is where a pixel's channels of a tap begin.
 #[inline(always)]
-unsafe fn channels<V: Vector, E: Element, const P: usize>(job: &Job<'_, E>, at: impl Fn(usize, usize) -> *const E) {
+unsafe fn channels<V: Vector, E: Lanes<V>, const P: usize>(job: &Job<'_, E>, at: impl Fn(usize, usize) -> *const E) {
     // SAFETY: the caller's promise is that of these calls.
     unsafe {
         let [mut channel, end] = job.channels;
@@ -272,7 +267,7 @@ unsafe fn channels<V: Vector, E: Element, const P: usize>(job: &Job<'_, E>, at: 
 /// # Safety
 /// As `pixels`.
 #[inline(always)]
-unsafe fn block<V: Vector, E: Element, const P: usize, const N: usize>(
+unsafe fn block<V: Vector, E: Lanes<V>, const P: usize, const N: usize>(
     job: &Job<'_, E>,
     at: &impl Fn(usize, usize) -> *const E,
     channel: usize,
@@ -291,7 +286,7 @@ unsafe fn block<V: Vector, E: Element, const P: usize, const N: usize>(
                 let from = at(tap, p).add(channel);
                 for (n, sum) in sums.iter_mut().enumerate() {
                     let from = from.add(n * V::LANES);
-                    *sum = E::load::<V>(from, count).mul_add(w[n], *sum);
+                    *sum = E::load(from, count).mul_add(w[n], *sum);
                 }
             }
         }
@@ -304,7 +299,7 @@ unsafe fn block<V: Vector, E: Element, const P: usize, const N: usize>(
 /// # Safety
 /// As `block`.
 #[inline(always)]
-unsafe fn finish<V: Vector, E: Element, const P: usize, const N: usize>(
+unsafe fn finish<V: Vector, E: Lanes<V>, const P: usize, const N: usize>(
     job: &Job<'_, E>,
     sums: &[[V; N]; P],
     channel: usize,
@@ -312,7 +307,7 @@ unsafe fn finish<V: Vector, E: Element, const P: usize, const N: usize>(
 ) {
     // SAFETY: the caller's promise is that of these reads and writes.
     unsafe {
-        let bounds = E::bounds::<V>(job.finish);
+        let bounds = E::bounds(job.finish);
         for n in 0..N {
             let channel = channel + n * V::LANES;
             let bias = V::load(job.bias.add(channel));
@@ -330,7 +325,7 @@ unsafe fn finish<V: Vector, E: Element, const P: usize, const N: usize>(
         if E::is_followed(job.finish) {
             for p in 0..P {
                 for n in 0..N {
-                    E::follow::<V>(job.finish, job.out.add(p * job.out_pitch + channel + n * V::LANES), count);
+                    E::follow(job.finish, job.out.add(p * job.out_pitch + channel + n * V::LANES), count);
                 }
             }
         }
@@ -343,7 +338,14 @@ unsafe fn finish<V: Vector, E: Element, const P: usize, const N: usize>(
 /// # Safety
 /// As `pixels`; where not all that is seen lies in the image, `EDGE`.
 #[inline(always)]
-pub(super) unsafe fn beside<V: Vector, E: Element, const K: usize, const S: usize, const P: usize, const EDGE: bool>(
+pub(super) unsafe fn beside<
+    V: Vector,
+    E: Lanes<V>,
+    const K: usize,
+    const S: usize,
+    const P: usize,
+    const EDGE: bool,
+>(
     job: &Job<'_, E>,
 ) {
     // No table has these for another.
@@ -365,7 +367,7 @@ pub(super) unsafe fn beside<V: Vector, E: Element, const K: usize, const S: usiz
 /// # Safety
 /// As `beside`.
 #[inline(always)]
-unsafe fn beside_in_vector<V: Vector, E: Element, const K: usize, const S: usize, const P: usize, const EDGE: bool>(
+unsafe fn beside_in_vector<V: Vector, E: Lanes<V>, const K: usize, const S: usize, const P: usize, const EDGE: bool>(
     job: &Job<'_, E>,
     seen: Beside<E>,
     channel: usize,

@@ -9,6 +9,8 @@ mod generic;
 mod packed;
 mod portable;
 
+use half::bf16;
+
 use crate::activation::Activation;
 use crate::grid::Grid;
 use crate::isa::Level;
@@ -28,7 +30,7 @@ pub struct Filters<'a> {
 
 /// Filters of an image of floats.
 #[derive(Debug)]
-pub struct Depthwise(Packed<f32>);
+pub struct Depthwise(Packed<Activation>);
 
 impl Depthwise {
     /// The most taps of a filter; convolutions of more are products.
@@ -38,7 +40,7 @@ impl Depthwise {
     /// When there are no taps or more than `TAPS_MAX`, or weights or bias do not have the elements that the extents
     /// say.
     pub fn pack(level: Level, filters: &Filters<'_>, activation: Activation) -> Self {
-        Self(Packed::new(level, filters, 0.0, activation))
+        Self(Packed::new(level, filters, 0.0f32, activation))
     }
 
     pub fn bytes(&self) -> usize {
@@ -46,7 +48,8 @@ impl Depthwise {
     }
 
     pub fn kernel(&self) -> String {
-        format!("f32_depthwise_{}p__{}", self.0.table.tiles.len(), self.0.table.name)
+        let table = self.0.table::<f32>();
+        format!("f32_depthwise_{}p__{}", table.tiles.len(), table.name)
     }
 
     /// Cuts the output of a window into tiles for `run`.
@@ -55,6 +58,22 @@ impl Depthwise {
     /// When `out` cannot hold the pixels.
     pub fn grid<'a>(&self, out: &'a mut [f32], pitch: usize, window: &Window) -> Grid<'a> {
         self.0.grid(out, pitch, window)
+    }
+
+    /// As `grid`, for `run_halves`.
+    ///
+    /// # Panics
+    /// As `grid`, or when the instruction set has no kernels of bf16.
+    pub fn grid_of_halves<'a>(&self, out: &'a mut [bf16], pitch: usize, window: &Window) -> Grid<'a, bf16> {
+        self.0.grid(out, pitch, window)
+    }
+
+    /// As `run`, of an image of bf16.
+    ///
+    /// # Panics
+    /// As `run`, or when the instruction set has no kernels of bf16.
+    pub fn run_halves(&self, image: &[bf16], window: &Window, grid: &Grid<'_, bf16>) {
+        self.0.run(image, window, grid);
     }
 
     /// Computes tiles until none is left; any number of threads may do so at once.

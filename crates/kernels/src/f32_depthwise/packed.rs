@@ -1,4 +1,4 @@
-//! What both element types share: packing, tiles, and where taps are found.
+//! What all element types share: packing, tiles, and where taps are found.
 
 use std::ops::Range;
 use std::ptr;
@@ -9,10 +9,11 @@ use crate::grid::{Grid, Tile};
 use crate::isa::Level;
 use crate::window::{Place, Window};
 
-/// A filter for each channel of elements `E`, laid out for the kernels of one instruction set.
+/// A filter for each channel, laid out for the kernels of one instruction set, and what becomes of sums. Images are of the
+/// elements that this is for.
 #[derive(Debug)]
-pub(crate) struct Packed<E: Element> {
-    pub(crate) table: &'static Table<E>,
+pub(crate) struct Packed<F> {
+    level: Level,
     taps: usize,
     channels: usize,
     /// `[tap][padded channels]`.
@@ -24,19 +25,24 @@ pub(crate) struct Packed<E: Element> {
     outside: f32,
     /// Whether taps outside the image add nothing to a sum.
     skips: bool,
-    finish: E::Finish,
+    finish: F,
 }
 
-impl<E: Element> Packed<E> {
+impl<F> Packed<F> {
     /// Packs weights in the order `[tap][channel]`; taps outside the image see `zero`.
-    pub(crate) fn new(level: Level, filters: &super::Filters<'_>, zero: E, finish: E::Finish) -> Self {
+    pub(crate) fn new<E: Element<Finish = F> + PartialEq + Into<f32>>(
+        level: Level,
+        filters: &super::Filters<'_>,
+        zero: E,
+        finish: F,
+    ) -> Self {
         let super::Filters { weights, taps, channels, bias } = *filters;
         assert!((1..=TAPS_MAX).contains(&taps), "a filter has 1 to {TAPS_MAX} taps");
         assert_eq!(weights.len(), taps * channels, "weights are [tap][channel]");
         assert!(bias.is_none_or(|bias| bias.len() == channels), "there is a bias for each channel");
         let padded = channels.next_multiple_of(LANES_MAX);
         let mut packed = Self {
-            table: E::table(level),
+            level,
             taps,
             channels,
             weights: Aligned::zeroed(taps * padded * size_of::<f32>()),
@@ -56,6 +62,11 @@ impl<E: Element> Packed<E> {
         packed
     }
 
+    /// The kernels for images of elements.
+    pub(crate) fn table<E: Element<Finish = F>>(&self) -> &'static Table<E> {
+        E::table(self.level)
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         self.weights.bytes() + self.bias.bytes() + self.zeros.bytes()
     }
@@ -65,8 +76,9 @@ impl<E: Element> Packed<E> {
     ///
     /// # Panics
     /// When `out` cannot hold the pixels.
-    pub(crate) fn grid<'a>(&self, out: &'a mut [E], pitch: usize, window: &Window) -> Grid<'a, E> {
-        let strip = self.beside(window, window.out[1]).map_or(self.table.tiles.len(), |kernel| kernel.pixels);
+    pub(crate) fn grid<'a, E: Element>(&self, out: &'a mut [E], pitch: usize, window: &Window) -> Grid<'a, E> {
+        let table = E::table(self.level);
+        let strip = beside(table, window, window.out[1]).map_or(table.tiles.len(), |kernel| kernel.pixels);
         let seen = (strip - 1) * window.stride[1] + window.kernel[1];
         let near = NEAR_BYTES / ((seen * window.kernel[0] + strip) * size_of::<E>());
         let blocks = self.channels.div_ceil(near.max(LANES_MAX)).max(1);
@@ -81,7 +93,8 @@ impl<E: Element> Packed<E> {
     /// # Panics
     /// When the window reaches beyond `image`, the weights have other taps, or the output another size or was cut otherwise
     /// than by `grid`.
-    pub(crate) fn run(&self, image: &[E], window: &Window, grid: &Grid<'_, E>) {
+    pub(crate) fn run<E: Element<Finish = F>>(&self, image: &[E], window: &Window, grid: &Grid<'_, E>) {
+        let table = self.table::<E>();
         assert!(window.reach(self.channels) <= image.len(), "the window lies within the image");
         assert_eq!(window.taps(), self.taps, "the window has the taps of the weights");
         assert_eq!(grid.size(), [window.pixels(), self.channels], "the output is pixels by channels");
@@ -93,8 +106,8 @@ impl<E: Element> Packed<E> {
             assert!(is_whole(tile.first[0]) && is_whole(tile.size[0]), "a tile of the output is of whole lines");
             let mut x = 0;
             while x < across {
-                let kernel = self.beside(window, across - x);
-                let pixels = kernel.map_or(self.table.tiles.len(), |kernel| kernel.pixels).min(across - x);
+                let kernel = beside(table, window, across - x);
+                let pixels = kernel.map_or(table.tiles.len(), |kernel| kernel.pixels).min(across - x);
                 for line in 0..tile.size[0] / across {
                     let place = Place { x, ..window.place(tile.first[0] + line * across) };
                     match kernel.and_then(|kernel| self.seen(image, window, place, kernel)) {
@@ -110,19 +123,8 @@ impl<E: Element> Packed<E> {
         }
     }
 
-    /// The kernels for pixels beside each other of a line that has so many left: those that divide it most evenly.
-    fn beside(&self, window: &Window, left: usize) -> Option<&'static BesideKernel<E>> {
-        let fits = |kernel: &&BesideKernel<E>| {
-            [kernel.across, kernel.stride] == [window.kernel[1], window.stride[1]] && window.dilation[1] == 1
-        };
-        let most = self.table.beside.iter().find(fits)?.pixels;
-        let each = left.div_ceil(left.div_ceil(most).max(1));
-        let mut fitting = self.table.beside.iter().filter(fits).filter(|kernel| kernel.pixels <= left);
-        fitting.clone().rfind(|kernel| kernel.pixels >= each).or_else(|| fitting.next())
-    }
-
     /// What the pixels of a kernel see, from a place on, in which lines of taps; nothing where the kernel cannot tell.
-    fn seen(
+    fn seen<E: Element<Finish = F>>(
         &self,
         image: &[E],
         window: &Window,
@@ -157,7 +159,7 @@ impl<E: Element> Packed<E> {
     }
 
     /// Computes pixels of a line from a row of the tile on, whatever their taps are.
-    fn apart(
+    fn apart<E: Element<Finish = F>>(
         &self,
         image: &[E],
         window: &Window,
@@ -166,7 +168,7 @@ impl<E: Element> Packed<E> {
         pixels: usize,
         taps: &mut TapsFound<E>,
     ) {
-        let kernels = self.table.tiles;
+        let kernels = self.table::<E>().tiles;
         let mut walk = window.walk(tile.first[0] + row);
         let mut done = 0;
         while done < pixels {
@@ -185,7 +187,14 @@ impl<E: Element> Packed<E> {
     }
 
     /// Runs a kernel for pixels of a line from a row of the tile on.
-    fn call(&self, kernel: Kernel<E>, pixels: Pixels<E>, tile: &Tile<'_, E>, row: usize, first_tap: usize) {
+    fn call<E: Element<Finish = F>>(
+        &self,
+        kernel: Kernel<E>,
+        pixels: Pixels<E>,
+        tile: &Tile<'_, E>,
+        row: usize,
+        first_tap: usize,
+    ) {
         let weights_pitch = self.channels.next_multiple_of(LANES_MAX);
         let job = Job {
             taps: self.taps,
@@ -201,6 +210,17 @@ impl<E: Element> Packed<E> {
         };
         generic::call(kernel, &job);
     }
+}
+
+/// The kernels for pixels beside each other of a line that has so many left: those that divide it most evenly.
+fn beside<E: Element>(table: &'static Table<E>, window: &Window, left: usize) -> Option<&'static BesideKernel<E>> {
+    let fits = |kernel: &&BesideKernel<E>| {
+        [kernel.across, kernel.stride] == [window.kernel[1], window.stride[1]] && window.dilation[1] == 1
+    };
+    let most = table.beside.iter().find(fits)?.pixels;
+    let each = left.div_ceil(left.div_ceil(most).max(1));
+    let mut fitting = table.beside.iter().filter(fits).filter(|kernel| kernel.pixels <= left);
+    fitting.clone().rfind(|kernel| kernel.pixels >= each).or_else(|| fitting.next())
 }
 
 /// Where taps are: from an output pixel's first tap, and those of a block of pixels.

@@ -9,7 +9,7 @@ use crate::vector::F32x8;
 #[target_feature(enable = "avx2,fma")]
 unsafe fn map(function: Function, from: *const f32, to: *mut f32, count: usize) {
     // SAFETY: the caller's promise; the features are enabled here.
-    unsafe { generic::map::<F32x8>(function, from, to, count) }
+    unsafe { generic::map::<F32x8, f32>(function, from, to, count) }
 }
 
 /// # Safety

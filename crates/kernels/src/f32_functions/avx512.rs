@@ -1,6 +1,8 @@
 //! Functions, lanes as wide as the registers.
 
-use super::generic::{self, Norm, Scores, Table};
+use half::bf16;
+
+use super::generic::{self, Map, Norm, Scores, Table};
 use super::{Arithmetic, Function, Operands};
 use crate::vector::F32x16;
 
@@ -9,7 +11,15 @@ use crate::vector::F32x16;
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
 unsafe fn map(function: Function, from: *const f32, to: *mut f32, count: usize) {
     // SAFETY: the caller's promise; the features are enabled here.
-    unsafe { generic::map::<F32x16>(function, from, to, count) }
+    unsafe { generic::map::<F32x16, f32>(function, from, to, count) }
+}
+
+/// # Safety
+/// The processor has AVX-512 F, BW, DQ, VL and BF16, and `from` and `to` are valid for `count` elements.
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+unsafe fn map_halves(function: Function, from: *const bf16, to: *mut bf16, count: usize) {
+    // SAFETY: the caller's promise; the features are enabled here.
+    unsafe { generic::map::<F32x16, bf16>(function, from, to, count) }
 }
 
 /// # Safety
@@ -37,3 +47,4 @@ unsafe fn normalize(norm: &Norm, from: *const f32, to: *mut f32, count: usize) {
 }
 
 pub(super) static TABLE: Table = Table { map, combine, softmax, normalize };
+pub(super) static HALVES: Map<bf16> = map_halves;

@@ -1,15 +1,18 @@
 //! The functions, for any vector.
 
 use super::{Arithmetic, Function, Operands};
-use crate::vector::Vector;
+use crate::vector::{Stored, Vector};
 
 #[derive(Debug)]
 pub(super) struct Table {
-    pub(super) map: unsafe fn(Function, *const f32, *mut f32, usize),
+    pub(super) map: Map<f32>,
     pub(super) combine: unsafe fn(Arithmetic, Operands<'_>, &mut [f32]),
     pub(super) softmax: unsafe fn(&Scores, *mut f32, usize),
     pub(super) normalize: unsafe fn(&Norm, *const f32, *mut f32, usize),
 }
+
+/// A function of so many elements, which may be where results go.
+pub(super) type Map<E> = unsafe fn(Function, *const E, *mut E, usize);
 
 /// What softmax is taken of: `scale * from + mask`, elements of both as many as results.
 #[derive(Debug)]
@@ -36,9 +39,9 @@ pub(super) fn call_map(table: &Table, function: Function, from: &[f32], to: &mut
 }
 
 /// In place.
-pub(super) fn call_map_over(table: &Table, function: Function, row: &mut [f32]) {
-    // SAFETY: the table was found by its level, which proves its instructions; each element is read before it is written.
-    unsafe { (table.map)(function, row.as_ptr(), row.as_mut_ptr(), row.len()) }
+pub(super) fn call_map_over<E>(map: Map<E>, function: Function, row: &mut [E]) {
+    // SAFETY: it was found by its level, which proves its instructions; each element is read before it is written.
+    unsafe { map(function, row.as_ptr(), row.as_mut_ptr(), row.len()) }
 }
 
 /// # Panics
@@ -84,13 +87,13 @@ macro_rules! each {
     ($vector:ident, $from:expr, $to:expr, $count:expr, |$x:ident| $value:expr) => {{
         let mut at = 0;
         while at + $vector::LANES <= $count {
-            let $x = $vector::load($from.add(at));
-            $value.store($to.add(at));
+            let $x: $vector = Stored::load($from.add(at), $vector::LANES);
+            Stored::store($value, $to.add(at), $vector::LANES);
             at += $vector::LANES;
         }
         if at < $count {
-            let $x = $vector::load_first($from.add(at), $count - at);
-            $value.store_first($to.add(at), $count - at);
+            let $x: $vector = Stored::load($from.add(at), $count - at);
+            Stored::store($value, $to.add(at), $count - at);
         }
     }};
 }
@@ -160,7 +163,7 @@ macro_rules! folding {
 /// # Safety
 /// The processor has the instructions of `V`, and `from` and `to` are valid for `count` elements.
 #[inline(always)]
-pub(super) unsafe fn map<V: Vector>(function: Function, from: *const f32, to: *mut f32, count: usize) {
+pub(super) unsafe fn map<V: Vector, E: Stored<V>>(function: Function, from: *const E, to: *mut E, count: usize) {
     // SAFETY: the caller's promise is that of these reads and writes.
     unsafe {
         match function {

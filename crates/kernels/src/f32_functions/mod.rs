@@ -9,8 +9,10 @@ mod avx512;
 pub(crate) mod generic;
 mod portable;
 
+use half::bf16;
+
 use crate::grid::Grid;
-use crate::isa::{Level, choose};
+use crate::isa::{Level, choose, halves};
 use generic::Table;
 
 /// A function of one element.
@@ -55,13 +57,21 @@ impl Function {
     }
 
     pub(crate) fn over_row(self, level: Level, row: &mut [f32]) {
-        generic::call_map_over(table(level), self, row);
+        generic::call_map_over(table(level).map, self, row);
+    }
+
+    /// As `over`, of elements that are bf16.
+    ///
+    /// # Panics
+    /// When the instruction set does not multiply them.
+    pub(crate) fn over_halves(self, level: Level, row: &mut [bf16]) {
+        generic::call_map_over(*halves!(level, HALVES), self, row);
     }
 
     /// Of one element, as the portable kernel has it.
     pub fn apply(self, x: f32) -> f32 {
         let mut row = [x];
-        generic::call_map_over(&portable::TABLE, self, &mut row);
+        generic::call_map_over(portable::TABLE.map, self, &mut row);
         row[0]
     }
 

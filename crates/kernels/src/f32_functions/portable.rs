@@ -8,7 +8,7 @@ use crate::vector::Plain;
 /// `from` and `to` are valid for `count` elements.
 unsafe fn map(function: Function, from: *const f32, to: *mut f32, count: usize) {
     // SAFETY: the caller's promise; no instruction set is needed.
-    unsafe { generic::map::<Plain>(function, from, to, count) }
+    unsafe { generic::map::<Plain, f32>(function, from, to, count) }
 }
 
 /// # Safety

@@ -10,7 +10,7 @@ use crate::vector::F32x8;
 #[target_feature(enable = "avx2,fma")]
 unsafe fn tile<const M: usize, const N: usize>(job: &Job) {
     // SAFETY: the caller's promise; the features are enabled here.
-    unsafe { generic::tile::<Floats<F32x8>, M, N>(job) }
+    unsafe { generic::tile::<Floats<F32x8>, f32, M, N>(job) }
 }
 
 /// # Safety
@@ -18,7 +18,7 @@ unsafe fn tile<const M: usize, const N: usize>(job: &Job) {
 #[target_feature(enable = "avx2,fma")]
 unsafe fn row<const M: usize, const N: usize>(job: &Job) {
     // SAFETY: the caller's promise; the features are enabled here.
-    unsafe { generic::row::<Floats<F32x8>, M, N>(job) }
+    unsafe { generic::row::<Floats<F32x8>, f32, M, N>(job) }
 }
 
 /// # Safety
@@ -26,7 +26,7 @@ unsafe fn row<const M: usize, const N: usize>(job: &Job) {
 #[target_feature(enable = "avx2,fma")]
 unsafe fn pairs<const M: usize, const N: usize>(job: &Job) {
     // SAFETY: the caller's promise; the features are enabled here.
-    unsafe { generic::tile::<Pairs<F32x8>, M, N>(job) }
+    unsafe { generic::tile::<Pairs<F32x8>, f32, M, N>(job) }
 }
 
 /// # Safety
@@ -34,7 +34,7 @@ unsafe fn pairs<const M: usize, const N: usize>(job: &Job) {
 #[target_feature(enable = "avx2,fma")]
 unsafe fn row_of_pairs<const M: usize, const N: usize>(job: &Job) {
     // SAFETY: the caller's promise; the features are enabled here.
-    unsafe { generic::row::<Pairs<F32x8>, M, N>(job) }
+    unsafe { generic::row::<Pairs<F32x8>, f32, M, N>(job) }
 }
 
 /// # Safety
@@ -61,5 +61,6 @@ pub(super) static PAIRS: PairKernels = PairKernels {
         together: 4,
         step: Pairs::<F32x8>::STEP,
     },
+    to_halves: None,
     round,
 };

@@ -6,6 +6,8 @@ use std::arch::x86_64::{
 };
 use std::mem::transmute;
 
+use half::bf16;
+
 use super::generic::{self, Floats, Job, Kernels, PairKernels, Pairs, Product};
 use crate::panels::{Table, tiles};
 use crate::vector::{F32x16, first_lanes};
@@ -15,7 +17,7 @@ use crate::vector::{F32x16, first_lanes};
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
 unsafe fn tile<const M: usize, const N: usize>(job: &Job) {
     // SAFETY: the caller's promise; the features are enabled here.
-    unsafe { generic::tile::<Floats<F32x16>, M, N>(job) }
+    unsafe { generic::tile::<Floats<F32x16>, f32, M, N>(job) }
 }
 
 /// # Safety
@@ -23,7 +25,7 @@ unsafe fn tile<const M: usize, const N: usize>(job: &Job) {
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
 unsafe fn row<const M: usize, const N: usize>(job: &Job) {
     // SAFETY: the caller's promise; the features are enabled here.
-    unsafe { generic::row::<Floats<F32x16>, M, N>(job) }
+    unsafe { generic::row::<Floats<F32x16>, f32, M, N>(job) }
 }
 
 /// # Safety
@@ -31,7 +33,7 @@ unsafe fn row<const M: usize, const N: usize>(job: &Job) {
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
 unsafe fn pairs<const M: usize, const N: usize>(job: &Job) {
     // SAFETY: the caller's promise; the features are enabled here.
-    unsafe { generic::tile::<Pairs<F32x16>, M, N>(job) }
+    unsafe { generic::tile::<Pairs<F32x16>, f32, M, N>(job) }
 }
 
 /// # Safety
@@ -39,7 +41,7 @@ unsafe fn pairs<const M: usize, const N: usize>(job: &Job) {
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
 unsafe fn row_of_pairs<const M: usize, const N: usize>(job: &Job) {
     // SAFETY: the caller's promise; the features are enabled here.
-    unsafe { generic::row::<Pairs<F32x16>, M, N>(job) }
+    unsafe { generic::row::<Pairs<F32x16>, f32, M, N>(job) }
 }
 
 /// # Safety
@@ -103,7 +105,23 @@ impl Product for Fused {
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
 unsafe fn fused<const M: usize, const N: usize>(job: &Job) {
     // SAFETY: the caller's promise; the features are enabled here.
-    unsafe { generic::tile::<Fused, M, N>(job) }
+    unsafe { generic::tile::<Fused, f32, M, N>(job) }
+}
+
+/// # Safety
+/// The processor has AVX-512 F, BW, DQ, VL and BF16, and the job's pointers are valid.
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+unsafe fn to_halves<const M: usize, const N: usize>(job: &Job<bf16>) {
+    // SAFETY: the caller's promise; the features are enabled here.
+    unsafe { generic::tile::<Fused, bf16, M, N>(job) }
+}
+
+/// # Safety
+/// The processor has AVX-512 F, BW, DQ, VL and BF16, and the job's pointers are valid.
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+unsafe fn row_to_halves<const M: usize, const N: usize>(job: &Job<bf16>) {
+    // SAFETY: the caller's promise; the features are enabled here.
+    unsafe { generic::row::<Fused, bf16, M, N>(job) }
 }
 
 /// # Safety
@@ -111,7 +129,7 @@ unsafe fn fused<const M: usize, const N: usize>(job: &Job) {
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
 unsafe fn row_fused<const M: usize, const N: usize>(job: &Job) {
     // SAFETY: the caller's promise; the features are enabled here.
-    unsafe { generic::row::<Fused, M, N>(job) }
+    unsafe { generic::row::<Fused, f32, M, N>(job) }
 }
 
 pub(super) static KERNELS: Kernels = Kernels {
@@ -143,6 +161,7 @@ pub(super) static PAIRS: PairKernels = PairKernels {
         together: 4,
         step: Pairs::<F32x16>::STEP,
     },
+    to_halves: None,
     round,
 };
 
@@ -163,5 +182,21 @@ pub(super) static FUSED_PAIRS: PairKernels = PairKernels {
         together: 4,
         step: Fused::STEP,
     },
+    to_halves: Some(Kernels {
+        operation: "bf16_gemm",
+        tiles: Table {
+            name: "avx512bf16",
+            lanes: 16,
+            tiles: &[
+                tiles!(to_halves 1: 1 2 3 4 5 6 7 8 9 10 11 12),
+                tiles!(to_halves 2: 1 2 3 4 5 6 7 8 9 10 11 12),
+                tiles!(to_halves 3: 1 2 3 4 5 6 7 8),
+                tiles!(to_halves 4: 1 2 3 4 5 6),
+            ],
+        },
+        rows: &[row_to_halves::<4, 1>, row_to_halves::<4, 2>, row_to_halves::<4, 3>, row_to_halves::<4, 4>],
+        together: 4,
+        step: Fused::STEP,
+    }),
     round: round_to_halves,
 };

@@ -2,9 +2,11 @@
 
 use std::marker::PhantomData;
 
+use half::bf16;
+
 use crate::activation::Activation;
 use crate::panels::Table;
-use crate::vector::{Vector, activate};
+use crate::vector::{Stored, Vector, activate};
 
 /// What a step of the loops multiplies: some elements of a row with four bytes of each column.
 ///
@@ -83,12 +85,12 @@ impl<V: Vector> Product for Pairs<V> {
 
 /// The kernels of an instruction set.
 #[derive(Debug)]
-pub(super) struct Kernels {
+pub(super) struct Kernels<E: 'static = f32> {
     /// What names of kernels begin with.
     pub(super) operation: &'static str,
-    pub(super) tiles: Table<Job>,
+    pub(super) tiles: Table<Job<E>>,
     /// By vectors less one: one row of several panels at once.
-    pub(super) rows: &'static [unsafe fn(&Job)],
+    pub(super) rows: &'static [unsafe fn(&Job<E>)],
     /// How many those are.
     pub(super) together: usize,
     /// Elements of a row in a step.
@@ -99,15 +101,17 @@ pub(super) struct Kernels {
 #[derive(Debug)]
 pub(super) struct PairKernels {
     pub(super) products: Kernels,
+    /// The same with results that are bf16, where rows are.
+    pub(super) to_halves: Option<Kernels<bf16>>,
     pub(super) round: Round,
 }
 
 /// So many floats become as many bf16, two in the place of a float where a step takes one element, else one.
 pub(super) type Round = unsafe fn(*const f32, *mut f32, usize);
 
-/// What a tile kernel works on. All pointers are valid for the extents beside them.
+/// What a tile kernel works on; results are stored as `E`. All pointers are valid for the extents beside them.
 #[derive(Debug)]
-pub(super) struct Job {
+pub(super) struct Job<E = f32> {
     pub(super) taps: usize,
     /// Steps of every tap.
     pub(super) depth: usize,
@@ -127,29 +131,29 @@ pub(super) struct Job {
     /// From what one panel fetches to what the next does, and from what one block does.
     pub(super) next_pitch: usize,
     pub(super) next_block: usize,
-    pub(super) out: *mut f32,
+    pub(super) out: *mut E,
     pub(super) out_pitch: usize,
     /// Columns to write, with more than `(N - 1) * LANES` of each panel.
     pub(super) columns: usize,
-    /// Whether sums begin with what is in `out`.
+    /// Whether sums begin with what is in `out`, which are floats.
     pub(super) resume: bool,
     /// What follows the last sum; without it the sums are written as they are.
-    pub(super) ends: Option<End>,
+    pub(super) ends: Option<End<E>>,
 }
 
 #[derive(Debug)]
-pub(super) struct End {
+pub(super) struct End<E = f32> {
     /// `[panels][N * LANES]`.
     pub(super) bias: *const f32,
     /// From the bias of one row to that of the next: zero where rows are rows of a product.
     pub(super) bias_pitch: usize,
     /// The tile's first element and the distance of rows.
-    pub(super) residual: Option<(*const f32, usize)>,
+    pub(super) residual: Option<(*const E, usize)>,
     pub(super) activation: Activation,
 }
 
 /// Runs a kernel of a table.
-pub(super) fn call(kernel: unsafe fn(&Job), job: &Job) {
+pub(super) fn call<E>(kernel: unsafe fn(&Job<E>), job: &Job<E>) {
     // SAFETY: kernels are only found in the table of a level, which proves their instructions; `Gemm::run` has checked
     // the extents that the job's pointers cover, and the job has as many rows as the kernel.
     unsafe { kernel(job) }
@@ -158,14 +162,14 @@ pub(super) fn call(kernel: unsafe fn(&Job), job: &Job) {
 /// # Safety
 /// The processor has the instructions of `V`, and the job's pointers are valid.
 #[inline(always)]
-pub(super) unsafe fn tile<P: Product, const M: usize, const N: usize>(job: &Job) {
+pub(super) unsafe fn tile<P: Product, E: Stored<P::Sums>, const M: usize, const N: usize>(job: &Job<E>) {
     // SAFETY: the caller's promise is that of these reads, writes and calls.
     unsafe {
         let mut block = Block::first(job);
         for nth in 0..job.blocks {
             for panel in 0..job.panels {
                 let column = panel * N * P::Sums::LANES;
-                let mut sums = begin::<P::Sums, M, N>(job, block, column);
+                let mut sums = begin::<P::Sums, E, M, N>(job, block, column);
                 let mut weights = job.weights.add(panel * job.weights_pitch);
                 let mut next = job.next.wrapping_add(panel * job.next_pitch + nth * job.next_block);
                 for tap in 0..job.taps {
@@ -189,7 +193,7 @@ pub(super) unsafe fn tile<P: Product, const M: usize, const N: usize>(job: &Job)
                         weights = weights.add(N * P::Sums::LANES);
                     }
                 }
-                end::<P::Sums, M, N>(job, block, column, &mut sums);
+                end::<P::Sums, E, M, N>(job, block, column, &mut sums);
             }
             block = block.below(job, M);
         }
@@ -197,23 +201,30 @@ pub(super) unsafe fn tile<P: Product, const M: usize, const N: usize>(job: &Job)
 }
 
 /// Where a block finds its rows, writes results and finds what is added to them.
-#[derive(Clone, Copy)]
-struct Block {
+struct Block<E> {
     rows: *const *const f32,
-    out: *mut f32,
-    residual: *const f32,
+    out: *mut E,
+    residual: *const E,
 }
 
-impl Block {
+impl<E> Clone for Block<E> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<E> Copy for Block<E> {}
+
+impl<E> Block<E> {
     #[inline(always)]
-    fn first(job: &Job) -> Self {
+    fn first(job: &Job<E>) -> Self {
         let residual = job.ends.as_ref().and_then(|end| end.residual);
         Self { rows: job.rows, out: job.out, residual: residual.map_or(std::ptr::null(), |(residual, _)| residual) }
     }
 
     /// The next block, of blocks of so many rows.
     #[inline(always)]
-    fn below(self, job: &Job, rows: usize) -> Self {
+    fn below(self, job: &Job<E>, rows: usize) -> Self {
         let pitch = job.ends.as_ref().and_then(|end| end.residual).map_or(0, |(_, pitch)| pitch);
         Self {
             rows: self.rows.wrapping_add(job.taps * rows),
@@ -229,10 +240,10 @@ impl Block {
 /// # Safety
 /// As `tile`.
 #[inline(always)]
-pub(super) unsafe fn row<P: Product, const M: usize, const N: usize>(job: &Job) {
+pub(super) unsafe fn row<P: Product, E: Stored<P::Sums>, const M: usize, const N: usize>(job: &Job<E>) {
     // SAFETY: the caller's promise is that of these reads, writes and calls.
     unsafe {
-        let mut sums = begin::<P::Sums, M, N>(job, Block::first(job), 0);
+        let mut sums = begin::<P::Sums, E, M, N>(job, Block::first(job), 0);
         let mut weights = job.weights;
         for tap in 0..job.taps {
             let row = *job.rows.add(tap);
@@ -247,7 +258,7 @@ pub(super) unsafe fn row<P: Product, const M: usize, const N: usize>(job: &Job) 
                 weights = weights.add(N * P::Sums::LANES);
             }
         }
-        end::<P::Sums, M, N>(job, Block::first(job), 0, &mut sums);
+        end::<P::Sums, E, M, N>(job, Block::first(job), 0, &mut sums);
     }
 }
 
@@ -293,7 +304,11 @@ pub(super) fn call_round_halves(kernels: &PairKernels, from: &[f32], to: &mut [u
 /// # Safety
 /// As `tile`.
 #[inline(always)]
-unsafe fn begin<V: Vector, const M: usize, const N: usize>(job: &Job, block: Block, column: usize) -> [[V; N]; M] {
+unsafe fn begin<V: Vector, E: Stored<V>, const M: usize, const N: usize>(
+    job: &Job<E>,
+    block: Block<E>,
+    column: usize,
+) -> [[V; N]; M] {
     // SAFETY: the caller's promise is that of these reads.
     unsafe {
         let mut sums = [[V::splat(0.0); N]; M];
@@ -301,8 +316,7 @@ unsafe fn begin<V: Vector, const M: usize, const N: usize>(job: &Job, block: Blo
             for (m, sums) in sums.iter_mut().enumerate() {
                 for (n, sum) in sums.iter_mut().enumerate() {
                     let at = column + n * V::LANES;
-                    let (from, left) = (block.out.add(m * job.out_pitch + at), job.columns - at);
-                    *sum = if left < V::LANES { V::load_first(from, left) } else { V::load(from) };
+                    *sum = E::load(block.out.add(m * job.out_pitch + at), job.columns - at);
                 }
             }
         }
@@ -313,17 +327,17 @@ unsafe fn begin<V: Vector, const M: usize, const N: usize>(job: &Job, block: Blo
 /// # Safety
 /// As `tile`.
 #[inline(always)]
-unsafe fn end<V: Vector, const M: usize, const N: usize>(
-    job: &Job,
-    block: Block,
+unsafe fn end<V: Vector, E: Stored<V>, const M: usize, const N: usize>(
+    job: &Job<E>,
+    block: Block<E>,
     column: usize,
     sums: &mut [[V; N]; M],
 ) {
     // SAFETY: the caller's promise is that of these calls.
     unsafe {
         match &job.ends {
-            None => write::<V, M, N>(job, block, column, sums),
-            Some(end) => finish::<V, M, N>(job, block, column, end, sums),
+            None => write::<V, E, M, N>(job, block, column, sums),
+            Some(end) => finish::<V, E, M, N>(job, block, column, end, sums),
         }
     }
 }
@@ -333,11 +347,11 @@ unsafe fn end<V: Vector, const M: usize, const N: usize>(
 /// # Safety
 /// As `tile`.
 #[inline(always)]
-unsafe fn finish<V: Vector, const M: usize, const N: usize>(
-    job: &Job,
-    block: Block,
+unsafe fn finish<V: Vector, E: Stored<V>, const M: usize, const N: usize>(
+    job: &Job<E>,
+    block: Block<E>,
     column: usize,
-    end: &End,
+    end: &End<E>,
     sums: &mut [[V; N]; M],
 ) {
     // SAFETY: the caller's promise is that of these reads, writes and calls.
@@ -351,8 +365,7 @@ unsafe fn finish<V: Vector, const M: usize, const N: usize>(
             for (m, sums) in sums.iter_mut().enumerate() {
                 for (n, sum) in sums.iter_mut().enumerate() {
                     let at = column + n * V::LANES;
-                    let (from, left) = (block.residual.add(m * pitch + at), job.columns - at);
-                    *sum = sum.add(if left < V::LANES { V::load_first(from, left) } else { V::load(from) });
+                    *sum = sum.add(E::load(block.residual.add(m * pitch + at), job.columns - at));
                 }
             }
         }
@@ -377,12 +390,12 @@ unsafe fn finish<V: Vector, const M: usize, const N: usize>(
                         *sum = activate(*sum, $activation);
                     }
                 }
-                write::<V, M, N>(job, block, column, copied);
+                write::<V, E, M, N>(job, block, column, copied);
             }};
         }
         match end.activation {
             Activation::None | Activation::Clip { .. } | Activation::Function(_) => {
-                write::<V, M, N>(job, block, column, sums);
+                write::<V, E, M, N>(job, block, column, sums);
             }
             Activation::LeakyRelu { slope } => through!(Activation::LeakyRelu { slope }),
             Activation::HardSigmoid { alpha, beta } => through!(Activation::HardSigmoid { alpha, beta }),
@@ -394,14 +407,18 @@ unsafe fn finish<V: Vector, const M: usize, const N: usize>(
 /// # Safety
 /// As `tile`.
 #[inline(always)]
-unsafe fn write<V: Vector, const M: usize, const N: usize>(job: &Job, block: Block, column: usize, sums: &[[V; N]; M]) {
+unsafe fn write<V: Vector, E: Stored<V>, const M: usize, const N: usize>(
+    job: &Job<E>,
+    block: Block<E>,
+    column: usize,
+    sums: &[[V; N]; M],
+) {
     // SAFETY: the caller's promise is that of these writes.
     unsafe {
         for (m, sums) in sums.iter().enumerate() {
             for (n, sum) in sums.iter().enumerate() {
                 let at = column + n * V::LANES;
-                let (to, left) = (block.out.add(m * job.out_pitch + at), job.columns - at);
-                if left < V::LANES { sum.store_first(to, left) } else { sum.store(to) }
+                E::store(*sum, block.out.add(m * job.out_pitch + at), job.columns - at);
             }
         }
     }

@@ -60,19 +60,19 @@ struct Operands<'a> {
 }
 
 /// What follows the last sum of a product.
-struct Ends<'a> {
+struct Ends<'a, E = f32> {
     /// One for each column and zeros up to a whole vector.
     bias: &'a [f32],
-    residual: Option<Residual<'a>>,
+    residual: Option<Residual<'a, E>>,
     /// What is done to sums while they are in registers, and what to results.
     activation: Activation,
     function: Option<Function>,
 }
 
-impl Ends<'_> {
+impl<E: Copy> Ends<'_, E> {
     /// For the results from a row and a column on. Where results of one row are seen as rows of `width` columns, bias and
     /// residual go on from one to the next.
-    fn of(&self, row: usize, column: usize, width: Option<usize>) -> generic::End {
+    fn of(&self, row: usize, column: usize, width: Option<usize>) -> generic::End<E> {
         generic::End {
             bias: self.bias[column..].as_ptr(),
             bias_pitch: width.unwrap_or(0),
@@ -153,7 +153,7 @@ impl Gemm {
     ///
     /// # Panics
     /// When `out` cannot hold `rows` rows `pitch` elements apart.
-    pub fn grid<'a>(&self, out: &'a mut [f32], pitch: usize, rows: usize) -> Grid<'a> {
+    pub fn grid<'a, E>(&self, out: &'a mut [E], pitch: usize, rows: usize) -> Grid<'a, E> {
         self.packing.grid(out, pitch, rows)
     }
 
@@ -163,10 +163,22 @@ impl Gemm {
     /// When the window reaches beyond `left`, the weights have other taps, the sizes of residual or output differ, or the
     /// output was cut otherwise than by `grid`.
     pub fn run(&self, left: &[f32], window: &Window, residual: Option<Residual<'_>>, grid: &Grid<'_>) {
+        self.run_to(self.packing.kernels, left, window, residual, grid);
+    }
+
+    /// As `run`, with results as these kernels store them.
+    fn run_to<E: Written>(
+        &self,
+        kernels: &Kernels<E>,
+        left: &[f32],
+        window: &Window,
+        residual: Option<Residual<'_, E>>,
+        grid: &Grid<'_, E>,
+    ) {
         let (activation, function) = self.activation.split();
         let ends = Ends { bias: self.bias.elements(), residual, activation, function };
         let operands = Operands { left, window, packed: self.weights.elements(), zeros: self.zeros.elements() };
-        self.packing.run_with(&operands, Some(&ends), grid);
+        self.packing.run_with(kernels, &operands, Some(&ends), grid);
     }
 }
 
@@ -213,7 +225,7 @@ impl Packing {
     ///
     /// # Panics
     /// When `out` cannot hold `rows` rows `pitch` elements apart.
-    pub fn grid<'a>(&self, out: &'a mut [f32], pitch: usize, rows: usize) -> Grid<'a> {
+    pub fn grid<'a, E>(&self, out: &'a mut [E], pitch: usize, rows: usize) -> Grid<'a, E> {
         self.cut(out, pitch, rows, rows)
     }
 
@@ -223,7 +235,7 @@ impl Packing {
     }
 
     /// Into tiles as an output of `shared` rows has them.
-    fn cut<'a>(&self, out: &'a mut [f32], pitch: usize, rows: usize, shared: usize) -> Grid<'a> {
+    fn cut<'a, E>(&self, out: &'a mut [E], pitch: usize, rows: usize, shared: usize) -> Grid<'a, E> {
         let tile = if rows == 1 { [1, self.kernels.together * self.panels.width()] } else { self.tile(shared) };
         Grid::new(out, pitch, [rows, self.columns()], tile)
     }
@@ -276,10 +288,16 @@ impl Packing {
     pub fn run(&self, left: &[f32], pitch: usize, packed: &[f32], grid: &Grid<'_>) {
         // No tap of rows lies outside them.
         let window = Window::rows(grid.size()[0], pitch);
-        self.run_with(&Operands { left, window: &window, packed, zeros: &[] }, None, grid);
+        self.run_with(self.kernels, &Operands { left, window: &window, packed, zeros: &[] }, None, grid);
     }
 
-    fn run_with(&self, operands: &Operands<'_>, ends: Option<&Ends<'_>>, grid: &Grid<'_>) {
+    fn run_with<E: Written>(
+        &self,
+        kernels: &Kernels<E>,
+        operands: &Operands<'_>,
+        ends: Option<&Ends<'_, E>>,
+        grid: &Grid<'_, E>,
+    ) {
         let Operands { left, window, packed, .. } = *operands;
         let pixels = window.pixels();
         assert!(window.reach(self.row_elements()) <= left.len(), "the window lies within the image");
@@ -292,18 +310,19 @@ impl Packing {
         let mut pointers = [ptr::null(); POINTERS];
         while let Some(mut tile) = grid.take() {
             self.panels.check(&tile);
-            for part in self.parts() {
-                self.run_part(operands, ends, &mut tile, &part, &mut pointers);
+            for part in self.parts(E::IS_RESUMED) {
+                self.run_part(kernels, operands, ends, &mut tile, &part, &mut pointers);
             }
         }
     }
 
     /// One part of the chain, for a tile: a few rows with all of its panels before the next rows.
-    fn run_part(
+    fn run_part<E: Written>(
         &self,
+        kernels: &Kernels<E>,
         operands: &Operands<'_>,
-        ends: Option<&Ends<'_>>,
-        tile: &mut Tile<'_>,
+        ends: Option<&Ends<'_, E>>,
+        tile: &mut Tile<'_, E>,
         part: &Part,
         pointers: &mut [*const f32; POINTERS],
     ) {
@@ -349,27 +368,28 @@ impl Packing {
                     ends: ends.map(|ends| ends.of(tile.first[0] + row, first, together.then_some(width))),
                 };
                 let kernel = match together {
-                    true => self.kernels.rows[all.vectors - 1],
-                    false => self.kernels.tiles.tiles[all.vectors - 1][rows - 1],
+                    true => kernels.rows[all.vectors - 1],
+                    false => kernels.tiles.tiles[all.vectors - 1][rows - 1],
                 };
                 generic::call(kernel, &job);
                 column += all.columns;
             }
             if let Some(function) = ends.and_then(|ends| ends.function) {
-                (row..row + rows * count).for_each(|row| function.over_row(self.level, tile.row(row)));
+                (row..row + rows * count).for_each(|row| E::follow(function, self.level, tile.row(row)));
             }
             block += count;
         }
     }
 
-    /// Parts of the chain whose weights stay in the second-level cache while the rows of a tile pass.
-    fn parts(&self) -> impl Iterator<Item = Part> {
-        let depth_max = (PART_ELEMENTS / self.panels.width()).max(1);
+    /// Parts of the chain whose weights stay in the second-level cache while the rows of a tile pass, or the whole chain
+    /// where sums are not to be resumed.
+    fn parts(&self, are_resumed: bool) -> impl Iterator<Item = Part> {
+        let depth_max = if are_resumed { (PART_ELEMENTS / self.panels.width()).max(1) } else { usize::MAX };
         let per_tap = self.depth.div_ceil(depth_max).max(1);
         let together = if per_tap > 1 { 1 } else { (depth_max / self.depth.max(1)).clamp(1, TAPS_MAX) };
         let groups = self.taps.div_ceil(together).max(1);
         (0..groups * per_tap).map(move |index| {
-            let (tap, from) = (index / per_tap * together, index % per_tap * depth_max);
+            let (tap, from) = (index / per_tap * together, (index % per_tap).saturating_mul(depth_max));
             Part {
                 tap,
                 taps: together.min(self.taps - tap),
@@ -396,6 +416,23 @@ struct Part {
     /// The row of the weights it begins at.
     row: usize,
     is_last: bool,
+}
+
+/// What results are stored as.
+trait Written: Copy {
+    /// Whether sums go on from what is stored.
+    const IS_RESUMED: bool;
+
+    /// What follows once results are stored, of a row of them.
+    fn follow(function: Function, level: Level, row: &mut [Self]);
+}
+
+impl Written for f32 {
+    const IS_RESUMED: bool = true;
+
+    fn follow(function: Function, level: Level, row: &mut [Self]) {
+        function.over_row(level, row);
+    }
 }
 
 fn kernels(level: Level) -> &'static Kernels {

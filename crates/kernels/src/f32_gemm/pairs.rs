@@ -2,11 +2,14 @@
 //! with AVX-512 BF16, where rows are pairs too, half the instructions. Other instruction sets take rows of rounded floats.
 //! Sums are `f32`, and so is what follows them.
 
+use half::bf16;
+
 use super::generic::{self, PairKernels};
-use super::{Gemm, Residual, Weights, portable};
+use super::{Gemm, Residual, TAPS_MAX, Weights, Written, portable};
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
 use crate::activation::Activation;
+use crate::f32_functions::Function;
 use crate::grid::Grid;
 #[cfg(target_arch = "x86_64")]
 use crate::isa::Set;
@@ -88,6 +91,26 @@ impl PairGemm {
         generic::call_round_halves(pair_kernels(self.0.packing.level), from, to);
     }
 
+    /// Whether results may be bf16: where pairs are multiplied, and one call sees all taps.
+    pub fn has_halves(&self) -> bool {
+        pair_kernels(self.0.packing.level).to_halves.is_some() && self.0.packing.taps <= TAPS_MAX
+    }
+
+    /// As `run`, with residual and results rounded to bf16. A function that is the activation is applied to rounded sums.
+    ///
+    /// # Panics
+    /// As `run`, or when results may not be bf16.
+    pub fn run_to_halves(
+        &self,
+        left: &[f32],
+        window: &Window,
+        residual: Option<Residual<'_, bf16>>,
+        grid: &Grid<'_, bf16>,
+    ) {
+        let kernels = pair_kernels(self.0.packing.level).to_halves.as_ref().filter(|_| self.has_halves());
+        self.0.run_to(kernels.expect("results may be bf16"), left, window, residual, grid);
+    }
+
     /// Whether this instruction set multiplies pairs, twice as many as floats.
     pub fn is_faster(level: Level) -> bool {
         pair_kernels(level).products.step == 1
@@ -116,7 +139,7 @@ impl PairGemm {
     ///
     /// # Panics
     /// When `out` cannot hold `rows` rows `pitch` elements apart.
-    pub fn grid<'a>(&self, out: &'a mut [f32], pitch: usize, rows: usize) -> Grid<'a> {
+    pub fn grid<'a, E>(&self, out: &'a mut [E], pitch: usize, rows: usize) -> Grid<'a, E> {
         self.0.grid(out, pitch, rows)
     }
 
@@ -127,6 +150,14 @@ impl PairGemm {
     /// output was cut otherwise than by `grid`.
     pub fn run(&self, left: &[f32], window: &Window, residual: Option<Residual<'_>>, grid: &Grid<'_>) {
         self.0.run(left, window, residual, grid);
+    }
+}
+
+impl Written for bf16 {
+    const IS_RESUMED: bool = false;
+
+    fn follow(function: Function, level: Level, row: &mut [Self]) {
+        function.over_halves(level, row);
     }
 }
 

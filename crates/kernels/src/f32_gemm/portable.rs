@@ -8,28 +8,28 @@ use crate::vector::Plain;
 /// The job's pointers are valid.
 unsafe fn tile<const M: usize, const N: usize>(job: &Job) {
     // SAFETY: the caller's promise; no instruction set is needed.
-    unsafe { generic::tile::<Floats<Plain>, M, N>(job) }
+    unsafe { generic::tile::<Floats<Plain>, f32, M, N>(job) }
 }
 
 /// # Safety
 /// The job's pointers are valid.
 unsafe fn row<const M: usize, const N: usize>(job: &Job) {
     // SAFETY: the caller's promise; no instruction set is needed.
-    unsafe { generic::row::<Floats<Plain>, M, N>(job) }
+    unsafe { generic::row::<Floats<Plain>, f32, M, N>(job) }
 }
 
 /// # Safety
 /// The job's pointers are valid.
 unsafe fn pairs<const M: usize, const N: usize>(job: &Job) {
     // SAFETY: the caller's promise; no instruction set is needed.
-    unsafe { generic::tile::<Pairs<Plain>, M, N>(job) }
+    unsafe { generic::tile::<Pairs<Plain>, f32, M, N>(job) }
 }
 
 /// # Safety
 /// The job's pointers are valid.
 unsafe fn row_of_pairs<const M: usize, const N: usize>(job: &Job) {
     // SAFETY: the caller's promise; no instruction set is needed.
-    unsafe { generic::row::<Pairs<Plain>, M, N>(job) }
+    unsafe { generic::row::<Pairs<Plain>, f32, M, N>(job) }
 }
 
 /// # Safety
@@ -55,5 +55,6 @@ pub(super) static PAIRS: PairKernels = PairKernels {
         together: 2,
         step: Pairs::<Plain>::STEP,
     },
+    to_halves: None,
     round,
 };

@@ -1,13 +1,19 @@
 //! The transformations of one tile, for any vector; lanes are channels.
 
-use super::POINTS;
+use bytemuck::Pod;
+use half::bf16;
+
+use super::{POINTS, portable};
+#[cfg(target_arch = "x86_64")]
+use super::{avx2, avx512};
 use crate::activation::Activation;
-use crate::vector::{Vector, activate};
+use crate::isa::{Level, choose, halves};
+use crate::vector::{Stored, Vector, activate};
 
 /// From the taps of a tile to its row in each of the matrices.
-pub(super) struct Inward<'a> {
+pub(super) struct Inward<'a, E> {
     /// Where each of 6x6 inputs has its channels.
-    pub(super) taps: &'a [*const f32; POINTS],
+    pub(super) taps: &'a [*const E; POINTS],
     pub(super) channels: usize,
     /// The row in the first matrix.
     pub(super) out: *mut f32,
@@ -16,17 +22,17 @@ pub(super) struct Inward<'a> {
 }
 
 /// From a tile's row in each of the matrices to at most 4x4 pixels.
-pub(super) struct Outward {
+pub(super) struct Outward<E> {
     pub(super) tile: *const f32,
     pub(super) matrix: usize,
     pub(super) columns: usize,
     /// Whole vectors are readable.
     pub(super) bias: *const f32,
     /// The tile's first pixel and the distance of pixels; lines of pixels are as in the output.
-    pub(super) residual: Option<(*const f32, usize)>,
+    pub(super) residual: Option<(*const E, usize)>,
     pub(super) activation: Activation,
     /// The tile's first pixel and the distance of pixels.
-    pub(super) out: *mut f32,
+    pub(super) out: *mut E,
     pub(super) pitch: usize,
     /// Pixels from a line to the next.
     pub(super) pixels: usize,
@@ -34,22 +40,43 @@ pub(super) struct Outward {
     pub(super) size: [usize; 2],
 }
 
+/// The transformations of an instruction set.
 #[derive(Debug)]
-pub(super) struct Table {
+pub struct Table<E> {
     pub(super) name: &'static str,
-    pub(super) inward: unsafe fn(&Inward<'_>),
-    pub(super) outward: unsafe fn(&Outward),
+    pub(super) inward: unsafe fn(&Inward<'_, E>),
+    pub(super) outward: unsafe fn(&Outward<E>),
+}
+
+/// What images consist of.
+pub trait Element: Pod + Send + Sync {
+    /// # Panics
+    /// When the level has no kernels of such elements.
+    #[doc(hidden)]
+    fn table(level: Level) -> &'static Table<Self>;
+}
+
+impl Element for f32 {
+    fn table(level: Level) -> &'static Table<Self> {
+        choose!(level, &TABLE)
+    }
+}
+
+impl Element for bf16 {
+    fn table(level: Level) -> &'static Table<Self> {
+        halves!(level, HALVES)
+    }
 }
 
 /// `room` elements are writable from the job's `out` on.
-pub(super) fn inward(table: &Table, job: &Inward<'_>, room: usize) {
+pub(super) fn inward<E>(table: &Table<E>, job: &Inward<'_, E>, room: usize) {
     assert!((POINTS - 1) * job.matrix + job.channels <= room, "the matrices lie within the scratch");
     // SAFETY: the table was found by its level, which proves its instructions; `Winograd::run` has checked what the
     // taps reach, and the matrices were checked above.
     unsafe { (table.inward)(job) }
 }
 
-pub(super) fn outward(table: &Table, job: &Outward) {
+pub(super) fn outward<E>(table: &Table<E>, job: &Outward<E>) {
     // SAFETY: the table was found by its level, which proves its instructions; `Winograd::run` has checked residual and
     // output, of which the tile's pixels are within the task, and the matrices are those that `inward` and the products
     // have filled.
@@ -59,7 +86,7 @@ pub(super) fn outward(table: &Table, job: &Outward) {
 /// # Safety
 /// The processor has the instructions of `V`, and the job's pointers are valid.
 #[inline(always)]
-pub(super) unsafe fn tile_in<V: Vector>(job: &Inward<'_>) {
+pub(super) unsafe fn tile_in<V: Vector, E: Stored<V>>(job: &Inward<'_, E>) {
     // SAFETY: the caller's promise is that of these reads and writes.
     unsafe {
         let mut channel = 0;
@@ -69,8 +96,7 @@ pub(super) unsafe fn tile_in<V: Vector>(job: &Inward<'_>) {
             for (x, half) in half.iter_mut().enumerate() {
                 let mut d = [V::splat(0.0); 6];
                 for (y, d) in d.iter_mut().enumerate() {
-                    let from = job.taps[y * 6 + x].add(channel);
-                    *d = if count < V::LANES { V::load_first(from, count) } else { V::load(from) };
+                    *d = E::load(job.taps[y * 6 + x].add(channel), count);
                 }
                 *half = spread(d);
             }
@@ -124,7 +150,7 @@ unsafe fn spread<V: Vector>(d: [V; 6]) -> [V; 6] {
 /// # Safety
 /// The processor has the instructions of `V`, and the job's pointers are valid.
 #[inline(always)]
-pub(super) unsafe fn tile_out<V: Vector>(job: &Outward) {
+pub(super) unsafe fn tile_out<V: Vector, E: Stored<V>>(job: &Outward<E>) {
     // SAFETY: the caller's promise is that of these reads and writes.
     unsafe {
         let mut column = 0;
@@ -145,12 +171,9 @@ pub(super) unsafe fn tile_out<V: Vector>(job: &Outward) {
                     let pixel = y * job.pixels + x;
                     let mut value = value.add(bias);
                     if let Some((residual, pitch)) = job.residual {
-                        let from = residual.add(pixel * pitch + column);
-                        value = value.add(if count < V::LANES { V::load_first(from, count) } else { V::load(from) });
+                        value = value.add(E::load(residual.add(pixel * pitch + column), count));
                     }
-                    let value = activate(value, job.activation);
-                    let to = job.out.add(pixel * job.pitch + column);
-                    if count < V::LANES { value.store_first(to, count) } else { value.store(to) }
+                    E::store(activate(value, job.activation), job.out.add(pixel * job.pitch + column), count);
                 }
             }
             column += count;

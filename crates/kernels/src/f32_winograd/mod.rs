@@ -18,14 +18,15 @@ use crate::activation::Activation;
 use crate::aligned::{Aligned, LANES_MAX};
 use crate::f32_gemm::{Packing, Residual, Weights};
 use crate::grid::{Grid, Tile};
-use crate::isa::{Level, choose};
+use crate::isa::Level;
 use crate::window::Window;
-use generic::{Inward, Outward, Table};
+pub use generic::{Element, Table};
+use generic::{Inward, Outward};
 
 /// Transformed weights of a convolution, packed for the kernels of one instruction set.
 #[derive(Debug)]
 pub struct Winograd {
-    table: &'static Table,
+    level: Level,
     channels: usize,
     columns: usize,
     /// How the weights of each product lie: there is one for each element of a transformed tile.
@@ -65,7 +66,7 @@ impl Winograd {
             }
         }
         Self {
-            table: table(level),
+            level,
             channels: depth,
             columns,
             packing,
@@ -85,7 +86,7 @@ impl Winograd {
     }
 
     pub fn kernel(&self) -> String {
-        format!("f32_winograd_4x4__{}", self.table.name)
+        format!("f32_winograd_4x4__{}", f32::table(self.level).name)
     }
 
     /// Tasks that hold enough tiles to read weights rarely and few enough to stay in the cache, and as many tasks as
@@ -121,7 +122,7 @@ impl Winograd {
     ///
     /// # Panics
     /// When `out` cannot hold the images.
-    pub fn grid<'a>(&self, out: &'a mut [f32], window: &Window, images: usize, tasks: Tasks) -> Grid<'a> {
+    pub fn grid<'a, E>(&self, out: &'a mut [E], window: &Window, images: usize, tasks: Tasks) -> Grid<'a, E> {
         let rows = tasks.images * tasks.lines * window.out[1];
         let pixels = images * window.out[0] * window.out[1];
         Grid::new(out, self.columns, [pixels, self.columns], [rows.max(1), tasks.columns])
@@ -132,14 +133,14 @@ impl Winograd {
     ///
     /// # Panics
     /// When the window has not 3x3 taps and stride 1, or reaches beyond `left`; when sizes of residual, output, tasks or
-    /// scratch are not what they must be.
-    pub fn run(
+    /// scratch are not what they must be; when the instruction set has no kernels of such elements.
+    pub fn run<E: Element>(
         &self,
-        left: &[f32],
+        left: &[E],
         window: &Window,
-        residual: Option<Residual<'_>>,
+        residual: Option<Residual<'_, E>>,
         image: usize,
-        grid: &Grid<'_>,
+        grid: &Grid<'_, E>,
         scratch: &mut [f32],
     ) {
         let shape = (window.kernel, window.stride, window.dilation);
@@ -157,13 +158,13 @@ impl Winograd {
         }
     }
 
-    fn run_task(
+    fn run_task<E: Element>(
         &self,
-        left: &[f32],
+        left: &[E],
         window: &Window,
-        residual: Option<Residual<'_>>,
+        residual: Option<Residual<'_, E>>,
         first_line: usize,
-        task: &Tile<'_>,
+        task: &Tile<'_, E>,
         scratch: &mut [f32],
     ) {
         let [height, width] = window.out;
@@ -179,7 +180,7 @@ impl Winograd {
         let (inner, rest) = scratch.split_at_mut(POINTS * inner_matrix);
         let outer = &mut rest[..POINTS * outer_matrix];
         let mut pointers = [ptr::null(); POINTS];
-        let mut walk = tiled.walk(places.first);
+        let (table, mut walk) = (E::table(self.level), tiled.walk(places.first));
         for tile in 0..count {
             walk.find(left, self.zeros.elements(), 1, 0..POINTS, 0, &mut pointers);
             walk.advance(1);
@@ -190,7 +191,7 @@ impl Winograd {
                 out: inner[tile * self.channels..].as_mut_ptr(),
                 matrix: inner_matrix,
             };
-            generic::inward(self.table, &job, inner.len() - tile * self.channels);
+            generic::inward(table, &job, inner.len() - tile * self.channels);
         }
         let weights: &[f32] = self.weights.elements();
         for (point, to) in outer.chunks_exact_mut(outer_matrix.max(1)).enumerate() {
@@ -219,7 +220,7 @@ impl Winograd {
                 pixels: window.out[1],
                 size: [OUT.min(window.out[0] - y), OUT.min(window.out[1] - x)],
             };
-            generic::outward(self.table, &job);
+            generic::outward(table, &job);
         }
     }
 }
@@ -274,10 +275,6 @@ fn transform(weights: &[f32], pairs: usize, row: usize, out: &mut [f32]) {
 #[expect(clippy::cast_possible_truncation, reason = "rounding is the purpose")]
 fn narrowed(x: f64) -> f32 {
     x as f32
-}
-
-fn table(level: Level) -> &'static Table {
-    choose!(level, &TABLE)
 }
 
 /// Outputs and inputs of a tile along each axis, and elements of a transformed tile.

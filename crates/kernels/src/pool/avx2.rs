@@ -8,7 +8,7 @@ use crate::vector::F32x8;
 #[target_feature(enable = "avx2,fma")]
 unsafe fn pixel(job: &Job<f32>) {
     // SAFETY: the caller's promise; the features are enabled here.
-    unsafe { generic::pixel::<F32x8>(job) }
+    unsafe { generic::pixel::<F32x8, f32>(job) }
 }
 
 /// # Safety

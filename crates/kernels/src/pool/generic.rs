@@ -1,10 +1,12 @@
-//! One output pixel: floats for any vector, bytes in plain code that a function with an instruction set compiles to it.
+//! One output pixel: floats and bf16 for any vector, bytes in plain code that a function with an instruction set compiles to it.
+
+use half::bf16;
 
 use super::portable;
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
-use crate::isa::{Level, choose};
-use crate::vector::Vector;
+use crate::isa::{Level, choose, halves};
+use crate::vector::{Stored, Vector};
 
 /// What a kernel works on. Pointers are valid for the extents beside them.
 pub(super) struct Job<E> {
@@ -29,6 +31,8 @@ pub trait Element: Copy {
     /// Whether there are averages of them.
     const HAS_AVERAGES: bool;
 
+    /// # Panics
+    /// When the level has none for such elements.
     #[doc(hidden)]
     fn kernel(level: Level) -> PerLevel<Self>;
 }
@@ -55,6 +59,14 @@ elements! {
     i8, SIGNED, false;
 }
 
+impl Element for bf16 {
+    const HAS_AVERAGES: bool = true;
+
+    fn kernel(level: Level) -> PerLevel<Self> {
+        PerLevel(*halves!(level, HALVES))
+    }
+}
+
 /// Runs a kernel that belongs to a level.
 pub(super) fn call<E>(kernel: PerLevel<E>, job: &Job<E>) {
     // SAFETY: the kernel was found by its level, which proves its instructions; `Pool::run` has checked the extents
@@ -65,17 +77,17 @@ pub(super) fn call<E>(kernel: PerLevel<E>, job: &Job<E>) {
 /// # Safety
 /// The processor has the instructions of `V`, and the job's pointers are valid.
 #[inline(always)]
-pub(super) unsafe fn pixel<V: Vector>(job: &Job<f32>) {
+pub(super) unsafe fn pixel<V: Vector, E: Stored<V>>(job: &Job<E>) {
     // SAFETY: the caller's promise is that of these reads and writes.
     unsafe {
         let mut channel = 0;
         while channel + TOGETHER * V::LANES <= job.channels {
-            vectors::<V, TOGETHER>(job, channel, V::LANES);
+            vectors::<V, E, TOGETHER>(job, channel, V::LANES);
             channel += TOGETHER * V::LANES;
         }
         while channel < job.channels {
             let count = V::LANES.min(job.channels - channel);
-            vectors::<V, 1>(job, channel, count);
+            vectors::<V, E, 1>(job, channel, count);
             channel += count;
         }
     }
@@ -86,12 +98,12 @@ pub(super) unsafe fn pixel<V: Vector>(job: &Job<f32>) {
 /// # Safety
 /// As `pixel`.
 #[inline(always)]
-unsafe fn vectors<V: Vector, const N: usize>(job: &Job<f32>, channel: usize, count: usize) {
+unsafe fn vectors<V: Vector, E: Stored<V>, const N: usize>(job: &Job<E>, channel: usize, count: usize) {
     // SAFETY: the caller's promise is that of these reads and writes.
     unsafe {
         let mut folded = match job.scale {
-            Some(_) => fold::<V, N>(job, channel, count, 0.0, |a, b| a.add(b)),
-            None => fold::<V, N>(job, channel, count, f32::NEG_INFINITY, |a, b| b.max(a)),
+            Some(_) => fold::<V, E, N>(job, channel, count, 0.0, |a, b| a.add(b)),
+            None => fold::<V, E, N>(job, channel, count, f32::NEG_INFINITY, |a, b| b.max(a)),
         };
         if let Some(scale) = job.scale {
             for folded in &mut folded {
@@ -99,8 +111,7 @@ unsafe fn vectors<V: Vector, const N: usize>(job: &Job<f32>, channel: usize, cou
             }
         }
         for (n, folded) in folded.iter().enumerate() {
-            let to = job.out.add(channel + n * V::LANES);
-            if count < V::LANES { folded.store_first(to, count) } else { folded.store(to) }
+            E::store(*folded, job.out.add(channel + n * V::LANES), count);
         }
     }
 }
@@ -108,8 +119,8 @@ unsafe fn vectors<V: Vector, const N: usize>(job: &Job<f32>, channel: usize, cou
 /// # Safety
 /// As `vectors`.
 #[inline(always)]
-unsafe fn fold<V: Vector, const N: usize>(
-    job: &Job<f32>,
+unsafe fn fold<V: Vector, E: Stored<V>, const N: usize>(
+    job: &Job<E>,
     channel: usize,
     count: usize,
     start: f32,
@@ -122,9 +133,7 @@ unsafe fn fold<V: Vector, const N: usize>(
             let mut from = job.image.wrapping_add(line * job.pitch[0] + job.first + channel);
             for _ in 0..job.taps[1] {
                 for (n, folded) in folded.iter_mut().enumerate() {
-                    let from = from.wrapping_add(n * V::LANES);
-                    let x = if count < V::LANES { V::load_first(from, count) } else { V::load(from) };
-                    *folded = f(*folded, x);
+                    *folded = f(*folded, E::load(from.wrapping_add(n * V::LANES), count));
                 }
                 from = from.wrapping_add(job.pitch[1]);
             }

@@ -7,7 +7,7 @@ use crate::vector::Plain;
 /// The job's pointers are valid.
 unsafe fn pixel(job: &Job<f32>) {
     // SAFETY: the caller's promise; no instruction set is needed.
-    unsafe { generic::pixel::<Plain>(job) }
+    unsafe { generic::pixel::<Plain, f32>(job) }
 }
 
 /// # Safety

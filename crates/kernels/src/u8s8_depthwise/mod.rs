@@ -39,7 +39,7 @@ pub struct ByteDepthwise(Packing);
 
 #[derive(Debug)]
 enum Packing {
-    Floats(Packed<u8>),
+    Floats(Packed<ToResults>),
     #[cfg(target_arch = "x86_64")]
     Quads(Quads),
 }
@@ -95,7 +95,8 @@ impl ByteDepthwise {
     pub fn kernel(&self) -> String {
         match &self.0 {
             Packing::Floats(floats) => {
-                format!("u8s8_depthwise_{}p__{}", floats.table.tiles.len(), floats.table.name)
+                let table = floats.table::<u8>();
+                format!("u8s8_depthwise_{}p__{}", table.tiles.len(), table.name)
             }
             #[cfg(target_arch = "x86_64")]
             Packing::Quads(_) => format!("u8s8_depthwise_{}p__avx512vnni", quads::PIXELS),

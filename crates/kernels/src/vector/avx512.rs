@@ -1,17 +1,22 @@
 //! Sixteen lanes.
 
 use std::arch::x86_64::{
-    __m512, __m512i, __mmask16, _CMP_LT_OQ, _MM_HINT_T1, _mm_loadu_si128, _mm_maskz_loadu_epi8, _mm_prefetch,
-    _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cmp_ps_mask,
-    _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32, _mm512_cvtps_epi32, _mm512_div_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
-    _mm512_mask_blend_ps, _mm512_mask_cvtepi32_storeu_epi8, _mm512_mask_storeu_epi8, _mm512_mask_storeu_ps,
-    _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_packs_epi32, _mm512_packus_epi16,
-    _mm512_permutexvar_epi32, _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_roundscale_ps, _mm512_scalef_ps,
-    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setr_epi32, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_ps,
-    _mm512_sub_ps,
+    __m256i, __m512, __m512i, __mmask16, _CMP_LT_OQ, _MM_HINT_T1, _mm_loadu_si128, _mm_maskz_loadu_epi8, _mm_prefetch,
+    _mm256_loadu_si256, _mm256_mask_storeu_epi16, _mm256_maskz_loadu_epi16, _mm256_storeu_si256, _mm512_add_epi32,
+    _mm512_add_ps, _mm512_and_si512, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtepi32_ps,
+    _mm512_cvtepu8_epi32, _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh, _mm512_cvtps_epi32, _mm512_div_ps,
+    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_blend_ps, _mm512_mask_cvtepi32_storeu_epi8, _mm512_mask_storeu_epi8,
+    _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_packs_epi32,
+    _mm512_packus_epi16, _mm512_permutexvar_epi32, _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_roundscale_ps,
+    _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setr_epi32, _mm512_setzero_ps, _mm512_slli_epi32,
+    _mm512_storeu_ps, _mm512_sub_ps,
 };
 
-use super::{UPPER, Vector};
+use std::mem::transmute;
+
+use half::bf16;
+
+use super::{Stored, UPPER, Vector};
 
 #[derive(Clone, Copy)]
 pub(crate) struct F32x16(pub(crate) __m512);
@@ -195,6 +200,35 @@ impl Vector for F32x16 {
         unsafe {
             let negatives = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(self.0, _mm512_setzero_ps());
             Self(_mm512_mask_blend_ps(negatives, other.0, negative.0))
+        }
+    }
+}
+
+// SAFETY (both methods): AVX-512 F, BW, VL and BF16 are there, and memory is readable and writable as the trait asks; the
+// caller promised. Masked lanes are not touched.
+impl Stored<F32x16> for bf16 {
+    #[inline(always)]
+    unsafe fn load(from: *const Self, count: usize) -> F32x16 {
+        // SAFETY: as said above.
+        unsafe {
+            let halves = match count {
+                16.. => _mm256_loadu_si256(from.cast()),
+                _ => _mm256_maskz_loadu_epi16(first_lanes(count), from.cast()),
+            };
+            F32x16(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves))))
+        }
+    }
+
+    /// Each the nearest, the even one of two. Numbers too small for a normal float become zero, as products take them.
+    #[inline(always)]
+    unsafe fn store(lanes: F32x16, to: *mut Self, count: usize) {
+        // SAFETY: as said above; both types are 256 bits that may be any.
+        unsafe {
+            let halves: __m256i = transmute(_mm512_cvtneps_pbh(lanes.0));
+            match count {
+                16.. => _mm256_storeu_si256(to.cast(), halves),
+                _ => _mm256_mask_storeu_epi16(to.cast(), first_lanes(count), halves),
+            }
         }
     }
 }

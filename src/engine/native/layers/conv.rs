@@ -1,5 +1,6 @@
 //! Convolutions: depthwise, grouped, and products over windows of a channels-last image.
 
+use half::bf16;
 use kinglet_kernels::f32_depthwise::{Depthwise, Filters};
 use kinglet_kernels::f32_functions::Function;
 use kinglet_kernels::f32_gemm::{Gemm, PairGemm, Residual, Weights};
@@ -7,15 +8,17 @@ use kinglet_kernels::f32_winograd::Winograd;
 use kinglet_kernels::{Grid, LINE, Level, Window};
 
 use super::super::tuning;
-use super::dense::Dense;
+use super::dense::{Dense, Float};
 use super::merged::{self, comes_in_pairs, merges};
-use super::{AllLines, ByLines, Io, Layer, LowerError, Lowered, Lowering, View, ViewMut, constant, with_residual};
+use super::{
+    AllLines, ByLines, First, Halves, Io, Layer, LowerError, Lowered, Lowering, View, ViewMut, constant, with_residual,
+};
 use crate::engine::Precision;
 use crate::engine::graph::infer::image;
 use crate::engine::graph::op::{Conv, Spatial};
 use crate::engine::graph::{Fact, Graph, Node, taps_first};
 use crate::engine::pool::Team;
-use crate::tensor::Shape;
+use crate::tensor::{DType, Shape};
 
 /// The layer of a convolution.
 pub(super) fn lower(
@@ -150,14 +153,80 @@ impl ByLines for Convolution {
     }
 
     fn run_over(&self, window: &Window, io: &mut Io<'_>, team: &mut Team) {
+        match io.output.fact.dtype {
+            DType::Bf16 => self.run_to::<bf16>(window, io, team),
+            _ => self.run_to::<f32>(window, io, team),
+        }
+        if let Some(function) = self.after {
+            let grid = Function::grid(io.output.elements());
+            team.share(&|| function.over(self.level, &grid));
+        }
+    }
+
+    fn halves(&self, x: &Fact) -> Halves {
+        let channels = x.shape.last().copied().unwrap_or(0);
+        match &self.runs {
+            _ if self.after.is_some() => Halves::NONE,
+            Runs::Depthwise(_) | Runs::Winograd(_) => Halves::ALIKE,
+            // Lines are rounded while they are copied.
+            Runs::Merged(gemm) => Halves { first: First::Floats, ..gemm.halves(channels) },
+            Runs::Groups(groups) => {
+                groups.first().map_or(Halves::NONE, |first| first.halves(channels / groups.len().max(1)))
+            }
+        }
+    }
+    fn scratch_over(&self, window: &Window, x: &Fact, threads: usize) -> usize {
+        match &self.runs {
+            Runs::Merged(gemm) => merged::scratch(gemm, &self.spatial, window, x.shape.last().copied().unwrap_or(0)),
+            // One thread alone has the largest tasks.
+            Runs::Winograd(winograd) => {
+                threads * winograd.scratch(window, winograd.tasks(window, 1)) * size_of::<f32>() + LINE
+            }
+            Runs::Groups(_) if x.dtype == DType::Bf16 => 0,
+            Runs::Groups(groups) => {
+                let channels = x.shape.last().copied().unwrap_or(0);
+                groups
+                    .first()
+                    .map_or(0, |first| first.scratch(window.images * window.size[0] * window.size[1], channels))
+            }
+            Runs::Depthwise(_) => 0,
+        }
+    }
+
+    fn comes_apart(&self) -> bool {
+        // Transformed tiles lie over lines of their own.
+        !matches!(self.runs, Runs::Winograd(_))
+    }
+
+    fn bytes(&self) -> usize {
+        match &self.runs {
+            Runs::Depthwise(depthwise) => depthwise.bytes(),
+            Runs::Merged(gemm) => gemm.bytes(),
+            Runs::Winograd(winograd) => winograd.bytes(),
+            Runs::Groups(groups) => groups.iter().map(Dense::bytes).sum(),
+        }
+    }
+
+    fn kernel(&self) -> String {
+        match &self.runs {
+            Runs::Depthwise(depthwise) => depthwise.kernel(),
+            Runs::Merged(gemm) => gemm.kernel(),
+            Runs::Winograd(winograd) => winograd.kernel(),
+            Runs::Groups(groups) => groups.first().map(Dense::kernel).unwrap_or_default(),
+        }
+    }
+}
+
+impl Convolution {
+    fn run_to<E: Float>(&self, window: &Window, io: &mut Io<'_>, team: &mut Team) {
         let x = io.operands[0];
         let channels = x.shape().last().copied().unwrap_or(0);
-        let residual = io.operands.get(1).map(View::elements::<f32>);
-        let out = io.output.elements::<f32>();
+        let residual = io.operands.get(1).map(View::elements::<E>);
+        let out = io.output.elements::<E>();
         match &self.runs {
             Runs::Depthwise(depthwise) => {
-                let grid = depthwise.grid(out, channels, window);
-                team.share(&|| depthwise.run(x.elements(), window, &grid));
+                let grid = E::depthwise_grid(depthwise, out, channels, window);
+                team.share(&|| E::run_depthwise(depthwise, x.elements(), window, &grid));
             }
             Runs::Merged(gemm) => {
                 let (image, window) = merged::image(gemm, &self.spatial, x, window, io.scratch);
@@ -190,7 +259,7 @@ impl ByLines for Convolution {
                 let pitch = groups.iter().map(Dense::columns).sum();
                 let depth = channels / groups.len().max(1);
                 let Some(first) = groups.first() else { return };
-                let (image, window) = first.image(x.elements(), channels, window, io.scratch, team);
+                let (image, window) = first.image(x, window, io.scratch, team);
                 for (at, gemm) in groups.iter().enumerate() {
                     let columns = at * gemm.columns();
                     let image = image.get(at * gemm.elements(depth)..).unwrap_or_default();
@@ -200,50 +269,6 @@ impl ByLines for Convolution {
                     team.share(&|| gemm.run(image, &window, residual, &grid));
                 }
             }
-        }
-        if let Some(function) = self.after {
-            let grid = Function::grid(out);
-            team.share(&|| function.over(self.level, &grid));
-        }
-    }
-
-    fn scratch_over(&self, window: &Window, x: &Fact, threads: usize) -> usize {
-        match &self.runs {
-            Runs::Merged(gemm) => merged::scratch(gemm, &self.spatial, window, x.shape.last().copied().unwrap_or(0)),
-            // One thread alone has the largest tasks.
-            Runs::Winograd(winograd) => {
-                threads * winograd.scratch(window, winograd.tasks(window, 1)) * size_of::<f32>() + LINE
-            }
-            Runs::Groups(groups) => {
-                let channels = x.shape.last().copied().unwrap_or(0);
-                groups
-                    .first()
-                    .map_or(0, |first| first.scratch(window.images * window.size[0] * window.size[1], channels))
-            }
-            Runs::Depthwise(_) => 0,
-        }
-    }
-
-    fn comes_apart(&self) -> bool {
-        // Transformed tiles lie over lines of their own.
-        !matches!(self.runs, Runs::Winograd(_))
-    }
-
-    fn bytes(&self) -> usize {
-        match &self.runs {
-            Runs::Depthwise(depthwise) => depthwise.bytes(),
-            Runs::Merged(gemm) => gemm.bytes(),
-            Runs::Winograd(winograd) => winograd.bytes(),
-            Runs::Groups(groups) => groups.iter().map(Dense::bytes).sum(),
-        }
-    }
-
-    fn kernel(&self) -> String {
-        match &self.runs {
-            Runs::Depthwise(depthwise) => depthwise.kernel(),
-            Runs::Merged(gemm) => gemm.kernel(),
-            Runs::Winograd(winograd) => winograd.kernel(),
-            Runs::Groups(groups) => groups.first().map(Dense::kernel).unwrap_or_default(),
         }
     }
 }

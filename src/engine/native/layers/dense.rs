@@ -1,16 +1,76 @@
 //! Packed weights of either precision, and the images they are multiplied with.
 
+use bytemuck::Pod;
+use half::bf16;
+use kinglet_kernels::f32_depthwise::Depthwise;
 use kinglet_kernels::f32_gemm::{Gemm, PairGemm, Residual, Weights};
+use kinglet_kernels::f32_winograd::Element;
 use kinglet_kernels::{Activation, Aligned, Grid, LINE, Window};
 
-use super::Lowering;
+use super::{First, Halves, Lowering, View};
 use crate::engine::Precision;
 use crate::engine::pool::Team;
+use crate::tensor::DType;
 
 #[derive(Debug)]
 pub(super) enum Dense {
     Floats(Gemm),
     Pairs(PairGemm),
+}
+
+/// What results lie in memory as, and images of other layers than products.
+pub(super) trait Float: Pod + Send + Sync + Element {
+    fn run_dense(
+        dense: &Dense,
+        image: &[f32],
+        window: &Window,
+        residual: Option<Residual<'_, Self>>,
+        grid: &Grid<'_, Self>,
+    );
+
+    fn depthwise_grid<'a>(depthwise: &Depthwise, out: &'a mut [Self], pitch: usize, window: &Window) -> Grid<'a, Self>;
+
+    fn run_depthwise(depthwise: &Depthwise, image: &[Self], window: &Window, grid: &Grid<'_, Self>);
+}
+
+impl Float for f32 {
+    fn run_dense(dense: &Dense, image: &[Self], window: &Window, residual: Option<Residual<'_>>, grid: &Grid<'_>) {
+        match dense {
+            Dense::Floats(gemm) => gemm.run(image, window, residual, grid),
+            Dense::Pairs(gemm) => gemm.run(image, window, residual, grid),
+        }
+    }
+
+    fn depthwise_grid<'a>(depthwise: &Depthwise, out: &'a mut [Self], pitch: usize, window: &Window) -> Grid<'a> {
+        depthwise.grid(out, pitch, window)
+    }
+
+    fn run_depthwise(depthwise: &Depthwise, image: &[Self], window: &Window, grid: &Grid<'_>) {
+        depthwise.run(image, window, grid);
+    }
+}
+
+impl Float for bf16 {
+    fn run_dense(
+        dense: &Dense,
+        image: &[f32],
+        window: &Window,
+        residual: Option<Residual<'_, Self>>,
+        grid: &Grid<'_, Self>,
+    ) {
+        match dense {
+            Dense::Pairs(gemm) => gemm.run_to_halves(image, window, residual, grid),
+            Dense::Floats(_) => unreachable!("products of floats say that they make floats"),
+        }
+    }
+
+    fn depthwise_grid<'a>(depthwise: &Depthwise, out: &'a mut [Self], pitch: usize, window: &Window) -> Grid<'a, Self> {
+        depthwise.grid_of_halves(out, pitch, window)
+    }
+
+    fn run_depthwise(depthwise: &Depthwise, image: &[Self], window: &Window, grid: &Grid<'_, Self>) {
+        depthwise.run_halves(image, window, grid);
+    }
 }
 
 impl Dense {
@@ -41,13 +101,14 @@ impl Dense {
                 if scratch.bytes() == 0 {
                     scratch = Aligned::zeroed(dense.scratch(pixels, channels));
                 }
-                let (image, window) = dense.image(&image, channels, &probe, scratch.elements_mut(), &mut Team::alone());
+                let (image, window) =
+                    dense.rounded(&image, channels, &probe, scratch.elements_mut(), &mut Team::alone());
                 dense.run(image, &window, None, &dense.grid(&mut out, columns, probe.pixels()));
             }
         })
     }
 
-    /// Bytes of scratch for an image of so many pixels.
+    /// Bytes of scratch for an image of so many pixels that are floats.
     pub(super) fn scratch(&self, pixels: usize, channels: usize) -> usize {
         match self {
             Self::Floats(_) => 0,
@@ -55,8 +116,37 @@ impl Dense {
         }
     }
 
+    /// What an image may lie in, and results, for pixels of so many channels.
+    pub(super) fn halves(&self, channels: usize) -> Halves {
+        match self {
+            Self::Floats(_) => Halves::NONE,
+            Self::Pairs(gemm) => Halves {
+                first: if channels.is_multiple_of(2) { First::Either } else { First::Floats },
+                output: gemm.has_halves(),
+            },
+        }
+    }
+
     /// The image and the window as `run` takes them.
     pub(super) fn image<'a>(
+        &self,
+        image: View<'a>,
+        window: &Window,
+        scratch: &'a mut [u8],
+        team: &mut Team,
+    ) -> (&'a [f32], Window) {
+        if image.fact.dtype == DType::Bf16 {
+            return (
+                bytemuck::cast_slice(image.bytes),
+                Window { pitch: window.pitch.map(|pitch| pitch / 2), ..*window },
+            );
+        }
+        let channels = image.shape().last().copied().unwrap_or(0);
+        self.rounded(bytemuck::cast_slice(image.bytes), channels, window, scratch, team)
+    }
+
+    /// As `image`, of floats.
+    fn rounded<'a>(
         &self,
         image: &'a [f32],
         channels: usize,
@@ -83,18 +173,21 @@ impl Dense {
         }
     }
 
-    pub(super) fn grid<'a>(&self, out: &'a mut [f32], pitch: usize, rows: usize) -> Grid<'a> {
+    pub(super) fn grid<'a, E: Float>(&self, out: &'a mut [E], pitch: usize, rows: usize) -> Grid<'a, E> {
         match self {
             Self::Floats(gemm) => gemm.grid(out, pitch, rows),
             Self::Pairs(gemm) => gemm.grid(out, pitch, rows),
         }
     }
 
-    pub(super) fn run(&self, image: &[f32], window: &Window, residual: Option<Residual<'_>>, grid: &Grid<'_>) {
-        match self {
-            Self::Floats(gemm) => gemm.run(image, window, residual, grid),
-            Self::Pairs(gemm) => gemm.run(image, window, residual, grid),
-        }
+    pub(super) fn run<E: Float>(
+        &self,
+        image: &[f32],
+        window: &Window,
+        residual: Option<Residual<'_, E>>,
+        grid: &Grid<'_, E>,
+    ) {
+        E::run_dense(self, image, window, residual, grid);
     }
 
     pub(super) fn columns(&self) -> usize {

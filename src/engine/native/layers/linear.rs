@@ -1,15 +1,17 @@
 //! Products with constant weights.
 
+use half::bf16;
 use kinglet_kernels::Window;
 use kinglet_kernels::f32_gemm::{Residual, Weights};
 
 use super::super::tuning::probe_rows;
-use super::dense::Dense;
-use super::{Io, Layer, LowerError, Lowered, Lowering, View, constant, with_residual};
+use super::dense::{Dense, Float};
+use super::{Halves, Io, Layer, LowerError, Lowered, Lowering, View, constant, with_residual};
 use crate::engine::graph::infer::Facts;
 use crate::engine::graph::op::Linear;
 use crate::engine::graph::{Fact, Graph, Node};
 use crate::engine::pool::Team;
+use crate::tensor::DType;
 
 pub(super) fn lower(
     linear: &Linear,
@@ -33,20 +35,37 @@ pub(super) fn lower(
 #[derive(Debug)]
 struct Product(Dense);
 
+impl Product {
+    fn run_to<E: Float>(&self, window: &Window, io: &mut Io<'_>, team: &mut Team) {
+        let pitch = self.0.columns();
+        let residual = io.operands.get(1).map(View::elements::<E>).map(|elements| Residual { elements, pitch });
+        let (left, window) = self.0.image(io.operands[0], window, io.scratch, team);
+        let grid = self.0.grid(io.output.elements(), pitch, window.pixels());
+        team.share(&|| self.0.run::<E>(left, &window, residual, &grid));
+    }
+}
+
 impl Layer for Product {
     fn run(&self, io: &mut Io<'_>, team: &mut Team) {
         let x = io.operands[0];
-        let (depth, pitch) = (x.shape().last().copied().unwrap_or(0), self.0.columns());
+        let depth = x.shape().last().copied().unwrap_or(0);
         let rows = x.shape()[..x.shape().len().saturating_sub(1)].iter().product();
-        let residual = io.operands.get(1).map(View::elements::<f32>).map(|elements| Residual { elements, pitch });
         let window = Window::rows(rows, depth);
-        let (left, window) = self.0.image(x.elements(), depth, &window, io.scratch, team);
-        let grid = self.0.grid(io.output.elements(), pitch, rows);
-        team.share(&|| self.0.run(left, &window, residual, &grid));
+        match io.output.fact.dtype {
+            DType::Bf16 => self.run_to::<bf16>(&window, io, team),
+            _ => self.run_to::<f32>(&window, io, team),
+        }
+    }
+
+    fn halves(&self, operands: &Facts<'_>) -> Halves {
+        self.0.halves(operands[0].shape.last().copied().unwrap_or(0))
     }
 
     fn scratch(&self, operands: &Facts<'_>, _threads: usize) -> usize {
         let Some((&depth, rows)) = operands[0].shape.split_last() else { return 0 };
+        if operands[0].dtype == DType::Bf16 {
+            return 0;
+        }
         self.0.scratch(rows.iter().product(), depth)
     }
 

@@ -67,6 +67,11 @@ pub(super) trait Layer: Debug + Send + Sync {
         None
     }
 
+    /// What may lie in memory as bf16, for operands of such extents. Asked only where the instruction set multiplies it.
+    fn halves(&self, _operands: &Facts<'_>) -> Halves {
+        Halves::NONE
+    }
+
     /// Bytes of packed weights.
     fn bytes(&self) -> usize {
         0
@@ -76,6 +81,26 @@ pub(super) trait Layer: Debug + Send + Sync {
     fn kernel(&self) -> String {
         "plain".into()
     }
+}
+
+/// Which operands and results of a layer may be bf16. Operands behind the first are as the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Halves {
+    pub(super) first: First,
+    pub(super) output: bool,
+}
+
+/// What the first operand may lie in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum First {
+    Floats,
+    Either,
+    AsOutput,
+}
+
+impl Halves {
+    pub(super) const NONE: Self = Self { first: First::Floats, output: false };
+    pub(super) const ALIKE: Self = Self { first: First::AsOutput, output: true };
 }
 
 /// A layer whose output is an image of which each line sees a few lines of the first operand. Other operands are seen
@@ -91,6 +116,11 @@ pub(super) trait ByLines: Debug + Send + Sync {
 
     /// As [`Layer::run`], for what a window sees. Facts are those of whole images, bytes those of the window's lines.
     fn run_over(&self, window: &Window, io: &mut Io<'_>, team: &mut Team);
+
+    /// As [`Layer::halves`].
+    fn halves(&self, _x: &Fact) -> Halves {
+        Halves::NONE
+    }
 
     /// Whether some lines may be made without the others.
     fn comes_apart(&self) -> bool {
@@ -123,6 +153,10 @@ impl<T: ByLines> Layer for AllLines<T> {
 
     fn by_lines(&self) -> Option<&dyn ByLines> {
         self.0.comes_apart().then_some(&self.0)
+    }
+
+    fn halves(&self, operands: &Facts<'_>) -> Halves {
+        self.0.halves(operands[0])
     }
 
     fn bytes(&self) -> usize {

@@ -1,10 +1,11 @@
 //! The greatest or the average element of windows.
 
 use bytemuck::Pod;
+use half::bf16;
 use kinglet_kernels::pool::{self, Element};
 use kinglet_kernels::{Level, Window};
 
-use super::{ByLines, Io, conv};
+use super::{ByLines, Halves, Io, conv};
 use crate::engine::graph::Fact;
 use crate::engine::graph::op::{Pool, PoolKind};
 use crate::engine::pool::Team;
@@ -33,8 +34,13 @@ impl ByLines for Pooling {
         match io.operands[0].fact.dtype {
             DType::U8 => self.run_of::<u8>(window, io, team),
             DType::I8 => self.run_of::<i8>(window, io, team),
+            DType::Bf16 => self.run_of::<bf16>(window, io, team),
             _ => self.run_of::<f32>(window, io, team),
         }
+    }
+
+    fn halves(&self, _x: &Fact) -> Halves {
+        Halves::ALIKE
     }
 
     fn comes_apart(&self) -> bool {

@@ -1,16 +1,18 @@
 //! Sums, averages and extremes along axes.
 
 use bytemuck::Pod;
-use kinglet_kernels::{Level, Window, pool};
+use half::bf16;
+use kinglet_kernels::pool::{Element, Pool};
+use kinglet_kernels::{Level, Window};
 use smallvec::smallvec;
 
 use super::arithmetic::Number;
 use super::types::numbers;
-use super::{Io, Layer};
+use super::{Halves, Io, Layer};
 use crate::engine::graph::infer::{self, Facts};
 use crate::engine::graph::op::{Binary, Reduce, ReduceKind};
 use crate::engine::pool::Team;
-use crate::tensor::{DType, PerAxis};
+use crate::tensor::{DType, PerAxis, Shape};
 
 #[derive(Debug)]
 pub(super) struct Reduction {
@@ -23,12 +25,27 @@ impl Reduction {
         Self { reduce: reduce.clone(), level }
     }
 
-    fn pool(&self) -> Option<pool::Pool> {
+    /// Axes beside each other in front of others are the taps of a window over a channels-last image.
+    fn pool_of(&self, together: Option<[usize; 3]>) -> Option<(Pool, [usize; 3])> {
+        let extents = together.filter(|[.., inner]| *inner >= LANES_MIN)?;
         match self.reduce.kind {
-            ReduceKind::Mean => Some(pool::Pool::Average { pad_after: None }),
-            ReduceKind::Max => Some(pool::Pool::Max),
+            ReduceKind::Mean => Some((Pool::Average { pad_after: None }, extents)),
+            ReduceKind::Max => Some((Pool::Max, extents)),
             _ => None,
         }
+    }
+
+    fn pooled<E: Element + Pod + Send>(
+        &self,
+        pool: Pool,
+        [outer, taps, inner]: [usize; 3],
+        io: &mut Io<'_>,
+        team: &mut Team,
+    ) {
+        let window = Window { kernel: [1, taps], out: [1, 1], ..Window::image(outer, [1, taps], inner) };
+        let grid = Pool::grid(io.output.elements::<E>(), outer, inner);
+        let x = io.operands[0];
+        team.share(&|| pool.run(self.level, x.elements::<E>(), &window, &grid));
     }
 }
 
@@ -37,23 +54,32 @@ impl Layer for Reduction {
         let x = io.operands[0];
         let facts: Facts<'_> = io.operands.iter().map(|operand| operand.fact).collect();
         let Ok(reduced) = infer::reduced_axes(&self.reduce.axes, &facts) else { return };
-        let product = |range: std::ops::Range<usize>| x.shape()[range].iter().product::<usize>();
-        let first = reduced.iter().position(|reduced| *reduced).unwrap_or(reduced.len());
-        let end = reduced.iter().rposition(|reduced| *reduced).map_or(first, |last| last + 1);
-        let (outer, taps, inner) = (product(0..first), product(first..end), product(end..reduced.len()));
-        let beside = taps > 0 && reduced[first..end].iter().all(|reduced| *reduced);
-        // Axes beside each other in front of others are the taps of a window over a channels-last image.
-        if let (Some(pool), true, true) = (self.pool(), x.fact.dtype == DType::F32 && beside, inner >= LANES_MIN) {
-            let window = Window { kernel: [1, taps], out: [1, 1], ..Window::image(outer, [1, taps], inner) };
-            let grid = pool::Pool::grid(io.output.elements::<f32>(), outer, inner);
-            team.share(&|| pool.run(self.level, x.elements(), &window, &grid));
-            return;
+        let together = together(x.shape(), &reduced);
+        match (self.pool_of(together), x.fact.dtype) {
+            (Some((pool, extents)), DType::F32) => return self.pooled::<f32>(pool, extents, io, team),
+            (Some((pool, extents)), DType::Bf16) => return self.pooled::<bf16>(pool, extents, io, team),
+            _ => {}
         }
-        match beside && inner > 0 {
-            true => numbers!(x.fact.dtype, T => self.together::<T>(io, [outer, taps, inner])),
-            false => numbers!(x.fact.dtype, T => self.plain::<T>(io, &reduced)),
+        match together.filter(|[.., inner]| *inner > 0) {
+            Some(extents) => numbers!(x.fact.dtype, T => self.together::<T>(io, extents)),
+            None => numbers!(x.fact.dtype, T => self.plain::<T>(io, &reduced)),
         }
     }
+
+    fn halves(&self, operands: &Facts<'_>) -> Halves {
+        let reduced = infer::reduced_axes(&self.reduce.axes, operands).ok();
+        let pool = reduced.and_then(|reduced| self.pool_of(together(&operands[0].shape, &reduced)));
+        if pool.is_some() { Halves::ALIKE } else { Halves::NONE }
+    }
+}
+
+/// The extents `[outer][taps][inner]` of a shape of which axes beside each other are reduced.
+fn together(shape: &Shape, reduced: &[bool]) -> Option<[usize; 3]> {
+    let product = |range: std::ops::Range<usize>| shape[range].iter().product::<usize>();
+    let first = reduced.iter().position(|reduced| *reduced).unwrap_or(reduced.len());
+    let end = reduced.iter().rposition(|reduced| *reduced).map_or(first, |last| last + 1);
+    let (outer, taps, inner) = (product(0..first), product(first..end), product(end..reduced.len()));
+    (taps > 0 && reduced[first..end].iter().all(|reduced| *reduced)).then_some([outer, taps, inner])
 }
 
 impl Reduction {

@@ -1,0 +1,58 @@
+//! Which values lie in memory as bf16, where operands are rounded to it anyway: half the bytes, and nothing left to round.
+//!
+//! Layers say what they can take and make (`Layer::halves`); what inputs and outputs of the model hold stays as declared.
+//! Facts of such a value name the type it lies in, so that arenas, chains and layers need to know nothing else.
+
+use super::layers::{First, Halves};
+use super::model::Layered;
+use crate::engine::graph::infer::Facts;
+use crate::engine::graph::samples::GraphFacts;
+use crate::engine::graph::{Graph, Node, ValueId};
+use crate::tensor::DType;
+
+/// The values of a graph that every layer around them takes and makes as bf16.
+pub(super) fn find(graph: &Graph, layers: &[Layered], sample: &GraphFacts) -> Vec<ValueId> {
+    let mut may = vec![false; graph.value_count()];
+    for node in &graph.nodes {
+        let fact = sample.get(node.output);
+        may[node.output.index()] = fact.is_some_and(|fact| fact.dtype == DType::F32 && fact.value.is_none());
+    }
+    graph.outputs.iter().for_each(|output| may[output.index()] = false);
+    let of_layers: Vec<Halves> =
+        graph.nodes.iter().zip(layers).map(|(node, layered)| said(node, layered, sample)).collect();
+    // What one value cannot be others depend on.
+    loop {
+        let before = may.clone();
+        for ((node, layered), halves) in graph.nodes.iter().zip(layers).zip(&of_layers) {
+            settle(node, layered, halves, &mut may);
+        }
+        if may == before {
+            break;
+        }
+    }
+    graph.nodes.iter().map(|node| node.output).filter(|output| may[output.index()]).collect()
+}
+
+/// What the layer of a node says for operands like those of a sample.
+fn said(node: &Node, layered: &Layered, sample: &GraphFacts) -> Halves {
+    let facts: Option<Facts<'_>> = node.inputs.iter().map(|&input| sample.get(input)).collect();
+    if node.op.only_reshapes() {
+        return Halves::ALIKE;
+    }
+    facts.map_or(Halves::NONE, |facts| layered.layer.halves(&facts))
+}
+
+fn settle(node: &Node, layered: &Layered, halves: &Halves, may: &mut [bool]) {
+    let output = node.output.index();
+    may[output] &= halves.output;
+    let first = layered.operands.first().copied();
+    for &input in &node.inputs {
+        let is_taken = layered.operands.contains(&input);
+        let is_residual = layered.operands.iter().skip(1).any(|&operand| operand == input);
+        let is_first = first == Some(input);
+        let tied = is_residual || (is_first && halves.first == First::AsOutput);
+        may[input.index()] &= is_taken && !(is_first && halves.first == First::Floats) && (!tied || may[output]);
+        // Also what is no operand at run time, or is not made by a node, has a type of its own.
+        may[output] &= !(tied && is_taken) || may[input.index()];
+    }
+}
