@@ -77,15 +77,15 @@ fn describe_part(part: &Part) -> String {
 fn describe_layers(plan: &dyn Plan, args: &Args) -> anyhow::Result<String> {
     let layers = plan.layers(&made_up::batch(plan, args.batch, args.extent)?, RUNS)?;
     let mut text = format!(
-        "\n{:>9} {:>6} {:>9} {:>9} {:>7} {:>9}  {:<10} {:<26} {:<18} node\n",
-        "us", "%", "MMAC", "GMAC/s", "% peak", "MiB", "operator", "kernel", "output"
+        "\n{:>9} {:>6} {:>9} {:>9} {:>7} {:>9}  {:<10} {:<26} {:<5} {:<18} node\n",
+        "us", "%", "MMAC", "GMAC/s", "% peak", "MiB", "operator", "kernel", "type", "output"
     );
     let total: f64 = layers.iter().map(|layer| layer.time.as_secs_f64()).sum();
     for layer in &layers {
         let (seconds, macs) = (layer.time.as_secs_f64(), layer.macs as f64);
         let _ = writeln!(
             text,
-            "{:>9.1} {:>6.1} {:>9.2} {:>9.1} {:>7} {:>9.2}  {:<10} {:<26} {:<18} {}",
+            "{:>9.1} {:>6.1} {:>9.2} {:>9.1} {:>7} {:>9.2}  {:<10} {:<26} {:<5} {:<18} {}",
             seconds * 1e6,
             100.0 * seconds / total,
             macs / 1e6,
@@ -94,6 +94,7 @@ fn describe_layers(plan: &dyn Plan, args: &Args) -> anyhow::Result<String> {
             megabytes(layer.bytes),
             layer.operator,
             layer.kernel,
+            layer.dtype.name(),
             layer.shape.to_string(),
             layer.name
         );

@@ -25,7 +25,8 @@ pub enum Precision {
     /// As the model's types say.
     #[default]
     Exact,
-    /// Operands of `f32` products with constant weights are rounded to bf16; sums and all else stay `f32`.
+    /// Operands of `f32` products with constant weights are rounded to bf16, and values between layers where pairs of it are
+    /// multiplied; sums stay `f32`.
     Bf16,
 }
 

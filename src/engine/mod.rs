@@ -36,7 +36,7 @@ use std::time::Duration;
 use kinglet_kernels::isa::Set;
 
 use crate::telemetry::PlanMetrics;
-use crate::tensor::Shape;
+use crate::tensor::{DType, Shape};
 
 pub use batch::{Batch, BatchInput, Executed, Share};
 pub use choice::{Automatic, EngineChoice, Precision, UnknownPrecision, by_name};
@@ -206,6 +206,8 @@ pub struct LayerReport {
     pub operator: &'static str,
     /// Of its output.
     pub shape: Shape,
+    /// What its output lies in memory as.
+    pub dtype: DType,
     pub macs: u64,
     pub kernel: String,
     /// The shortest of all runs.

@@ -3,20 +3,116 @@
 //! "FlashAttention", 2022, have the idea of not writing all of them), and heads need not be transposed out of their
 //! tokens: every operand says how far apart its elements are.
 
-use crate::f32_functions::softmax_of_scores;
+use std::marker::PhantomData;
+
+use bytemuck::Pod;
+use half::bf16;
+
+use crate::f32_functions::{softmax_of_scores, softmax_of_scores_to_halves};
 use crate::f32_gemm::Packing;
 use crate::grid::{Grid, Tile};
 use crate::isa::Level;
 
-/// Attention of some extents.
+/// Attention of some extents, whose operands and results lie in memory as `E`.
 #[derive(Clone, Copy, Debug)]
-pub struct Attention {
+pub struct Attention<E = f32> {
     level: Level,
     extents: Extents,
     /// Scores are multiplied by this.
     scale: f32,
     keys: Packing,
     values: Packing,
+    elements: PhantomData<E>,
+}
+
+/// What operands and results lie in memory as: floats, or bf16, which are multiplied in pairs where the instruction set does
+/// that. Scores are floats, and rounded once they are weights.
+pub trait Element: Pod + Send + Sync {
+    /// How keys and values of so many rows and columns are packed.
+    ///
+    /// # Panics
+    /// When the instruction set does not multiply such elements.
+    #[doc(hidden)]
+    fn packing(level: Level, size: [usize; 2]) -> Packing;
+
+    /// Keys, which lie so far apart, as columns.
+    #[doc(hidden)]
+    fn pack_keys(packing: &Packing, keys: &[Self], strides: [usize; 2], to: &mut [f32]);
+
+    /// So many values, which lie so far apart, as rows.
+    #[doc(hidden)]
+    fn pack_values(packing: &Packing, values: &[Self], count: usize, strides: [usize; 2], to: &mut [f32]);
+
+    /// Scores of queries that lie so far apart.
+    #[doc(hidden)]
+    fn score(keys: &Packing, queries: &[Self], pitch: usize, packed: &[f32], scores: &Grid<'_>);
+
+    /// A row of scores made weights, which begin where the row does.
+    #[doc(hidden)]
+    fn weights(level: Level, scale: f32, mask: Option<&[f32]>, scores: &mut [f32]);
+
+    /// Values so weighted.
+    #[doc(hidden)]
+    fn weigh(values: &Packing, weights: &[f32], pitch: usize, packed: &[f32], out: &Grid<'_, Self>);
+}
+
+impl Element for f32 {
+    fn packing(level: Level, [rows, columns]: [usize; 2]) -> Packing {
+        Packing::matrix(level, rows, columns)
+    }
+
+    fn pack_keys(packing: &Packing, keys: &[Self], [token, element]: [usize; 2], to: &mut [f32]) {
+        packing.pack(keys, [element, token], to);
+    }
+
+    fn pack_values(packing: &Packing, values: &[Self], _count: usize, strides: [usize; 2], to: &mut [f32]) {
+        packing.pack(values, strides, to);
+    }
+
+    fn score(keys: &Packing, queries: &[Self], pitch: usize, packed: &[f32], scores: &Grid<'_>) {
+        keys.run(queries, pitch, packed, scores);
+    }
+
+    fn weights(level: Level, scale: f32, mask: Option<&[f32]>, scores: &mut [f32]) {
+        softmax_of_scores(level, scale, mask, scores);
+    }
+
+    fn weigh(values: &Packing, weights: &[f32], pitch: usize, packed: &[f32], out: &Grid<'_>) {
+        values.run(weights, pitch, packed, out);
+    }
+}
+
+/// Elements of a query, a key or a value lie beside each other; queries and keys have an even number of them and begin with
+/// whole pairs.
+impl Element for bf16 {
+    fn packing(level: Level, [rows, columns]: [usize; 2]) -> Packing {
+        Packing::pairs(level, rows, columns)
+    }
+
+    fn pack_keys(packing: &Packing, keys: &[Self], [token, _]: [usize; 2], to: &mut [f32]) {
+        packing.pack(in_pairs(keys), [1, token / 2], to);
+    }
+
+    fn pack_values(packing: &Packing, values: &[Self], count: usize, [token, _]: [usize; 2], to: &mut [f32]) {
+        packing.pack_in_pairs(values, token, count, to);
+    }
+
+    fn score(keys: &Packing, queries: &[Self], pitch: usize, packed: &[f32], scores: &Grid<'_>) {
+        keys.run(in_pairs(queries), pitch / 2, packed, scores);
+    }
+
+    fn weights(level: Level, scale: f32, mask: Option<&[f32]>, scores: &mut [f32]) {
+        softmax_of_scores_to_halves(level, scale, mask, scores);
+    }
+
+    fn weigh(values: &Packing, weights: &[f32], pitch: usize, packed: &[f32], out: &Grid<'_, Self>) {
+        values.run_to_halves(weights, pitch, packed, out);
+    }
+}
+
+/// Whole pairs, each in the place of a float.
+fn in_pairs(halves: &[bf16]) -> &[f32] {
+    bytemuck::cast_slice(&halves[..halves.len() / 2 * 2])
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,8 +129,8 @@ pub struct Extents {
 
 /// Elements in memory, and how many there are from one to the next along batch, head, token and element.
 #[derive(Clone, Copy, Debug)]
-pub struct Strided<'a> {
-    pub elements: &'a [f32],
+pub struct Strided<'a, E = f32> {
+    pub elements: &'a [E],
     pub strides: [usize; 4],
 }
 
@@ -47,16 +143,11 @@ pub enum Order {
     HeadsInside,
 }
 
-impl Attention {
+impl<E: Element> Attention<E> {
     pub fn new(level: Level, extents: Extents, scale: f32) -> Self {
         let Extents { keys, depth, width, .. } = extents;
-        let (by_keys, by_values) = (Packing::matrix(level, depth, keys), Packing::matrix(level, keys, width));
-        Self { level, extents, scale, keys: by_keys, values: by_values }
-    }
-
-    /// The kernel of full tiles.
-    pub fn kernel(level: Level) -> String {
-        format!("f32_attention__{level}")
+        let (by_keys, by_values) = (E::packing(level, [depth, keys]), E::packing(level, [keys, width]));
+        Self { level, extents, scale, keys: by_keys, values: by_values, elements: PhantomData }
     }
 
     /// Elements that the packed keys and values of all heads take.
@@ -86,15 +177,16 @@ impl Attention {
     ///
     /// # Panics
     /// When an operand is too short for its strides, or the grid is another than `packed_grid`.
-    pub fn pack(&self, keys: &Strided<'_>, values: &Strided<'_>, grid: &Grid<'_>) {
+    pub fn pack(&self, keys: &Strided<'_, E>, values: &Strided<'_, E>, grid: &Grid<'_>) {
         assert_eq!(grid.size(), [self.extents.batch * self.extents.heads, self.of_head()], "a row for each head");
         while let Some(mut tile) = grid.take() {
             let (batch, head) = (tile.first()[0] / self.extents.heads, tile.first()[0] % self.extents.heads);
             let (to_keys, to_values) = tile.row(0).split_at_mut(self.keys.elements());
             let [.., token, element] = keys.strides;
-            self.keys.pack(keys.from([batch, head, 0]), [element, token], to_keys);
+            E::pack_keys(&self.keys, keys.from([batch, head, 0]), [token, element], to_keys);
             let [.., token, element] = values.strides;
-            self.values.pack(values.from([batch, head, 0]), [token, element], to_values);
+            let count = self.extents.keys;
+            E::pack_values(&self.values, values.from([batch, head, 0]), count, [token, element], to_values);
         }
     }
 
@@ -102,7 +194,7 @@ impl Attention {
     ///
     /// # Panics
     /// When `out` has not an element for each result.
-    pub fn grid<'a>(&self, out: &'a mut [f32], order: Order) -> Grid<'a> {
+    pub fn grid<'a>(&self, out: &'a mut [E], order: Order) -> Grid<'a, E> {
         let size = self.size(order);
         Grid::new(out, size[1], size, [QUERIES_TOGETHER, self.extents.width.max(1)])
     }
@@ -123,11 +215,11 @@ impl Attention {
     /// is too short, or the output was cut otherwise than by `grid`.
     pub fn run(
         &self,
-        queries: &Strided<'_>,
+        queries: &Strided<'_, E>,
         mask: Option<&Strided<'_>>,
         packed: &[f32],
         order: Order,
-        grid: &Grid<'_>,
+        grid: &Grid<'_, E>,
         room: &mut [f32],
     ) {
         let Extents { heads, queries: tokens, width, .. } = self.extents;
@@ -154,10 +246,10 @@ impl Attention {
     fn attend(
         &self,
         place: Place,
-        queries: &Strided<'_>,
+        queries: &Strided<'_, E>,
         mask: Option<&Strided<'_>>,
         packed: &[f32],
-        (tile, row): (&mut Tile<'_>, usize),
+        (tile, row): (&mut Tile<'_, E>, usize),
         room: &mut [f32],
     ) {
         let Place { batch, head, token, count } = place;
@@ -166,13 +258,13 @@ impl Attention {
         let (packed_keys, packed_values) = packed.split_at(self.keys.elements());
         let scores = &mut room[..count * keys];
         let grid = self.keys.grid_of_one(scores, keys, count);
-        self.keys.run(queries.from([batch, head, token]), queries.strides[2], packed_keys, &grid);
+        E::score(&self.keys, queries.from([batch, head, token]), queries.strides[2], packed_keys, &grid);
         for (query, scores) in scores.chunks_exact_mut(keys.max(1)).enumerate() {
             let mask = mask.map(|mask| &mask.from([batch, head, token + query])[..keys]);
-            softmax_of_scores(self.level, self.scale, mask, scores);
+            E::weights(self.level, self.scale, mask, scores);
         }
         let grid = tile.grid(row..row + count, self.values.tile(usize::MAX));
-        self.values.run(scores, keys, packed_values, &grid);
+        E::weigh(&self.values, scores, keys, packed_values, &grid);
     }
 }
 
@@ -185,9 +277,9 @@ struct Place {
     count: usize,
 }
 
-impl<'a> Strided<'a> {
+impl<'a, E> Strided<'a, E> {
     /// Elements from a batch, head and token on.
-    fn from(&self, place: [usize; 3]) -> &'a [f32] {
+    fn from(&self, place: [usize; 3]) -> &'a [E] {
         let first: usize = place.iter().zip(self.strides).map(|(at, stride)| at * stride).sum();
         &self.elements[first..]
     }

@@ -80,23 +80,31 @@ impl<T> Tile<'_, T> {
         self.size
     }
 
+    /// Some rows of the tile.
+    ///
+    /// # Panics
+    /// When the rows are not the tile's.
+    #[expect(clippy::needless_pass_by_ref_mut, reason = "what is returned has the rows to itself")]
+    pub(crate) fn rows(&mut self, rows: Range<usize>) -> Tile<'_, T> {
+        assert!(rows.start <= rows.end && rows.end <= self.size[0], "rows {rows:?} are the tile's {}", self.size[0]);
+        Tile {
+            // Within the tile, or behind it where there are no rows.
+            out: self.out.wrapping_add(rows.start * self.pitch),
+            pitch: self.pitch,
+            first: [self.first[0] + rows.start, self.first[1]],
+            size: [rows.len(), self.size[1]],
+            borrowed: PhantomData,
+        }
+    }
+
     /// Some rows of the tile, cut again.
     ///
     /// # Panics
     /// When the rows are not the tile's, or a tile of these would be empty.
-    #[expect(clippy::needless_pass_by_ref_mut, reason = "the grid has the tile's elements to itself")]
     pub(crate) fn grid(&mut self, rows: Range<usize>, tile: [usize; 2]) -> Grid<'_, T> {
-        assert!(rows.start <= rows.end && rows.end <= self.size[0], "rows {rows:?} are the tile's {}", self.size[0]);
         assert!(!tile.contains(&0), "a tile has elements");
-        Grid {
-            // Within the tile, or behind it where there are no rows.
-            out: self.out.wrapping_add(rows.start * self.pitch),
-            pitch: self.pitch,
-            size: [rows.len(), self.size[1]],
-            tile,
-            next: AtomicUsize::new(0),
-            borrowed: PhantomData,
-        }
+        let Tile { out, pitch, size, borrowed, .. } = self.rows(rows);
+        Grid { out, pitch, size, tile, next: AtomicUsize::new(0), borrowed }
     }
 
     /// All elements of a tile as wide as its matrix, whose rows lie one behind the other.

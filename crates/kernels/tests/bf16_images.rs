@@ -5,8 +5,11 @@
 mod support;
 
 use half::bf16;
+use kinglet_kernels::f32_attention::{Attention, Extents, Order, Strided};
 use kinglet_kernels::f32_depthwise::{Depthwise, Filters};
-use kinglet_kernels::f32_functions::Function;
+use kinglet_kernels::f32_functions::{
+    Function, normalize, normalize_floats, normalize_halves, normalize_to_floats, rows_grid,
+};
 use kinglet_kernels::f32_gemm::{PairGemm, Residual, Weights};
 use kinglet_kernels::f32_winograd::Winograd;
 use kinglet_kernels::pool::Pool;
@@ -200,6 +203,58 @@ fn transformed_tiles() {
             let grid = winograd.grid(&mut out, &window, Winograd::images_of_grid(&window, tasks), tasks);
             winograd.run(&left, &window, Some(residual), 0, &grid, &mut scratch);
             assert_near(&out, &expected, 2.0, &format!("{level} {depth}x{columns}"));
+        }
+    }
+}
+
+#[test]
+fn attention() {
+    for (size, is_masked) in [[1, 1, 1, 1, 2, 1], [2, 3, 7, 5, 4, 6], [1, 2, 65, 33, 32, 32], [2, 2, 70, 128, 18, 64]]
+        .into_iter()
+        .flat_map(|size| [(size, false), (size, true)])
+    {
+        let [batch, heads, queries, keys, depth, width] = size;
+        let extents = Extents { batch, heads, queries, keys, depth, width };
+        let strides = |tokens, each| [heads * tokens * each, each, heads * each, 1];
+        let all_strides = [strides(queries, depth), strides(keys, depth), strides(keys, width)];
+        let counts = [queries * depth, keys * depth, keys * width].map(|each| batch * heads * each);
+        let elements = [0, 1, 2].map(|of| near(counts[of], of as u64 + 1));
+        let [q, k, v] = [0, 1, 2].map(|of| Strided { elements: &elements[of], strides: all_strides[of] });
+        let mask = values(keys, 9);
+        let mask = is_masked.then_some(Strided { elements: &mask, strides: [0, 0, 0, 1] });
+        let in_halves = elements.clone().map(|elements| halves(&elements));
+        let [in_q, in_k, in_v] = [0, 1, 2].map(|of| Strided { elements: &in_halves[of], strides: all_strides[of] });
+        let expected = reference::f32_attention(extents, 0.3, [&q, &k, &v], mask.as_ref());
+        for level in levels() {
+            let attention = Attention::<bf16>::new(level, extents, 0.3);
+            let mut packed = vec![f32::NAN; attention.packed_elements()];
+            attention.pack(&in_k, &in_v, &attention.packed_grid(&mut packed));
+            let (mut out, mut room) = (vec![UNTOUCHED; expected.len()], vec![f32::NAN; attention.room_elements()]);
+            let grid = attention.grid(&mut out, Order::HeadsOutside);
+            attention.run(&in_q, mask.as_ref(), &packed, Order::HeadsOutside, &grid, &mut room);
+            // Values that cancel each other were multiplied with rounded weights.
+            assert_near(&out, &expected, 8.0, &format!("{level} {extents:?}"));
+        }
+    }
+}
+
+#[test]
+fn rows_are_normalised_from_and_to_halves() {
+    for (rows, width) in [(1, 1), (3, 7), (2, 16), (5, 33), (4, 384)] {
+        let (from, scale, shift) = (near(rows * width, 1), values(width, 2), values(width, 3));
+        for level in levels() {
+            let factors = [&scale[..], &shift[..]];
+            let mut expected = vec![0.0; rows * width];
+            normalize(level, &from, factors, 1e-5, &rows_grid(&mut expected, rows, width));
+            let told = format!("{level} {rows}x{width}");
+            let (mut out, mut floats_out) = (vec![UNTOUCHED; rows * width], vec![0.0; rows * width]);
+            normalize_to_floats(level, &halves(&from), factors, 1e-5, &rows_grid(&mut floats_out, rows, width));
+            assert_eq!(floats_out, expected, "{told}");
+            normalize_floats(level, &from, factors, 1e-5, &rows_grid(&mut out, rows, width));
+            assert_near(&out, &expected, 1.0, &told);
+            out.fill(UNTOUCHED);
+            normalize_halves(level, &halves(&from), factors, 1e-5, &rows_grid(&mut out, rows, width));
+            assert_near(&out, &expected, 1.0, &told);
         }
     }
 }

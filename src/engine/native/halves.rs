@@ -45,14 +45,18 @@ fn said(node: &Node, layered: &Layered, sample: &GraphFacts) -> Halves {
 fn settle(node: &Node, layered: &Layered, halves: &Halves, may: &mut [bool]) {
     let output = node.output.index();
     may[output] &= halves.output;
-    let first = layered.operands.first().copied();
-    for &input in &node.inputs {
-        let is_taken = layered.operands.contains(&input);
-        let is_residual = layered.operands.iter().skip(1).any(|&operand| operand == input);
-        let is_first = first == Some(input);
-        let tied = is_residual || (is_first && halves.first == First::AsOutput);
-        may[input.index()] &= is_taken && !(is_first && halves.first == First::Floats) && (!tied || may[output]);
-        // Also what is no operand at run time, or is not made by a node, has a type of its own.
-        may[output] &= !(tied && is_taken) || may[input.index()];
+    // Extents and the like.
+    let others = node.inputs.iter().filter(|input| !layered.operands.contains(input));
+    others.for_each(|input| may[input.index()] = false);
+    for (at, operand) in layered.operands.iter().enumerate() {
+        let first = if at == 0 { halves.first } else { First::Floats };
+        match first {
+            First::Either => {}
+            _ if first == First::AsOutput || (1..=halves.alike).contains(&at) => {
+                let both = may[operand.index()] && may[output];
+                (may[operand.index()], may[output]) = (both, both);
+            }
+            _ => may[operand.index()] = false,
+        }
     }
 }

@@ -35,7 +35,7 @@ pub(in crate::engine) fn plan(model: ModelProto, options: &LoadOptions) -> Resul
     let level = model.limits.level;
     let precision = match options.precision {
         Precision::Exact => "",
-        Precision::Bf16 => "; products of constant weights in bf16",
+        Precision::Bf16 => "; products in bf16",
     };
     let reason = format!("every operator has a kernel ({level}){precision}{}", tuning.told());
     if let Some(undecided) = samples.undecided(&model.graph) {

@@ -195,11 +195,12 @@ pub(super) fn report(model: &Model, facts: &GraphFacts, node: usize, time: Durat
     let node = &model.graph.nodes[node];
     let out = fact(facts, node.output);
     let taken: usize = layered.operands.iter().filter_map(|&value| fact(facts, value).bytes()).sum();
-    let (macs, kernel) = (facts.macs(node).unwrap_or(0), layered.layer.kernel());
+    let (macs, kernel) = (facts.macs(node).unwrap_or(0), layered.layer.kernel(out.dtype));
     LayerReport {
         name: node.name.clone(),
         operator: node.op.name(),
         shape: out.shape.clone(),
+        dtype: out.dtype,
         macs,
         time,
         peak: if macs > 0 { peaks.of(&kernel) } else { None },
@@ -213,6 +214,7 @@ fn chain_report(model: &Model, facts: &GraphFacts, chain: &Chain, time: Duration
     let links: Vec<LayerReport> = chain.nodes().map(|node| report(model, facts, node, time, peaks)).collect();
     let macs = links.iter().map(|link| link.macs).sum();
     let node = |node: usize| &model.graph.nodes[node];
+    let made = fact(facts, node(chain.last()).output);
     let (first, last) = (links.first().map(|link| link.name.as_str()), node(chain.last()));
     let taken = chain.operands(model).chain([last.output]);
     let moved: usize = taken.filter_map(|value| fact(facts, value).bytes()).sum();
@@ -220,7 +222,8 @@ fn chain_report(model: &Model, facts: &GraphFacts, chain: &Chain, time: Duration
     LayerReport {
         name: format!("{} .. {}", first.unwrap_or_default(), last.name),
         operator: "Chain",
-        shape: fact(facts, last.output).shape.clone(),
+        shape: made.shape.clone(),
+        dtype: made.dtype,
         macs,
         kernel: chain.kernel(),
         time,

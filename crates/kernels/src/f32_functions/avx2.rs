@@ -1,15 +1,15 @@
 //! Functions, lanes as wide as the registers.
 
-use super::generic::{self, Norm, Scores, Table};
+use super::generic::{self, Gelu, Norm, Rows, Scores, Table};
 use super::{Arithmetic, Function, Operands};
 use crate::vector::F32x8;
 
 /// # Safety
-/// The processor has AVX2 and FMA, and `from` and `to` are valid for `count` elements.
+/// The processor has AVX2 and FMA, and `rows` are valid.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn map(function: Function, from: *const f32, to: *mut f32, count: usize) {
+unsafe fn map(function: Function, rows: &Rows<f32>) {
     // SAFETY: the caller's promise; the features are enabled here.
-    unsafe { generic::map::<F32x8, f32>(function, from, to, count) }
+    unsafe { generic::map::<F32x8, f32>(function, rows) }
 }
 
 /// # Safety
@@ -21,11 +21,11 @@ unsafe fn combine(arithmetic: Arithmetic, operands: Operands<'_>, to: &mut [f32]
 }
 
 /// # Safety
-/// The processor has AVX2 and FMA, and `scores` and `to` are valid for `count` elements.
+/// The processor has AVX2 and FMA, and `scores`, `to` and `results` are valid for `count` elements.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn softmax(scores: &Scores, to: *mut f32, count: usize) {
+unsafe fn softmax(scores: &Scores, to: *mut f32, results: *mut f32, count: usize) {
     // SAFETY: the caller's promise; the features are enabled here.
-    unsafe { generic::softmax::<F32x8>(scores, to, count) }
+    unsafe { generic::softmax::<F32x8, f32>(scores, to, results, count) }
 }
 
 /// # Safety
@@ -33,7 +33,9 @@ unsafe fn softmax(scores: &Scores, to: *mut f32, count: usize) {
 #[target_feature(enable = "avx2,fma")]
 unsafe fn normalize(norm: &Norm, from: *const f32, to: *mut f32, count: usize) {
     // SAFETY: the caller's promise; the features are enabled here.
-    unsafe { generic::normalize::<F32x8>(norm, from, to, count) }
+    unsafe { generic::normalize::<F32x8, f32, f32>(norm, from, to, count) }
 }
+
+impl Gelu for F32x8 {}
 
 pub(super) static TABLE: Table = Table { map, combine, softmax, normalize };

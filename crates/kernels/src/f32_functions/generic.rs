@@ -1,18 +1,49 @@
 //! The functions, for any vector.
 
+use half::bf16;
+
 use super::{Arithmetic, Function, Operands};
+use crate::aligned::LANES_MAX;
+use crate::grid::Tile;
 use crate::vector::{Stored, Vector};
 
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) map: Map<f32>,
     pub(super) combine: unsafe fn(Arithmetic, Operands<'_>, &mut [f32]),
-    pub(super) softmax: unsafe fn(&Scores, *mut f32, usize),
-    pub(super) normalize: unsafe fn(&Norm, *const f32, *mut f32, usize),
+    pub(super) softmax: Softmax<f32>,
+    pub(super) normalize: Normalize<f32, f32>,
 }
 
-/// A function of so many elements, which may be where results go.
-pub(super) type Map<E> = unsafe fn(Function, *const E, *mut E, usize);
+/// Those whose operands and results may be bf16.
+#[derive(Debug)]
+pub(super) struct Halves {
+    pub(super) map: Map<bf16>,
+    pub(super) softmax: Softmax<bf16>,
+    pub(super) normalize: Normalize<bf16, bf16>,
+    pub(super) normalize_floats: Normalize<f32, bf16>,
+    pub(super) normalize_to_floats: Normalize<bf16, f32>,
+}
+
+/// The softmax of scores, for which there is room in floats, and where results go: at or before that room.
+pub(super) type Softmax<E> = unsafe fn(&Scores, *mut f32, *mut E, usize);
+
+/// From elements to as many.
+pub(super) type Normalize<I, O> = unsafe fn(&Norm, *const I, *mut O, usize);
+
+/// A function of the elements of rows.
+pub(super) type Map<E> = unsafe fn(Function, &Rows<E>);
+
+/// Rows of `count` elements, which may be where results go.
+#[derive(Debug)]
+pub(super) struct Rows<E> {
+    pub(super) from: *const E,
+    pub(super) to: *mut E,
+    /// Elements from a row to the next, of both.
+    pub(super) pitch: usize,
+    pub(super) rows: usize,
+    pub(super) count: usize,
+}
 
 /// What softmax is taken of: `scale * from + mask`, elements of both as many as results.
 #[derive(Debug)]
@@ -34,14 +65,17 @@ pub(super) struct Norm {
 /// When `from` and `to` differ in length.
 pub(super) fn call_map(table: &Table, function: Function, from: &[f32], to: &mut [f32]) {
     assert_eq!(from.len(), to.len(), "an element for each");
+    let (count, pitch) = (to.len(), 0);
     // SAFETY: the table was found by its level, which proves its instructions; both slices have as many elements.
-    unsafe { (table.map)(function, from.as_ptr(), to.as_mut_ptr(), to.len()) }
+    unsafe { (table.map)(function, &Rows { from: from.as_ptr(), to: to.as_mut_ptr(), pitch, rows: 1, count }) }
 }
 
 /// In place.
-pub(super) fn call_map_over<E>(map: Map<E>, function: Function, row: &mut [E]) {
-    // SAFETY: it was found by its level, which proves its instructions; each element is read before it is written.
-    unsafe { map(function, row.as_ptr(), row.as_mut_ptr(), row.len()) }
+pub(super) fn call_map_over<E>(map: Map<E>, function: Function, tile: &mut Tile<'_, E>) {
+    let [rows, count] = tile.size;
+    // SAFETY: it was found by its level, which proves its instructions; the tile has its elements to itself, and each is
+    // read before it is written.
+    unsafe { map(function, &Rows { from: tile.out, to: tile.out, pitch: tile.pitch, rows, count }) }
 }
 
 /// # Panics
@@ -69,16 +103,38 @@ pub(super) fn call_softmax(table: &Table, from: Option<&[f32]>, scale: f32, mask
     let from = from.map_or(to.as_ptr(), <[f32]>::as_ptr);
     let scores = Scores { from, scale, mask: mask.map(<[f32]>::as_ptr) };
     // SAFETY: the table was found by its level, which proves its instructions; all slices have as many elements.
-    unsafe { (table.softmax)(&scores, to.as_mut_ptr(), to.len()) }
+    unsafe { (table.softmax)(&scores, to.as_mut_ptr(), to.as_mut_ptr(), to.len()) }
+}
+
+/// Over the row itself, whose first half holds the results then; one more, which is zero, where they are odd.
+///
+/// # Panics
+/// When `mask` and the row differ in length.
+pub(super) fn call_softmax_to_halves(table: &Halves, scale: f32, mask: Option<&[f32]>, row: &mut [f32]) {
+    assert!(mask.is_none_or(|mask| mask.len() == row.len()), "an element for each");
+    let scores = Scores { from: row.as_ptr(), scale, mask: mask.map(<[f32]>::as_ptr) };
+    // SAFETY: the table was found by its level, which proves its instructions; both slices have as many elements, and two
+    // results take the place of one, which has been read by then.
+    unsafe { (table.softmax)(&scores, row.as_mut_ptr(), row.as_mut_ptr().cast(), row.len()) };
+    let (count, results) = (row.len(), bytemuck::cast_slice_mut::<f32, bf16>(row));
+    if !count.is_multiple_of(2) {
+        results[count] = bf16::ZERO;
+    }
 }
 
 /// # Panics
 /// When `from`, `scale`, `shift` and `to` differ in length.
-pub(super) fn call_normalize(table: &Table, from: &[f32], [scale, shift]: [&[f32]; 2], epsilon: f32, to: &mut [f32]) {
-    assert!([from, scale, shift].iter().all(|slice| slice.len() == to.len()), "an element for each");
+pub(super) fn call_normalize<I, O>(
+    normalize: Normalize<I, O>,
+    from: &[I],
+    [scale, shift]: [&[f32]; 2],
+    epsilon: f32,
+    to: &mut [O],
+) {
+    assert!([from.len(), scale.len(), shift.len()] == [to.len(); 3], "an element for each");
     let norm = Norm { scale: scale.as_ptr(), shift: shift.as_ptr(), epsilon };
-    // SAFETY: the table was found by its level, which proves its instructions; all slices have as many elements.
-    unsafe { (table.normalize)(&norm, from.as_ptr(), to.as_mut_ptr(), to.len()) }
+    // SAFETY: it was found by its level, which proves its instructions; all slices have as many elements.
+    unsafe { normalize(&norm, from.as_ptr(), to.as_mut_ptr(), to.len()) }
 }
 
 /// Every vector of `count` elements through an expression. A macro, because a closure would not be inlined into a function
@@ -115,19 +171,7 @@ macro_rules! pairs {
     }};
 }
 
-/// All elements made one: lanes by themselves, then all lanes, then the last few elements in order.
-macro_rules! fold {
-    ($vector:ident, $from:expr, $count:expr, $start:expr, $method:ident, $single:expr) => {{
-        let mut folded = $vector::splat($start);
-        let whole = $count / $vector::LANES * $vector::LANES;
-        for at in (0..whole).step_by($vector::LANES) {
-            folded = $vector::load($from.add(at)).$method(folded);
-        }
-        join!($vector, folded, $from, $count, $method, $single)
-    }};
-}
-
-/// Lanes of a fold made one with what no whole vector holds.
+/// All elements made one: lanes of a fold, then the last few elements, which no whole vector holds, in order.
 macro_rules! join {
     ($vector:ident, $folded:expr, $from:expr, $count:expr, $method:ident, $single:expr) => {{
         let mut one: f32 = join!($method, $folded);
@@ -161,19 +205,27 @@ macro_rules! folding {
 }
 
 /// # Safety
-/// The processor has the instructions of `V`, and `from` and `to` are valid for `count` elements.
+/// The processor has the instructions of `V`, and `rows` are valid.
 #[inline(always)]
-pub(super) unsafe fn map<V: Vector, E: Stored<V>>(function: Function, from: *const E, to: *mut E, count: usize) {
+pub(super) unsafe fn map<V: Gelu, E: Stored<V>>(function: Function, rows: &Rows<E>) {
+    macro_rules! every {
+        (|$x:ident| $value:expr) => {
+            for row in 0..rows.rows {
+                let (from, to) = (rows.from.add(row * rows.pitch), rows.to.add(row * rows.pitch));
+                each!(V, from, to, rows.count, |$x| $value);
+            }
+        };
+    }
     // SAFETY: the caller's promise is that of these reads and writes.
     unsafe {
         match function {
-            Function::Exp => each!(V, from, to, count, |x| exp(x)),
-            Function::Sigmoid => each!(V, from, to, count, |x| sigmoid(x)),
-            Function::Silu => each!(V, from, to, count, |x| x.mul(sigmoid(x))),
-            Function::Tanh => each!(V, from, to, count, |x| tanh(x)),
-            Function::Erf => each!(V, from, to, count, |x| erf(x)),
-            Function::Gelu => each!(V, from, to, count, |x| gelu(x)),
-            Function::GeluTanh => each!(V, from, to, count, |x| gelu_tanh(x)),
+            Function::Exp => every!(|x| exp(x)),
+            Function::Sigmoid => every!(|x| sigmoid(x)),
+            Function::Silu => every!(|x| x.mul(sigmoid(x))),
+            Function::Tanh => every!(|x| tanh(x)),
+            Function::Erf => every!(|x| erf(x)),
+            Function::Gelu => every!(|x| x.gelu()),
+            Function::GeluTanh => every!(|x| gelu_tanh(x)),
         }
     }
 }
@@ -227,9 +279,9 @@ pub(super) unsafe fn combine<V: Vector>(arithmetic: Arithmetic, operands: Operan
 }
 
 /// # Safety
-/// As `map`; `scores` has as many elements.
+/// As `map`; `scores` has as many elements, and `results` lies at `to` or before it.
 #[inline(always)]
-pub(super) unsafe fn softmax<V: Vector>(scores: &Scores, to: *mut f32, count: usize) {
+pub(super) unsafe fn softmax<V: Vector, E: Stored<V>>(scores: &Scores, to: *mut f32, results: *mut E, count: usize) {
     // SAFETY: the caller's promise is that of these reads and writes.
     unsafe {
         let (from, scale) = (scores.from, V::splat(scores.scale));
@@ -252,7 +304,7 @@ pub(super) unsafe fn softmax<V: Vector>(scores: &Scores, to: *mut f32, count: us
         let shift = V::splat(greatest);
         let sum = folding!(V, each, (to), to, count, |x| exp(x.sub(shift)), 0.0, add, |a, b| a + b);
         let share = V::splat(1.0 / sum);
-        each!(V, to, to, count, |x| x.mul(share));
+        each!(V, to, results, count, |x| x.mul(share));
     }
 }
 
@@ -261,26 +313,75 @@ pub(super) unsafe fn softmax<V: Vector>(scores: &Scores, to: *mut f32, count: us
 /// # Safety
 /// As `map`; `norm` has as many elements.
 #[inline(always)]
-pub(super) unsafe fn normalize<V: Vector>(norm: &Norm, from: *const f32, to: *mut f32, count: usize) {
+pub(super) unsafe fn normalize<V: Vector, I: Stored<V>, O: Stored<V>>(
+    norm: &Norm,
+    from: *const I,
+    to: *mut O,
+    count: usize,
+) {
+    // Every vector folded; lanes behind the last element count as zero.
+    macro_rules! sum {
+        (|$x:ident| $value:expr) => {{
+            let mut sums = [V::splat(0.0); CHAINS];
+            let mut at = 0;
+            while at + CHAINS * V::LANES <= count {
+                for (n, sum) in sums.iter_mut().enumerate() {
+                    let $x = I::load(from.add(at + n * V::LANES), V::LANES);
+                    *sum = $value.add(*sum);
+                }
+                at += CHAINS * V::LANES;
+            }
+            while at + V::LANES <= count {
+                let $x = I::load(from.add(at), V::LANES);
+                sums[0] = $value.add(sums[0]);
+                at += V::LANES;
+            }
+            let mut sum = sums[0].add(sums[1]).add(sums[2].add(sums[3])).sum();
+            let mut last = [0.0f32; LANES_MAX];
+            if at < count {
+                let $x = I::load(from.add(at), count - at);
+                $value.store_first(last.as_mut_ptr(), count - at);
+            }
+            for last in &last[..count - at] {
+                sum += *last;
+            }
+            sum
+        }};
+    }
     // SAFETY: the caller's promise is that of these reads and writes.
     unsafe {
-        let mean = V::splat(fold!(V, from, count, 0.0, add, |a, b| a + b) / count as f32);
-        each!(V, from, to, count, |x| x.sub(mean).mul(x.sub(mean)));
-        let variance = fold!(V, to, count, 0.0, add, |a, b| a + b) / count as f32;
+        let mean = V::splat(sum!(|x| x) / count as f32);
+        let variance = sum!(|x| x.sub(mean).mul(x.sub(mean))) / count as f32;
         let share = V::splat(1.0 / (variance + norm.epsilon).sqrt());
-        pairs!(V, from, norm.scale, to, count, |x, scale| x.sub(mean).mul(share).mul(scale));
-        pairs!(V, to, norm.shift, to, count, |x, shift| x.add(shift));
+        let mut at = 0;
+        while at < count {
+            let (left, whole) = (count - at, count - at >= V::LANES);
+            let (x, scale, shift) = (I::load(from.add(at), left), norm.scale.add(at), norm.shift.add(at));
+            let [scale, shift] = match whole {
+                true => [V::load(scale), V::load(shift)],
+                false => [V::load_first(scale, left), V::load_first(shift, left)],
+            };
+            O::store(x.sub(mean).mul(share).mul(scale).add(shift), to.add(at), left);
+            at += V::LANES;
+        }
     }
 }
 
+/// Sums beside each other: one alone waits for itself.
+const CHAINS: usize = 4;
+
+/// [`Function::Gelu`](super::Function::Gelu), in its own way where an instruction set has a better one.
+///
 /// # Safety
-/// The processor has the instructions of `V`.
-#[inline(always)]
-unsafe fn gelu<V: Vector>(x: V) -> V {
-    // SAFETY: the caller's promise is that of these calls.
-    unsafe {
-        let inner = erf(x.mul(V::splat(std::f32::consts::FRAC_1_SQRT_2)));
-        x.mul(V::splat(0.5)).mul(inner.add(V::splat(1.0)))
+/// As the methods of [`Vector`].
+pub(super) trait Gelu: Vector {
+    #[inline(always)]
+    unsafe fn gelu(self) -> Self {
+        // SAFETY: the caller's promise is that of these calls.
+        unsafe {
+            let half = self.mul(Self::splat(0.5));
+            half.mul_add(erf(self.mul(Self::splat(std::f32::consts::FRAC_1_SQRT_2))), half)
+        }
     }
 }
 
@@ -360,26 +461,22 @@ unsafe fn erf<V: Vector>(x: V) -> V {
         let (end, one) = (3.9, V::splat(1.0));
         let x = V::splat(end).min(V::splat(-end).max(x));
         let square = x.mul(x).mul_add(V::splat(2.0 / (end * end)), V::splat(-1.0));
-        let mut sum = V::splat(-6.752_969_3e-4);
-        for factor in [
-            1.859_776_8e-3,
-            -1.642_572e-3,
-            2.104_159e-3,
-            -6.881_319_5e-3,
-            1.333_542_4e-2,
-            -1.970_474_8e-2,
-            2.928_393_7e-2,
-            -4.272_458_7e-2,
-            5.785_997_6e-2,
-            -7.381_312_5e-2,
-            9.067_664e-2,
-            -1.095_316_2e-1,
-            1.346_907_2e-1,
-            -1.810_111e-1,
-            3.625_839_7e-1,
-        ] {
-            sum = sum.mul_add(square, V::splat(factor));
+        // Four chains of every fourth power beside each other, because one alone would wait for itself.
+        let second = square.mul(square);
+        let fourth = second.mul(second);
+        macro_rules! chain {
+            ($first:literal $($factor:literal)+) => {{
+                let mut sum = V::splat($first);
+                $(sum = sum.mul_add(fourth, V::splat($factor));)+
+                sum
+            }};
         }
+        let even = chain!(2.104_159e-3 2.928_393_7e-2 9.067_664e-2 3.625_839_7e-1);
+        let odd = chain!(-1.642_572e-3 - 1.970_474_8e-2 - 7.381_312_5e-2 - 1.810_111e-1);
+        let upper_even = chain!(1.859_776_8e-3 1.333_542_4e-2 5.785_997_6e-2 1.346_907_2e-1);
+        let upper_odd = chain!(-6.752_969_3e-4 - 6.881_319_5e-3 - 4.272_458_7e-2 - 1.095_316_2e-1);
+        let upper = upper_odd.mul_add(square, upper_even);
+        let sum = upper.mul_add(second, odd.mul_add(square, even));
         one.min(V::splat(-1.0).max(sum.mul(x)))
     }
 }

@@ -11,7 +11,7 @@ mod portable;
 
 use half::bf16;
 
-use crate::grid::Grid;
+use crate::grid::{Grid, Tile};
 use crate::isa::{Level, choose, halves};
 use generic::Table;
 
@@ -52,27 +52,27 @@ impl Function {
     /// Computes tiles in place until none is left.
     pub fn over(self, level: Level, grid: &Grid<'_>) {
         while let Some(mut tile) = grid.take() {
-            (0..tile.size()[0]).for_each(|row| self.over_row(level, tile.row(row)));
+            self.over_tile(level, &mut tile);
         }
     }
 
-    pub(crate) fn over_row(self, level: Level, row: &mut [f32]) {
-        generic::call_map_over(table(level).map, self, row);
+    pub(crate) fn over_tile(self, level: Level, tile: &mut Tile<'_>) {
+        generic::call_map_over(table(level).map, self, tile);
     }
 
-    /// As `over`, of elements that are bf16.
+    /// As `over_tile`, of elements that are bf16.
     ///
     /// # Panics
     /// When the instruction set does not multiply them.
-    pub(crate) fn over_halves(self, level: Level, row: &mut [bf16]) {
-        generic::call_map_over(*halves!(level, HALVES), self, row);
+    pub(crate) fn over_halves(self, level: Level, tile: &mut Tile<'_, bf16>) {
+        generic::call_map_over(halves!(level, HALVES).map, self, tile);
     }
 
     /// Of one element, as the portable kernel has it.
     pub fn apply(self, x: f32) -> f32 {
-        let mut row = [x];
-        generic::call_map_over(portable::TABLE.map, self, &mut row);
-        row[0]
+        let mut result = [0.0];
+        generic::call_map(&portable::TABLE, self, &[x], &mut result);
+        result[0]
     }
 
     /// Cuts a row of elements into tiles for `run`.
@@ -127,6 +127,14 @@ pub(crate) fn softmax_of_scores(level: Level, scale: f32, mask: Option<&[f32]>, 
     generic::call_softmax(table(level), None, scale, mask, row);
 }
 
+/// As `softmax_of_scores`, with results that are bf16, two in the place of a score; a zero follows an odd number of them.
+///
+/// # Panics
+/// When the instruction set does not multiply them, or the mask has not an element for each score.
+pub(crate) fn softmax_of_scores_to_halves(level: Level, scale: f32, mask: Option<&[f32]>, row: &mut [f32]) {
+    generic::call_softmax_to_halves(halves!(level, HALVES), scale, mask, row);
+}
+
 /// Each row with its mean taken off and divided by its standard deviation, times `scale` plus `shift` (Ba, Kiros and
 /// Hinton, "Layer Normalization", 2016); `epsilon` is added to the variance. Until no tile is left.
 ///
@@ -134,19 +142,46 @@ pub(crate) fn softmax_of_scores(level: Level, scale: f32, mask: Option<&[f32]>, 
 /// When the output has not the elements of `from`, its tiles are not whole rows, or scales and shifts are not as many as
 /// a row's elements.
 pub fn normalize(level: Level, from: &[f32], factors: [&[f32]; 2], epsilon: f32, grid: &Grid<'_>) {
-    for_rows(from, grid, |from, to| generic::call_normalize(table(level), from, factors, epsilon, to));
+    for_rows(from, grid, |from, to| generic::call_normalize(table(level).normalize, from, factors, epsilon, to));
+}
+
+/// As `normalize`, of rows of bf16.
+///
+/// # Panics
+/// As `normalize`, or when the instruction set does not multiply them.
+pub fn normalize_halves(level: Level, from: &[bf16], factors: [&[f32]; 2], epsilon: f32, grid: &Grid<'_, bf16>) {
+    let normalize = halves!(level, HALVES).normalize;
+    for_rows(from, grid, |from, to| generic::call_normalize(normalize, from, factors, epsilon, to));
+}
+
+/// As `normalize_halves`, of rows of floats.
+///
+/// # Panics
+/// As `normalize_halves`.
+pub fn normalize_floats(level: Level, from: &[f32], factors: [&[f32]; 2], epsilon: f32, grid: &Grid<'_, bf16>) {
+    let normalize = halves!(level, HALVES).normalize_floats;
+    for_rows(from, grid, |from, to| generic::call_normalize(normalize, from, factors, epsilon, to));
+}
+
+/// As `normalize_halves`, to rows of floats.
+///
+/// # Panics
+/// As `normalize_halves`.
+pub fn normalize_to_floats(level: Level, from: &[bf16], factors: [&[f32]; 2], epsilon: f32, grid: &Grid<'_>) {
+    let normalize = halves!(level, HALVES).normalize_to_floats;
+    for_rows(from, grid, |from, to| generic::call_normalize(normalize, from, factors, epsilon, to));
 }
 
 /// Cuts rows into tiles for functions of rows.
 ///
 /// # Panics
 /// When `out` cannot hold the rows.
-pub fn rows_grid(out: &mut [f32], rows: usize, width: usize) -> Grid<'_> {
+pub fn rows_grid<E>(out: &mut [E], rows: usize, width: usize) -> Grid<'_, E> {
     Grid::new(out, width, [rows, width], [(TILE_ELEMENTS / width.max(1)).max(1), width.max(1)])
 }
 
 /// Every row of the output with that of the input, until no tile is left.
-fn for_rows(from: &[f32], grid: &Grid<'_>, run: impl Fn(&[f32], &mut [f32])) {
+fn for_rows<I, O>(from: &[I], grid: &Grid<'_, O>, run: impl Fn(&[I], &mut [O])) {
     let [rows, width] = grid.size();
     assert_eq!(rows * width, from.len(), "the output has as many elements");
     while let Some(mut tile) = grid.take() {

@@ -375,7 +375,7 @@ impl Packing {
                 column += all.columns;
             }
             if let Some(function) = ends.and_then(|ends| ends.function) {
-                (row..row + rows * count).for_each(|row| E::follow(function, self.level, tile.row(row)));
+                E::follow(function, self.level, &mut tile.rows(row..row + rows * count));
             }
             block += count;
         }
@@ -423,15 +423,15 @@ trait Written: Copy {
     /// Whether sums go on from what is stored.
     const IS_RESUMED: bool;
 
-    /// What follows once results are stored, of a row of them.
-    fn follow(function: Function, level: Level, row: &mut [Self]);
+    /// What follows once results are stored.
+    fn follow(function: Function, level: Level, tile: &mut Tile<'_, Self>);
 }
 
 impl Written for f32 {
     const IS_RESUMED: bool = true;
 
-    fn follow(function: Function, level: Level, row: &mut [Self]) {
-        function.over_row(level, row);
+    fn follow(function: Function, level: Level, tile: &mut Tile<'_, Self>) {
+        function.over_tile(level, tile);
     }
 }
 

@@ -5,16 +5,67 @@
 use half::bf16;
 
 use super::generic::{self, PairKernels};
-use super::{Gemm, Residual, TAPS_MAX, Weights, Written, portable};
+use super::{Gemm, Operands, Packing, Residual, TAPS_MAX, Weights, Written, portable};
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
 use crate::activation::Activation;
 use crate::f32_functions::Function;
-use crate::grid::Grid;
+use crate::grid::{Grid, Tile};
 #[cfg(target_arch = "x86_64")]
 use crate::isa::Set;
 use crate::isa::{Level, choose};
 use crate::window::Window;
+
+impl Packing {
+    /// For a product of rows of pairs with a matrix of `depth` rows of bf16, of which two lie in the place of a float.
+    ///
+    /// # Panics
+    /// When the instruction set does not multiply pairs.
+    pub(crate) fn pairs(level: Level, depth: usize, columns: usize) -> Self {
+        let kernels = &pair_kernels(level).products;
+        assert_eq!(kernels.step, 1, "pairs are multiplied");
+        Self { level, kernels, taps: 1, depth: depth.div_ceil(2), panels: kernels.tiles.panels(columns, None) }
+    }
+
+    /// As `pack`, of rows that lie so far apart: every two become one of pairs, the last with zeros if it has no other.
+    ///
+    /// # Panics
+    /// When `from` or `to` is too short.
+    pub(crate) fn pack_in_pairs(&self, from: &[bf16], pitch: usize, rows: usize, to: &mut [f32]) {
+        for first in self.panels.firsts() {
+            let panel = self.panels.panel(first);
+            let width = panel.vectors * self.kernels.tiles.lanes;
+            let to = &mut to[self.offset(first)..][..self.depth * width];
+            for (pair, to) in to.chunks_exact_mut(width).enumerate() {
+                let (taken, filled) = to.split_at_mut(panel.columns);
+                let row = |row: usize| &from[row * pitch + first..][..panel.columns];
+                if 2 * pair + 1 < rows {
+                    let both = row(2 * pair).iter().zip(row(2 * pair + 1));
+                    taken.iter_mut().zip(both).for_each(|(to, (&lower, &upper))| *to = pair_of(lower, upper));
+                } else {
+                    let lower = row(2 * pair).iter();
+                    taken.iter_mut().zip(lower).for_each(|(to, &lower)| *to = pair_of(lower, bf16::ZERO));
+                }
+                filled.fill(0.0);
+            }
+        }
+    }
+
+    /// As `run`, of rows of pairs, with results rounded to bf16.
+    ///
+    /// # Panics
+    /// As `run`.
+    pub(crate) fn run_to_halves(&self, left: &[f32], pitch: usize, packed: &[f32], grid: &Grid<'_, bf16>) {
+        let kernels = pair_kernels(self.level).to_halves.as_ref().expect("pairs are multiplied");
+        let window = Window::rows(grid.size()[0], pitch);
+        self.run_with(kernels, &Operands { left, window: &window, packed, zeros: &[] }, None, grid);
+    }
+}
+
+/// Two bf16 in the place of a float.
+fn pair_of(lower: bf16, upper: bf16) -> f32 {
+    f32::from_bits(u32::from(upper.to_bits()) << 16 | u32::from(lower.to_bits()))
+}
 
 /// Weights rounded to bf16 and laid out for the kernels of one instruction set, with what follows the product.
 #[derive(Debug)]
@@ -156,8 +207,8 @@ impl PairGemm {
 impl Written for bf16 {
     const IS_RESUMED: bool = false;
 
-    fn follow(function: Function, level: Level, row: &mut [Self]) {
-        function.over_halves(level, row);
+    fn follow(function: Function, level: Level, tile: &mut Tile<'_, Self>) {
+        function.over_halves(level, tile);
     }
 }
 

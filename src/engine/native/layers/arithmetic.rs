@@ -25,7 +25,7 @@ impl Layer for Combine {
         numbers!(io.output.fact.dtype, T => combine(io, team, T::function(self.binary)));
     }
 
-    fn kernel(&self) -> String {
+    fn kernel(&self, _made: DType) -> String {
         // Where elements are floats.
         if arithmetic(self.binary).is_some() { format!("f32_functions__{}", self.level) } else { "plain".into() }
     }

@@ -1,14 +1,15 @@
 //! Attention, heads where the model has them.
 
-use kinglet_kernels::f32_attention::{Attention as Kernel, Order, Strided};
+use half::bf16;
+use kinglet_kernels::f32_attention::{Attention as Kernel, Element, Order, Strided};
 use kinglet_kernels::{Grid, LINE, Level};
 
 use super::movement::broadcast_strides;
-use super::{Io, Layer, View};
+use super::{Halves, Io, Layer, View};
 use crate::engine::graph::infer::{self, Facts};
 use crate::engine::graph::op::Attention;
 use crate::engine::pool::Team;
-use crate::tensor::Shape;
+use crate::tensor::{DType, Shape};
 
 #[derive(Debug)]
 pub(super) struct Attend {
@@ -18,10 +19,37 @@ pub(super) struct Attend {
 
 impl Layer for Attend {
     fn run(&self, io: &mut Io<'_>, team: &mut Team) {
+        match io.output.fact.dtype {
+            DType::Bf16 => self.run_of::<bf16>(io, team),
+            _ => self.run_of::<f32>(io, team),
+        }
+    }
+
+    fn scratch(&self, operands: &Facts<'_>, threads: usize) -> usize {
+        let Ok(extents) = infer::heads(&self.attention, operands) else { return 0 };
+        // In pairs it is less.
+        let kernel = Kernel::<f32>::new(self.level, extents, self.attention.scale);
+        (packed(&kernel) + threads * room(&kernel)) * size_of::<f32>()
+    }
+
+    fn halves(&self, operands: &Facts<'_>) -> Halves {
+        // Queries and keys are read in pairs.
+        let is_even = infer::heads(&self.attention, operands).is_ok_and(|extents| extents.depth.is_multiple_of(2));
+        if is_even { Halves { alike: 2, ..Halves::ALIKE } } else { Halves::NONE }
+    }
+
+    fn kernel(&self, made: DType) -> String {
+        let element = if made == DType::Bf16 { "bf16" } else { "f32" };
+        format!("{element}_attention__{}", self.level)
+    }
+}
+
+impl Attend {
+    fn run_of<E: Element>(&self, io: &mut Io<'_>, team: &mut Team) {
         let facts: Facts<'_> = io.operands.iter().map(|operand| operand.fact).collect();
         // Inference has read the same extents.
         let Ok(extents) = infer::heads(&self.attention, &facts) else { return };
-        let kernel = Kernel::new(self.level, extents, self.attention.scale);
+        let kernel = Kernel::<E>::new(self.level, extents, self.attention.scale);
         let scores = Shape::new(&[extents.batch, extents.heads, extents.queries, extents.keys]);
         let mask = io.operands.get(3).map(|mask| {
             let strides = broadcast_strides(mask.shape(), &scores);
@@ -48,20 +76,8 @@ impl Layer for Attend {
         });
     }
 
-    fn scratch(&self, operands: &Facts<'_>, threads: usize) -> usize {
-        let Ok(extents) = infer::heads(&self.attention, operands) else { return 0 };
-        let kernel = Kernel::new(self.level, extents, self.attention.scale);
-        (packed(&kernel) + threads * room(&kernel)) * size_of::<f32>()
-    }
-
-    fn kernel(&self) -> String {
-        Kernel::kernel(self.level)
-    }
-}
-
-impl Attend {
-    fn strided<'a>(&self, of: usize, operand: &View<'a>) -> Strided<'a> {
-        let elements: &'a [f32] = bytemuck::cast_slice(operand.bytes);
+    fn strided<'a, E: Element>(&self, of: usize, operand: &View<'a>) -> Strided<'a, E> {
+        let elements: &'a [E] = bytemuck::cast_slice(operand.bytes);
         let [_, a, b, width] = operand.shape()[..] else { return Strided { elements, strides: [0; 4] } };
         let strides = match self.attention.heads_inside[of] {
             true => [a * b * width, width, b * width, 1],
@@ -72,12 +88,12 @@ impl Attend {
 }
 
 /// Elements in whole cache lines.
-fn packed(kernel: &Kernel) -> usize {
+fn packed<E: Element>(kernel: &Kernel<E>) -> usize {
     kernel.packed_elements().next_multiple_of(LINE_ELEMENTS)
 }
 
 /// Elements in whole cache lines, and at least one.
-fn room(kernel: &Kernel) -> usize {
+fn room<E: Element>(kernel: &Kernel<E>) -> usize {
     kernel.room_elements().max(1).next_multiple_of(LINE_ELEMENTS)
 }
 

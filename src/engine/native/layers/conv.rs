@@ -123,7 +123,7 @@ impl Layer for Computed {
         AllLines(packed).run(&mut Io { operands, output, scratch: io.scratch }, team);
     }
 
-    fn kernel(&self) -> String {
+    fn kernel(&self, _made: DType) -> String {
         format!("f32_gemm_packed__{}", self.level)
     }
 }
@@ -167,7 +167,7 @@ impl ByLines for Convolution {
         let channels = x.shape.last().copied().unwrap_or(0);
         match &self.runs {
             _ if self.after.is_some() => Halves::NONE,
-            Runs::Depthwise(_) | Runs::Winograd(_) => Halves::ALIKE,
+            Runs::Depthwise(_) | Runs::Winograd(_) => Halves { alike: 1, ..Halves::ALIKE },
             // Lines are rounded while they are copied.
             Runs::Merged(gemm) => Halves { first: First::Floats, ..gemm.halves(channels) },
             Runs::Groups(groups) => {
@@ -207,7 +207,7 @@ impl ByLines for Convolution {
         }
     }
 
-    fn kernel(&self) -> String {
+    fn kernel(&self, _made: DType) -> String {
         match &self.runs {
             Runs::Depthwise(depthwise) => depthwise.kernel(),
             Runs::Merged(gemm) => gemm.kernel(),

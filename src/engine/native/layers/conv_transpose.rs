@@ -9,7 +9,7 @@ use crate::engine::graph::infer::{Facts, image};
 use crate::engine::graph::op::{ConvTranspose, Padding, Spatial};
 use crate::engine::graph::{Graph, Node};
 use crate::engine::pool::Team;
-use crate::tensor::Shape;
+use crate::tensor::{DType, Shape};
 
 pub(super) fn lower(conv: &ConvTranspose, graph: &Graph, node: &Node, level: Level) -> Result<Lowered, LowerError> {
     if node.inputs[1..].iter().any(|&input| graph.constant(input).is_none()) {
@@ -81,7 +81,7 @@ impl Layer for Tiled {
         self.lines.iter().map(Gemm::bytes).sum()
     }
 
-    fn kernel(&self) -> String {
+    fn kernel(&self, _made: DType) -> String {
         self.lines.first().map(Gemm::kernel).unwrap_or_default()
     }
 }
@@ -188,7 +188,7 @@ impl Layer for Spread {
         self.groups.iter().map(Gemm::bytes).sum()
     }
 
-    fn kernel(&self) -> String {
+    fn kernel(&self, _made: DType) -> String {
         self.groups.first().map(Gemm::kernel).unwrap_or_default()
     }
 }
@@ -217,7 +217,7 @@ impl Layer for Computed {
         pixels * columns * size_of::<f32>()
     }
 
-    fn kernel(&self) -> String {
+    fn kernel(&self, _made: DType) -> String {
         format!("f32_gemm_packed__{}", self.level)
     }
 }

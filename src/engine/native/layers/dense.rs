@@ -120,7 +120,9 @@ impl Dense {
     pub(super) fn halves(&self, channels: usize) -> Halves {
         match self {
             Self::Floats(_) => Halves::NONE,
+            // Behind the image comes a residual.
             Self::Pairs(gemm) => Halves {
+                alike: 1,
                 first: if channels.is_multiple_of(2) { First::Either } else { First::Floats },
                 output: gemm.has_halves(),
             },

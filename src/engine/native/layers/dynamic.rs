@@ -57,7 +57,7 @@ impl Layer for DynamicLinear {
         self.gemm.bytes() + size_of_val(&self.bias[..])
     }
 
-    fn kernel(&self) -> String {
+    fn kernel(&self, _made: DType) -> String {
         self.gemm.kernel()
     }
 }

@@ -38,7 +38,7 @@ impl Layer for Activate {
         }
     }
 
-    fn kernel(&self) -> String {
+    fn kernel(&self, _made: DType) -> String {
         match self.activation {
             Activation::Function(_) => format!("f32_functions__{}", self.level),
             _ => "plain".into(),

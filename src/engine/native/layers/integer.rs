@@ -72,7 +72,7 @@ impl Layer for IntegerMatMul {
         left + right + packed + sums
     }
 
-    fn kernel(&self) -> String {
+    fn kernel(&self, _made: DType) -> String {
         Matrix::kernel(self.0)
     }
 }

@@ -73,7 +73,7 @@ impl Layer for Product {
         self.0.bytes()
     }
 
-    fn kernel(&self) -> String {
+    fn kernel(&self, _made: DType) -> String {
         self.0.kernel()
     }
 }

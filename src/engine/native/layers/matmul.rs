@@ -9,7 +9,7 @@ use super::{Io, Layer};
 use crate::engine::graph::infer::Facts;
 use crate::engine::graph::op::QuantizedMatMul as Product;
 use crate::engine::pool::Team;
-use crate::tensor::Shape;
+use crate::tensor::{DType, Shape};
 
 #[derive(Debug)]
 pub(super) struct MatMul(pub(super) Level);
@@ -38,7 +38,7 @@ impl Layer for MatMul {
         Packing::matrix(self.0, depth, columns).elements() * size_of::<f32>()
     }
 
-    fn kernel(&self) -> String {
+    fn kernel(&self, _made: DType) -> String {
         format!("f32_gemm_packed__{}", self.0)
     }
 }
@@ -83,7 +83,7 @@ impl Layer for QuantizedMatMul {
         Matrix::new(self.level, depth, columns).bytes()
     }
 
-    fn kernel(&self) -> String {
+    fn kernel(&self, _made: DType) -> String {
         Matrix::kernel(self.level)
     }
 }

@@ -77,16 +77,18 @@ pub(super) trait Layer: Debug + Send + Sync {
         0
     }
 
-    /// What runs it, in the words of kernels.
-    fn kernel(&self) -> String {
+    /// What runs it, in the words of kernels, where the output lies in memory as this type.
+    fn kernel(&self, _made: DType) -> String {
         "plain".into()
     }
 }
 
-/// Which operands and results of a layer may be bf16. Operands behind the first are as the output.
+/// Which operands and results of a layer may be bf16.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Halves {
     pub(super) first: First,
+    /// Operands behind the first that are as the output is; others are as they are declared.
+    pub(super) alike: usize,
     pub(super) output: bool,
 }
 
@@ -99,8 +101,9 @@ pub(super) enum First {
 }
 
 impl Halves {
-    pub(super) const NONE: Self = Self { first: First::Floats, output: false };
-    pub(super) const ALIKE: Self = Self { first: First::AsOutput, output: true };
+    pub(super) const NONE: Self = Self { first: First::Floats, alike: 0, output: false };
+    /// The first operand is as the output.
+    pub(super) const ALIKE: Self = Self { first: First::AsOutput, alike: 0, output: true };
 }
 
 /// A layer whose output is an image of which each line sees a few lines of the first operand. Other operands are seen
@@ -133,7 +136,7 @@ pub(super) trait ByLines: Debug + Send + Sync {
     }
 
     /// As [`Layer::kernel`].
-    fn kernel(&self) -> String;
+    fn kernel(&self, made: DType) -> String;
 }
 
 /// A layer that goes by lines, over all of them.
@@ -163,8 +166,8 @@ impl<T: ByLines> Layer for AllLines<T> {
         self.0.bytes()
     }
 
-    fn kernel(&self) -> String {
-        self.0.kernel()
+    fn kernel(&self, made: DType) -> String {
+        self.0.kernel(made)
     }
 }
 
@@ -288,7 +291,7 @@ pub(super) fn lower(
         Op::MatMul => all(Box::new(matmul::MatMul(level))),
         Op::Attention(attention) => all(Box::new(attention::Attend { attention: *attention, level })),
         Op::Normalize { epsilon } => all(Box::new(normalize::Normalize { epsilon: *epsilon, level })),
-        Op::Pool(pool) => all(Box::new(AllLines(pool::Pooling::new(pool, level, sample.map(|sample| sample.dtype))))),
+        Op::Pool(pool) => all(Box::new(AllLines(pool::Pooling::new(pool, level)))),
         Op::Windows(windows) => all(Box::new(windows::Windowed(windows.clone()))),
         Op::Affine { axis } => all(Box::new(elementwise::Affine(*axis))),
         Op::Activation(activation) => all(Box::new(elementwise::Activate { activation: *activation, level })),

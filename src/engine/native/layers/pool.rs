@@ -15,13 +15,11 @@ use crate::tensor::DType;
 pub(super) struct Pooling {
     pool: Pool,
     level: Level,
-    /// Where it is known before the run.
-    dtype: Option<DType>,
 }
 
 impl Pooling {
-    pub(super) fn new(pool: &Pool, level: Level, dtype: Option<DType>) -> Self {
-        Self { pool: pool.clone(), level, dtype }
+    pub(super) fn new(pool: &Pool, level: Level) -> Self {
+        Self { pool: pool.clone(), level }
     }
 }
 
@@ -48,10 +46,11 @@ impl ByLines for Pooling {
         !matches!(self.pool.kind, PoolKind::Average { count_padding: true })
     }
 
-    fn kernel(&self) -> String {
-        let element = match self.dtype {
-            Some(DType::U8) => "u8",
-            Some(DType::I8) => "i8",
+    fn kernel(&self, made: DType) -> String {
+        let element = match made {
+            DType::U8 => "u8",
+            DType::I8 => "i8",
+            DType::Bf16 => "bf16",
             _ => "f32",
         };
         format!("{element}_pool__{}", self.level)

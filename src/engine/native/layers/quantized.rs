@@ -122,7 +122,7 @@ impl Layer for Product {
         self.gemm.bytes()
     }
 
-    fn kernel(&self) -> String {
+    fn kernel(&self, _made: DType) -> String {
         self.gemm.kernel()
     }
 }
@@ -197,7 +197,7 @@ impl ByLines for Depthwise {
         self.packed.bytes()
     }
 
-    fn kernel(&self) -> String {
+    fn kernel(&self, _made: DType) -> String {
         self.packed.kernel()
     }
 }
@@ -265,7 +265,7 @@ impl ByLines for Convolution {
         self.groups.iter().map(Gemm::bytes).sum()
     }
 
-    fn kernel(&self) -> String {
+    fn kernel(&self, _made: DType) -> String {
         self.groups.first().map(Gemm::kernel).unwrap_or_default()
     }
 }
@@ -283,7 +283,7 @@ impl Layer for Add {
         team.share(&|| u8_functions::add(self.level, from, &self.sum, &grid));
     }
 
-    fn kernel(&self) -> String {
+    fn kernel(&self, _made: DType) -> String {
         format!("u8_functions__{}", self.level)
     }
 }
@@ -322,7 +322,7 @@ impl Layer for Quantize {
         }
     }
 
-    fn kernel(&self) -> String {
+    fn kernel(&self, _made: DType) -> String {
         format!("u8_functions__{}", self.level)
     }
 }
@@ -349,7 +349,7 @@ impl Layer for Dequantize {
         }
     }
 
-    fn kernel(&self) -> String {
+    fn kernel(&self, _made: DType) -> String {
         format!("u8_functions__{}", self.level)
     }
 }

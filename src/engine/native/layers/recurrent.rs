@@ -10,6 +10,7 @@ use crate::engine::graph::infer::{Facts, Sequence, sequence};
 use crate::engine::graph::op::{Direction, Recurrent, Role};
 use crate::engine::graph::{Graph, Node};
 use crate::engine::pool::Team;
+use crate::tensor::DType;
 
 pub(super) fn lower(op: &Recurrent, graph: &Graph, node: &Node, level: Level) -> Result<Lowered, LowerError> {
     let places = [Some(1), Some(2), op.operand(Role::Bias), op.operand(Role::Peepholes)];
@@ -101,7 +102,7 @@ impl Layer for Computed {
         scratch(&self.op, operands)
     }
 
-    fn kernel(&self) -> String {
+    fn kernel(&self, _made: DType) -> String {
         format!("f32_gemm_packed__{}", self.level)
     }
 }
@@ -233,7 +234,7 @@ impl Layer for Recurrence {
         self.walks.iter().map(|walk| walk.products.bytes()).sum()
     }
 
-    fn kernel(&self) -> String {
+    fn kernel(&self, _made: DType) -> String {
         self.walks.first().map(|walk| walk.products.hidden.kernel()).unwrap_or_default()
     }
 }

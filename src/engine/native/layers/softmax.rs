@@ -5,6 +5,7 @@ use kinglet_kernels::{Level, f32_functions};
 use super::{Io, Layer};
 use crate::engine::graph::infer;
 use crate::engine::pool::Team;
+use crate::tensor::DType;
 
 #[derive(Debug)]
 pub(super) struct Softmax {
@@ -38,7 +39,7 @@ impl Layer for Softmax {
         }
     }
 
-    fn kernel(&self) -> String {
+    fn kernel(&self, _made: DType) -> String {
         if self.log { "plain".into() } else { format!("f32_functions__{}", self.level) }
     }
 }

@@ -8,6 +8,7 @@ use kinglet_kernels::trees::{Element, Ensemble};
 use super::{Io, Layer};
 use crate::engine::graph::trees::Trees;
 use crate::engine::pool::Team;
+use crate::tensor::DType;
 
 #[derive(Debug)]
 pub(super) struct Walk(pub(super) Arc<Trees>);
@@ -27,7 +28,7 @@ impl Layer for Walk {
         }
     }
 
-    fn kernel(&self) -> String {
+    fn kernel(&self, _made: DType) -> String {
         "trees".into()
     }
 }

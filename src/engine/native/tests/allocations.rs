@@ -11,6 +11,7 @@ use crate::engine::graph::samples::Inputs;
 use crate::engine::pool::Team;
 use crate::engine::{onnx, onnx_signature};
 use crate::proto::onnx::ModelProto;
+use crate::tensor::DType;
 
 /// Operators that make lists as long as their operands while they run.
 const LISTS: [&str; 8] =
@@ -41,7 +42,7 @@ pub(super) fn steps_take_none(model: &ModelProto, given: &[Tensor]) {
         let taken = allocation_counter::measure(|| model.step(&prepared, step, memory, &mut team).unwrap());
         // Weights that the graph computes are packed in every run.
         let packs = ["Conv", "ConvTranspose", "Recurrent"].contains(&operator)
-            && model.layers[node].layer.kernel().starts_with("f32_gemm_packed");
+            && model.layers[node].layer.kernel(DType::F32).starts_with("f32_gemm_packed");
         assert!(taken.count_total == 0 || packs || LISTS.contains(&operator), "{operator} takes {taken:?}");
     }
 }

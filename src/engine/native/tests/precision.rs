@@ -81,6 +81,81 @@ fn answers_do_not_depend_on_company_or_threads() {
     }
 }
 
+/// An image goes through layers of every kind that takes and makes bf16; attention has two values of its own.
+fn of_halves() -> Vec<(Case, Vec<usize>, Vec<&'static str>)> {
+    let (same, relu) = (|| ints("pads", &[1, 1, 1, 1]), |from, to| node("Relu", &[from], &[to], vec![]));
+    let image = Case {
+        x: vec!["N", "3", "16", "16"],
+        nodes: vec![
+            node("Conv", &["x", "first"], &["a"], vec![same(), ints("strides", &[2, 2])]),
+            relu("a", "b"),
+            node("MaxPool", &["b"], &["c"], vec![ints("kernel_shape", &[2, 2]), ints("strides", &[1, 1])]),
+            node("Conv", &["c", "across"], &["d"], vec![]),
+            node("Conv", &["d", "alone"], &["e"], vec![same(), int("group", 32)]),
+            node("Conv", &["e", "back"], &["f"], vec![]),
+            node("Add", &["f", "c"], &["g"], vec![]),
+            node("Conv", &["g", "odd"], &["h"], vec![]),
+            node("Conv", &["h", "last"], &["i"], vec![]),
+            node("GlobalAveragePool", &["i"], &["y"], vec![]),
+        ],
+        constants: vec![
+            weights("first", &[16, 3, 3, 3]),
+            weights("across", &[32, 16, 1, 1]),
+            weights("alone", &[32, 1, 3, 3]),
+            weights("back", &[16, 32, 1, 1]),
+            weights("odd", &[7, 16, 1, 1]),
+            weights("last", &[8, 7, 1, 1]),
+        ],
+        rank: 4,
+    };
+    // The image is moved first; seven channels make no pairs; what is answered is declared as floats.
+    let types = ["FP32", "BF16", "BF16", "BF16", "BF16", "BF16", "FP32", "FP32", "FP32"];
+    let rows = Case {
+        x: vec!["N", "12"],
+        nodes: vec![
+            node("MatMul", &["x", "in"], &["z"], vec![]),
+            node("LayerNormalization", &["z", "scale", "shift"], &["a"], vec![]),
+            node("MatMul", &["a", "up"], &["b"], vec![]),
+            node("HardSwish", &["b"], &["c"], vec![]),
+            node("MatMul", &["c", "down"], &["d"], vec![]),
+            node("Add", &["d", "a"], &["e"], vec![]),
+            node("LayerNormalization", &["e", "scale", "shift"], &["y"], vec![]),
+        ],
+        constants: vec![
+            weights("scale", &[12]),
+            weights("shift", &[12]),
+            weights("in", &[12, 12]),
+            weights("up", &[12, 40]),
+            weights("down", &[40, 12]),
+        ],
+        rank: 2,
+    };
+    vec![(image, vec![2, 3, 16, 16], types.to_vec()), (rows, vec![6, 12], vec!["BF16", "BF16", "BF16", "BF16", "FP32"])]
+}
+
+#[test]
+fn values_between_layers_that_round_them_lie_as_bf16() {
+    for (case, shape, expected) in of_halves() {
+        let given = tensor(&shape, &made_up(shape.iter().product(), 1));
+        for level in Level::all() {
+            let rounded = load(&case, level, Precision::Bf16);
+            let layers = layers_of(&*rounded, &given);
+            let types: Vec<&str> = layers.iter().map(|layer| layer.dtype.name()).collect();
+            let is_here = level.set() >= Set::Avx512Bf16;
+            assert_eq!(
+                types,
+                if is_here { expected.clone() } else { vec!["FP32"; expected.len()] },
+                "{level} {layers:?}"
+            );
+            let [got, exact] = [rounded, load(&case, level, Precision::Exact)]
+                .map(|plan| values(&answer(plan, vec![given.clone()]).unwrap().remove(0)));
+            let size = exact.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+            let is_near = got.iter().zip(&exact).all(|(got, exact)| (got - exact).abs() < 0.02 * size);
+            assert!(is_near, "{level}: {got:?} {exact:?}");
+        }
+    }
+}
+
 #[test]
 fn layers_in_bf16_take_half_the_memory() {
     let nodes = vec![node("MatMul", &["x", "w"], &["y"], vec![])];
