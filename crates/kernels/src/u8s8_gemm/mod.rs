@@ -278,8 +278,8 @@ impl Packed<'_> {
         // Groups may be read whole where memory goes on behind the last: what is read too much meets weights of zero.
         let whole = self.depth.next_multiple_of(4);
         let depth = if window.reach(whole) <= left.len() { whole } else { self.depth };
-        while let Some(mut tile) = grid.take() {
-            self.run_tile(left, window, depth, &mut tile, &mut pointers);
+        while let Some(tile) = grid.take() {
+            self.run_tile(left, window, depth, &tile, &mut pointers);
         }
     }
 
@@ -288,7 +288,7 @@ impl Packed<'_> {
         left: &[u8],
         window: &Window,
         depth: usize,
-        tile: &mut Tile<'_, T>,
+        tile: &Tile<'_, T>,
         pointers: &mut [*const u8; Gemm::TAPS_MAX * ROWS_MAX],
     ) {
         self.panels.check(tile);
