@@ -9,6 +9,8 @@ pub(super) struct Table {
     pub(super) quantize: unsafe fn(*const f32, Scale, *mut u8, usize),
     pub(super) dequantize: unsafe fn(*const u8, Scale, *mut f32, usize),
     pub(super) add: unsafe fn([*const u8; 2], &Added, *mut u8, usize),
+    /// Of each plane as many as the last argument says.
+    pub(super) interleave: unsafe fn([*const u8; 3], *mut u8, usize),
 }
 
 /// How two operands become one: each times its ratio, together with a shift.
@@ -59,6 +61,25 @@ pub(super) fn call_add(table: &Table, from: [&[u8]; 2], sum: &Added, out: &mut [
     assert!(from[0].len() == out.len() && from[1].len() == out.len(), "as many elements");
     // SAFETY: as above.
     unsafe { (table.add)([from[0].as_ptr(), from[1].as_ptr()], sum, out.as_mut_ptr(), out.len()) }
+}
+
+pub(super) fn call_interleave(table: &Table, planes: [&[u8]; 3], out: &mut [u8]) {
+    let count = planes[0].len();
+    assert!(planes.iter().all(|plane| plane.len() == count) && out.len() == 3 * count, "as many elements");
+    // SAFETY: as above.
+    unsafe { (table.interleave)(planes.map(<[u8]>::as_ptr), out.as_mut_ptr(), count) }
+}
+
+/// # Safety
+/// The pointers are valid for `count` elements of each plane, and the output for all.
+#[inline(always)]
+pub(super) unsafe fn interleave(planes: [*const u8; 3], out: *mut u8, count: usize) {
+    for at in 0..count {
+        for (nth, plane) in planes.into_iter().enumerate() {
+            // SAFETY: the caller's promise is that of these reads and writes.
+            unsafe { *out.add(3 * at + nth) = *plane.add(at) }
+        }
+    }
 }
 
 /// # Safety

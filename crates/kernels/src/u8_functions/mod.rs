@@ -1,4 +1,5 @@
-//! Floats to bytes, bytes to floats, functions of bytes by table, and the sum of two tensors of bytes, each with its scale and zero point.
+//! Floats to bytes, bytes to floats, functions of bytes by table, the sum of two tensors of bytes, each with its scale and
+//! zero point, and planes of bytes brought together.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -91,6 +92,14 @@ pub fn look_up(table: &[u8; 256], from: &[u8], grid: &Grid<'_, u8>) {
         let out = tile.row(0);
         out.iter_mut().zip(&from[first..]).for_each(|(out, from)| *out = table[usize::from(*from)]);
     }
+}
+
+/// Elements of three planes by turns.
+///
+/// # Panics
+/// When planes do not have a third of the output each.
+pub fn interleave(level: Level, planes: [&[u8]; 3], out: &mut [u8]) {
+    generic::call_interleave(table(level), planes, out);
 }
 
 /// Cuts a row of elements into tiles for these functions.

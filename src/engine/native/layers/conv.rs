@@ -160,7 +160,7 @@ impl ByLines for Convolution {
                 team.share(&|| depthwise.run(x.elements(), window, &grid));
             }
             Runs::Merged(gemm) => {
-                let (image, window) = merged::image(gemm, &self.spatial, x, window, io.scratch);
+                let (image, window) = merged::image(gemm, &self.spatial, x, window, io.scratch, team);
                 let pitch = gemm.columns();
                 let residual = residual.map(|elements| Residual { elements, pitch });
                 let grid = gemm.grid(out, pitch, window.pixels());
