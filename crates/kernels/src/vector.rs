@@ -38,13 +38,26 @@ pub(crate) trait Vector: Copy {
     unsafe fn load_bytes(from: *const u8, count: usize) -> Self;
     /// The first `count` lanes, each the nearest integer (the even one of two) plus `zero`, which is from 0 to 255.
     unsafe fn store_bytes(self, zero: i32, to: *mut u8, count: usize);
-    /// The first `count` lanes of several vectors, each the nearest byte to it (the even one of two), zero for what is no
-    /// number.
+    /// The first `count` lanes of one to four vectors, as [`ToBytes::store_several`]. That all are `SMALL` promises that
+    /// none is beyond the integers of 32 bits.
     #[inline(always)]
-    unsafe fn store_nearest_bytes<const N: usize>(several: [Self; N], to: *mut u8, count: usize) {
-        let bytes = ToBytes::within(0, [0, u8::MAX]);
+    unsafe fn store_as_bytes<const N: usize, const SMALL: bool>(
+        several: [Self; N],
+        bytes: ToBytes,
+        to: *mut u8,
+        count: usize,
+    ) {
+        for (n, results) in several.into_iter().enumerate() {
+            let first = n * Self::LANES;
+            // SAFETY: the caller's promise.
+            unsafe { bytes.store(results, to.add(first), Self::LANES.min(count - first)) }
+        }
+    }
+    /// The nearest integer to a number (the even one of two) within two integers of at most three digits, plus a third.
+    #[inline(always)]
+    unsafe fn nearest_within(self, [low, high]: [f32; 2], plus: f32) -> Self {
         // SAFETY: the caller's promise.
-        unsafe { bytes.store_each(several, to, count) }
+        unsafe { self.max(Self::splat(low)).min(Self::splat(high)).round().add(Self::splat(plus)) }
     }
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn sub(self, other: Self) -> Self;
@@ -124,20 +137,29 @@ pub(crate) struct ToBytes {
     low: f32,
     high: f32,
     zero: i32,
+    bounds: [u8; 2],
 }
 
 impl ToBytes {
     /// With a zero point, and within two bytes.
     pub(crate) fn within(zero: u8, [low, high]: [u8; 2]) -> Self {
         let below = |byte: u8| f32::from(byte) - f32::from(zero);
-        Self { low: below(low), high: below(high), zero: zero.into() }
+        Self { low: below(low), high: below(high), zero: zero.into(), bounds: [low, high] }
     }
 
-    /// The zero point, and what bytes are kept within.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "all three were bytes")]
-    pub(crate) fn in_bytes(self) -> [u8; 3] {
-        let zero = self.zero as f32;
-        [zero, zero + self.low, zero + self.high].map(|byte| byte as u8)
+    /// The zero point.
+    pub(crate) fn zero(self) -> i32 {
+        self.zero
+    }
+
+    /// Whether bytes are nearest integers, with all of their range.
+    pub(crate) fn is_plain(self) -> bool {
+        self.zero == 0 && self.bounds == [0, u8::MAX]
+    }
+
+    /// What bytes are kept within.
+    pub(crate) fn bounds_of_bytes(self) -> [u8; 2] {
+        self.bounds
     }
 
     /// What results are kept within.
@@ -160,33 +182,24 @@ impl ToBytes {
         unsafe { self.store_within(results, self.bounds(), to, count) }
     }
 
-    /// As `store`, of several vectors.
+    /// As `store`, of one to four vectors.
     ///
     /// # Safety
     /// As the methods of [`Vector`].
     #[inline(always)]
     pub(crate) unsafe fn store_several<V: Vector, const N: usize>(self, results: [V; N], to: *mut u8, count: usize) {
         // SAFETY: the caller's promise.
-        unsafe {
-            if N > 1 && self.zero == 0 && self.low == 0.0 && self.high == 255.0 {
-                V::store_nearest_bytes(results, to, count);
-            } else {
-                self.store_each(results, to, count);
-            }
-        }
+        unsafe { V::store_as_bytes::<N, false>(results, self, to, count) }
     }
 
-    /// As `store_several`, one vector at a time.
+    /// The bytes that `store` would write of numbers, as floats.
     ///
     /// # Safety
     /// As the methods of [`Vector`].
     #[inline(always)]
-    unsafe fn store_each<V: Vector, const N: usize>(self, results: [V; N], to: *mut u8, count: usize) {
-        for (n, results) in results.into_iter().enumerate() {
-            let first = n * V::LANES;
-            // SAFETY: the caller's promise.
-            unsafe { self.store(results, to.add(first), V::LANES.min(count - first)) }
-        }
+    pub(crate) unsafe fn as_floats<V: Vector>(self, results: V) -> V {
+        // SAFETY: the caller's promise.
+        unsafe { results.nearest_within([self.low, self.high], self.zero as f32) }
     }
 
     /// As `store`, with bounds that are found once for many.

@@ -1,6 +1,7 @@
 //! Where the rows of a product lie in an image: the geometry of convolutions and pooling, in elements.
 
 use std::ops::Range;
+use std::ptr;
 
 /// How output pixels see the pixels of a channels-last image. A plain matrix is an image of one line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,55 +195,105 @@ impl<'a> Walk<'a> {
         from: usize,
         pointers: &mut [*const T],
     ) {
-        let Window { kernel, stride, dilation, pad, size, pitch, .. } = *self.window;
-        let (place, inner) = (self.place, self.inner());
-        if taps.len() == 1 && inner.start <= place.x && place.x + pixels <= inner.end {
-            let first = self.origin(image).wrapping_add(self.window.tap_offset(taps.start) + from);
-            let step = stride[1] * pitch[2];
-            let found = pointers[..pixels].iter_mut().enumerate();
-            found.for_each(|(pixel, pointer)| *pointer = first.wrapping_add(pixel * step));
+        let step = self.window.stride[1] * self.window.pitch[2];
+        let mut walk = self.clone();
+        if taps.len() == 1 {
+            let offset = self.window.tap_offset(taps.start) + from;
+            walk.each_line(pixels, |walk, of_line| {
+                let first = walk.origin(image).wrapping_add(offset);
+                let found = pointers[of_line.clone()].iter_mut().enumerate();
+                found.for_each(|(x, pointer)| *pointer = first.wrapping_add(x * step));
+                walk.hide(zeros, of_line, &taps, pixels, pointers);
+            });
             return;
         }
-        let mut walk = self.clone();
+        let mut origins = [ptr::null(); FOUND_TOGETHER];
         let mut found = 0;
         while found < pixels {
-            let place = walk.place;
-            let line = (self.window.out[1] - place.x).min(pixels - found);
-            let origin = walk.origin(image).wrapping_add(from);
-            let step = stride[1] * pitch[2];
-            let of_line = |at: usize| at * pixels + found..at * pixels + found + line;
-            let mut tap = [taps.start / kernel[1], taps.start % kernel[1]];
-            for at in 0..taps.len() {
-                let first = origin.wrapping_add(tap[0] * dilation[0] * pitch[1] + tap[1] * dilation[1] * pitch[2]);
-                let found = pointers[of_line(at)].iter_mut().enumerate();
-                found.for_each(|(x, pointer)| *pointer = first.wrapping_add(x * step));
-                tap[1] += 1;
-                if tap[1] == kernel[1] {
-                    tap = [tap[0] + 1, 0];
-                }
+            let count = (pixels - found).min(FOUND_TOGETHER);
+            let pointers = &mut pointers[found..];
+            let mut ahead = walk.clone();
+            ahead.each_line(count, |walk, of_line| {
+                let first = walk.origin(image).wrapping_add(from);
+                let origins = origins[of_line].iter_mut().enumerate();
+                origins.for_each(|(x, origin)| *origin = first.wrapping_add(x * step));
+            });
+            // Loops of a known length take half the time.
+            match (count, count == pixels) {
+                (6, true) => self.spread::<T, 6>(&origins, taps.clone(), pointers),
+                (8, true) => self.spread::<T, 8>(&origins, taps.clone(), pointers),
+                (12, true) => self.spread::<T, 12>(&origins, taps.clone(), pointers),
+                _ => self.spread_any(&origins[..count], taps.clone(), pixels, pointers),
             }
-            let inner = walk.inner();
-            if place.x < inner.start || place.x + line > inner.end {
-                for (at, tap) in taps.clone().enumerate() {
-                    let tap = [tap / kernel[1], tap % kernel[1]];
-                    let [y, left] = [place.y * stride[0] + tap[0] * dilation[0], tap[1] * dilation[1]];
-                    // Of all pixels of the line that see this tap in the image, those from here on.
-                    let seen = if y >= pad[0] && y < pad[0] + size[0] {
-                        [pad[1], pad[1] + size[1]].map(|end| {
-                            let x = end.saturating_sub(left);
-                            let x = if stride[1] == 1 { x } else { x.div_ceil(stride[1]) };
-                            x.saturating_sub(place.x).min(line)
-                        })
-                    } else {
-                        [line, line]
-                    };
-                    let pointers = &mut pointers[of_line(at)];
-                    pointers[..seen[0]].fill(zeros.as_ptr());
-                    pointers[seen[1]..].fill(zeros.as_ptr());
-                }
-            }
+            walk.each_line(count, |walk, of_line| walk.hide(zeros, of_line, &taps, pixels, pointers));
+            found += count;
+        }
+    }
+
+    /// Goes on, and tells each line that it comes by, as pixels from the first on.
+    fn each_line(&mut self, pixels: usize, mut tell: impl FnMut(&Self, Range<usize>)) {
+        let mut found = 0;
+        while found < pixels {
+            let line = (self.window.out[1] - self.place.x).min(pixels - found);
+            tell(self, found..found + line);
             found += line;
-            walk.advance(line);
+            self.advance(line);
+        }
+    }
+
+    /// Adds where taps lie to where `N` pixels begin.
+    fn spread<T, const N: usize>(&self, origins: &[*const T], taps: Range<usize>, pointers: &mut [*const T]) {
+        let Some(origins) = origins.first_chunk::<N>() else { return };
+        let (found, _) = pointers[..taps.len() * N].as_chunks_mut::<N>();
+        self.each_tap(taps, |at, _, offset| {
+            found[at].iter_mut().zip(origins).for_each(|(pointer, origin)| *pointer = origin.wrapping_add(offset));
+        });
+    }
+
+    /// As `spread`, of some of so many pixels.
+    fn spread_any<T>(&self, origins: &[*const T], taps: Range<usize>, pixels: usize, pointers: &mut [*const T]) {
+        self.each_tap(taps, |at, _, offset| {
+            let found = &mut pointers[at * pixels..][..origins.len()];
+            found.iter_mut().zip(origins).for_each(|(pointer, origin)| *pointer = origin.wrapping_add(offset));
+        });
+    }
+
+    /// Tells the number of each tap among those asked for, its line and column, and its offset from a pixel's origin.
+    fn each_tap(&self, taps: Range<usize>, mut tell: impl FnMut(usize, [usize; 2], usize)) {
+        let Window { kernel, dilation, pitch, .. } = *self.window;
+        let mut tap = [taps.start / kernel[1], taps.start % kernel[1]];
+        for at in 0..taps.len() {
+            tell(at, tap, tap[0] * dilation[0] * pitch[1] + tap[1] * dilation[1] * pitch[2]);
+            tap[1] += 1;
+            if tap[1] == kernel[1] {
+                tap = [tap[0] + 1, 0];
+            }
+        }
+    }
+
+    /// Puts zeros where pixels of this line see taps outside the image, of pixels from here on.
+    fn hide<T>(
+        &self,
+        zeros: &[T],
+        of_line: Range<usize>,
+        taps: &Range<usize>,
+        pixels: usize,
+        pointers: &mut [*const T],
+    ) {
+        let (place, inner) = (self.place, self.inner());
+        if inner.start <= place.x && place.x + of_line.len() <= inner.end {
+            return;
+        }
+        for (x, pixel) in (place.x..).zip(of_line) {
+            if inner.contains(&x) {
+                continue;
+            }
+            let [lines, columns] = self.window.inside(Place { x, ..place });
+            self.each_tap(taps.clone(), |at, [line, column], _| {
+                if !(lines.contains(&line) && columns.contains(&column)) {
+                    pointers[at * pixels + pixel] = zeros.as_ptr();
+                }
+            });
         }
     }
 }
@@ -254,6 +305,9 @@ pub struct Place {
     pub y: usize,
     pub x: usize,
 }
+
+/// Pixels whose taps are found together: no tile has more rows.
+const FOUND_TOGETHER: usize = 12;
 
 #[cfg(test)]
 mod tests {
@@ -288,7 +342,7 @@ mod tests {
         for row in 0..window.pixels() {
             assert_eq!(walk.place(), window.place(row));
             for (taps, pixels) in [(0..6, 1), (1..4, window.pixels() - row), (3..6, 3.min(window.pixels() - row))] {
-                let mut found = vec![std::ptr::null(); taps.len() * pixels];
+                let mut found = vec![ptr::null(); taps.len() * pixels];
                 walk.find(&image, &zeros, pixels, taps.clone(), 2, &mut found);
                 for (at, found) in found.into_iter().enumerate() {
                     let place = window.place(row + at % pixels);

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a helper that fails fails the test")]
 
 use kinglet_kernels::Level;
-use kinglet_kernels::u8_functions::{Scale, Sum, add, dequantize, grid, quantize};
+use kinglet_kernels::u8_functions::{Scale, Sum, add, dequantize, grid, interleave, quantize};
 
 fn byte(x: f32, to: Scale, [low, high]: [u8; 2]) -> f32 {
     ((x / to.scale).round_ties_even() + f32::from(to.zero)).max(low.into()).min(high.into())
@@ -37,6 +37,21 @@ fn every_tail() {
                 let near = [sum - 1e-5, sum + 1e-5].map(|sum| byte(sum, to, [100, 200]));
                 assert!(near.contains(&f32::from(got)), "{level} {count}: {a} {b} {got}");
             }
+        }
+    }
+}
+
+#[test]
+fn planes_of_every_tail() {
+    for count in (0..50).chain([1000]) {
+        let all: Vec<u8> = (0..3 * count).map(|at| (at * 37 % 251).try_into().unwrap()).collect();
+        let plane = |nth: usize| &all[nth * count..][..count];
+        let expected: Vec<u8> = (0..3 * count).map(|at| plane(at % 3)[at / 3]).collect();
+        for level in Level::all() {
+            let mut out = vec![7; 3 * count + 20];
+            interleave(level, [0, 1, 2].map(plane), &mut out[..3 * count]);
+            assert_eq!(out[..3 * count], expected, "{level} {count}");
+            assert!(out[3 * count..].iter().all(|&byte| byte == 7), "{level} {count}");
         }
     }
 }

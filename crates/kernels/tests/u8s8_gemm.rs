@@ -140,6 +140,39 @@ fn sums_of_extremes_are_exact() {
 }
 
 #[test]
+fn products_beyond_integers_are_kept_within_bytes() {
+    let (rows, depth, columns) = (13usize, 4usize, 70usize);
+    let left: Vec<u8> = (0..rows * depth).map(|at| (at * 37 % 256).try_into().unwrap()).collect();
+    let elements: Vec<i8> = (0..depth * columns).map(|at| (at * 101 % 256).to_le_bytes()[0].cast_signed()).collect();
+    let weights = Weights { elements: &elements, taps: 1, depth, columns };
+    let window = Window::rows(rows, depth);
+    let sums = reference::u8s8_gemm(&left, &window, &weights, 7);
+    let finish = Finish::Bytes { zero: 100, low: 3, high: 250 };
+    for (scale, level) in
+        [1.0, -1e9, f32::MAX].into_iter().flat_map(|scale| Level::all().map(move |level| (scale, level)))
+    {
+        for vectors in Gemm::widths(level) {
+            let (bias, scales) = (vec![0; columns], vec![scale; columns]);
+            let run = |plus: Option<Sum>, other: Option<&[u8]>| {
+                let then = Requantize { bias: &bias, scale: &scales, finish, plus };
+                let gemm = Gemm::pack(level, &weights, 7, &then, Some(vectors));
+                let mut out = vec![7u8; rows * columns];
+                let residual = other.map(|elements| Residual { elements, pitch: columns });
+                gemm.run(&left, &window, residual, &gemm.grid(&mut out, columns, rows));
+                out
+            };
+            let plain = run(None, None);
+            for (got, sum) in plain.iter().zip(&sums) {
+                let expected = ((*sum as f32 * scale).round_ties_even() + 100.0).clamp(3.0, 250.0);
+                assert_eq!(f32::from(*got), expected, "{level} {vectors} {scale} {sum}");
+            }
+            let [other, expected] = summed(level, &plain, columns);
+            assert_eq!(run(Some(SUM), Some(&other)), expected, "{level} {vectors} {scale}");
+        }
+    }
+}
+
+#[test]
 #[should_panic(expected = "of the type")]
 fn floats_are_not_written_as_bytes() {
     let then = Requantize { bias: &[0], scale: &[1.0], finish: Finish::Floats, plus: None };

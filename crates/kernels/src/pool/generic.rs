@@ -8,9 +8,13 @@ use super::{avx2, avx512};
 use crate::isa::{Level, choose, halves};
 use crate::vector::{Stored, Vector};
 
-/// What a kernel works on. Pointers are valid for the extents beside them.
+/// What a kernel works on: pixels of a line that are alike. Pointers are valid for the extents beside them.
+#[derive(Clone, Copy)]
 pub(super) struct Job<E> {
-    /// The first tap in the image.
+    pub(super) pixels: usize,
+    /// Elements from one pixel's taps to those of the next, and from its output.
+    pub(super) step: [usize; 2],
+    /// The first tap of the first pixel in the image.
     pub(super) image: *const E,
     /// Lines and columns of taps in the image.
     pub(super) taps: [usize; 2],
@@ -67,6 +71,20 @@ impl Element for bf16 {
     }
 }
 
+impl<E: Copy> Job<E> {
+    /// The same for each pixel alone.
+    #[inline(always)]
+    fn each(&self) -> impl Iterator<Item = Self> + use<E> {
+        let all = *self;
+        (0..all.pixels).map(move |pixel| Self {
+            image: all.image.wrapping_add(pixel * all.step[0]),
+            out: all.out.wrapping_add(pixel * all.step[1]),
+            pixels: 1,
+            ..all
+        })
+    }
+}
+
 /// Runs a kernel that belongs to a level.
 pub(super) fn call<E>(kernel: PerLevel<E>, job: &Job<E>) {
     // SAFETY: the kernel was found by its level, which proves its instructions; `Pool::run` has checked the extents
@@ -78,17 +96,19 @@ pub(super) fn call<E>(kernel: PerLevel<E>, job: &Job<E>) {
 /// The processor has the instructions of `V`, and the job's pointers are valid.
 #[inline(always)]
 pub(super) unsafe fn pixel<V: Vector, E: Stored<V>>(job: &Job<E>) {
-    // SAFETY: the caller's promise is that of these reads and writes.
-    unsafe {
+    for job in job.each() {
         let mut channel = 0;
-        while channel + TOGETHER * V::LANES <= job.channels {
-            vectors::<V, E, TOGETHER>(job, channel, V::LANES);
-            channel += TOGETHER * V::LANES;
-        }
-        while channel < job.channels {
-            let count = V::LANES.min(job.channels - channel);
-            vectors::<V, E, 1>(job, channel, count);
-            channel += count;
+        // SAFETY: the caller's promise is that of these reads and writes.
+        unsafe {
+            while channel + TOGETHER * V::LANES <= job.channels {
+                vectors::<V, E, TOGETHER>(&job, channel, V::LANES);
+                channel += TOGETHER * V::LANES;
+            }
+            while channel < job.channels {
+                let count = V::LANES.min(job.channels - channel);
+                vectors::<V, E, 1>(&job, channel, count);
+                channel += count;
+            }
         }
     }
 }
@@ -148,13 +168,13 @@ unsafe fn fold<V: Vector, E: Stored<V>, const N: usize>(
 /// The job's pointers are valid.
 #[inline(always)]
 pub(super) unsafe fn greatest<E: Copy + Ord>(job: &Job<E>, least: E) {
-    // SAFETY: the caller's promise is that of these calls.
-    unsafe {
+    for job in job.each() {
         let mut channel = 0;
         // From a register of AVX-512 down.
         macro_rules! steps {
             ($($wide:literal)*) => { $(while job.channels - channel >= $wide {
-                greatest_of::<E, $wide>(job, channel, least);
+                // SAFETY: the caller's promise is that of these calls.
+                unsafe { greatest_of::<E, $wide>(&job, channel, least) };
                 channel += $wide;
             })* };
         }

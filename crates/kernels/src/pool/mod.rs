@@ -36,9 +36,14 @@ impl Pool {
         let kernel = E::kernel(level);
         while let Some(tile) = grid.take() {
             let mut walk = window.walk(tile.first[0]);
-            for row in 0..tile.size[0] {
+            let mut row = 0;
+            while row < tile.size[0] {
                 let place = walk.place();
-                walk.advance(1);
+                // Those of a line that see no tap outside are alike.
+                let inner = walk.inner();
+                let alike = if inner.start <= place.x { inner.end.saturating_sub(place.x) } else { 0 };
+                let pixels = alike.clamp(1, tile.size[0] - row);
+                walk.advance(pixels);
                 let [lines, columns] = window.inside(place);
                 let first = lines.start * window.kernel[1] + columns.start;
                 let start = window.tap(place, first).and_then(|tap| window.origin(place).checked_add_unsigned(tap));
@@ -51,11 +56,14 @@ impl Pool {
                     pitch: [window.dilation[0] * window.pitch[1], window.dilation[1] * window.pitch[2]],
                     first: tile.first[1],
                     channels: tile.size[1],
+                    pixels,
+                    step: [window.stride[1] * window.pitch[2], tile.pitch],
                     // Within the tile: `row` is less than its rows.
                     out: tile.out.wrapping_add(row * tile.pitch),
                     scale: self.scale(window, place, lines.len() * columns.len()),
                 };
                 generic::call(kernel, &job);
+                row += pixels;
             }
         }
     }

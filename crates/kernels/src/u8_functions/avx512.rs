@@ -1,6 +1,7 @@
 //! Sixteen lanes.
 
 use super::Scale;
+use super::avx2::interleave;
 use super::generic::{self, Added, Table};
 use crate::vector::F32x16;
 
@@ -28,4 +29,4 @@ unsafe fn add(from: [*const u8; 2], sum: &Added, out: *mut u8, count: usize) {
     unsafe { generic::add::<F32x16>(from, sum, out, count) }
 }
 
-pub(super) static TABLE: Table = Table { quantize, dequantize, add };
+pub(super) static TABLE: Table = Table { quantize, dequantize, add, interleave };

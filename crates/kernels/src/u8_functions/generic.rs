@@ -9,15 +9,41 @@ pub(super) struct Table {
     pub(super) quantize: unsafe fn(*const f32, Scale, *mut u8, usize),
     pub(super) dequantize: unsafe fn(*const u8, Scale, *mut f32, usize),
     pub(super) add: unsafe fn([*const u8; 2], &Added, *mut u8, usize),
+    /// Of each plane as many as the last argument says.
+    pub(super) interleave: unsafe fn([*const u8; 3], *mut u8, usize),
 }
 
 /// How two operands become one: each times its ratio, together with a shift.
-#[derive(Debug)]
-pub(super) struct Added {
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Added {
     pub(super) ratios: [f32; 2],
     pub(super) shift: f32,
-    pub(super) bytes: ToBytes,
+    pub(crate) bytes: ToBytes,
 }
+
+impl Added {
+    /// Whether no sum of bytes is beyond the integers of 32 bits.
+    pub(crate) fn is_small(&self) -> bool {
+        let [a, b] = self.ratios.map(|ratio| ratio.abs() * 255.0);
+        a + b + self.shift.abs() < INTEGERS_END
+    }
+
+    /// The sum of two vectors of bytes, in units of the output.
+    ///
+    /// # Safety
+    /// As the methods of [`Vector`].
+    #[inline(always)]
+    pub(crate) unsafe fn of<V: Vector>(&self, [a, b]: [V; 2]) -> V {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let b = b.mul_add(V::splat(self.ratios[1]), V::splat(self.shift));
+            a.mul_add(V::splat(self.ratios[0]), b)
+        }
+    }
+}
+
+/// Where integers of 32 bits end.
+pub(crate) const INTEGERS_END: f32 = (1u32 << 31) as f32;
 
 pub(super) fn call_quantize(table: &Table, from: &[f32], to: Scale, out: &mut [u8]) {
     assert_eq!(from.len(), out.len(), "as many elements");
@@ -37,12 +63,23 @@ pub(super) fn call_add(table: &Table, from: [&[u8]; 2], sum: &Added, out: &mut [
     unsafe { (table.add)([from[0].as_ptr(), from[1].as_ptr()], sum, out.as_mut_ptr(), out.len()) }
 }
 
-/// Adds to bytes where they are.
-pub(super) fn call_add_to(table: &Table, to: &mut [u8], other: &[u8], sum: &Added) {
-    assert_eq!(to.len(), other.len(), "as many elements");
-    let row = to.as_mut_ptr();
-    // SAFETY: as above; every element is read before it is written.
-    unsafe { (table.add)([row, other.as_ptr()], sum, row, other.len()) }
+pub(super) fn call_interleave(table: &Table, planes: [&[u8]; 3], out: &mut [u8]) {
+    let count = planes[0].len();
+    assert!(planes.iter().all(|plane| plane.len() == count) && out.len() == 3 * count, "as many elements");
+    // SAFETY: as above.
+    unsafe { (table.interleave)(planes.map(<[u8]>::as_ptr), out.as_mut_ptr(), count) }
+}
+
+/// # Safety
+/// The pointers are valid for `count` elements of each plane, and the output for all.
+#[inline(always)]
+pub(super) unsafe fn interleave(planes: [*const u8; 3], out: *mut u8, count: usize) {
+    for at in 0..count {
+        for (nth, plane) in planes.into_iter().enumerate() {
+            // SAFETY: the caller's promise is that of these reads and writes.
+            unsafe { *out.add(3 * at + nth) = *plane.add(at) }
+        }
+    }
 }
 
 /// # Safety
@@ -113,8 +150,5 @@ pub(super) unsafe fn add<V: Vector>(from: [*const u8; 2], sum: &Added, out: *mut
 #[inline(always)]
 unsafe fn added<V: Vector>(from: [*const u8; 2], sum: &Added, at: usize, count: usize) -> V {
     // SAFETY: the caller's promise is that of these reads.
-    unsafe {
-        let b = V::load_bytes(from[1].add(at), count).mul_add(V::splat(sum.ratios[1]), V::splat(sum.shift));
-        V::load_bytes(from[0].add(at), count).mul_add(V::splat(sum.ratios[0]), b)
-    }
+    unsafe { sum.of([V::load_bytes(from[0].add(at), count), V::load_bytes(from[1].add(at), count)]) }
 }

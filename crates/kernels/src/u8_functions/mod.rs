@@ -1,4 +1,5 @@
-//! Floats to bytes, bytes to floats, functions of bytes by table, and the sum of two tensors of bytes, each with its scale and zero point.
+//! Floats to bytes, bytes to floats, functions of bytes by table, the sum of two tensors of bytes, each with its scale and
+//! zero point, and planes of bytes brought together.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -10,7 +11,8 @@ mod portable;
 use crate::grid::Grid;
 use crate::isa::{Level, choose};
 use crate::vector::ToBytes;
-use generic::{Added, Table};
+pub(crate) use generic::Added;
+use generic::Table;
 
 /// What a byte means: `(byte - zero) * scale`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -28,24 +30,13 @@ pub struct Sum {
     pub bounds: [u8; 2],
 }
 
-/// A sum to the bytes of one operand, for the kernels of one instruction set.
-#[derive(Debug)]
-pub(crate) struct Adding {
-    table: &'static Table,
-    added: Added,
-}
-
-impl Adding {
-    pub(crate) fn new(level: Level, sum: &Sum) -> Self {
-        let Sum { of, to, bounds } = *sum;
+impl Sum {
+    /// In the numbers that kernels take.
+    pub(crate) fn added(&self) -> Added {
+        let Self { of, to, bounds } = *self;
         let ratios = of.map(|of| of.scale / to.scale);
         let shift = -(ratios[0] * f32::from(of[0].zero) + ratios[1] * f32::from(of[1].zero));
-        Self { table: table(level), added: Added { ratios, shift, bytes: ToBytes::within(to.zero, bounds) } }
-    }
-
-    /// Adds other bytes to as many that a tile's owner has written.
-    pub(crate) fn add_to(&self, row: &mut [u8], other: &[u8]) {
-        generic::call_add_to(self.table, row, other, &self.added);
+        Added { ratios, shift, bytes: ToBytes::within(to.zero, bounds) }
     }
 }
 
@@ -80,13 +71,13 @@ pub fn dequantize(level: Level, from: &[u8], of: Scale, grid: &Grid<'_>) {
 /// # Panics
 /// When the output is not one row with an element for each of either operand.
 pub fn add(level: Level, from: [&[u8]; 2], sum: &Sum, grid: &Grid<'_, u8>) {
-    let Adding { table, added } = Adding::new(level, sum);
+    let added = sum.added();
     assert!(from.iter().all(|from| grid.size() == [1, from.len()]), "the output is a row of as many elements");
     while let Some(mut tile) = grid.take() {
         let first = tile.first()[1];
         let out = tile.row(0);
         let [a, b] = [&from[0][first..first + out.len()], &from[1][first..first + out.len()]];
-        generic::call_add(table, [a, b], &added, out);
+        generic::call_add(table(level), [a, b], &added, out);
     }
 }
 
@@ -101,6 +92,14 @@ pub fn look_up(table: &[u8; 256], from: &[u8], grid: &Grid<'_, u8>) {
         let out = tile.row(0);
         out.iter_mut().zip(&from[first..]).for_each(|(out, from)| *out = table[usize::from(*from)]);
     }
+}
+
+/// Elements of three planes by turns.
+///
+/// # Panics
+/// When planes do not have a third of the output each.
+pub fn interleave(level: Level, planes: [&[u8]; 3], out: &mut [u8]) {
+    generic::call_interleave(table(level), planes, out);
 }
 
 /// Cuts a row of elements into tiles for these functions.

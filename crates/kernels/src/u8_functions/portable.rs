@@ -1,7 +1,7 @@
 //! Plain code.
 
 use super::Scale;
-use super::generic::{self, Added, Table};
+use super::generic::{self, Added, Table, interleave};
 use crate::vector::Plain;
 
 /// # Safety
@@ -25,4 +25,4 @@ unsafe fn add(from: [*const u8; 2], sum: &Added, out: *mut u8, count: usize) {
     unsafe { generic::add::<Plain>(from, sum, out, count) }
 }
 
-pub(super) static TABLE: Table = Table { quantize, dequantize, add };
+pub(super) static TABLE: Table = Table { quantize, dequantize, add, interleave };

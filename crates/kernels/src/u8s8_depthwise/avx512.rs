@@ -228,8 +228,8 @@ unsafe fn results(job: &Job, group: usize, sums: [__m512i; 4]) -> __m512i {
             let product = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[v]), scale);
             integers[v] = _mm512_cvtps_epi32(_mm512_min_ps(most, product));
         }
-        let [zero, low, high] = job.bytes.in_bytes();
-        let zero = _mm512_set1_epi16(zero.into());
+        let zero = _mm512_set1_epi16(i16::try_from(job.bytes.zero()).unwrap_or_default());
+        let [low, high] = job.bytes.bounds_of_bytes();
         let lower = _mm512_adds_epi16(_mm512_packs_epi32(integers[0], integers[1]), zero);
         let upper = _mm512_adds_epi16(_mm512_packs_epi32(integers[2], integers[3]), zero);
         let bytes = _mm512_packus_epi16(lower, upper);

@@ -96,7 +96,8 @@ unsafe fn ordered<const M: usize, const BY_ROW: bool>(job: &Job) {
             let (mut weights, mut order) = (job.weights, job.order);
             for panel in 0..job.panels {
                 let next = job.next.wrapping_add(panel * job.next_pitch + nth * job.next_block);
-                let (sums, behind) = ordered_sums::<M>(job, block, (weights, order), next);
+                let sums = generic::begin::<I32x8, M, 1>(job.bias.add(panel * I32x8::LANES));
+                let (sums, behind) = ordered_sums::<M>(job, block, sums, (weights, order, next));
                 generic::finish::<I32x8, M, 1, BY_ROW>(job, block, panel * I32x8::LANES, &sums);
                 (weights, order) = behind;
             }
@@ -113,14 +114,13 @@ unsafe fn ordered<const M: usize, const BY_ROW: bool>(job: &Job) {
 unsafe fn ordered_sums<const M: usize>(
     job: &Job,
     block: Block,
-    (mut weights, mut order): (*const i8, *const u32),
-    mut next: *const i8,
+    mut sums: [[I32x8; 1]; M],
+    (mut weights, mut order, mut next): (*const i8, *const u32, *const i8),
 ) -> ([[I32x8; 1]; M], (*const i8, *const u32)) {
     // SAFETY: the caller's promise is that of these reads.
     unsafe {
         let ones = _mm256_set1_epi16(1);
         let (groups, rest) = (job.depth / 4, job.depth % 4);
-        let mut sums = [[I32x8::zero()]; M];
         for tap in 0..job.taps {
             let mut rows = [std::ptr::null(); M];
             for (m, row) in rows.iter_mut().enumerate() {

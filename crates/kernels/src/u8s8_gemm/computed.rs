@@ -140,6 +140,7 @@ impl Matrix {
             row_factor: SIGNED - i32::from(zeros.right),
             finish,
             plus: None,
+            is_small: false,
         };
         packed.run(left, &Window::rows(grid.size()[0], pitch), grid);
     }

@@ -104,6 +104,7 @@ impl DynamicGemm {
             row_factor: -i32::from(self.zero),
             finish: Finish::Floats,
             plus: None,
+            is_small: false,
         };
         packed.run(left, &Window::rows(grid.size()[0], self.gemm.depth), grid);
     }

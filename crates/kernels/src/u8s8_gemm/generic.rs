@@ -1,6 +1,7 @@
 //! The inner loop over one tile, for any vector: `M` rows by `N` vectors of columns stay in registers.
 
 use crate::panels::{ROWS_MAX, Table};
+use crate::u8_functions::Added;
 use crate::vector::{ToBytes, Vector};
 
 /// What a tile kernel works on. All pointers are valid for the extents beside them.
@@ -38,6 +39,19 @@ pub(super) struct Job {
     pub(super) scale: *const f32,
     /// How products become bytes; without it they are written as they are.
     pub(super) bytes: Option<ToBytes>,
+    /// What bytes are added to.
+    pub(super) plus: Option<Plus>,
+    /// Whether products and sums surely stay within the integers of 32 bits.
+    pub(super) is_small: bool,
+}
+
+/// The other operand of a sum that bytes are an operand of.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plus {
+    pub(super) added: Added,
+    /// The first element, and elements from a row to the next.
+    pub(super) other: *const u8,
+    pub(super) pitch: usize,
 }
 
 /// The kernels of an instruction set.
@@ -89,12 +103,14 @@ pub(super) struct Block {
     pub(super) rows: *const *const u8,
     out: *mut u8,
     row_bias: *const i32,
+    other: *const u8,
 }
 
 impl Block {
     #[inline(always)]
     pub(super) fn first(job: &Job) -> Self {
-        Self { rows: job.rows, out: job.out, row_bias: job.row_bias }
+        let other = job.plus.map_or(std::ptr::null(), |plus| plus.other);
+        Self { rows: job.rows, out: job.out, row_bias: job.row_bias, other }
     }
 
     /// The next block, of blocks of so many rows.
@@ -104,6 +120,7 @@ impl Block {
             rows: self.rows.wrapping_add(job.taps * rows),
             out: self.out.wrapping_add(rows * job.out_pitch),
             row_bias: self.row_bias.wrapping_add(rows),
+            other: self.other.wrapping_add(job.plus.map_or(0, |plus| rows * plus.pitch)),
         }
     }
 }
@@ -119,8 +136,9 @@ pub(super) unsafe fn tile<S: Sums, const M: usize, const N: usize, const BY_ROW:
             let mut weights = job.weights;
             for panel in 0..job.panels {
                 let next = job.next.wrapping_add(panel * job.next_pitch + nth * job.next_block);
-                let (sums, behind) = sums::<S, M, N>(job, block, weights, next);
-                finish::<S, M, N, BY_ROW>(job, block, panel * N * S::LANES, &sums);
+                let column = panel * N * S::LANES;
+                let (sums, behind) = sums::<S, M, N>(job, block, column, (weights, next));
+                finish::<S, M, N, BY_ROW>(job, block, column, &sums);
                 weights = behind;
             }
             block = block.below(job, M);
@@ -136,14 +154,13 @@ pub(super) unsafe fn tile<S: Sums, const M: usize, const N: usize, const BY_ROW:
 unsafe fn sums<S: Sums, const M: usize, const N: usize>(
     job: &Job,
     block: Block,
-    mut weights: *const i8,
-    mut next: *const i8,
+    column: usize,
+    (mut weights, mut next): (*const i8, *const i8),
 ) -> ([[S; N]; M], *const i8) {
     // SAFETY: the caller's promise is that of these reads.
     unsafe {
         let (groups, rest) = (job.depth / 4, job.depth % 4);
-        // Sums that began with the bias would not stay in registers.
-        let mut sums = [[S::zero(); N]; M];
+        let mut sums = begin::<S, M, N>(job.bias.add(column));
         for tap in 0..job.taps {
             let mut rows = [std::ptr::null(); M];
             for (m, row) in rows.iter_mut().enumerate() {
@@ -200,28 +217,59 @@ pub(super) unsafe fn finish<S: Sums, const M: usize, const N: usize, const BY_RO
 ) {
     // SAFETY: the caller's promise is that of these reads and writes.
     unsafe {
-        if BY_ROW {
+        let (pitch, count) = (job.out_pitch, (N * S::LANES).min(job.columns - column));
+        let is_whole = count == N * S::LANES;
+        if BY_ROW || (job.bytes.is_some() && !job.is_small) {
             return finish_by_row::<S, M, N>(job, block, column, sums);
         }
-        let mut then = [(S::zero(), S::Floats::splat(0.0)); N];
-        for (n, then) in then.iter_mut().enumerate() {
-            let at = column + n * S::LANES;
-            *then = (S::load(job.bias.add(at)), S::Floats::load(job.scale.add(at)));
+        let mut scales = [S::Floats::splat(0.0); N];
+        for (n, scale) in scales.iter_mut().enumerate() {
+            *scale = S::Floats::load(job.scale.add(column + n * S::LANES));
         }
-        // Not read again after every write.
-        let (bytes, pitch, count) = (job.bytes, job.out_pitch, (N * S::LANES).min(job.columns - column));
-        let out = block.out.add(if bytes.is_some() { column } else { column * size_of::<f32>() });
         // A loop of so much is not unrolled, and an array that a loop indexes does not stay in registers.
         macro_rules! rows {
-            ($count:expr; $($m:literal)*) => { $(if $m < M {
-                write::<S, N>(finish_row(&sums[$m % M], &then), bytes, out.add($m * pitch), $count);
+            (|$m:ident, $products:ident| $write:expr) => { rows!(|$m, $products| $write; 0 1 2 3 4 5 6 7 8 9 10 11) };
+            (|$m:ident, $products:ident| $write:expr; $($nth:literal)*) => { $(if $nth < M {
+                let ($m, $products) = ($nth, products(&sums[$nth % M], &scales));
+                $write;
             })* };
         }
         const { assert!(M <= ROWS_MAX, "there is a number for each row") }
-        if count == N * S::LANES {
-            rows!(N * S::LANES; 0 1 2 3 4 5 6 7 8 9 10 11);
-        } else {
-            rows!(count; 0 1 2 3 4 5 6 7 8 9 10 11);
+        // Copies are not read again after every write.
+        match (job.bytes, job.plus) {
+            (None, _) => {
+                let out = block.out.cast::<f32>().add(column);
+                rows!(|m, products| write_floats::<S, N>(products, out.byte_add(m * pitch), count));
+            }
+            (Some(bytes), None) => {
+                let out = block.out.add(column);
+                if is_whole {
+                    let count = N * S::LANES;
+                    rows!(|m, products| S::Floats::store_as_bytes::<N, true>(
+                        products,
+                        bytes,
+                        out.add(m * pitch),
+                        count
+                    ));
+                } else {
+                    rows!(|m, products| S::Floats::store_as_bytes::<N, true>(
+                        products,
+                        bytes,
+                        out.add(m * pitch),
+                        count
+                    ));
+                }
+            }
+            (Some(bytes), Some(plus)) => {
+                let (out, other) = (block.out.add(column), block.other.add(column));
+                let at = |m: usize| (other.wrapping_add(m * plus.pitch), out.wrapping_add(m * pitch));
+                if is_whole {
+                    let count = N * S::LANES;
+                    rows!(|m, products| write_sums::<S, N>(products, (bytes, &plus), at(m), count));
+                } else {
+                    rows!(|m, products| write_sums::<S, N>(products, (bytes, &plus), at(m), count));
+                }
+            }
         }
     }
 }
@@ -231,20 +279,42 @@ pub(super) unsafe fn finish<S: Sums, const M: usize, const N: usize, const BY_RO
 /// # Safety
 /// The processor has the instructions of `S`.
 #[inline(always)]
-unsafe fn finish_row<S: Sums, const N: usize>(sums: &[S; N], then: &[(S, S::Floats); N]) -> [S::Floats; N] {
+unsafe fn products<S: Sums, const N: usize>(sums: &[S; N], scales: &[S::Floats; N]) -> [S::Floats; N] {
     // SAFETY: the caller's promise.
     unsafe {
-        let mut products = [S::Floats::splat(0.0); N];
+        let mut products = *scales;
         for (n, product) in products.iter_mut().enumerate() {
-            let (bias, scale) = then[n];
-            *product = sums[n].add(bias).floats().mul(scale);
+            *product = sums[n].floats().mul(*product);
         }
         products
     }
 }
 
-/// With what is added to the sums of a row. So long an end is a loop, and an array that a loop indexes lies in memory from
-/// its beginning: sums are copied there once, and stay in registers until then.
+/// Writes the first `count` sums of a row's products, as bytes, and what is added to them.
+///
+/// # Safety
+/// As `tile`.
+#[inline(always)]
+unsafe fn write_sums<S: Sums, const N: usize>(
+    products: [S::Floats; N],
+    (bytes, plus): (ToBytes, &Plus),
+    (other, to): (*const u8, *mut u8),
+    count: usize,
+) {
+    // SAFETY: the caller's promise is that of these reads and writes.
+    unsafe {
+        let mut sums = products;
+        for (n, sum) in sums.iter_mut().enumerate() {
+            let first = n * S::LANES;
+            let other = S::Floats::load_bytes(other.add(first), S::LANES.min(count - first));
+            *sum = plus.added.of([bytes.as_floats(*sum), other]);
+        }
+        S::Floats::store_as_bytes::<N, true>(sums, plus.added.bytes, to, count);
+    }
+}
+
+/// With what is added to the sums of a row, and whatever else is rare. So long an end is a loop, and an array that a loop
+/// indexes lies in memory from its beginning: sums are copied there once, and stay in registers until then.
 ///
 /// # Safety
 /// As `tile`.
@@ -258,7 +328,7 @@ unsafe fn finish_by_row<S: Sums, const M: usize, const N: usize>(
     // SAFETY: the caller's promise is that of these reads, writes and calls.
     unsafe {
         let mut copied = [[S::zero(); N]; M];
-        let bytes = job.bytes;
+        let (bytes, plus) = (job.bytes, job.plus);
         let copied = std::hint::black_box(copied.as_mut_ptr()).cast::<S>();
         for (m, sums) in sums.iter().enumerate() {
             for (n, sum) in sums.iter().enumerate() {
@@ -267,13 +337,19 @@ unsafe fn finish_by_row<S: Sums, const M: usize, const N: usize>(
         }
         for n in 0..N {
             let at = column + n * S::LANES;
-            let (bias, scale) = (S::load(job.bias.add(at)), S::Floats::load(job.scale.add(at)));
+            let (scale, left) = (S::Floats::load(job.scale.add(at)), S::LANES.min(job.columns - at));
             for m in 0..M {
-                let sum = copied.add(m * N + n).read().add(bias).add(S::splat(*block.row_bias.add(m)));
-                let (products, left) = (sum.floats().mul(scale), S::LANES.min(job.columns - at));
-                let row = block.out.add(m * job.out_pitch);
-                let to = row.add(if bytes.is_some() { at } else { at * size_of::<f32>() });
-                write::<S, 1>([products], bytes, to, left);
+                let sum = copied.add(m * N + n).read().add(S::splat(*block.row_bias.add(m)));
+                let products = sum.floats().mul(scale);
+                let to = block.out.add(m * job.out_pitch);
+                match (bytes, plus) {
+                    (None, _) => write_floats::<S, 1>([products], to.cast::<f32>().add(at), left),
+                    (Some(bytes), None) => bytes.store(products, to.add(at), left),
+                    (Some(bytes), Some(plus)) => {
+                        let other = S::Floats::load_bytes(block.other.add(m * plus.pitch + at), left);
+                        plus.added.bytes.store(plus.added.of([bytes.as_floats(products), other]), to.add(at), left);
+                    }
+                }
             }
         }
     }
@@ -284,16 +360,35 @@ unsafe fn finish_by_row<S: Sums, const M: usize, const N: usize>(
 /// # Safety
 /// As `tile`.
 #[inline(always)]
-unsafe fn write<S: Sums, const N: usize>(products: [S::Floats; N], bytes: Option<ToBytes>, to: *mut u8, count: usize) {
+unsafe fn write_floats<S: Sums, const N: usize>(products: [S::Floats; N], to: *mut f32, count: usize) {
     // SAFETY: the caller's promise is that of these writes.
     unsafe {
-        if let Some(bytes) = bytes {
-            return bytes.store_several(products, to, count);
-        }
         for (n, products) in products.into_iter().enumerate() {
-            let (to, left) = (to.cast::<f32>().add(n * S::LANES), count - n * S::LANES);
+            let (to, left) = (to.add(n * S::LANES), count - n * S::LANES);
             if left < S::LANES { products.store_first(to, left) } else { products.store(to) }
         }
+    }
+}
+
+/// Sums of a block that begin with a number for each column.
+///
+/// # Safety
+/// As `tile`.
+#[inline(always)]
+pub(super) unsafe fn begin<S: Sums, const M: usize, const N: usize>(bias: *const i32) -> [[S; N]; M] {
+    // SAFETY: the caller's promise is that of these reads.
+    unsafe {
+        let mut row = [S::zero(); N];
+        for (n, sum) in row.iter_mut().enumerate() {
+            *sum = S::load(bias.add(n * S::LANES));
+        }
+        let mut sums = [[S::zero(); N]; M];
+        // As in `finish`.
+        macro_rules! rows {
+            ($($m:literal)*) => { $(if $m < M { sums[$m % M] = row; })* };
+        }
+        rows!(0 1 2 3 4 5 6 7 8 9 10 11);
+        sums
     }
 }
 

@@ -25,12 +25,12 @@ use crate::grid::{Grid, Tile};
 use crate::isa::{Level, Set};
 pub use crate::panels::Residual;
 use crate::panels::{self, Panel, Panels, ROWS_MAX, Table};
-use crate::u8_functions::{Adding, Sum};
+use crate::u8_functions::{Added, Sum};
 use crate::vector::ToBytes;
 use crate::window::Window;
 pub use computed::{Matrix, Zeros};
 pub use dynamic::DynamicGemm;
-use generic::{Job, Tables};
+use generic::{Job, Plus, Tables};
 
 /// Weights in the order `[tap][depth][column]`, dense.
 pub type Weights<'a> = panels::Weights<'a, i8>;
@@ -72,7 +72,8 @@ pub struct Gemm {
     /// What taps outside the image see.
     zeros: Aligned,
     finish: Finish,
-    plus: Option<Adding>,
+    plus: Option<Added>,
+    is_small: bool,
 }
 
 /// An element that a product can be written as.
@@ -128,7 +129,8 @@ impl Gemm {
             scale: Aligned::zeroed(padded * size_of::<f32>()),
             zeros: Aligned::zeroed(depth),
             finish: then.finish,
-            plus: then.plus.map(|plus| Adding::new(level, &plus)),
+            plus: then.plus.map(|plus| plus.added()),
+            is_small: then.scale.iter().all(|scale| scale.abs() < 1.0),
         };
         packed.zeros.elements_mut::<u8>().fill(zero);
         packed.scale.elements_mut::<f32>()[..columns].copy_from_slice(then.scale);
@@ -231,7 +233,8 @@ impl Gemm {
             zeros: self.zeros.elements(),
             row_factor: 0,
             finish: self.finish,
-            plus: self.plus.as_ref().zip(residual),
+            plus: self.plus.zip(residual),
+            is_small: self.is_small && self.plus.is_none_or(|plus| plus.is_small()),
         };
         packed.run(left, window, grid);
     }
@@ -257,7 +260,9 @@ struct Packed<'a> {
     row_factor: i32,
     finish: Finish,
     /// What bytes are added to.
-    plus: Option<(&'a Adding, Residual<'a, u8>)>,
+    plus: Option<(Added, Residual<'a, u8>)>,
+    /// Whether products and sums surely stay within the integers of 32 bits.
+    is_small: bool,
 }
 
 impl Packed<'_> {
@@ -273,8 +278,8 @@ impl Packed<'_> {
         // Groups may be read whole where memory goes on behind the last: what is read too much meets weights of zero.
         let whole = self.depth.next_multiple_of(4);
         let depth = if window.reach(whole) <= left.len() { whole } else { self.depth };
-        while let Some(mut tile) = grid.take() {
-            self.run_tile(left, window, depth, &mut tile, &mut pointers);
+        while let Some(tile) = grid.take() {
+            self.run_tile(left, window, depth, &tile, &mut pointers);
         }
     }
 
@@ -283,7 +288,7 @@ impl Packed<'_> {
         left: &[u8],
         window: &Window,
         depth: usize,
-        tile: &mut Tile<'_, T>,
+        tile: &Tile<'_, T>,
         pointers: &mut [*const u8; Gemm::TAPS_MAX * ROWS_MAX],
     ) {
         self.panels.check(tile);
@@ -338,21 +343,17 @@ impl Packed<'_> {
                     row_bias: row_bias.as_ptr(),
                     scale: self.scale[first..].as_ptr(),
                     bytes,
+                    plus: self.plus.map(|(added, Residual { elements, pitch })| Plus {
+                        added,
+                        other: elements[(tile.first[0] + row) * pitch + first..].as_ptr(),
+                        pitch,
+                    }),
+                    is_small: self.is_small,
                 };
                 generic::call(self.table.tiles[all.vectors - 1][rows - 1], &job);
                 column += all.columns;
             }
             block += count;
-        }
-        if let Some((adding, Residual { elements, pitch })) = &self.plus {
-            // While they are in a near cache: all rows at once where they lie beside each other.
-            let (other, [rows, columns]) = (&elements[tile.first[0] * pitch + tile.first[1]..], tile.size);
-            if columns == tile.pitch && columns == *pitch {
-                return adding.add_to(bytemuck::cast_slice_mut(tile.whole()), &other[..rows * columns]);
-            }
-            for row in 0..rows {
-                adding.add_to(bytemuck::cast_slice_mut(tile.row(row)), &other[row * pitch..][..columns]);
-            }
         }
     }
 }

@@ -2,21 +2,22 @@
 
 use std::arch::x86_64::{
     __m256i, __m512, __m512i, __mmask16, _CMP_LT_OQ, _MM_HINT_T1, _mm_loadu_si128, _mm_maskz_loadu_epi8, _mm_prefetch,
-    _mm256_loadu_si256, _mm256_mask_storeu_epi16, _mm256_maskz_loadu_epi16, _mm256_storeu_si256, _mm512_add_epi32,
-    _mm512_add_ps, _mm512_and_si512, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtepi32_ps,
+    _mm_storeu_si128, _mm256_loadu_si256, _mm256_mask_storeu_epi8, _mm256_mask_storeu_epi16, _mm256_maskz_loadu_epi16,
+    _mm256_storeu_si256, _mm512_add_epi32, _mm512_add_ps, _mm512_adds_epi16, _mm512_and_si512, _mm512_castps_si512,
+    _mm512_castsi512_ps, _mm512_castsi512_si256, _mm512_cmp_ps_mask, _mm512_cvtepi32_epi8, _mm512_cvtepi32_ps,
     _mm512_cvtepu8_epi32, _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh, _mm512_cvtps_epi32, _mm512_div_ps,
-    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_blend_ps, _mm512_mask_cvtepi32_storeu_epi8, _mm512_mask_storeu_epi8,
-    _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_packs_epi32,
-    _mm512_packus_epi16, _mm512_permutexvar_epi32, _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_roundscale_ps,
-    _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setr_epi32, _mm512_setzero_ps, _mm512_slli_epi32,
-    _mm512_storeu_ps, _mm512_sub_ps,
+    _mm512_extracti32x4_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_blend_ps,
+    _mm512_mask_cvtepi32_storeu_epi8, _mm512_mask_storeu_epi8, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
+    _mm512_max_epi32, _mm512_max_epu8, _mm512_max_ps, _mm512_min_epi32, _mm512_min_epu8, _mm512_min_ps, _mm512_mul_ps,
+    _mm512_packs_epi32, _mm512_packus_epi16, _mm512_permutexvar_epi32, _mm512_reduce_add_ps, _mm512_reduce_max_ps,
+    _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_epi8, _mm512_set1_epi16, _mm512_set1_epi32, _mm512_set1_ps,
+    _mm512_setr_epi32, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_ps,
 };
-
 use std::mem::transmute;
 
 use half::bf16;
 
-use super::{Stored, UPPER, Vector};
+use super::{Stored, ToBytes, UPPER, Vector};
 
 #[derive(Clone, Copy)]
 pub(crate) struct F32x16(pub(crate) __m512);
@@ -29,17 +30,42 @@ pub(crate) fn first_lanes(count: usize) -> __mmask16 {
     u16::try_from((1u32 << count) - 1).unwrap_or(u16::MAX)
 }
 
-/// The nearest integers of 16 bits, four of each vector by turns; what is no number is the least.
+/// What makes an integer of a number when it is added: the last digit that a float of this size has is that before the
+/// point. Bits of such floats are in the order of their numbers, and all below stay below.
+const INTEGERS: f32 = 12_582_912.0;
+
+/// The nearest integers of 16 bits, four of each vector by turns; what is no number is the least. `SMALL` as for
+/// `store_as_bytes`.
 ///
 /// # Safety
 /// The processor has AVX-512 F and BW.
 #[inline(always)]
-unsafe fn halves(a: F32x16, b: F32x16) -> __m512i {
+unsafe fn halves<const SMALL: bool>(a: F32x16, b: F32x16) -> __m512i {
     // SAFETY: the caller's promise.
     unsafe {
         // What is too much for an integer of 32 bits would become the least.
         let most = F32x16::splat(65536.0);
-        _mm512_packs_epi32(_mm512_cvtps_epi32(most.min(a).0), _mm512_cvtps_epi32(most.min(b).0))
+        let [a, b] = if SMALL { [a, b] } else { [most.min(a), most.min(b)] };
+        _mm512_packs_epi32(_mm512_cvtps_epi32(a.0), _mm512_cvtps_epi32(b.0))
+    }
+}
+
+/// The first `count` of one vector, as `store_as_bytes`.
+///
+/// # Safety
+/// As the methods of [`Vector`].
+#[inline(always)]
+unsafe fn store_one<const SMALL: bool>(results: F32x16, bytes: ToBytes, to: *mut u8, count: usize) {
+    // SAFETY: the caller's promise; lanes behind `count` are not touched.
+    unsafe {
+        let results = if SMALL { results } else { F32x16::splat(65536.0).min(results) };
+        let integers = _mm512_add_epi32(_mm512_cvtps_epi32(results.0), _mm512_set1_epi32(bytes.zero()));
+        let [low, high] = bytes.bounds_of_bytes().map(|bound| _mm512_set1_epi32(bound.into()));
+        let within = _mm512_min_epi32(_mm512_max_epi32(integers, low), high);
+        match count {
+            16 => _mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(within)),
+            _ => _mm512_mask_cvtepi32_storeu_epi8(to.cast(), first_lanes(count), within),
+        }
     }
 }
 
@@ -106,15 +132,44 @@ impl Vector for F32x16 {
     }
 
     #[inline(always)]
-    unsafe fn store_nearest_bytes<const N: usize>(several: [Self; N], to: *mut u8, count: usize) {
+    unsafe fn store_as_bytes<const N: usize, const SMALL: bool>(
+        several: [Self; N],
+        bytes: ToBytes,
+        to: *mut u8,
+        count: usize,
+    ) {
         // SAFETY: as said above; lanes behind `count` are not touched.
         unsafe {
+            if N == 1 {
+                return store_one::<SMALL>(several[0], bytes, to, count);
+            }
             // Where there are fewer vectors than four, what takes the place of the others is not stored.
-            let first = halves(several[0], several[1 % N]);
-            let packed = _mm512_packus_epi16(first, if N > 2 { halves(several[2 % N], several[3 % N]) } else { first });
+            let first = halves::<SMALL>(several[0], several[1 % N]);
+            let second = if N > 2 { halves::<SMALL>(several[2 % N], several[3 % N]) } else { first };
+            let packed = if bytes.is_plain() {
+                _mm512_packus_epi16(first, second)
+            } else {
+                let zero = _mm512_set1_epi16(i16::try_from(bytes.zero()).unwrap_or_default());
+                let [low, high] = bytes.bounds_of_bytes().map(u8::cast_signed);
+                let packed = _mm512_packus_epi16(_mm512_adds_epi16(first, zero), _mm512_adds_epi16(second, zero));
+                _mm512_min_epu8(_mm512_max_epu8(packed, _mm512_set1_epi8(low)), _mm512_set1_epi8(high))
+            };
             // Every 128 bits have four of each vector.
             let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-            _mm512_mask_storeu_epi8(to.cast(), u64::MAX >> (64 - count), _mm512_permutexvar_epi32(order, packed));
+            let packed = _mm512_permutexvar_epi32(order, packed);
+            // No wider than what is written: across a border of cache lines is slow, with a mask too.
+            match (N, count) {
+                (4, 64) => _mm512_storeu_si512(to.cast(), packed),
+                (3, 48) => {
+                    _mm256_storeu_si256(to.cast(), _mm512_castsi512_si256(packed));
+                    _mm_storeu_si128(to.add(32).cast(), _mm512_extracti32x4_epi32::<2>(packed));
+                }
+                (2, 32) => _mm256_storeu_si256(to.cast(), _mm512_castsi512_si256(packed)),
+                (2, _) => {
+                    _mm256_mask_storeu_epi8(to.cast(), u32::MAX >> (32 - count), _mm512_castsi512_si256(packed));
+                }
+                _ => _mm512_mask_storeu_epi8(to.cast(), u64::MAX >> (64 - count), packed),
+            }
         }
     }
 
@@ -122,6 +177,17 @@ impl Vector for F32x16 {
     unsafe fn add(self, other: Self) -> Self {
         // SAFETY: as said above.
         Self(unsafe { _mm512_add_ps(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn nearest_within(self, [low, high]: [f32; 2], plus: f32) -> Self {
+        // SAFETY: as said above. Integers are compared where floats would wait for those that add.
+        unsafe {
+            let bound = |bound: f32| _mm512_castps_si512(_mm512_set1_ps(INTEGERS + bound));
+            let integers = _mm512_castps_si512(_mm512_add_ps(self.0, _mm512_set1_ps(INTEGERS)));
+            let within = _mm512_min_epi32(_mm512_max_epi32(integers, bound(low)), bound(high));
+            Self(_mm512_sub_ps(_mm512_castsi512_ps(within), _mm512_set1_ps(INTEGERS - plus)))
+        }
     }
 
     #[inline(always)]

@@ -229,7 +229,7 @@ impl Convolution {
                 team.share(&|| E::run_depthwise(depthwise, x.elements(), window, &grid));
             }
             Runs::Merged(gemm) => {
-                let (image, window) = merged::image(gemm, &self.spatial, x, window, io.scratch);
+                let (image, window) = merged::image(gemm, &self.spatial, x, window, io.scratch, team);
                 let pitch = gemm.columns();
                 let residual = residual.map(|elements| Residual { elements, pitch });
                 let grid = gemm.grid(out, pitch, window.pixels());

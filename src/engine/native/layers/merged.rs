@@ -2,11 +2,12 @@
 
 use bytemuck::Pod;
 use kinglet_kernels::f32_gemm::PairGemm;
-use kinglet_kernels::{Level, Window};
+use kinglet_kernels::{Grid, Level, Window};
 
 use super::View;
 use super::dense::Dense;
 use crate::engine::graph::op::Spatial;
+use crate::engine::pool::Team;
 
 /// Whether a line of the kernel is one tap, for images of so many channels at most.
 pub(super) fn merges(spatial: &Spatial, depth: usize, most: usize) -> bool {
@@ -73,6 +74,7 @@ pub(super) fn image<'a>(
     x: View<'a>,
     window: &Window,
     scratch: &'a mut [u8],
+    team: &mut Team,
 ) -> (&'a [f32], Window) {
     let channels = x.shape().last().copied().unwrap_or(0);
     let (merged, is_copied) = merged_for(weights, spatial, window, channels);
@@ -82,10 +84,10 @@ pub(super) fn image<'a>(
     let lines: &mut [f32] = &mut bytemuck::cast_slice_mut(scratch)[..merged.images * merged.pitch[0]];
     let (left, line) = (window.pad[1] * channels, merged.pitch[1]);
     match weights {
-        Dense::Floats(_) => widen(x, spatial.axes, [left, line], 0.0, lines, <[f32]>::copy_from_slice),
+        Dense::Floats(_) => widen(x, spatial.axes, [left, line], 0.0, lines, <[f32]>::copy_from_slice, team),
         Dense::Pairs(gemm) => {
             let halves = bytemuck::cast_slice_mut(lines);
-            widen(x, spatial.axes, [left, line * 2], 0, halves, |to, from| gemm.round_line(from, to));
+            widen(x, spatial.axes, [left, line * 2], 0, halves, |to, from| gemm.round_line(from, to), team);
         }
     }
     (lines, merged)
@@ -93,20 +95,33 @@ pub(super) fn image<'a>(
 
 /// Puts each line of an image into one of `line` elements, `left` elements of `zero` before it and some behind; what is
 /// beyond no window sees.
-pub(super) fn widen<T: Pod, U: Copy>(
+pub(super) fn widen<T: Pod + Sync, U: Copy + Send + Sync>(
     from: View<'_>,
     axes: usize,
     [left, line]: [usize; 2],
     zero: U,
     to: &mut [U],
-    put: impl Fn(&mut [U], &[T]),
+    put: impl Fn(&mut [U], &[T]) + Sync,
+    team: &mut Team,
 ) {
     let (elements, columns): (&[T], usize) = (from.elements(), from.shape().iter().skip(axes).product());
     let end = left + columns.min(line.saturating_sub(left));
-    // A line may have no elements: zeros are all that is seen of it.
-    for (at, to) in to.chunks_exact_mut(line.max(1)).enumerate() {
-        to[..left].fill(zero);
-        put(&mut to[left..end], &elements[at * columns..][..end - left]);
-        to[end..].fill(zero);
-    }
+    let lines = to.len() / line.max(1);
+    let tile = [(LINES_TILE / (line * size_of::<U>()).max(1)).max(1), line.max(1)];
+    let grid = Grid::new(to, line, [lines, line], tile);
+    team.share(&|| {
+        while let Some(mut tile) = grid.take() {
+            let first = tile.first()[0];
+            for row in 0..tile.size()[0] {
+                let to = tile.row(row);
+                to[..left].fill(zero);
+                // A line may have no elements: zeros are all that is seen of it.
+                put(&mut to[left..end], &elements[(first + row) * columns..][..end - left]);
+                to[end..].fill(zero);
+            }
+        }
+    });
 }
+
+/// Bytes that one core copies at a time.
+const LINES_TILE: usize = 16 << 10;

@@ -308,7 +308,7 @@ pub(super) fn lower(
         Op::Reduce(reduce) => all(Box::new(reduce::Reduction::new(reduce, level))),
         Op::Softmax { axis, log } => all(Box::new(softmax::Softmax { axis: *axis, log: *log, level })),
         Op::Reshape { .. } | Op::Flatten { .. } | Op::Squeeze | Op::Unsqueeze => first(Box::new(movement::Copy)),
-        Op::Transpose { axes } => all(Box::new(movement::Transpose(axes.clone()))),
+        Op::Transpose { axes } => all(Box::new(movement::Transpose { axes: axes.clone(), level })),
         Op::Concat { axis } => all(Box::new(movement::Concat(*axis))),
         Op::Gather { axis } => all(Box::new(movement::Gather(*axis))),
         Op::Slice => all(Box::new(movement::Slice)),

@@ -1,6 +1,7 @@
 //! Operators that move elements and compute nothing: one strided walk for all.
 
 use bytemuck::Pod;
+use kinglet_kernels::{Grid, Level, u8_functions};
 use smallvec::smallvec;
 
 use super::types::sized;
@@ -21,13 +22,39 @@ impl Layer for Copy {
 }
 
 #[derive(Debug)]
-pub(super) struct Transpose(pub(super) Vec<usize>);
+pub(super) struct Transpose {
+    pub(super) axes: Vec<usize>,
+    pub(super) level: Level,
+}
 
 impl Layer for Transpose {
-    fn run(&self, io: &mut Io<'_>, _team: &mut Team) {
+    fn run(&self, io: &mut Io<'_>, team: &mut Team) {
         let strides = strides(io.operands[0].shape());
-        let strides: PerAxis<isize> = self.0.iter().map(|&axis| strides[axis]).collect();
-        walk(io, 0, &strides);
+        let strides: PerAxis<isize> = self.axes.iter().map(|&axis| strides[axis]).collect();
+        let joined = joined(&io.output.fact.shape, [&strides[..]]);
+        // Images of three planes of bytes.
+        let (images, pitch, rows) = match joined[..] {
+            [(rows, [1]), (3, [stride])] if stride == signed(rows) => (1, 3 * rows, rows),
+            [(images, [pitch]), (rows, [1]), (3, [stride])]
+                if [pitch, stride] == [3, 1].map(|by| by * signed(rows)) =>
+            {
+                (images, 3 * rows, rows)
+            }
+            _ => return walk(io, 0, &strides),
+        };
+        if io.output.fact.dtype.size() != Some(1) {
+            return walk(io, 0, &strides);
+        }
+        let from = io.operands[0].bytes;
+        let grid = Grid::new(&mut *io.output.bytes, pitch, [images, pitch], [1, PLANES_TILE]);
+        team.share(&|| {
+            while let Some(mut tile) = grid.take() {
+                let [image, first] = tile.first();
+                let to = tile.row(0);
+                let plane = |nth: usize| &from[image * pitch + nth * rows + first / 3..][..to.len() / 3];
+                u8_functions::interleave(self.level, [plane(0), plane(1), plane(2)], to);
+            }
+        });
     }
 }
 
@@ -261,6 +288,9 @@ fn interleave<T: Pod, const PLANES: usize>(from: &[T], rows: usize, stride: usiz
 fn signed(extent: usize) -> isize {
     isize::try_from(extent).unwrap_or(isize::MAX)
 }
+
+/// Bytes of three planes that one core brings together at a time.
+const PLANES_TILE: usize = 3 * (8 << 10);
 
 /// Elements of a cache line, of the common size.
 const BLOCK: usize = 16;

@@ -225,7 +225,7 @@ impl Convolution {
             if is_copied {
                 let lines = &mut io.scratch[..window.images * window.pitch[0]];
                 let places = [left * channels, window.pitch[1]];
-                widen(x, self.spatial.axes, places, self.zero, lines, <[u8]>::copy_from_slice);
+                widen(x, self.spatial.axes, places, self.zero, lines, <[u8]>::copy_from_slice, team);
                 image = io.scratch;
             }
         }
