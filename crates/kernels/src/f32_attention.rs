@@ -89,15 +89,18 @@ impl Element for bf16 {
         Packing::pairs(level, rows, columns)
     }
 
-    fn pack_keys(packing: &Packing, keys: &[Self], [token, _]: [usize; 2], to: &mut [f32]) {
+    fn pack_keys(packing: &Packing, keys: &[Self], [token, element]: [usize; 2], to: &mut [f32]) {
+        assert!(element == 1 && token.is_multiple_of(2), "keys begin with whole pairs");
         packing.pack(in_pairs(keys), [1, token / 2], to);
     }
 
-    fn pack_values(packing: &Packing, values: &[Self], count: usize, [token, _]: [usize; 2], to: &mut [f32]) {
+    fn pack_values(packing: &Packing, values: &[Self], count: usize, [token, element]: [usize; 2], to: &mut [f32]) {
+        assert_eq!(element, 1, "elements of a value lie beside each other");
         packing.pack_in_pairs(values, token, count, to);
     }
 
     fn score(keys: &Packing, queries: &[Self], pitch: usize, packed: &[f32], scores: &Grid<'_>) {
+        assert!(pitch.is_multiple_of(2), "queries begin with whole pairs");
         keys.run(in_pairs(queries), pitch / 2, packed, scores);
     }
 

@@ -173,6 +173,26 @@ fn products_beyond_integers_are_kept_within_bytes() {
 }
 
 #[test]
+fn a_zero_point_leads_to_the_greatest_byte_and_no_further() {
+    for columns in [1, 16, 20, 40] {
+        let elements = vec![0i8; 4 * columns];
+        let weights = Weights { elements: &elements, taps: 1, depth: 4, columns };
+        for (level, sum) in Level::all().flat_map(|level| [(level, i32::MAX), (level, i32::MIN)]) {
+            let (bias, scale) = (vec![sum; columns], vec![1.0f32.next_down(); columns]);
+            let finish = Finish::Bytes { zero: 255, low: 3, high: 255 };
+            for vectors in Gemm::widths(level) {
+                let then = Requantize { bias: &bias, scale: &scale, finish, plus: None };
+                let gemm = Gemm::pack(level, &weights, 0, &then, Some(vectors));
+                let mut out = vec![7u8; 2 * columns];
+                gemm.run(&[0; 8], &Window::rows(2, 4), None, &gemm.grid(&mut out, columns, 2));
+                let expected = if sum > 0 { 255 } else { 3 };
+                assert!(out.iter().all(|&byte| byte == expected), "{level} {vectors} {columns} {sum}: {out:?}");
+            }
+        }
+    }
+}
+
+#[test]
 #[should_panic(expected = "of the type")]
 fn floats_are_not_written_as_bytes() {
     let then = Requantize { bias: &[0], scale: &[1.0], finish: Finish::Floats, plus: None };

@@ -100,10 +100,10 @@ pub(super) fn call_combine(table: &Table, arithmetic: Arithmetic, operands: Oper
 pub(super) fn call_softmax(table: &Table, from: Option<&[f32]>, scale: f32, mask: Option<&[f32]>, to: &mut [f32]) {
     let long = |slice: Option<&[f32]>| slice.is_none_or(|slice| slice.len() == to.len());
     assert!(long(from) && long(mask), "an element for each");
-    let from = from.map_or(to.as_ptr(), <[f32]>::as_ptr);
-    let scores = Scores { from, scale, mask: mask.map(<[f32]>::as_ptr) };
+    let (count, to) = (to.len(), to.as_mut_ptr());
+    let scores = Scores { from: from.map_or(to.cast_const(), <[f32]>::as_ptr), scale, mask: mask.map(<[f32]>::as_ptr) };
     // SAFETY: the table was found by its level, which proves its instructions; all slices have as many elements.
-    unsafe { (table.softmax)(&scores, to.as_mut_ptr(), to.as_mut_ptr(), to.len()) }
+    unsafe { (table.softmax)(&scores, to, to, count) }
 }
 
 /// Over the row itself, whose first half holds the results then; one more, which is zero, where they are odd.
@@ -112,13 +112,13 @@ pub(super) fn call_softmax(table: &Table, from: Option<&[f32]>, scale: f32, mask
 /// When `mask` and the row differ in length.
 pub(super) fn call_softmax_to_halves(table: &Halves, scale: f32, mask: Option<&[f32]>, row: &mut [f32]) {
     assert!(mask.is_none_or(|mask| mask.len() == row.len()), "an element for each");
-    let scores = Scores { from: row.as_ptr(), scale, mask: mask.map(<[f32]>::as_ptr) };
+    let (count, room) = (row.len(), row.as_mut_ptr());
+    let scores = Scores { from: room.cast_const(), scale, mask: mask.map(<[f32]>::as_ptr) };
     // SAFETY: the table was found by its level, which proves its instructions; both slices have as many elements, and two
     // results take the place of one, which has been read by then.
-    unsafe { (table.softmax)(&scores, row.as_mut_ptr(), row.as_mut_ptr().cast(), row.len()) };
-    let (count, results) = (row.len(), bytemuck::cast_slice_mut::<f32, bf16>(row));
+    unsafe { (table.softmax)(&scores, room, room.cast(), count) };
     if !count.is_multiple_of(2) {
-        results[count] = bf16::ZERO;
+        bytemuck::cast_slice_mut::<f32, bf16>(row)[count] = bf16::ZERO;
     }
 }
 

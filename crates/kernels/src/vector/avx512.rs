@@ -59,9 +59,10 @@ unsafe fn store_one<const SMALL: bool>(results: F32x16, bytes: ToBytes, to: *mut
     // SAFETY: the caller's promise; lanes behind `count` are not touched.
     unsafe {
         let results = if SMALL { results } else { F32x16::splat(65536.0).min(results) };
-        let integers = _mm512_add_epi32(_mm512_cvtps_epi32(results.0), _mm512_set1_epi32(bytes.zero()));
-        let [low, high] = bytes.bounds_of_bytes().map(|bound| _mm512_set1_epi32(bound.into()));
-        let within = _mm512_min_epi32(_mm512_max_epi32(integers, low), high);
+        // Bounds come first: the zero point could lead beyond the greatest integer.
+        let [low, high] = bytes.bounds_of_bytes().map(|bound| _mm512_set1_epi32(i32::from(bound) - bytes.zero()));
+        let within = _mm512_min_epi32(_mm512_max_epi32(_mm512_cvtps_epi32(results.0), low), high);
+        let within = _mm512_add_epi32(within, _mm512_set1_epi32(bytes.zero()));
         match count {
             16 => _mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(within)),
             _ => _mm512_mask_cvtepi32_storeu_epi8(to.cast(), first_lanes(count), within),
