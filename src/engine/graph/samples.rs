@@ -122,10 +122,10 @@ impl GraphFacts {
         self.0[value.index()] = Some(fact);
     }
 
-    /// Says what type a value lies in memory as.
+    /// Says what type a value lies in memory as. Contents that are known are of another, and are made anew.
     pub(in crate::engine) fn store_as(&mut self, value: ValueId, dtype: DType) {
         if let Some(fact) = &mut self.0[value.index()] {
-            fact.dtype = dtype;
+            (fact.dtype, fact.value) = (dtype, None);
         }
     }
 

@@ -175,6 +175,7 @@ impl ByLines for Convolution {
             }
         }
     }
+
     fn scratch_over(&self, window: &Window, x: &Fact, threads: usize) -> usize {
         match &self.runs {
             Runs::Merged(gemm) => merged::scratch(gemm, &self.spatial, window, x.shape.last().copied().unwrap_or(0)),

@@ -156,6 +156,58 @@ fn values_between_layers_that_round_them_lie_as_bf16() {
     }
 }
 
+/// What a sample has many elements of a request may have few of, or none.
+fn unlike_samples() -> Vec<(Case, Vec<usize>)> {
+    let reduced = |kind: &str, x: &[&'static str]| Case {
+        x: x.to_vec(),
+        nodes: vec![
+            node("MatMul", &["x", "in"], &["a"], vec![]),
+            node(kind, &["a"], &["b"], vec![ints("axes", &[1]), int("keepdims", 0)]),
+            node("MatMul", &["b", "out"], &["y"], vec![]),
+        ],
+        constants: vec![weights("in", &[8, 2]), weights("out", &[2, 3])],
+        rank: x.len() - 1,
+    };
+    // In a sample the row is longer than what is computed from shapes alone.
+    let known = || Case {
+        x: vec!["N", "96"],
+        nodes: vec![
+            node("Shape", &["x"], &["shape"], vec![]),
+            node("Expand", &["row", "shape"], &["rows"], vec![]),
+            node("MatMul", &["rows", "in"], &["a"], vec![]),
+            node("MatMul", &["x", "in"], &["b"], vec![]),
+            node("Add", &["b", "a"], &["c"], vec![]),
+            node("MatMul", &["c", "out"], &["y"], vec![]),
+        ],
+        constants: vec![weights("row", &[1, 96]), weights("in", &[96, 16]), weights("out", &[16, 5])],
+        rank: 2,
+    };
+    let mut cases: Vec<_> = ["ReduceMean", "ReduceMax"]
+        .into_iter()
+        .flat_map(|kind| {
+            let case = || reduced(kind, &["N", "3", "T", "8"]);
+            [(case(), vec![2, 3, 1, 8]), (case(), vec![2, 3, 9, 8])]
+        })
+        .collect();
+    cases.extend([(known(), vec![20, 96]), (known(), vec![50, 96])]);
+    cases
+}
+
+#[test]
+fn requests_unlike_samples_are_near_exact_ones() {
+    for (case, shape) in unlike_samples() {
+        let given = tensor(&shape, &made_up(shape.iter().product(), 1));
+        for level in Level::all() {
+            let [got, exact] = [Precision::Bf16, Precision::Exact].map(|precision| {
+                values(&answer(load(&case, level, precision), vec![given.clone()]).unwrap().remove(0))
+            });
+            let size = exact.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+            let is_near = got.iter().zip(&exact).all(|(got, exact)| (got - exact).abs() < 0.02 * size);
+            assert!(is_near, "{level} {shape:?}: {got:?} {exact:?}");
+        }
+    }
+}
+
 #[test]
 fn layers_in_bf16_take_half_the_memory() {
     let nodes = vec![node("MatMul", &["x", "w"], &["y"], vec![])];
