@@ -22,6 +22,7 @@ fn committed_protocol_code_equals_its_source() {
         (SERVER, generate_server(&protocol)),
         (CLIENT, generate_client(&protocol)),
         (MODELS, generate_models(&models)),
+        (MODELS_DESCRIPTORS, encode_without_comments(&models)),
     ];
     generated::hold(&files, "just proto");
 }
@@ -70,6 +71,7 @@ fn generate(builder: tonic_prost_build::Builder, header: &str, protocol: &FileDe
 const DESCRIPTORS: &str = "src/proto/descriptor.bin";
 const SERVER: &str = "src/proto/inference.rs";
 const CLIENT: &str = "tests/support/inference_client.rs";
+const MODELS_DESCRIPTORS: &str = "src/proto/onnx_descriptor.bin";
 const MODELS: &str = "src/proto/onnx.rs";
 const MESSAGES: &str = "::kinglet::proto::inference";
 

@@ -1,4 +1,4 @@
-//! Loads whatever bytes come as an ONNX model, and runs what loads on zeros.
+//! Loads whatever bytes come as an ONNX model, or as a native model file where they begin like one, and runs what loads on zeros.
 #![no_main]
 
 use std::cell::RefCell;
@@ -36,21 +36,26 @@ fuzz_target!(|bytes: &[u8]| {
 });
 
 thread_local! {
-    /// One file in memory, written anew for every model.
-    static SCRATCH: RefCell<Option<(PathBuf, File)>> = const { RefCell::new(None) };
+    /// Files in memory, written anew for every model.
+    static SCRATCH: RefCell<Option<(PathBuf, [Option<File>; 2])>> = const { RefCell::new(None) };
 }
+
+const NAMES: [&str; 2] = ["model.onnx", "model.safetensors"];
 
 fn written(bytes: &[u8]) -> Option<ModelFile> {
     SCRATCH.with_borrow_mut(|scratch| {
         if scratch.is_none() {
             let folder = std::env::temp_dir().join(format!("kinglet-fuzz-{}", std::process::id()));
             std::fs::create_dir_all(&folder).ok()?;
-            let file = File::create(folder.join("model.onnx")).ok()?;
-            *scratch = Some((folder, file));
+            let files = NAMES.map(|name| File::create(folder.join(name)).ok());
+            *scratch = Some((folder, files));
         }
-        let (folder, file) = scratch.as_ref()?;
+        let (folder, files) = scratch.as_ref()?;
+        // A native file begins with the length of its header, which is an object.
+        let which = usize::from(bytes.get(8) == Some(&b'{'));
+        let file = files[which].as_ref()?;
         file.set_len(0).ok()?;
         file.write_all_at(bytes, 0).ok()?;
-        Some(ModelFile { folder: folder.clone(), file: "model.onnx".into() })
+        Some(ModelFile { folder: folder.clone(), file: NAMES[which].into() })
     })
 }

@@ -9,9 +9,9 @@ use kinglet_sys::allocator;
 use super::serve::MAPPED_BYTES_MIN;
 use super::{ENGINES, EngineArgs, Failure};
 use crate::config::Config;
-use crate::engine::{self, Cores, LoadOptions, Plan, Pool};
+use crate::engine::{self, Cores, LoadOptions, ModelFile, Plan, Pool};
 use crate::repository;
-use crate::repository::settings::MODEL_FILE;
+use crate::repository::settings::MODEL_FILES;
 
 /// A loaded model with the name it would have in a repository.
 #[derive(Debug)]
@@ -26,9 +26,7 @@ pub(super) struct Loaded {
 /// # Errors
 /// When there is none, which is a wrong repository, or when it cannot be served.
 pub(super) fn plan(path: &Path, by: &EngineArgs, config: &Config) -> Result<Loaded, Failure> {
-    let file = repository::newest(path).map_err(|error| Failure::Config(error.into()))?;
-    let none = || anyhow!("{} holds no {MODEL_FILE} and no version of a model", path.display());
-    let file = file.ok_or_else(none).map_err(Failure::Config)?;
+    let file = file(path)?;
     let name = by.engine.as_deref().unwrap_or("auto");
     let engine = engine::by_name(name)
         .ok_or_else(|| anyhow!("unknown engine {name:?}, expected one of {}", ENGINES.join(", ")))?;
@@ -38,6 +36,16 @@ pub(super) fn plan(path: &Path, by: &EngineArgs, config: &Config) -> Result<Load
     let plan = engine.load(&file, &options).with_context(|| format!("{} cannot be served", path.display()))?;
     allocator::give_back();
     Ok(Loaded { name: path.display().to_string(), plan: plan.into() })
+}
+
+/// The file of the model at a path.
+///
+/// # Errors
+/// When there is none, which is a wrong repository.
+pub(super) fn file(path: &Path) -> Result<ModelFile, Failure> {
+    let file = repository::newest(path).map_err(|error| Failure::Config(error.into()))?;
+    let none = || anyhow!("{} holds no {} and no version of a model", path.display(), MODEL_FILES.join(", no "));
+    file.ok_or_else(none).map_err(Failure::Config)
 }
 
 /// Runs a job on one core of a pool and waits for it.

@@ -1,6 +1,7 @@
 //! The command line. Thin: each command is a file that turns flags into calls.
 
 mod bench;
+mod compress;
 mod healthcheck;
 mod inspect;
 mod load;
@@ -33,6 +34,8 @@ enum Command {
     Serve(serve::Args),
     /// Show a model's signature, operators, parameters, and which engine runs which part and why.
     Inspect(inspect::Args),
+    /// Write a model as a native model file, which is mapped and not decoded when it loads.
+    Compress(compress::Args),
     /// Measure a model's latency and throughput in this process, without a network.
     Bench(bench::Args),
     /// Ask a running server whether it is ready; exit code 0 says yes.
@@ -51,7 +54,7 @@ pub enum Failure {
 /// Which model a command is about, for commands that load one without serving it.
 #[derive(Debug, clap::Args)]
 struct ModelArgs {
-    /// An .onnx file, a version's folder, or a model's folder (its newest version).
+    /// An .onnx or native .safetensors file, a version's folder, or a model's folder (its newest version).
     model: PathBuf,
 }
 
@@ -84,6 +87,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Serve(args) => serve::run(args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Compress(args) => compress::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Healthcheck(args) => healthcheck::run(&args),
         Command::Completions { shell } => {

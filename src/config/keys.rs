@@ -110,6 +110,7 @@ pub(super) const ALL: &[Key] = keys! {
     engine.inline_time_max: Restart,
     engine.isa_max: NextLoad,
     engine.loop_rounds_max: NextLoad,
+    engine.mapped: NextLoad,
     engine.model_bytes_max: NextLoad,
     engine.shape_plans_max: NextLoad,
     engine.spin_time_max: Restart,

@@ -93,6 +93,7 @@ impl Config {
             warm_up_time_max: self.engine.warm_up_time_max.0,
             isa_max: self.engine.isa_max,
             loop_rounds_max: self.engine.loop_rounds_max,
+            mapped: self.engine.mapped,
             tuning_time_max: self.engine.tuning_time_max.0,
             ..LoadOptions::default()
         }

@@ -57,7 +57,7 @@ impl Engine for Automatic {
     }
 
     fn load(&self, model: &ModelFile, options: &LoadOptions) -> Result<Box<dyn Plan>, EngineError> {
-        choose(model_file::read(model, options.model_bytes_max)?, &options.beside(model))
+        choose(model_file::read(model, options)?, &options.beside(model))
     }
 }
 

@@ -17,6 +17,8 @@ pub struct EngineConfig {
     #[serde(deserialize_with = "instruction_set")]
     pub isa_max: Set,
     pub loop_rounds_max: u64,
+    /// Whether native model files are mapped, or else copied.
+    pub mapped: bool,
     pub model_bytes_max: ByteSize,
     pub shape_plans_max: usize,
     pub spin_time_max: Span,

@@ -23,7 +23,7 @@ impl Engine for Identity {
     }
 
     fn load(&self, model: &ModelFile, options: &LoadOptions) -> Result<Box<dyn Plan>, EngineError> {
-        plan(&model_file::read(model, options.model_bytes_max)?)
+        plan(&model_file::read(model, options)?)
     }
 }
 

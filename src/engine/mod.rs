@@ -8,6 +8,7 @@ pub mod config;
 pub mod pool;
 pub mod signature;
 
+mod artifact;
 mod beneath;
 mod choice;
 mod file_bytes;
@@ -30,7 +31,7 @@ mod tract;
 mod zip_map;
 
 use std::fmt::Debug;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kinglet_kernels::isa::Set;
@@ -38,6 +39,7 @@ use kinglet_kernels::isa::Set;
 use crate::telemetry::PlanMetrics;
 use crate::tensor::{DType, Shape};
 
+pub use artifact::Written;
 pub use batch::{Batch, BatchInput, Executed, Share};
 pub use choice::{Automatic, EngineChoice, Precision, UnknownPrecision, by_name};
 pub use config::EngineConfig;
@@ -106,7 +108,7 @@ pub trait Plan: Debug + Send + Sync {
     fn warm_up(&self, batch_size_max: usize, cores: &Cores) -> Result<(), EngineError>;
 }
 
-/// Where a model's bytes are: `model.onnx` in a folder that also holds its external data.
+/// Where a model's bytes are: an ONNX file in a folder that also holds its external data, or a native model file.
 #[derive(Clone, Debug)]
 pub struct ModelFile {
     /// The folder of the version; external data is opened strictly beneath it.
@@ -144,6 +146,8 @@ pub struct LoadOptions {
     pub choices_folder: Option<PathBuf>,
     /// Whether new choices are kept there.
     pub keep_choices: bool,
+    /// Whether native model files are mapped, or else copied.
+    pub mapped: bool,
     /// Where plans that are built for a shape are counted.
     pub plans: PlanMetrics,
 }
@@ -164,6 +168,7 @@ impl Default for LoadOptions {
             tuning_time_max: Duration::ZERO,
             choices_folder: None,
             keep_choices: false,
+            mapped: true,
             plans: PlanMetrics::default(),
         }
     }
@@ -174,6 +179,14 @@ impl LoadOptions {
     fn beside(&self, model: &ModelFile) -> Self {
         Self { choices_folder: Some(model.folder.clone()), ..self.clone() }
     }
+}
+
+/// Writes a model, of either format, as a native model file.
+///
+/// # Errors
+/// When the model cannot be read, or the file not be written.
+pub fn convert(model: &ModelFile, options: &LoadOptions, to: &Path) -> Result<Written, EngineError> {
+    artifact::write(model_file::read(model, options)?, &model.file, to)
 }
 
 /// Whether rows of different requests may be merged into one run.

@@ -1,49 +1,79 @@
-//! Reads an ONNX file and everything it refers to into memory, so that no engine ever opens a path.
+//! Reads an ONNX file and everything it refers to into memory, or a native model file, so that no engine ever opens a path.
 //!
 //! The file is untrusted: its size and that of its external data are capped together, every tensor's bytes are checked
 //! against its shape and type, and all tensors leave here with their elements as raw little-endian bytes. Operators
 //! are not looked at, but for those that only give names to columns.
 
 use std::collections::HashMap;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 
+use bytes::Bytes;
+use kinglet_sys::mapped::Mapped;
 use prost::Message;
 
 use super::beneath::{Folder, Opened};
 use super::file_bytes::FileBytes;
-use super::{EngineError, ModelFile, zip_map};
+use super::{EngineError, LoadOptions, ModelFile, artifact, zip_map};
 use crate::proto::onnx::tensor_proto::{DataLocation, DataType};
 use crate::proto::onnx::{AttributeProto, GraphProto, ModelProto, TensorProto};
 
 /// Reads a model and its external data.
-pub(super) fn read(model: &ModelFile, bytes_max: u64) -> Result<ModelProto, EngineError> {
+pub(super) fn read(model: &ModelFile, options: &LoadOptions) -> Result<ModelProto, EngineError> {
     let shown = model.folder.join(&model.file);
     let broken = |error: io::Error| EngineError::InvalidModel(format!("cannot open {}: {error}", shown.display()));
     let folder = Folder::open(&model.folder).map_err(broken)?;
     let opened = folder.open_configured(&model.file).map_err(broken)?;
-    let mut budget = Budget { used: 0, limit: bytes_max };
+    let mut budget = Budget { used: 0, limit: options.model_bytes_max };
     budget.take(opened.size)?;
+    if artifact::is_named(&model.file) {
+        let whole = whole(opened.file, options.mapped);
+        let whole =
+            whole.map_err(|error| EngineError::InvalidModel(format!("cannot read {}: {error}", shown.display())))?;
+        return artifact::read(&whole);
+    }
     let size = usize::try_from(opened.size).map_err(|error| broken(io::Error::other(error)))?;
     let mut bytes = FileBytes::new(opened.file, size);
     let decoded = ModelProto::decode(&mut bytes);
     bytes.end().map_err(|error| EngineError::InvalidModel(format!("cannot read {}: {error}", shown.display())))?;
     let mut proto = decoded.map_err(|error| EngineError::InvalidModel(format!("not an onnx file: {error}")))?;
     let mut external = External { folder, files: HashMap::new(), budget };
-    let graph = proto.graph.as_mut().ok_or_else(|| EngineError::InvalidModel("the file has no graph".into()))?;
-    each_tensor(graph, &mut |tensor| external.inline(tensor))?;
-    zip_map::strip(graph);
-    for function in &mut proto.functions {
-        let attributes = function.node.iter_mut().flat_map(|node| &mut node.attribute);
-        let mut attributes = attributes.chain(&mut function.attribute_proto);
-        attributes.try_for_each(|attribute| each_in(attribute, &mut |tensor| external.inline(tensor)))?;
+    let fetch = &mut |tensor: &TensorProto, expected| external.fetch(tensor, expected).map(Bytes::from);
+    each_tensor(&mut proto, &mut |tensor| inline(tensor, fetch))?;
+    if let Some(graph) = &mut proto.graph {
+        zip_map::strip(graph);
     }
     Ok(proto)
 }
 
-/// Calls `visit` for every tensor of a graph, those in attributes and subgraphs included. The depth is bounded by the
-/// decoder, which gives up at a hundred nested messages.
-fn each_tensor(
+/// All bytes of a file.
+fn whole(mut file: File, mapped: bool) -> io::Result<Bytes> {
+    if mapped {
+        return Ok(Bytes::from_owner(Mapped::of(&file)?));
+    }
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes.into())
+}
+
+/// Calls `visit` for every tensor of a model, those in attributes, subgraphs and functions included. The depth is bounded by
+/// the decoder, which gives up at a hundred nested messages.
+pub(super) fn each_tensor(
+    model: &mut ModelProto,
+    visit: &mut impl FnMut(&mut TensorProto) -> Result<(), EngineError>,
+) -> Result<(), EngineError> {
+    let graph = model.graph.as_mut().ok_or_else(|| EngineError::InvalidModel("the file has no graph".into()))?;
+    each_of(graph, visit)?;
+    for function in &mut model.functions {
+        let attributes = function.node.iter_mut().flat_map(|node| &mut node.attribute);
+        attributes.chain(&mut function.attribute_proto).try_for_each(|attribute| each_in(attribute, visit))?;
+    }
+    Ok(())
+}
+
+/// Calls `visit` for every tensor of a graph.
+fn each_of(
     graph: &mut GraphProto,
     visit: &mut impl FnMut(&mut TensorProto) -> Result<(), EngineError>,
 ) -> Result<(), EngineError> {
@@ -64,7 +94,7 @@ fn each_in(
     for sparse in attribute.sparse_tensor.iter_mut().chain(&mut attribute.sparse_tensors) {
         sparse.values.iter_mut().chain(&mut sparse.indices).try_for_each(&mut *visit)?;
     }
-    attribute.g.iter_mut().chain(&mut attribute.graphs).try_for_each(|graph| each_tensor(graph, visit))
+    attribute.g.iter_mut().chain(&mut attribute.graphs).try_for_each(|graph| each_of(graph, visit))
 }
 
 /// Bytes a model may use, and what it has used.
@@ -91,28 +121,32 @@ struct External {
     budget: Budget,
 }
 
-impl External {
-    /// Brings a tensor's elements into `raw_data`, wherever they were.
-    fn inline(&mut self, tensor: &mut TensorProto) -> Result<(), EngineError> {
-        let wrong = |name: &str, what: String| EngineError::InvalidModel(format!("tensor {name:?}: {what}"));
-        if tensor.data_type == DataType::String as i32 {
-            return check_strings(tensor).map_err(|what| wrong(&tensor.name, what));
-        }
-        let expected = expected_bytes(tensor).map_err(|what| wrong(&tensor.name, what))?;
-        if tensor.data_location == DataLocation::External as i32 {
-            tensor.raw_data = self.fetch(tensor, expected)?.into();
-        } else if tensor.raw_data.is_empty() {
-            tensor.raw_data = typed_elements(tensor).into();
-        }
-        if tensor.raw_data.len() as u64 != expected {
-            let got = tensor.raw_data.len();
-            return Err(wrong(&tensor.name, format!("shape {:?} needs {expected} bytes, got {got}", tensor.dims)));
-        }
-        tensor.data_location = DataLocation::Default as i32;
-        tensor.external_data.clear();
-        Ok(())
+/// Brings a tensor's elements into `raw_data`, wherever they were; `fetch` has those that stand outside of the message, of
+/// which so many bytes are expected.
+pub(super) fn inline(
+    tensor: &mut TensorProto,
+    fetch: &mut impl FnMut(&TensorProto, u64) -> Result<Bytes, EngineError>,
+) -> Result<(), EngineError> {
+    let wrong = |name: &str, what: String| EngineError::InvalidModel(format!("tensor {name:?}: {what}"));
+    if tensor.data_type == DataType::String as i32 {
+        return check_strings(tensor).map_err(|what| wrong(&tensor.name, what));
     }
+    let expected = expected_bytes(tensor).map_err(|what| wrong(&tensor.name, what))?;
+    if tensor.data_location == DataLocation::External as i32 {
+        tensor.raw_data = fetch(tensor, expected)?;
+    } else if tensor.raw_data.is_empty() {
+        tensor.raw_data = typed_elements(tensor).into();
+    }
+    if tensor.raw_data.len() as u64 != expected {
+        let got = tensor.raw_data.len();
+        return Err(wrong(&tensor.name, format!("shape {:?} needs {expected} bytes, got {got}", tensor.dims)));
+    }
+    tensor.data_location = DataLocation::Default as i32;
+    tensor.external_data.clear();
+    Ok(())
+}
 
+impl External {
     fn fetch(&mut self, tensor: &TensorProto, expected: u64) -> Result<Vec<u8>, EngineError> {
         let wrong =
             |what: &str| EngineError::InvalidModel(format!("external data of tensor {:?}: {what}", tensor.name));
@@ -255,9 +289,13 @@ mod tests {
         (root, ModelFile { folder, file: "model.onnx".into() })
     }
 
+    fn limited(model_bytes_max: u64) -> LoadOptions {
+        LoadOptions { model_bytes_max, ..LoadOptions::default() }
+    }
+
     fn refusal(entries: &[(&str, &str)]) -> String {
         let (_root, model) = written(vec![external(entries)]);
-        read(&model, 4096).unwrap_err().to_string()
+        read(&model, &limited(4096)).unwrap_err().to_string()
     }
 
     #[test]
@@ -267,10 +305,10 @@ mod tests {
             external(&[("location", "weights"), ("offset", "24")]),
         ];
         let (_root, model) = written(both);
-        let read = read(&model, 4096).unwrap();
+        let read = read(&model, &limited(4096)).unwrap();
         let tensors = read.graph.unwrap().initializer;
-        assert_eq!(tensors[0].raw_data, (8u8..24).collect::<bytes::Bytes>());
-        assert_eq!(tensors[1].raw_data, (24u8..40).collect::<bytes::Bytes>());
+        assert_eq!(tensors[0].raw_data, (8u8..24).collect::<Bytes>());
+        assert_eq!(tensors[1].raw_data, (24u8..40).collect::<Bytes>());
         assert!(tensors.iter().all(|t| t.data_location == 0 && t.external_data.is_empty()));
     }
 
@@ -297,7 +335,7 @@ mod tests {
         let tensor = external(&[("location", "weights")]);
         let (_root, model) = written(vec![tensor; 50]);
         let size = fs::metadata(model.folder.join("model.onnx")).unwrap().len();
-        let needed = |limit| match read(&model, limit) {
+        let needed = |limit| match read(&model, &limited(limit)) {
             Err(EngineError::TooLarge { needed, .. }) => needed,
             other => other.map(|_| 0).unwrap(),
         };
@@ -312,7 +350,8 @@ mod tests {
             int32_data: vec![1, 2],
             ..TensorProto::default()
         };
-        let refusal = |tensor| read(&written(vec![tensor]).1, 4096).err().map(|e| e.to_string()).unwrap_or_default();
+        let refusal =
+            |tensor| read(&written(vec![tensor]).1, &limited(4096)).err().map(|e| e.to_string()).unwrap_or_default();
         let uint8 = DataType::Uint8 as i32;
         assert!(refusal(tensor(&[3], uint8)).contains("shape [3] needs 3 bytes, got 2"));
         assert!(refusal(tensor(&[-1], uint8)).contains("extent -1 is negative"));
@@ -336,7 +375,7 @@ mod tests {
             ..TensorProto::default()
         };
         let (_root, model) = written(vec![wide, half]);
-        let tensors = read(&model, 4096).unwrap().graph.unwrap().initializer;
+        let tensors = read(&model, &limited(4096)).unwrap().graph.unwrap().initializer;
         assert_eq!(tensors[0].raw_data[..], [1, 0, 0, 0, 255, 255, 255, 255]);
         assert_eq!(tensors[1].raw_data[..], [0, 0x3c]);
     }
@@ -347,7 +386,7 @@ mod tests {
         let path = model.folder.join("model.onnx");
         for bytes in [&b"\xff\xff\xff"[..], b"", b"not protobuf at all"] {
             fs::write(&path, bytes).unwrap();
-            assert!(matches!(read(&model, 4096), Err(EngineError::InvalidModel(_))), "{bytes:?}");
+            assert!(matches!(read(&model, &limited(4096)), Err(EngineError::InvalidModel(_))), "{bytes:?}");
         }
         let whole = ModelProto {
             graph: Some(GraphProto { name: "x".repeat(100), ..GraphProto::default() }),
@@ -355,6 +394,6 @@ mod tests {
         };
         let whole = whole.encode_to_vec();
         fs::write(&path, &whole[..whole.len() / 2]).unwrap();
-        assert!(matches!(read(&model, 4096), Err(EngineError::InvalidModel(_))));
+        assert!(matches!(read(&model, &limited(4096)), Err(EngineError::InvalidModel(_))));
     }
 }

@@ -31,6 +31,11 @@ pub mod onnx;
 /// answers with, and what reads and prints model configurations.
 pub const DESCRIPTOR_SET: &[u8] = include_bytes!("descriptor.bin");
 
+/// The messages of ONNX files likewise: what writes and reads a graph as JSON.
+pub mod onnx_descriptors {
+    pub const DESCRIPTOR_SET: &[u8] = include_bytes!("onnx_descriptor.bin");
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::{Bytes, BytesMut};

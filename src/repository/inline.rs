@@ -15,7 +15,7 @@ use bytes::Bytes;
 
 use super::error::InlineError;
 use super::files;
-use super::layout::Versions;
+use super::layout::{self, Versions};
 use crate::engine::ModelFile;
 use crate::infer::VersionId;
 
@@ -83,14 +83,13 @@ impl InlineFolder {
     }
 
     /// The versions that were carried, each with the file of this name.
-    pub(super) fn versions(&self, model_file: &str) -> Versions {
+    pub(super) fn versions(&self, configured: Option<&str>) -> Versions {
         let mut versions = Versions::default();
         for &id in &self.versions {
             let folder = self.path.join(id.to_string());
-            if folder.join(model_file).is_file() {
-                versions.files.insert(id, ModelFile { folder, file: model_file.into() });
-            } else {
-                versions.empty.insert(id);
+            match layout::model_file(&folder, configured) {
+                Some(file) => _ = versions.files.insert(id, ModelFile { folder, file }),
+                None => _ = versions.empty.insert(id),
             }
         }
         versions
@@ -196,7 +195,7 @@ mod tests {
             ("3/other".to_owned(), Bytes::from_static(b"c")),
         ];
         let folder = InlineFolder::write(parent.path(), &files.into()).unwrap();
-        let versions = folder.versions("model.onnx");
+        let versions = folder.versions(Some("model.onnx"));
         assert_eq!(fs::read(versions.files[&VersionId(1)].folder.join("weights")).unwrap(), b"b");
         assert_eq!(versions.empty, [VersionId(3)].into());
         assert_eq!(fs::metadata(&folder.path).unwrap().permissions().mode() & 0o777, 0o700);

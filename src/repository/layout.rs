@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::error::RepositoryError;
-use super::settings::MODEL_FILE;
+use super::settings::MODEL_FILES;
 use crate::engine::ModelFile;
 use crate::infer::{ModelName, VersionId};
 
@@ -68,7 +68,7 @@ impl Found {
         let path = root.join(entry);
         let name = if path.is_dir() {
             entry.to_owned()
-        } else if is_onnx(entry) {
+        } else if is_model_file(entry) {
             stem(&path)
         } else {
             return;
@@ -85,7 +85,9 @@ impl Found {
             Ok(name) if is_model(&resolved) || only_file(&resolved).is_some() => {
                 self.add(name, Place::Folder(resolved))
             }
-            Ok(_) => skip(format!("no model: it has no version folder, no {MODEL_FILE} and no settings")),
+            Ok(_) => {
+                skip(format!("no model: it has no version folder, no {} and no settings", MODEL_FILES.join(", no ")))
+            }
         }
     }
 
@@ -109,8 +111,8 @@ impl Place {
         }
     }
 
-    /// The versions, each with its file: the configured name, or `model.onnx`. Where the file stands in the model's
-    /// folder itself it is version 1, and may have any name as long as it is the only ONNX file.
+    /// The versions, each with its file: the configured name, or the first of [`MODEL_FILES`] that is there. Where the file
+    /// stands in the model's folder itself it is version 1, and may have any name as long as it is the only model file.
     ///
     /// # Errors
     /// When the folder cannot be read.
@@ -125,17 +127,15 @@ impl Place {
             }
             Self::Folder(folder) => folder,
         };
-        let wanted = configured.unwrap_or(MODEL_FILE);
         for id in version_folders(folder)? {
             let beneath = folder.join(id.to_string()).canonicalize()?;
-            if beneath.starts_with(folder) && beneath.join(wanted).is_file() {
-                versions.files.insert(id, ModelFile { folder: beneath, file: wanted.into() });
-            } else {
-                versions.empty.insert(id);
+            match model_file(&beneath, configured).filter(|_| beneath.starts_with(folder)) {
+                Some(file) => _ = versions.files.insert(id, ModelFile { folder: beneath, file }),
+                None => _ = versions.empty.insert(id),
             }
         }
         if versions.files.is_empty() && versions.empty.is_empty() {
-            let flat = if folder.join(wanted).is_file() { Some(wanted.to_owned()) } else { only_file(folder) };
+            let flat = model_file(folder, configured).or_else(|| only_file(folder));
             if let Some(file) = flat.filter(|file| configured.is_none_or(|name| name == file)) {
                 versions.files.insert(FLAT_VERSION, ModelFile { folder: folder.clone(), file });
             }
@@ -157,7 +157,7 @@ pub(super) fn version_folders(folder: &Path) -> io::Result<BTreeSet<VersionId>> 
 
 /// Whether a folder is one model's.
 fn is_model(folder: &Path) -> bool {
-    [MODEL_FILE, MANIFEST, CONFIG].iter().any(|name| folder.join(name).is_file())
+    MODEL_FILES.iter().chain(&[MANIFEST, CONFIG]).any(|name| folder.join(name).is_file())
         || version_folders(folder).is_ok_and(|versions| !versions.is_empty())
 }
 
@@ -165,10 +165,16 @@ fn has_models(folder: &Path) -> bool {
     entries(folder).is_ok_and(|names| names.iter().any(|name| is_model(&folder.join(name))))
 }
 
-/// The only ONNX file directly in a folder.
+/// The file of a version: of the configured name, or the first of the usual ones that is there.
+pub(super) fn model_file(folder: &Path, configured: Option<&str>) -> Option<String> {
+    let names = configured.as_ref().map_or(&MODEL_FILES[..], std::slice::from_ref);
+    names.iter().find(|name| folder.join(name).is_file()).map(|name| (*name).to_owned())
+}
+
+/// The only model file directly in a folder.
 fn only_file(folder: &Path) -> Option<String> {
     let mut files = entries(folder).ok()?;
-    files.retain(|name| is_onnx(name) && folder.join(name).is_file());
+    files.retain(|name| is_model_file(name) && folder.join(name).is_file());
     if files.len() == 1 { files.pop() } else { None }
 }
 
@@ -194,8 +200,8 @@ fn stem(path: &Path) -> String {
     path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-fn is_onnx(name: &str) -> bool {
-    Path::new(name).extension().is_some_and(|extension| extension == "onnx")
+fn is_model_file(name: &str) -> bool {
+    Path::new(name).extension().is_some_and(|extension| extension == "onnx" || extension == "safetensors")
 }
 
 /// The settings files of a model's folder.

@@ -20,7 +20,7 @@ use super::inline::{InlineFolder, LoadOverride};
 use super::layout::{self, CONFIG, MANIFEST, Place, Versions};
 use super::resolve::{self, Defaults, Resolved};
 use super::samples::{self, Sample};
-use super::settings::MODEL_FILE;
+use super::settings::MODEL_FILES;
 use super::variant::Variant;
 use super::workers::{Seat, Workers};
 use super::{manifest, triton};
@@ -232,7 +232,7 @@ impl Survey {
         let declared = declared(&job.name, place.as_ref(), &job.over)?;
         let named = declared.model_file.as_deref();
         let versions = match (&inline, &place) {
-            (Some(inline), _) => inline.versions(named.unwrap_or(MODEL_FILE)),
+            (Some(inline), _) => inline.versions(named),
             (None, Some(place)) => place.versions(named).map_err(unreadable)?,
             (None, None) => Versions::default(),
         };
@@ -307,7 +307,7 @@ fn choose(
     mut versions: Versions,
     stamp: Option<&Stamp>,
 ) -> Result<BTreeMap<VersionId, Step>, LoadError> {
-    let file = declared.model_file.clone().unwrap_or_else(|| MODEL_FILE.into());
+    let file = declared.model_file.clone().unwrap_or_else(|| MODEL_FILES.join(" or "));
     let on_disk = versions.files.keys().copied().collect();
     let policy = declared.version_policy.clone().unwrap_or_default();
     let chosen = policy.choose(&on_disk);

@@ -118,7 +118,7 @@ impl ModelSettings {
         Self {
             description: String::new(),
             license: String::new(),
-            model_file: MODEL_FILE.into(),
+            model_file: MODEL_FILES[0].into(),
             version_policy: VersionPolicy::default(),
             batching,
             rows_alone_max: None,
@@ -169,4 +169,4 @@ impl BatchSettings {
 }
 
 /// The name of a model's file where nothing else is configured.
-pub const MODEL_FILE: &str = "model.onnx";
+pub const MODEL_FILES: [&str; 2] = ["model.onnx", "model.safetensors"];

@@ -174,7 +174,7 @@ async fn what_is_there_at_the_start_is_served() {
              `queue_delay_max`, `preferred`, `preserve_ordering`, `priority_levels`, `default_priority`, \
              `queue_timeout`, `timeout_action`, `allow_timeout_override`, `queue_requests_max`, `queue_bytes_max`, \
              `priority_queues`",
-            "f/- UNAVAILABLE version 1 has no model.onnx",
+            "f/- UNAVAILABLE version 1 has no model.onnx or model.safetensors",
             "g/1 UNAVAILABLE the engine panicked while reading the model",
             "h/1 UNAVAILABLE warm-up \"zeros\" failed: the run failed: on purpose",
             "i/1 UNAVAILABLE output \"y\" does not match the model's signature: expected FP32 [n,2] for 1 rows, \
@@ -360,7 +360,7 @@ async fn a_version_that_is_kept_is_not_loaded_again() {
     let catalog = house.repository.catalog();
     assert!(Arc::ptr_eq(&first, catalog.find(&model("a"), Some(VersionId(1))).unwrap()));
     house.write(&[("a/manifest.toml", "[versions]\npolicy = 'specific'\nspecific = [1, 9]")]);
-    let expected = ["a/1 READY", "a/2 UNLOADING", "a/9 UNAVAILABLE version 9 has no model.onnx"];
+    let expected = ["a/1 READY", "a/2 UNLOADING", "a/9 UNAVAILABLE version 9 has no model.onnx or model.safetensors"];
     house.until("what is missing is said", |house| house.index() == expected).await;
     drop(catalog);
     assert!(!Arc::ptr_eq(&first, &house.served("a").unwrap()), "new settings make a new build");

@@ -6,12 +6,13 @@
 use super::layers::{First, Halves};
 use super::model::Layered;
 use crate::engine::graph::infer::Facts;
-use crate::engine::graph::samples::GraphFacts;
+use crate::engine::graph::samples::{GraphFacts, Samples};
 use crate::engine::graph::{Graph, Node, ValueId};
 use crate::tensor::DType;
 
-/// The values of a graph that every layer around them takes and makes as bf16.
-pub(super) fn find(graph: &Graph, layers: &[Layered], sample: &GraphFacts) -> Vec<ValueId> {
+/// The values of a graph that every layer around them takes and makes as bf16, whatever the extents.
+pub(super) fn find(graph: &Graph, layers: &[Layered], samples: &Samples) -> Vec<ValueId> {
+    let [sample, other] = &samples.0;
     let mut may = vec![false; graph.value_count()];
     for node in &graph.nodes {
         let fact = sample.get(node.output);
@@ -19,7 +20,7 @@ pub(super) fn find(graph: &Graph, layers: &[Layered], sample: &GraphFacts) -> Ve
     }
     graph.outputs.iter().for_each(|output| may[output.index()] = false);
     let of_layers: Vec<Halves> =
-        graph.nodes.iter().zip(layers).map(|(node, layered)| said(node, layered, sample)).collect();
+        graph.nodes.iter().zip(layers).map(|(node, layered)| said(node, layered, [sample, other])).collect();
     // What one value cannot be others depend on.
     loop {
         let before = may.clone();
@@ -33,13 +34,16 @@ pub(super) fn find(graph: &Graph, layers: &[Layered], sample: &GraphFacts) -> Ve
     graph.nodes.iter().map(|node| node.output).filter(|output| may[output.index()]).collect()
 }
 
-/// What the layer of a node says for operands like those of a sample.
-fn said(node: &Node, layered: &Layered, sample: &GraphFacts) -> Halves {
-    let facts: Option<Facts<'_>> = node.inputs.iter().map(|&input| sample.get(input)).collect();
+/// What the layer of a node says for operands like those of both samples, if that is the same.
+fn said(node: &Node, layered: &Layered, samples: [&GraphFacts; 2]) -> Halves {
     if node.op.only_reshapes() {
         return Halves::ALIKE;
     }
-    facts.map_or(Halves::NONE, |facts| layered.layer.halves(&facts))
+    let [one, other] = samples.map(|sample| {
+        let facts: Option<Facts<'_>> = node.inputs.iter().map(|&input| sample.get(input)).collect();
+        facts.map_or(Halves::NONE, |facts| layered.layer.halves(&facts))
+    });
+    if one == other { one } else { Halves::NONE }
 }
 
 fn settle(node: &Node, layered: &Layered, halves: &Halves, may: &mut [bool]) {

@@ -34,7 +34,7 @@ impl Engine for Native {
     }
 
     fn load(&self, model: &ModelFile, options: &LoadOptions) -> Result<Box<dyn Plan>, EngineError> {
-        plan(model_file::read(model, options.model_bytes_max)?, &options.beside(model))
+        plan(model_file::read(model, options)?, &options.beside(model))
     }
 }
 

@@ -98,7 +98,7 @@ impl Model {
         keep(&mut constants, &graph, &graph.outputs);
         graph.values().for_each(|value| graph.forget_contents(value, CONTENTS_KEPT_MAX));
         let rounds = limits.precision == Precision::Bf16 && PairGemm::is_faster(limits.level);
-        let halves = if rounds { halves::find(&graph, &layers, &samples.0[0]) } else { Vec::new() };
+        let halves = if rounds { halves::find(&graph, &layers, samples) } else { Vec::new() };
         Ok(Self { graph, layers, constants, ends, halves, limits })
     }
 

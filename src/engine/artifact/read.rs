@@ -1,0 +1,90 @@
+//! From the bytes of a native model file to its graph, whose weights are slices of them.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use prost_reflect::DynamicMessage;
+use safetensors::SafeTensors;
+use safetensors::tensor::Metadata;
+
+use super::{DIGESTS, FORMAT, GRAPH, TENSOR, VERSION, descriptor, digest, stored_as};
+use crate::engine::EngineError;
+use crate::engine::model_file::{each_tensor, inline};
+use crate::proto::onnx::tensor_proto::DataType;
+use crate::proto::onnx::{ModelProto, TensorProto};
+
+/// The model in a file's bytes. Every tensor is compared with its digest.
+pub(in crate::engine) fn read(bytes: &Bytes) -> Result<ModelProto, EngineError> {
+    let (header, metadata) =
+        SafeTensors::read_metadata(bytes).map_err(|error| invalid(format!("not a safetensors file: {error}")))?;
+    let word = |key: &str| metadata.metadata().as_ref()?.get(key).map(String::as_str);
+    match word(FORMAT) {
+        Some(VERSION) => {}
+        Some(other) => return Err(invalid(format!("{FORMAT} is {other:?}, expected {VERSION:?}"))),
+        None => return Err(invalid(format!("its metadata has no {FORMAT}: it holds weights and no model"))),
+    }
+    let needed = |key: &str| word(key).ok_or_else(|| invalid(format!("its metadata has no {key}")));
+    let digests: HashMap<String, String> =
+        serde_json::from_str(needed(DIGESTS)?).map_err(|error| invalid(format!("{DIGESTS}: {error}")))?;
+    let mut model = graph(needed(GRAPH)?).map_err(|error| invalid(format!("{GRAPH}: {error}")))?;
+    // The header was found to end within the file.
+    let stored = Stored { bytes: bytes.slice(LENGTH_BYTES + header..), metadata, digests };
+    each_tensor(&mut model, &mut |tensor| inline(tensor, &mut |tensor, expected| stored.fetch(tensor, expected)))?;
+    Ok(model)
+}
+
+fn graph(text: &str) -> Result<ModelProto, String> {
+    let mut parser = serde_json::Deserializer::from_str(text);
+    let message = DynamicMessage::deserialize(descriptor().clone(), &mut parser).map_err(|error| error.to_string())?;
+    parser.end().map_err(|error| error.to_string())?;
+    message.transcode_to().map_err(|error| error.to_string())
+}
+
+/// What stands behind the header.
+struct Stored {
+    bytes: Bytes,
+    metadata: Metadata,
+    digests: HashMap<String, String>,
+}
+
+impl Stored {
+    /// The elements of a tensor that names another.
+    fn fetch(&self, tensor: &TensorProto, expected: u64) -> Result<Bytes, EngineError> {
+        let wrong = |what: String| invalid(format!("tensor {:?}: {what}", tensor.name));
+        let name = tensor.external_data.iter().find(|entry| entry.key == TENSOR).map(|entry| entry.value.as_str());
+        let name = name.ok_or_else(|| wrong(format!("its elements are elsewhere, and it has no {TENSOR}")))?;
+        let stored = self.metadata.info(name).ok_or_else(|| wrong(format!("the file has no tensor {name:?}")))?;
+        let dtype = DataType::try_from(tensor.data_type).ok().and_then(stored_as);
+        if dtype != Some(&stored.dtype.to_string()) {
+            let expected = dtype.unwrap_or("one that can be stored");
+            return Err(wrong(format!("{name:?} has type {}, expected {expected}", stored.dtype)));
+        }
+        if !stored.shape.iter().map(|&extent| i64::try_from(extent).ok()).eq(tensor.dims.iter().copied().map(Some)) {
+            return Err(wrong(format!("{name:?} has shape {:?}, expected {:?}", stored.shape, tensor.dims)));
+        }
+        let (start, end) = stored.data_offsets;
+        let bytes = self.bytes.slice(start..end);
+        if bytes.len() as u64 != expected {
+            return Err(wrong(format!("{name:?} has {} bytes, expected {expected}", bytes.len())));
+        }
+        match self.digests.get(name) {
+            Some(expected) if *expected == digest(&bytes) => {}
+            Some(expected) => {
+                return Err(wrong(format!("{name:?} has the digest {}, expected {expected}", digest(&bytes))));
+            }
+            None => return Err(wrong(format!("{name:?} has no digest"))),
+        }
+        // Small ones are kept when all others are packed and gone: they shall not hold on to the whole file.
+        Ok(if bytes.len() <= COPIED_BYTES_MAX { Bytes::copy_from_slice(&bytes) } else { bytes })
+    }
+}
+
+fn invalid(what: String) -> EngineError {
+    EngineError::InvalidModel(what)
+}
+
+/// What a file begins with: the length of its header.
+const LENGTH_BYTES: usize = size_of::<u64>();
+
+/// As many elements of eight bytes as a graph keeps of constants that were packed.
+const COPIED_BYTES_MAX: usize = 4096 * size_of::<u64>();
