@@ -247,6 +247,10 @@ mod tests {
             "b/model.onnx",
             "c/only.onnx",
             "loose.onnx",
+            "loose2.safetensors",
+            "native/3/model.safetensors",
+            "both/1/model.safetensors",
+            "both/1/model.onnx",
             "training/fetch.py",
             "bad name/1/model.onnx",
             ".git/config",
@@ -260,8 +264,11 @@ mod tests {
             "alias/1:model.onnx",
             "alias/10:model.onnx",
             "b/1:model.onnx",
+            "both/1:model.onnx",
             "c/1:only.onnx",
             "loose/1:loose.onnx",
+            "loose2/1:loose2.safetensors",
+            "native/3:model.safetensors",
         ];
         let found = check(root.path(), "", &expected);
         let skipped: Vec<_> = found.skipped.iter().map(String::as_str).collect();

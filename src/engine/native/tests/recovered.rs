@@ -232,6 +232,16 @@ impl Heads {
     }
 }
 
+/// Attention between products, with what is answered last.
+pub(super) fn attention() -> Case {
+    let result = vec![
+        node("Transpose", &["o"], &["t"], vec![ints("perm", &[0, 2, 1, 3])]),
+        node("Reshape", &["t", "join"], &["r"], vec![]),
+        two("MatMul", "r", "a", "y"),
+    ];
+    Heads { result, ..Heads::plain() }.case(3)
+}
+
 #[test]
 fn attention_of_every_kind() {
     let products = ["Linear", "Linear", "Linear", "Attention"];
