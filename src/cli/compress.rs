@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
 use super::{Failure, ModelArgs, load, made_up, print};
 use crate::config::Config;
 use crate::engine::{self, Cores, LoadOptions, ModelFile, Plan, Pool};
-use crate::repository::settings::MODEL_FILES;
+use crate::repository::settings::NATIVE_FILE;
 use crate::tensor::Tensor;
 
 #[derive(Debug, clap::Args)]
@@ -24,13 +25,12 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let config = Config::load(None, &[]).map_err(|error| Failure::Config(error.into()))?;
     let source = load::file(&args.model.model)?;
     fs::create_dir_all(&args.output).with_context(|| format!("cannot make {}", args.output.display()))?;
-    let [_, name] = MODEL_FILES;
-    let path = args.output.join(name);
-    // Both may be loaded, and no choice of kernels shall differ.
-    let options = LoadOptions { tuning_time_max: std::time::Duration::ZERO, ..config.load_options() };
+    let path = args.output.join(NATIVE_FILE);
+    // Which kernels are fastest shows in no answer.
+    let options = LoadOptions { tuning_time_max: Duration::ZERO, ..config.load_options() };
     let written = engine::convert(&source, &options, &path)
         .with_context(|| format!("{} cannot be written as {}", args.model.model.display(), path.display()))?;
-    let made = ModelFile { folder: args.output.clone(), file: name.into() };
+    let made = ModelFile { folder: args.output.clone(), file: NATIVE_FILE.into() };
     compare(&source, &made, &options)?;
     let text = format!(
         "{}: {} bytes, {} of them in {} tensors; answers as {} does\n",

@@ -22,6 +22,7 @@ mod onnx_parts;
 mod onnx_signature;
 mod passes;
 mod proto;
+mod replaced;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -44,6 +45,7 @@ pub use batch::{Batch, BatchInput, Executed, Share};
 pub use choice::{Automatic, EngineChoice, Precision, UnknownPrecision, by_name};
 pub use config::EngineConfig;
 pub use identity::Identity;
+pub use model_file::is_named as is_model_file;
 pub use native::Native;
 pub use pool::{Cores, Pool};
 pub use signature::{Dim, Signature, TensorSpec};

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use bytes::Bytes;
 use kinglet_sys::mapped::Mapped;
@@ -18,6 +19,11 @@ use super::file_bytes::FileBytes;
 use super::{EngineError, LoadOptions, ModelFile, artifact, zip_map};
 use crate::proto::onnx::tensor_proto::{DataLocation, DataType};
 use crate::proto::onnx::{AttributeProto, GraphProto, ModelProto, TensorProto};
+
+/// Whether a file of this name is a model of either format.
+pub fn is_named(file: &str) -> bool {
+    artifact::is_named(file) || Path::new(file).extension().is_some_and(|extension| extension == "onnx")
+}
 
 /// Reads a model and its external data.
 pub(super) fn read(model: &ModelFile, options: &LoadOptions) -> Result<ModelProto, EngineError> {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::RepositoryError;
 use super::settings::MODEL_FILES;
-use crate::engine::ModelFile;
+use crate::engine::{ModelFile, is_model_file};
 use crate::infer::{ModelName, VersionId};
 
 /// The models at the configured paths, and what was skipped and why.
@@ -198,10 +198,6 @@ fn given_or(model_name: &str, otherwise: String) -> Result<ModelName, Repository
 
 fn stem(path: &Path) -> String {
     path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-fn is_model_file(name: &str) -> bool {
-    Path::new(name).extension().is_some_and(|extension| extension == "onnx" || extension == "safetensors")
 }
 
 /// The settings files of a model's folder.

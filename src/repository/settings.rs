@@ -118,7 +118,7 @@ impl ModelSettings {
         Self {
             description: String::new(),
             license: String::new(),
-            model_file: MODEL_FILES[0].into(),
+            model_file: MODEL_FILE.into(),
             version_policy: VersionPolicy::default(),
             batching,
             rows_alone_max: None,
@@ -168,5 +168,7 @@ impl BatchSettings {
     }
 }
 
-/// The name of a model's file where nothing else is configured.
-pub const MODEL_FILES: [&str; 2] = ["model.onnx", "model.safetensors"];
+/// The names that a model's file may have where nothing else is configured, of which the first that is there counts.
+pub const MODEL_FILES: [&str; 2] = [MODEL_FILE, NATIVE_FILE];
+const MODEL_FILE: &str = "model.onnx";
+pub const NATIVE_FILE: &str = "model.safetensors";

@@ -43,6 +43,9 @@ fn descriptor() -> &'static MessageDescriptor {
     })
 }
 
+/// What a file begins with: the length of its header.
+const LENGTH_BYTES: usize = size_of::<u64>();
+
 const EXTENSION: &str = "safetensors";
 
 /// Metadata: the format's version, the graph, the digests by tensor, who made the file, and of what.

@@ -7,7 +7,7 @@ use prost_reflect::DynamicMessage;
 use safetensors::SafeTensors;
 use safetensors::tensor::Metadata;
 
-use super::{DIGESTS, FORMAT, GRAPH, TENSOR, VERSION, descriptor, digest, stored_as};
+use super::{DIGESTS, FORMAT, GRAPH, LENGTH_BYTES, TENSOR, VERSION, descriptor, digest, stored_as};
 use crate::engine::EngineError;
 use crate::engine::model_file::{each_tensor, inline};
 use crate::proto::onnx::tensor_proto::DataType;
@@ -82,9 +82,6 @@ impl Stored {
 fn invalid(what: String) -> EngineError {
     EngineError::InvalidModel(what)
 }
-
-/// What a file begins with: the length of its header.
-const LENGTH_BYTES: usize = size_of::<u64>();
 
 /// As many elements of eight bytes as a graph keeps of constants that were packed.
 const COPIED_BYTES_MAX: usize = 4096 * size_of::<u64>();

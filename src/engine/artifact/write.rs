@@ -1,7 +1,7 @@
 //! From a model to a native model file.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
@@ -10,9 +10,10 @@ use kinglet_kernels::LINE;
 use prost_reflect::DynamicMessage;
 use serde_json::{Map, Value, json};
 
-use super::{DIGESTS, FORMAT, GRAPH, PRODUCER, SOURCE, TENSOR, VERSION, descriptor, digest, stored_as};
+use super::{DIGESTS, FORMAT, GRAPH, LENGTH_BYTES, PRODUCER, SOURCE, TENSOR, VERSION, descriptor, digest, stored_as};
 use crate::engine::EngineError;
 use crate::engine::model_file::each_tensor;
+use crate::engine::replaced::replace;
 use crate::proto::onnx::tensor_proto::{DataLocation, DataType};
 use crate::proto::onnx::{ModelProto, StringStringEntryProto, TensorProto};
 
@@ -34,7 +35,7 @@ pub(in crate::engine) fn write(mut model: ModelProto, source: &str, path: &Path)
         Ok(())
     })?;
     let header = taken.header(&model, source)?;
-    place(&header, &taken, path)
+    replace(path, |file| fill(&header, &taken, file))
         .map_err(|error| EngineError::Failed(format!("cannot write {}: {error}", path.display())))
 }
 
@@ -122,32 +123,20 @@ impl Taken {
     }
 }
 
-/// Written beside and renamed, so that nobody reads, or has mapped, a part of it.
-fn place(header: &[u8], taken: &Taken, path: &Path) -> io::Result<Written> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let beside = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
-    let written = fill(header, taken, &beside).and_then(|written| fs::rename(&beside, path).map(|()| written));
-    if written.is_err() {
-        let _ = fs::remove_file(&beside);
-    }
-    written
-}
-
-fn fill(header: &[u8], taken: &Taken, path: &Path) -> io::Result<Written> {
-    let mut file = BufWriter::new(File::create(path)?);
-    file.write_all(&(header.len() as u64).to_le_bytes())?;
-    file.write_all(header)?;
-    taken.tensors.iter().try_for_each(|tensor| file.write_all(&tensor.bytes))?;
-    file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+fn fill(header: &[u8], taken: &Taken, file: &mut File) -> io::Result<Written> {
+    let mut to = BufWriter::new(&mut *file);
+    to.write_all(&(header.len() as u64).to_le_bytes())?;
+    to.write_all(header)?;
+    taken.tensors.iter().try_for_each(|tensor| to.write_all(&tensor.bytes))?;
+    to.flush()?;
+    drop(to);
+    file.sync_all()?;
     Ok(Written {
         tensors: taken.weights().count(),
         weight_bytes: taken.weights().map(|tensor| tensor.bytes.len() as u64).sum(),
         bytes: (LENGTH_BYTES + header.len() + taken.end) as u64,
     })
 }
-
-/// What a file begins with: the length of its header.
-const LENGTH_BYTES: usize = size_of::<u64>();
 
 /// The key of the header that is no tensor.
 const METADATA: &str = "__metadata__";

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine::LoadOptions;
 use crate::engine::beneath::Folder;
 use crate::engine::graph::op::Spatial;
+use crate::engine::replaced::replace;
 
 /// The choices of one load.
 #[derive(Debug)]
@@ -150,16 +151,9 @@ fn read(folder: &Path, name: &str) -> Option<Kept> {
     serde_json::from_str(&text).ok()
 }
 
-/// Written beside and put in place, so that no load reads half of it.
 fn write(folder: &Path, name: &str, kept: &Kept) -> std::io::Result<()> {
-    let beside = folder.join(format!("{name}.{}.tmp", std::process::id()));
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).open(&beside)?;
-    let written = serde_json::to_vec_pretty(kept).map_err(Into::into).and_then(|text| file.write_all(&text));
-    let placed = written.and_then(|()| fs::rename(&beside, folder.join(name)));
-    if placed.is_err() {
-        let _ = fs::remove_file(&beside);
-    }
-    placed
+    let text = serde_json::to_vec_pretty(kept)?;
+    replace(&folder.join(name), |file| file.write_all(&text))
 }
 
 /// Hidden, so that a repository takes it for no change of the model.

@@ -355,12 +355,10 @@ pub(super) unsafe fn normalize<V: Vector, I: Stored<V>, O: Stored<V>>(
         let share = V::splat(1.0 / (variance + norm.epsilon).sqrt());
         let mut at = 0;
         while at < count {
-            let (left, whole) = (count - at, count - at >= V::LANES);
-            let (x, scale, shift) = (I::load(from.add(at), left), norm.scale.add(at), norm.shift.add(at));
-            let [scale, shift] = match whole {
-                true => [V::load(scale), V::load(shift)],
-                false => [V::load_first(scale, left), V::load_first(shift, left)],
-            };
+            let left = count - at;
+            let x = I::load(from.add(at), left);
+            let [scale, shift]: [V; 2] =
+                [Stored::load(norm.scale.add(at), left), Stored::load(norm.shift.add(at), left)];
             O::store(x.sub(mean).mul(share).mul(scale).add(shift), to.add(at), left);
             at += V::LANES;
         }
@@ -465,16 +463,16 @@ unsafe fn erf<V: Vector>(x: V) -> V {
         let second = square.mul(square);
         let fourth = second.mul(second);
         macro_rules! chain {
-            ($first:literal $($factor:literal)+) => {{
+            ($first:literal, $($factor:literal),+) => {{
                 let mut sum = V::splat($first);
                 $(sum = sum.mul_add(fourth, V::splat($factor));)+
                 sum
             }};
         }
-        let even = chain!(2.104_159e-3 2.928_393_7e-2 9.067_664e-2 3.625_839_7e-1);
-        let odd = chain!(-1.642_572e-3 - 1.970_474_8e-2 - 7.381_312_5e-2 - 1.810_111e-1);
-        let upper_even = chain!(1.859_776_8e-3 1.333_542_4e-2 5.785_997_6e-2 1.346_907_2e-1);
-        let upper_odd = chain!(-6.752_969_3e-4 - 6.881_319_5e-3 - 4.272_458_7e-2 - 1.095_316_2e-1);
+        let even = chain!(2.104_159e-3, 2.928_393_7e-2, 9.067_664e-2, 3.625_839_7e-1);
+        let odd = chain!(-1.642_572e-3, -1.970_474_8e-2, -7.381_312_5e-2, -1.810_111e-1);
+        let upper_even = chain!(1.859_776_8e-3, 1.333_542_4e-2, 5.785_997_6e-2, 1.346_907_2e-1);
+        let upper_odd = chain!(-6.752_969_3e-4, -6.881_319_5e-3, -4.272_458_7e-2, -1.095_316_2e-1);
         let upper = upper_odd.mul_add(square, upper_even);
         let sum = upper.mul_add(second, odd.mul_add(square, even));
         one.min(V::splat(-1.0).max(sum.mul(x)))

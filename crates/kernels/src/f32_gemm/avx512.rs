@@ -165,38 +165,30 @@ pub(super) static PAIRS: PairKernels = PairKernels {
     round,
 };
 
+/// Kernels of pairs, whatever their results are stored as.
+macro_rules! fused_kernels {
+    ($tile:ident, $row:ident) => {
+        Kernels {
+            operation: "bf16_gemm",
+            tiles: Table {
+                name: "avx512bf16",
+                lanes: 16,
+                tiles: &[
+                    tiles!($tile 1: 1 2 3 4 5 6 7 8 9 10 11 12),
+                    tiles!($tile 2: 1 2 3 4 5 6 7 8 9 10 11 12),
+                    tiles!($tile 3: 1 2 3 4 5 6 7 8),
+                    tiles!($tile 4: 1 2 3 4 5 6),
+                ],
+            },
+            rows: &[$row::<4, 1>, $row::<4, 2>, $row::<4, 3>, $row::<4, 4>],
+            together: 4,
+            step: Fused::STEP,
+        }
+    };
+}
+
 pub(super) static FUSED_PAIRS: PairKernels = PairKernels {
-    products: Kernels {
-        operation: "bf16_gemm",
-        tiles: Table {
-            name: "avx512bf16",
-            lanes: 16,
-            tiles: &[
-                tiles!(fused 1: 1 2 3 4 5 6 7 8 9 10 11 12),
-                tiles!(fused 2: 1 2 3 4 5 6 7 8 9 10 11 12),
-                tiles!(fused 3: 1 2 3 4 5 6 7 8),
-                tiles!(fused 4: 1 2 3 4 5 6),
-            ],
-        },
-        rows: &[row_fused::<4, 1>, row_fused::<4, 2>, row_fused::<4, 3>, row_fused::<4, 4>],
-        together: 4,
-        step: Fused::STEP,
-    },
-    to_halves: Some(Kernels {
-        operation: "bf16_gemm",
-        tiles: Table {
-            name: "avx512bf16",
-            lanes: 16,
-            tiles: &[
-                tiles!(to_halves 1: 1 2 3 4 5 6 7 8 9 10 11 12),
-                tiles!(to_halves 2: 1 2 3 4 5 6 7 8 9 10 11 12),
-                tiles!(to_halves 3: 1 2 3 4 5 6 7 8),
-                tiles!(to_halves 4: 1 2 3 4 5 6),
-            ],
-        },
-        rows: &[row_to_halves::<4, 1>, row_to_halves::<4, 2>, row_to_halves::<4, 3>, row_to_halves::<4, 4>],
-        together: 4,
-        step: Fused::STEP,
-    }),
+    products: fused_kernels!(fused, row_fused),
+    to_halves: Some(fused_kernels!(to_halves, row_to_halves)),
     round: round_to_halves,
 };

@@ -103,7 +103,7 @@ pub(super) unsafe fn tile_in<V: Vector, E: Stored<V>>(job: &Inward<'_, E>) {
             for (y, row) in turned(&half).into_iter().enumerate() {
                 for (x, value) in spread(row).into_iter().enumerate() {
                     let to = job.out.add((y * 6 + x) * job.matrix + channel);
-                    if count < V::LANES { value.store_first(to, count) } else { value.store(to) }
+                    Stored::store(value, to, count);
                 }
             }
             channel += count;
@@ -161,7 +161,7 @@ pub(super) unsafe fn tile_out<V: Vector, E: Stored<V>>(job: &Outward<E>) {
                 let mut m = [V::splat(0.0); 6];
                 for (y, m) in m.iter_mut().enumerate() {
                     let from = job.tile.add((y * 6 + x) * job.matrix + column);
-                    *m = if count < V::LANES { V::load_first(from, count) } else { V::load(from) };
+                    *m = Stored::load(from, count);
                 }
                 *half = gather(m);
             }

@@ -218,7 +218,6 @@ pub(super) unsafe fn finish<S: Sums, const M: usize, const N: usize, const BY_RO
     // SAFETY: the caller's promise is that of these reads and writes.
     unsafe {
         let (pitch, count) = (job.out_pitch, (N * S::LANES).min(job.columns - column));
-        let is_whole = count == N * S::LANES;
         if BY_ROW || (job.bytes.is_some() && !job.is_small) {
             return finish_by_row::<S, M, N>(job, block, column, sums);
         }
@@ -234,6 +233,18 @@ pub(super) unsafe fn finish<S: Sums, const M: usize, const N: usize, const BY_RO
                 $write;
             })* };
         }
+        // Whole tiles have their own code, in which the count is a constant.
+        macro_rules! counted {
+            (|$count:ident, $m:ident, $products:ident| $write:expr) => {
+                if count == N * S::LANES {
+                    let $count = N * S::LANES;
+                    rows!(|$m, $products| $write);
+                } else {
+                    let $count = count;
+                    rows!(|$m, $products| $write);
+                }
+            };
+        }
         const { assert!(M <= ROWS_MAX, "there is a number for each row") }
         // Copies are not read again after every write.
         match (job.bytes, job.plus) {
@@ -243,32 +254,17 @@ pub(super) unsafe fn finish<S: Sums, const M: usize, const N: usize, const BY_RO
             }
             (Some(bytes), None) => {
                 let out = block.out.add(column);
-                if is_whole {
-                    let count = N * S::LANES;
-                    rows!(|m, products| S::Floats::store_as_bytes::<N, true>(
-                        products,
-                        bytes,
-                        out.add(m * pitch),
-                        count
-                    ));
-                } else {
-                    rows!(|m, products| S::Floats::store_as_bytes::<N, true>(
-                        products,
-                        bytes,
-                        out.add(m * pitch),
-                        count
-                    ));
-                }
+                counted!(|count, m, products| S::Floats::store_as_bytes::<N, true>(
+                    products,
+                    bytes,
+                    out.add(m * pitch),
+                    count
+                ));
             }
             (Some(bytes), Some(plus)) => {
                 let (out, other) = (block.out.add(column), block.other.add(column));
                 let at = |m: usize| (other.wrapping_add(m * plus.pitch), out.wrapping_add(m * pitch));
-                if is_whole {
-                    let count = N * S::LANES;
-                    rows!(|m, products| write_sums::<S, N>(products, (bytes, &plus), at(m), count));
-                } else {
-                    rows!(|m, products| write_sums::<S, N>(products, (bytes, &plus), at(m), count));
-                }
+                counted!(|count, m, products| write_sums::<S, N>(products, (bytes, &plus), at(m), count));
             }
         }
     }

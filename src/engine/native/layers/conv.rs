@@ -183,12 +183,10 @@ impl ByLines for Convolution {
             Runs::Winograd(winograd) => {
                 threads * winograd.scratch(window, winograd.tasks(window, 1)) * size_of::<f32>() + LINE
             }
-            Runs::Groups(_) if x.dtype == DType::Bf16 => 0,
             Runs::Groups(groups) => {
                 let channels = x.shape.last().copied().unwrap_or(0);
-                groups
-                    .first()
-                    .map_or(0, |first| first.scratch(window.images * window.size[0] * window.size[1], channels))
+                let pixels = window.images * window.size[0] * window.size[1];
+                groups.first().map_or(0, |first| first.scratch(x.dtype, pixels, channels))
             }
             Runs::Depthwise(_) => 0,
         }
@@ -234,7 +232,7 @@ impl Convolution {
                 let pitch = gemm.columns();
                 let residual = residual.map(|elements| Residual { elements, pitch });
                 let grid = gemm.grid(out, pitch, window.pixels());
-                team.share(&|| gemm.run(image, &window, residual, &grid));
+                team.share(&|| E::run_dense(gemm, image, &window, residual, &grid));
             }
             Runs::Winograd(winograd) => {
                 let pitch = winograd.columns();
@@ -267,7 +265,7 @@ impl Convolution {
                     let residual =
                         residual.map(|all| Residual { elements: all.get(columns..).unwrap_or_default(), pitch });
                     let grid = gemm.grid(out.get_mut(columns..).unwrap_or_default(), pitch, window.pixels());
-                    team.share(&|| gemm.run(image, &window, residual, &grid));
+                    team.share(&|| E::run_dense(gemm, image, &window, residual, &grid));
                 }
             }
         }

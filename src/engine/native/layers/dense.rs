@@ -99,20 +99,22 @@ impl Dense {
             let mut scratch = Aligned::default();
             move |dense: &Self| {
                 if scratch.bytes() == 0 {
-                    scratch = Aligned::zeroed(dense.scratch(pixels, channels));
+                    scratch = Aligned::zeroed(dense.scratch(DType::F32, pixels, channels));
                 }
                 let (image, window) =
                     dense.rounded(&image, channels, &probe, scratch.elements_mut(), &mut Team::alone());
-                dense.run(image, &window, None, &dense.grid(&mut out, columns, probe.pixels()));
+                f32::run_dense(dense, image, &window, None, &dense.grid(&mut out, columns, probe.pixels()));
             }
         })
     }
 
-    /// Bytes of scratch for an image of so many pixels that are floats.
-    pub(super) fn scratch(&self, pixels: usize, channels: usize) -> usize {
+    /// Bytes of scratch for an image of so many pixels that lie in memory as this type.
+    pub(super) fn scratch(&self, dtype: DType, pixels: usize, channels: usize) -> usize {
         match self {
-            Self::Floats(_) => 0,
-            Self::Pairs(gemm) => (pixels * gemm.rounded(channels) * size_of::<f32>()).next_multiple_of(LINE),
+            Self::Pairs(gemm) if dtype != DType::Bf16 => {
+                (pixels * gemm.rounded(channels) * size_of::<f32>()).next_multiple_of(LINE)
+            }
+            Self::Floats(_) | Self::Pairs(_) => 0,
         }
     }
 
@@ -180,16 +182,6 @@ impl Dense {
             Self::Floats(gemm) => gemm.grid(out, pitch, rows),
             Self::Pairs(gemm) => gemm.grid(out, pitch, rows),
         }
-    }
-
-    pub(super) fn run<E: Float>(
-        &self,
-        image: &[f32],
-        window: &Window,
-        residual: Option<Residual<'_, E>>,
-        grid: &Grid<'_, E>,
-    ) {
-        E::run_dense(self, image, window, residual, grid);
     }
 
     pub(super) fn columns(&self) -> usize {

@@ -41,7 +41,7 @@ impl Product {
         let residual = io.operands.get(1).map(View::elements::<E>).map(|elements| Residual { elements, pitch });
         let (left, window) = self.0.image(io.operands[0], window, io.scratch, team);
         let grid = self.0.grid(io.output.elements(), pitch, window.pixels());
-        team.share(&|| self.0.run::<E>(left, &window, residual, &grid));
+        team.share(&|| E::run_dense(&self.0, left, &window, residual, &grid));
     }
 }
 
@@ -63,10 +63,7 @@ impl Layer for Product {
 
     fn scratch(&self, operands: &Facts<'_>, _threads: usize) -> usize {
         let Some((&depth, rows)) = operands[0].shape.split_last() else { return 0 };
-        if operands[0].dtype == DType::Bf16 {
-            return 0;
-        }
-        self.0.scratch(rows.iter().product(), depth)
+        self.0.scratch(operands[0].dtype, rows.iter().product(), depth)
     }
 
     fn bytes(&self) -> usize {
