@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use kinglet_kernels::f32_attention::{Attention, Extents, Order, Strided};
 use kinglet_kernels::f32_depthwise::{Depthwise, Filters};
 use kinglet_kernels::f32_functions::{rows_grid, softmax};
-use kinglet_kernels::f32_gemm::{Gemm, PairGemm, Weights};
+use kinglet_kernels::f32_gemm::{Gemm, PairGemm, SparseGemm, Weights};
 use kinglet_kernels::f32_winograd::Winograd;
 use kinglet_kernels::u8s8_depthwise::{ByteDepthwise, ByteFilters};
 use kinglet_kernels::{Activation, Aligned, Level, Window, u8s8_gemm};
@@ -34,6 +34,16 @@ fn main() {
             }
             if case.1.kernel == [3, 3] {
                 print!(" winograd {:6.1}", winograd_rate(case, level));
+            }
+            for one_in in [5, 10, 20] {
+                print!(" 1/{one_in}");
+                for block in SparseGemm::blocks() {
+                    print!(" {:6.1}", sparse_rate(case, level, one_in, block));
+                }
+                print!(" bytes");
+                for block in u8s8_gemm::SparseGemm::blocks() {
+                    print!(" {:6.1}", sparse_bytes_rate(case, level, one_in, block));
+                }
             }
         }
         println!();
@@ -124,6 +134,49 @@ fn bytes_rate((_, window, depth, columns): &Case, level: Level, vectors: usize) 
     let gemm = u8s8_gemm::Gemm::pack(level, &weights, 3, &then, Some(vectors));
     let mut out = vec![0; window.pixels() * columns];
     let time = least(|| gemm.run(&left, window, None, &gemm.grid(&mut out, *columns, window.pixels())));
+    (window.pixels() * count) as f64 / time.as_secs_f64() / 1e9
+}
+
+/// Weights of which one in so many is not zero, for as many columns together.
+fn thinned(rows: usize, columns: usize, one_in: usize, block: usize) -> Vec<f32> {
+    let mut state = 1u64;
+    let mut kept = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 33).is_multiple_of(one_in as u64)
+    };
+    let mut elements = vec![0.0; rows * columns];
+    for row in elements.chunks_exact_mut(columns) {
+        let kept: Vec<bool> = (0..columns.div_ceil(block)).map(|_| kept()).collect();
+        row.iter_mut().enumerate().filter(|(at, _)| kept[at / block]).for_each(|(_, weight)| *weight = 0.5);
+    }
+    elements
+}
+
+/// Of the multiply-adds of a dense product.
+fn sparse_rate((_, window, depth, columns): &Case, level: Level, one_in: usize, block: usize) -> f64 {
+    let left = made_up(window.reach(*depth));
+    let elements = thinned(window.taps() * depth, *columns, one_in, block);
+    let weights = Weights { elements: &elements, taps: window.taps(), depth: *depth, columns: *columns };
+    let gemm = SparseGemm::pack(level, &weights, None, Activation::RELU, block);
+    let mut out = vec![0.0; window.pixels() * columns];
+    let time = least(|| gemm.run(&left, window, None, &gemm.grid(&mut out, *columns, window.pixels(), 1)));
+    (window.pixels() * elements.len()) as f64 / time.as_secs_f64() / 1e9
+}
+
+/// As `sparse_rate`, of words of bytes.
+fn sparse_bytes_rate((_, window, depth, columns): &Case, level: Level, one_in: usize, block: usize) -> f64 {
+    let count = window.taps() * depth * columns;
+    let kept = thinned(window.taps() * depth / 4, *columns, one_in, block);
+    let elements: Vec<i8> =
+        (0..count).map(|at| if kept[at / columns / 4 * columns + at % columns] == 0.0 { 0 } else { 3 }).collect();
+    let left = vec![3u8; window.reach(*depth)];
+    let weights = u8s8_gemm::Weights { elements: &elements, taps: window.taps(), depth: *depth, columns: *columns };
+    let finish = u8s8_gemm::Finish::Bytes { zero: 0, low: 0, high: 255 };
+    let (bias, scale) = (vec![1; *columns], vec![1e-4; *columns]);
+    let then = u8s8_gemm::Requantize { bias: &bias, scale: &scale, finish, plus: None };
+    let gemm = u8s8_gemm::SparseGemm::pack(level, &weights, 3, &then, block);
+    let mut out = vec![0; window.pixels() * columns];
+    let time = least(|| gemm.run(&left, window, None, &gemm.grid(&mut out, *columns, window.pixels(), 1)));
     (window.pixels() * count) as f64 / time.as_secs_f64() / 1e9
 }
 

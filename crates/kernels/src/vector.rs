@@ -59,6 +59,17 @@ pub(crate) trait Vector: Copy {
         // SAFETY: the caller's promise.
         unsafe { self.max(Self::splat(low)).min(Self::splat(high)).round().add(Self::splat(plus)) }
     }
+    /// As many elements as lanes from `first` on of as many rows become as many rows, `pitch` elements apart: the first of
+    /// all, then the second of all, and so on.
+    #[inline(always)]
+    unsafe fn transpose(rows: *const *const f32, first: usize, to: *mut f32, pitch: usize) {
+        for row in 0..Self::LANES {
+            for at in 0..Self::LANES {
+                // SAFETY: the caller's promise.
+                unsafe { *to.add(at * pitch + row) = *(*rows.add(row)).add(first + at) }
+            }
+        }
+    }
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn sub(self, other: Self) -> Self;
     unsafe fn div(self, other: Self) -> Self;

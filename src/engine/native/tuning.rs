@@ -41,8 +41,8 @@ struct Kept {
     /// Kernels change between versions.
     version: String,
     level: String,
-    /// By product, the width of its panels in vectors.
-    widths: BTreeMap<String, usize>,
+    /// By product, which candidate: the width of its panels in vectors, for one.
+    kernels: BTreeMap<String, usize>,
 }
 
 impl Tuning {
@@ -61,31 +61,34 @@ impl Tuning {
             && kept.version == VERSION
             && kept.level == tuning.level
         {
-            *tuning.chosen.borrow_mut() = kept.widths;
+            *tuning.chosen.borrow_mut() = kept.kernels;
         }
         tuning
     }
 
-    /// Packs a product with the width of panels that runs fastest: one that is known, one that is measured while there is
-    /// time, or the one that a rule says. `prepare` makes what runs a packed one once.
+    /// Packs a product as the candidate that runs fastest: one that is known, one that is measured while there is time, or
+    /// `None`, which is what a rule says. `pack` makes nothing of a candidate that is not worth a try; `prepare` makes what
+    /// runs a packed one once.
     pub(super) fn choose<K, R: FnMut(&K)>(
         &self,
         product: &str,
-        widths: RangeInclusive<usize>,
-        pack: impl Fn(Option<usize>) -> K,
+        candidates: &RangeInclusive<usize>,
+        pack: &impl Fn(Option<usize>) -> Option<K>,
         prepare: impl FnOnce() -> R,
-    ) -> K {
-        if let Some(&width) = self.chosen.borrow().get(product).filter(|width| widths.contains(width)) {
-            return pack(Some(width));
+    ) -> Option<K> {
+        let known = self.chosen.borrow().get(product).copied().filter(|known| candidates.contains(known));
+        if let Some(packed) = known.and_then(|known| pack(Some(known))) {
+            return Some(packed);
         }
-        if widths.start() == widths.end() || self.left.get().is_zero() {
-            return pack(None);
+        if candidates.start() == candidates.end() || self.left.get().is_zero() {
+            return None;
         }
         let started = Instant::now();
         let mut run = prepare();
-        let mut candidates: Vec<_> = widths.map(|width| (Duration::MAX, width, pack(Some(width)))).collect();
+        let packed = |candidate| Some((Duration::MAX, candidate, pack(Some(candidate))?));
+        let mut packed: Vec<_> = candidates.clone().filter_map(packed).collect();
         for _ in 0..ROUNDS {
-            for (least, _, packed) in &mut candidates {
+            for (least, _, packed) in &mut packed {
                 let before = Instant::now();
                 run(packed);
                 *least = before.elapsed().min(*least);
@@ -93,13 +96,9 @@ impl Tuning {
         }
         self.left.set(self.left.get().saturating_sub(started.elapsed()));
         self.measured.set(self.measured.get() + 1);
-        match candidates.into_iter().min_by_key(|(least, ..)| *least) {
-            Some((_, width, packed)) => {
-                self.chosen.borrow_mut().insert(product.to_owned(), width);
-                packed
-            }
-            None => pack(None),
-        }
+        let (_, candidate, packed) = packed.into_iter().min_by_key(|(least, ..)| *least)?;
+        self.chosen.borrow_mut().insert(product.to_owned(), candidate);
+        Some(packed)
     }
 
     /// Keeps what was measured for the next load. A folder that cannot be written is no fault.
@@ -107,7 +106,7 @@ impl Tuning {
         let is_new = self.keeps && self.measured.get() > 0;
         let Some(folder) = self.folder.as_ref().filter(|_| is_new) else { return };
         let kept =
-            Kept { version: VERSION.to_owned(), level: self.level.clone(), widths: self.chosen.borrow().clone() };
+            Kept { version: VERSION.to_owned(), level: self.level.clone(), kernels: self.chosen.borrow().clone() };
         if let Err(error) = write(folder, &file_name(), &kept) {
             tracing::debug!(folder = %folder.display(), %error, "choices of kernels are not kept");
         }
@@ -117,8 +116,8 @@ impl Tuning {
     pub(super) fn told(&self) -> String {
         match (self.chosen.borrow().len(), self.measured.get()) {
             (0, _) => String::new(),
-            (known, 0) => format!("; widths of {known} products as kept"),
-            (known, measured) => format!("; widths of {known} products by measurement, {measured} of them now"),
+            (known, 0) => format!("; kernels of {known} products as kept"),
+            (known, measured) => format!("; kernels of {known} products by measurement, {measured} of them now"),
         }
     }
 }
@@ -128,20 +127,48 @@ pub(super) fn product(operation: &str, [taps, depth, columns]: [usize; 3], windo
     format!("{operation} {taps}x{depth}x{columns} {} pixels {}x{}", window.pixels(), window.stride[0], window.stride[1])
 }
 
-/// A window like that of a convolution, of few enough pixels to be measured quickly and enough to be many tiles.
-pub(super) fn probe(spatial: &Spatial, out: [usize; 2], channels: usize, macs_per_pixel: usize) -> Window {
+/// Windows to measure products over.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Probe {
+    /// Of few enough pixels to be measured quickly and enough to be many tiles.
+    pub(super) window: Window,
+    /// Of as many more as weights that are mostly zero need to be seen at their best.
+    pub(super) longer: Window,
+    /// The least pixels that the product will ever run over.
+    pub(super) pixels_min: usize,
+}
+
+impl Probe {
+    /// Windows like that of a convolution.
+    pub(super) fn image(spatial: &Spatial, out: [usize; 2], channels: usize, macs_per_pixel: usize) -> Self {
+        let window = |pixels_min| image(spatial, out, channels, measured(macs_per_pixel, pixels_min));
+        Self { window: window(PIXELS_MIN), longer: window(LONGER_PIXELS_MIN), pixels_min: out[0] * out[1] }
+    }
+
+    /// Rows of a product likewise, of which there are so many or `least`.
+    pub(super) fn rows([rows, least]: [usize; 2], depth: usize, columns: usize) -> Self {
+        let window = |pixels_min| Window::rows(rows.min(measured(depth * columns, pixels_min)), depth);
+        Self { window: window(PIXELS_MIN), longer: window(LONGER_PIXELS_MIN), pixels_min: least }
+    }
+
+    /// With other windows of the same pixels.
+    pub(super) fn map(self, window: impl Fn(&Window) -> Window) -> Self {
+        Self { window: window(&self.window), longer: window(&self.longer), ..self }
+    }
+}
+
+/// Pixels that are measured.
+fn measured(macs_per_pixel: usize, pixels_min: usize) -> usize {
+    (MEASURED_MACS / macs_per_pixel.max(1)).max(pixels_min)
+}
+
+fn image(spatial: &Spatial, out: [usize; 2], channels: usize, pixels: usize) -> Window {
     let &Spatial { kernel, stride, dilation, .. } = spatial;
-    let pixels = (MEASURED_MACS / macs_per_pixel.max(1)).max(MEASURED_PIXELS_MIN);
     let across = out[1].min(pixels);
     let lines = out[0].min(pixels.div_ceil(across.max(1)));
     let seen = |out: usize, axis: usize| out.saturating_sub(1) * stride[axis] + (kernel[axis] - 1) * dilation[axis] + 1;
     let size = [seen(lines, 0), seen(across, 1)];
     Window { kernel, stride, dilation, out: [lines, across], ..Window::image(1, size, channels) }
-}
-
-/// Rows of a product likewise.
-pub(super) fn probe_rows(rows: usize, depth: usize, columns: usize) -> Window {
-    Window::rows(rows.min((MEASURED_MACS / (depth * columns).max(1)).max(MEASURED_PIXELS_MIN)), depth)
 }
 
 fn read(folder: &Path, name: &str) -> Option<Kept> {
@@ -179,7 +206,8 @@ const ROUNDS: usize = 4;
 
 /// Multiply-adds of one run: a tenth of a millisecond with AVX2.
 const MEASURED_MACS: usize = 4 << 20;
-const MEASURED_PIXELS_MIN: usize = 24;
+const PIXELS_MIN: usize = 24;
+const LONGER_PIXELS_MIN: usize = 64;
 
 /// A model has far fewer products.
 const KEPT_BYTES_MAX: u64 = 1 << 20;
@@ -193,18 +221,13 @@ mod tests {
     /// A candidate that takes as long as its width says.
     fn chosen(tuning: &Tuning, product: &str, slow: usize) -> (usize, bool) {
         let ran = Cell::new(false);
-        let width = tuning.choose(
-            product,
-            1..=3,
-            |width| width.unwrap_or(0),
-            || {
-                |width: &usize| {
-                    ran.set(true);
-                    std::thread::sleep(Duration::from_micros(if *width == slow { 50 } else { 500 }));
-                }
-            },
-        );
-        (width, ran.get())
+        let width = tuning.choose(product, &(1..=3), &|width| width, || {
+            |width: &usize| {
+                ran.set(true);
+                std::thread::sleep(Duration::from_micros(if *width == slow { 50 } else { 500 }));
+            }
+        });
+        (width.unwrap_or(0), ran.get())
     }
 
     fn with(time: Duration, folder: &Path) -> LoadOptions {
@@ -220,11 +243,11 @@ mod tests {
         assert_eq!(chosen(&tuning, "a", 2), (2, true));
         assert_eq!(chosen(&tuning, "a", 1), (2, false));
         assert_eq!(chosen(&tuning, "b", 3), (3, true));
-        assert_eq!(tuning.told(), "; widths of 2 products by measurement, 2 of them now");
+        assert_eq!(tuning.told(), "; kernels of 2 products by measurement, 2 of them now");
         tuning.keep();
         let next = Tuning::begin(&options, level);
         assert_eq!((chosen(&next, "a", 1), chosen(&next, "b", 1)), ((2, false), (3, false)));
-        assert_eq!(next.told(), "; widths of 2 products as kept");
+        assert_eq!(next.told(), "; kernels of 2 products as kept");
         let files: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(files, [file_name().as_str()]);
         // Another instruction set has other kernels.
@@ -261,7 +284,7 @@ mod tests {
     fn a_broken_file_and_a_folder_that_is_not_there_are_no_faults() {
         let folder = tempfile::tempdir().unwrap();
         let level = Level::all().last().unwrap();
-        let widths = |width: usize| format!(r#"{{"version":"{VERSION}","level":"{level}","widths":{{"a":{width}}}}}"#);
+        let widths = |width: usize| format!(r#"{{"version":"{VERSION}","level":"{level}","kernels":{{"a":{width}}}}}"#);
         for broken in ["{", "[]", &widths(9), &widths(3).replace(VERSION, "0")] {
             fs::write(folder.path().join(file_name()), broken).unwrap();
             let tuning = Tuning::begin(&with(Duration::from_secs(10), folder.path()), level);
@@ -279,8 +302,13 @@ mod tests {
     fn what_is_measured_is_short() {
         let padding = Padding::Given { before: [1, 4], after: [1, 4] };
         let spatial = Spatial { axes: 2, kernel: [3, 5], stride: [2, 1], dilation: [1, 2], padding };
-        let short = probe(&spatial, [28, 56], 7, 1 << 16);
-        assert_eq!((short.images, short.out, short.size, short.pad), (1, [2, 56], [5, 64], [0, 0]));
-        assert_eq!([probe_rows(1000, 256, 256).out, probe_rows(3, 256, 256).out], [[1, 64], [1, 3]]);
+        let short = Probe::image(&spatial, [28, 56], 7, 1 << 16);
+        let Window { images, out, size, pad, .. } = short.window;
+        assert_eq!((images, out, size, pad), (1, [2, 56], [5, 64], [0, 0]));
+        assert_eq!((short.longer.out, short.pixels_min), ([2, 56], 28 * 56));
+        assert_eq!(Probe::image(&spatial, [28, 56], 7, 1 << 19).longer.out, [2, 56]);
+        let rows = |rows| Probe::rows([rows, 1], 512, 512);
+        let out = |probe: Probe| [probe.window.out, probe.longer.out];
+        assert_eq!([out(rows(1000)), out(rows(3))], [[[1, 24], [1, 64]], [[1, 3], [1, 3]]]);
     }
 }

@@ -1,7 +1,7 @@
 //! Tiles of 16 registers: at most 12 sums, the weights of a step, and one element of a row. Wider tiles were measured at
 //! half the speed: the compiler spills their sums.
 
-use super::generic::{self, Floats, Job, Kernels, PairKernels, Pairs, Product};
+use super::generic::{self, Floats, Job, Kernels, PairKernels, Pairs, Planes, Product};
 use crate::panels::{Table, tiles};
 use crate::vector::F32x8;
 
@@ -45,12 +45,21 @@ unsafe fn round(from: *const f32, to: *mut f32, count: usize) {
     unsafe { generic::round(from, to, count) }
 }
 
+/// # Safety
+/// The processor has AVX2 and FMA, and the job's pointers are valid.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn planes(job: &Planes<f32>) {
+    // SAFETY: the caller's promise; the features are enabled here.
+    unsafe { generic::planes::<F32x8, f32>(job) }
+}
+
 pub(super) static KERNELS: Kernels = Kernels {
     operation: "f32_gemm",
     tiles: Table { name: "avx2", lanes: 8, tiles: &[tiles!(1: 1 2 3 4 5 6 7 8), tiles!(2: 1 2 3 4 5 6)] },
     rows: &[row::<4, 1>, row::<4, 2>],
     together: 4,
     step: Floats::<F32x8>::STEP,
+    planes,
 };
 
 pub(super) static PAIRS: PairKernels = PairKernels {
@@ -60,6 +69,7 @@ pub(super) static PAIRS: PairKernels = PairKernels {
         rows: &[row_of_pairs::<4, 1>, row_of_pairs::<4, 2>],
         together: 4,
         step: Pairs::<F32x8>::STEP,
+        planes,
     },
     to_halves: None,
     round,

@@ -8,7 +8,7 @@ use std::mem::transmute;
 
 use half::bf16;
 
-use super::generic::{self, Floats, Job, Kernels, PairKernels, Pairs, Product};
+use super::generic::{self, Floats, Job, Kernels, PairKernels, Pairs, Planes, Product};
 use crate::panels::{Table, tiles};
 use crate::vector::{F32x16, first_lanes};
 
@@ -132,6 +132,22 @@ unsafe fn row_fused<const M: usize, const N: usize>(job: &Job) {
     unsafe { generic::row::<Fused, f32, M, N>(job) }
 }
 
+/// # Safety
+/// The processor has AVX-512 F, BW, DQ and VL, and the job's pointers are valid.
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
+unsafe fn planes(job: &Planes<f32>) {
+    // SAFETY: the caller's promise; the features are enabled here.
+    unsafe { generic::planes::<F32x16, f32>(job) }
+}
+
+/// # Safety
+/// The processor has AVX-512 F, BW, DQ and VL, and the job's pointers are valid.
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+unsafe fn planes_to_halves(job: &Planes<bf16>) {
+    // SAFETY: the caller's promise; the features are enabled here.
+    unsafe { generic::planes::<F32x16, bf16>(job) }
+}
+
 pub(super) static KERNELS: Kernels = Kernels {
     operation: "f32_gemm",
     tiles: Table {
@@ -147,6 +163,7 @@ pub(super) static KERNELS: Kernels = Kernels {
     rows: &[row::<4, 1>, row::<4, 2>, row::<4, 3>, row::<4, 4>],
     together: 4,
     step: Floats::<F32x16>::STEP,
+    planes,
 };
 
 pub(super) static PAIRS: PairKernels = PairKernels {
@@ -160,6 +177,7 @@ pub(super) static PAIRS: PairKernels = PairKernels {
         rows: &[row_of_pairs::<4, 1>, row_of_pairs::<4, 2>],
         together: 4,
         step: Pairs::<F32x16>::STEP,
+        planes,
     },
     to_halves: None,
     round,
@@ -167,7 +185,7 @@ pub(super) static PAIRS: PairKernels = PairKernels {
 
 /// Kernels of pairs, whatever their results are stored as.
 macro_rules! fused_kernels {
-    ($tile:ident, $row:ident) => {
+    ($tile:ident, $row:ident, $planes:ident) => {
         Kernels {
             operation: "bf16_gemm",
             tiles: Table {
@@ -183,12 +201,13 @@ macro_rules! fused_kernels {
             rows: &[$row::<4, 1>, $row::<4, 2>, $row::<4, 3>, $row::<4, 4>],
             together: 4,
             step: Fused::STEP,
+            planes: $planes,
         }
     };
 }
 
 pub(super) static FUSED_PAIRS: PairKernels = PairKernels {
-    products: fused_kernels!(fused, row_fused),
-    to_halves: Some(fused_kernels!(to_halves, row_to_halves)),
+    products: fused_kernels!(fused, row_fused, planes),
+    to_halves: Some(fused_kernels!(to_halves, row_to_halves, planes_to_halves)),
     round: round_to_halves,
 };

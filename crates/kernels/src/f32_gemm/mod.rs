@@ -12,6 +12,7 @@ mod avx512;
 mod generic;
 mod pairs;
 mod portable;
+mod sparse;
 
 use std::ops::Range;
 use std::ptr;
@@ -26,6 +27,7 @@ pub use crate::panels::{Residual, Weights};
 use crate::window::Window;
 use generic::{Job, Kernels};
 pub use pairs::PairGemm;
+pub use sparse::SparseGemm;
 
 /// Weights laid out for the kernels of one instruction set, with what follows the product.
 #[derive(Debug)]

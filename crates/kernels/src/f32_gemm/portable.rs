@@ -1,6 +1,6 @@
 //! Tiles in plain code, small enough for sixteen registers of four lanes.
 
-use super::generic::{self, Floats, Job, Kernels, PairKernels, Pairs, Product};
+use super::generic::{self, Floats, Job, Kernels, PairKernels, Pairs, Planes, Product};
 use crate::panels::{Table, tiles};
 use crate::vector::Plain;
 
@@ -39,12 +39,20 @@ unsafe fn round(from: *const f32, to: *mut f32, count: usize) {
     unsafe { generic::round(from, to, count) }
 }
 
+/// # Safety
+/// The job's pointers are valid.
+unsafe fn planes(job: &Planes<f32>) {
+    // SAFETY: the caller's promise; no instruction set is needed.
+    unsafe { generic::planes::<Plain, f32>(job) }
+}
+
 pub(super) static KERNELS: Kernels = Kernels {
     operation: "f32_gemm",
     tiles: Table { name: "portable", lanes: 8, tiles: &[tiles!(1: 1 2 3 4), tiles!(2: 1 2)] },
     rows: &[row::<2, 1>, row::<2, 2>],
     together: 2,
     step: Floats::<Plain>::STEP,
+    planes,
 };
 
 pub(super) static PAIRS: PairKernels = PairKernels {
@@ -54,6 +62,7 @@ pub(super) static PAIRS: PairKernels = PairKernels {
         rows: &[row_of_pairs::<2, 1>],
         together: 2,
         step: Pairs::<Plain>::STEP,
+        planes,
     },
     to_halves: None,
     round,

@@ -7,7 +7,7 @@ use std::arch::x86_64::{
     _mm256_slli_epi16, _mm256_srai_epi16, _mm256_srli_epi16,
 };
 
-use super::generic::{self, Block, Job, Sums, Tables};
+use super::generic::{self, Block, Job, Planes, Sums, Tables};
 use super::order::HEAD;
 use crate::panels::{Table, tiles};
 use crate::vector::{F32x8, Vector};
@@ -197,6 +197,14 @@ unsafe fn computed<const M: usize, const N: usize>(job: &Job) {
     unsafe { generic::tile::<I32x8, M, N, true>(job) }
 }
 
+/// # Safety
+/// The processor has AVX2 and FMA, and the job's pointers are valid.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn planes(job: &Planes) {
+    // SAFETY: the caller's promise; the features are enabled here.
+    unsafe { generic::planes::<I32x8, 1>(job) }
+}
+
 pub(super) static TABLES: Tables = Tables {
     plain: Table { name: "avx2", lanes: 8, tiles: &[tiles!(plain 1: 1 2 3 4 5 6 7 8)] },
     by_row: Table { name: "avx2", lanes: 8, tiles: &[tiles!(by_row 1: 1 2 3 4 5 6 7 8)] },
@@ -206,4 +214,5 @@ pub(super) static TABLES: Tables = Tables {
         tiles: &[tiles!(computed 1: 1 2 3 4 5 6 7 8), tiles!(computed 2: 1 2 3 4)],
     },
     is_ordered: true,
+    planes,
 };

@@ -5,7 +5,7 @@ use std::arch::x86_64::{
     _mm512_setzero_si512,
 };
 
-use super::generic::{self, Job, Sums, Tables};
+use super::generic::{self, Job, Planes, Sums, Tables};
 use crate::panels::{Table, tiles};
 use crate::vector::F32x16;
 
@@ -85,6 +85,14 @@ unsafe fn by_row<const M: usize, const N: usize>(job: &Job) {
     unsafe { generic::tile::<I32x16, M, N, true>(job) }
 }
 
+/// # Safety
+/// The processor has AVX-512 F, BW, DQ, VL and VNNI, and the job's pointers are valid.
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+unsafe fn planes(job: &Planes) {
+    // SAFETY: the caller's promise; the features are enabled here.
+    unsafe { generic::planes::<I32x16, 4>(job) }
+}
+
 macro_rules! table {
     ($function:ident) => {
         Table {
@@ -101,4 +109,4 @@ macro_rules! table {
 }
 
 pub(super) static TABLES: Tables =
-    Tables { plain: table!(tile), by_row: table!(by_row), computed: table!(by_row), is_ordered: false };
+    Tables { plain: table!(tile), by_row: table!(by_row), computed: table!(by_row), is_ordered: false, planes };

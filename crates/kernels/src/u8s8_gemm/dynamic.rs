@@ -66,7 +66,7 @@ impl DynamicGemm {
         let depth = i32::try_from(self.gemm.depth).unwrap_or(i32::MAX);
         let zero = i32::from(zero);
         let both = zero.wrapping_mul(depth).wrapping_mul(self.zero.into());
-        let taken = self.gemm.bias.elements::<i32>();
+        let taken = self.gemm.ends.bias.elements::<i32>();
         biases.iter_mut().zip(taken).for_each(|(bias, taken)| *bias = zero.wrapping_mul(*taken).wrapping_add(both));
         match *scales {
             [scale] => factors.fill(scale),

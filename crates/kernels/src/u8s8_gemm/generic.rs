@@ -1,5 +1,6 @@
 //! The inner loop over one tile, for any vector: `M` rows by `N` vectors of columns stay in registers.
 
+use crate::aligned::LANES_MAX;
 use crate::panels::{ROWS_MAX, Table};
 use crate::u8_functions::Added;
 use crate::vector::{ToBytes, Vector};
@@ -64,6 +65,18 @@ pub(super) struct Tables {
     pub(super) computed: Table<Job>,
     /// Whether the first two take groups in the order of `order`.
     pub(super) is_ordered: bool,
+    /// What follows sums that lie column by column.
+    pub(super) planes: unsafe fn(&Planes),
+}
+
+/// Sums that lie column by column, with what becomes of them: a job without a product.
+#[derive(Debug)]
+pub(super) struct Planes {
+    pub(super) sums: *const i32,
+    /// From the sums of a column to those of the next. There are some of as many columns as fill the last vector.
+    pub(super) pitch: usize,
+    pub(super) rows: usize,
+    pub(super) results: Job,
 }
 
 /// `LANES` sums, and what is multiplied for them.
@@ -94,6 +107,12 @@ pub(super) trait Sums: Copy {
 pub(super) fn call(kernel: unsafe fn(&Job), job: &Job) {
     // SAFETY: kernels are only found in the table of a level, which proves their instructions; `Gemm::run` has checked
     // the extents that the job's pointers cover, and the job has as many rows as the kernel.
+    unsafe { kernel(job) }
+}
+
+/// As `call`.
+pub(super) fn call_planes(kernel: unsafe fn(&Planes), job: &Planes) {
+    // SAFETY: as in `call`; sums are those of a room, which has them for whole vectors.
     unsafe { kernel(job) }
 }
 
@@ -387,6 +406,77 @@ pub(super) unsafe fn begin<S: Sums, const M: usize, const N: usize>(bias: *const
         sums
     }
 }
+
+/// `N` vectors of columns at a time.
+///
+/// # Safety
+/// As `tile`; sums are readable for whole vectors of rows.
+#[inline(always)]
+pub(super) unsafe fn planes<S: Sums, const N: usize>(job: &Planes) {
+    // SAFETY: the caller's promise is that of these calls.
+    unsafe {
+        let mut block = Block::first(&job.results);
+        // All columns of a row are written before the next rows are.
+        for row in (0..job.rows).step_by(S::LANES) {
+            let count = S::LANES.min(job.rows - row);
+            let mut column = 0;
+            while column + N * S::LANES <= job.results.columns {
+                planes_of::<S, N>(job, block, [row, count], column);
+                column += N * S::LANES;
+            }
+            while column < job.results.columns {
+                planes_of::<S, 1>(job, block, [row, count], column);
+                column += S::LANES;
+            }
+            block = block.below(&job.results, count);
+        }
+    }
+}
+
+/// What follows the sums of a vector of rows with `N` vectors of columns.
+///
+/// # Safety
+/// As `planes`.
+#[inline(always)]
+unsafe fn planes_of<S: Sums, const N: usize>(job: &Planes, block: Block, [row, count]: [usize; 2], column: usize) {
+    // SAFETY: the caller's promise is that of these reads and calls.
+    unsafe {
+        let mut turned = Turned([[0; LANES_MAX * LANES_MAX]; N]);
+        let mut columns = [std::ptr::null::<f32>(); LANES_MAX];
+        for (n, turned) in turned.0.iter_mut().enumerate() {
+            for (lane, from) in columns.iter_mut().enumerate() {
+                *from = job.sums.wrapping_add((column + n * S::LANES + lane) * job.pitch).cast();
+            }
+            // Bits are moved, whatever they mean.
+            S::Floats::transpose(columns.as_ptr(), row, turned.as_mut_ptr().cast(), S::LANES);
+        }
+        let (mut below, mut at) = (block, 0);
+        macro_rules! rows {
+            ($count:literal) => {{
+                let mut sums = [[S::zero(); N]; $count];
+                for (m, sums) in sums.iter_mut().enumerate() {
+                    for (n, sum) in sums.iter_mut().enumerate() {
+                        let bias = S::load(job.results.bias.add(column + n * S::LANES));
+                        *sum = S::load(turned.0[n].as_ptr().add((at + m) * S::LANES)).add(bias);
+                    }
+                }
+                finish::<S, $count, N, false>(&job.results, below, column, &sums);
+                below = below.below(&job.results, $count);
+                at += $count;
+            }};
+        }
+        while at + 4 <= count {
+            rows!(4);
+        }
+        while at < count {
+            rows!(1);
+        }
+    }
+}
+
+/// Vectors on cache lines.
+#[repr(C, align(64))]
+struct Turned<const N: usize>([[i32; LANES_MAX * LANES_MAX]; N]);
 
 /// # Safety
 /// As `tile`.

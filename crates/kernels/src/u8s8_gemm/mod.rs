@@ -15,6 +15,7 @@ mod dynamic;
 mod generic;
 mod order;
 mod portable;
+mod sparse;
 
 use std::ptr;
 
@@ -31,6 +32,7 @@ use crate::window::Window;
 pub use computed::{Matrix, Zeros};
 pub use dynamic::DynamicGemm;
 use generic::{Job, Plus, Tables};
+pub use sparse::SparseGemm;
 
 /// Weights in the order `[tap][depth][column]`, dense.
 pub type Weights<'a> = panels::Weights<'a, i8>;
@@ -66,6 +68,12 @@ pub struct Gemm {
     weights: Aligned,
     /// Where kernels take groups in an order of their own, that of each panel.
     order: Aligned,
+    ends: Ends,
+}
+
+/// What follows the sums of packed weights.
+#[derive(Debug)]
+struct Ends {
     /// One for each column and zeros up to a whole vector, with what the zero point adds taken off.
     bias: Aligned,
     scale: Aligned,
@@ -109,10 +117,7 @@ impl Gemm {
     /// [`Self::TAPS_MAX`] taps, or no kernel is so wide.
     pub fn pack(level: Level, weights: &Weights<'_>, zero: u8, then: &Requantize<'_>, vectors: Option<usize>) -> Self {
         let Weights { elements, taps, depth, columns } = *weights;
-        assert_eq!(elements.len(), taps * depth * columns, "weights are [tap][depth][column]");
         assert!(taps <= Self::TAPS_MAX, "a window has at most {} taps", Self::TAPS_MAX);
-        assert!(then.bias.len() == columns && then.scale.len() == columns, "each column has a bias and a scale");
-        assert!(then.plus.is_none() || then.finish != Finish::Floats, "bytes are added to bytes");
         let table = &tables(level).plain;
         let panels = table.panels(columns, vectors);
         let (padded, groups) = (panels.padded(), depth.div_ceil(4));
@@ -125,22 +130,8 @@ impl Gemm {
             panels,
             weights: Aligned::zeroed(taps * groups * 4 * padded),
             order: Aligned::zeroed(ordered * size_of::<u32>()),
-            bias: Aligned::zeroed(padded * size_of::<i32>()),
-            scale: Aligned::zeroed(padded * size_of::<f32>()),
-            zeros: Aligned::zeroed(depth),
-            finish: then.finish,
-            plus: then.plus.map(|plus| plus.added()),
-            is_small: then.scale.iter().all(|scale| scale.abs() < 1.0),
+            ends: Ends::of(weights, zero, then, padded),
         };
-        packed.zeros.elements_mut::<u8>().fill(zero);
-        packed.scale.elements_mut::<f32>()[..columns].copy_from_slice(then.scale);
-        let sums = packed.bias.elements_mut::<i32>();
-        sums[..columns].copy_from_slice(then.bias);
-        for row in elements.chunks_exact(columns.max(1)) {
-            for (sum, &weight) in sums.iter_mut().zip(row) {
-                *sum = sum.wrapping_sub(i32::from(zero) * i32::from(weight));
-            }
-        }
         for first in panels.firsts() {
             packed.pack_panel(elements, first);
             if tables(level).is_ordered {
@@ -186,7 +177,7 @@ impl Gemm {
 
     /// Bytes of the packed weights.
     pub fn bytes(&self) -> usize {
-        self.weights.bytes() + self.order.bytes() + self.bias.bytes() + self.scale.bytes() + self.zeros.bytes()
+        self.weights.bytes() + self.order.bytes() + self.ends.bytes()
     }
 
     pub fn columns(&self) -> usize {
@@ -220,7 +211,7 @@ impl Gemm {
         residual: Option<Residual<'_, u8>>,
         grid: &Grid<'_, T>,
     ) {
-        assert_eq!(residual.is_some(), self.plus.is_some(), "there is a residual where something is added");
+        let ends = &self.ends;
         let packed = Packed {
             table: self.table,
             taps: self.taps,
@@ -228,13 +219,13 @@ impl Gemm {
             panels: &self.panels,
             weights: self.weights.elements(),
             order: self.order.elements(),
-            bias: self.bias.elements(),
-            scale: self.scale.elements(),
-            zeros: self.zeros.elements(),
+            bias: ends.bias.elements(),
+            scale: ends.scale.elements(),
+            zeros: ends.zeros.elements(),
             row_factor: 0,
-            finish: self.finish,
-            plus: self.plus.zip(residual),
-            is_small: self.is_small && self.plus.is_none_or(|plus| plus.is_small()),
+            finish: ends.finish,
+            plus: ends.plus(residual),
+            is_small: ends.is_small(),
         };
         packed.run(left, window, grid);
     }
@@ -242,6 +233,62 @@ impl Gemm {
     /// Where the packed weights of the panel that begins at a column begin.
     fn offset(&self, first: usize) -> usize {
         first * self.taps * self.depth.div_ceil(4) * 4
+    }
+}
+
+impl Ends {
+    /// For columns that are filled up to so many.
+    fn of(weights: &Weights<'_>, zero: u8, then: &Requantize<'_>, padded: usize) -> Self {
+        let Weights { elements, taps, depth, columns } = *weights;
+        assert_eq!(elements.len(), taps * depth * columns, "weights are [tap][depth][column]");
+        assert!(then.bias.len() == columns && then.scale.len() == columns, "each column has a bias and a scale");
+        assert!(then.plus.is_none() || then.finish != Finish::Floats, "bytes are added to bytes");
+        let mut ends = Self {
+            bias: Aligned::zeroed(padded * size_of::<i32>()),
+            scale: Aligned::zeroed(padded * size_of::<f32>()),
+            zeros: Aligned::zeroed(depth),
+            finish: then.finish,
+            plus: then.plus.map(|plus| plus.added()),
+            is_small: then.scale.iter().all(|scale| scale.abs() < 1.0),
+        };
+        ends.zeros.elements_mut::<u8>().fill(zero);
+        ends.scale.elements_mut::<f32>()[..columns].copy_from_slice(then.scale);
+        let sums = ends.bias.elements_mut::<i32>();
+        sums[..columns].copy_from_slice(then.bias);
+        for row in elements.chunks_exact(columns.max(1)) {
+            for (sum, &weight) in sums.iter_mut().zip(row) {
+                *sum = sum.wrapping_sub(i32::from(zero) * i32::from(weight));
+            }
+        }
+        ends
+    }
+
+    fn bytes(&self) -> usize {
+        self.bias.bytes() + self.scale.bytes() + self.zeros.bytes()
+    }
+
+    /// What bytes are added to.
+    ///
+    /// # Panics
+    /// When there is a residual where nothing is added, or none where something is.
+    fn plus<'a>(&self, residual: Option<Residual<'a, u8>>) -> Option<(Added, Residual<'a, u8>)> {
+        assert_eq!(residual.is_some(), self.plus.is_some(), "there is a residual where something is added");
+        self.plus.zip(residual)
+    }
+
+    /// Whether products and sums surely stay within the integers of 32 bits.
+    fn is_small(&self) -> bool {
+        self.is_small && self.plus.is_none_or(|plus| plus.is_small())
+    }
+}
+
+impl Finish {
+    /// How products become bytes, where they do.
+    fn bytes(self) -> Option<ToBytes> {
+        match self {
+            Self::Floats => None,
+            Self::Bytes { zero, low, high } => Some(ToBytes::within(zero, [low, high])),
+        }
     }
 }
 
@@ -295,10 +342,7 @@ impl Packed<'_> {
         let groups = self.taps * self.depth.div_ceil(4);
         let blocks = tile.size[0].div_ceil(self.panels.rows);
         let share = (self.panels.width() * 4).div_ceil(blocks);
-        let bytes = match self.finish {
-            Finish::Floats => None,
-            Finish::Bytes { zero, low, high } => Some(ToBytes::within(zero, [low, high])),
-        };
+        let bytes = self.finish.bytes();
         let mut row_bias = [0; ROWS_TOGETHER];
         let mut walk = window.walk(tile.first[0]);
         let mut block = 0;

@@ -1,6 +1,6 @@
 //! Eight sums in plain code.
 
-use super::generic::{self, Job, Sums, Tables};
+use super::generic::{self, Job, Planes, Sums, Tables};
 use crate::panels::{Table, tiles};
 use crate::vector::Plain;
 
@@ -81,6 +81,13 @@ unsafe fn by_row<const M: usize, const N: usize>(job: &Job) {
     unsafe { generic::tile::<Lanes, M, N, true>(job) }
 }
 
+/// # Safety
+/// The job's pointers are valid.
+unsafe fn planes(job: &Planes) {
+    // SAFETY: the caller's promise; no instruction set is needed.
+    unsafe { generic::planes::<Lanes, 1>(job) }
+}
+
 macro_rules! table {
     ($function:ident) => {
         Table { name: "portable", lanes: LANES, tiles: &[tiles!($function 1: 1 2 3 4), tiles!($function 2: 1 2)] }
@@ -88,4 +95,4 @@ macro_rules! table {
 }
 
 pub(super) static TABLES: Tables =
-    Tables { plain: table!(tile), by_row: table!(by_row), computed: table!(by_row), is_ordered: false };
+    Tables { plain: table!(tile), by_row: table!(by_row), computed: table!(by_row), is_ordered: false, planes };

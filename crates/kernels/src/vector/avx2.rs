@@ -2,14 +2,15 @@
 
 use std::arch::x86_64::{
     __m256, __m256i, _CMP_LT_OQ, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T1, _mm_add_ps, _mm_add_ss,
-    _mm_cvtsi128_si64, _mm_cvtss_f32, _mm_max_ps, _mm_max_ss, _mm_movehdup_ps, _mm_movehl_ps, _mm_packus_epi16,
-    _mm_packus_epi32, _mm_prefetch, _mm_set_epi64x, _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256,
-    _mm256_blendv_ps, _mm256_castps_si256, _mm256_castps256_ps128, _mm256_castsi256_ps, _mm256_castsi256_si128,
-    _mm256_cmp_ps, _mm256_cvtepi32_ps, _mm256_cvtepu8_epi32, _mm256_cvtps_epi32, _mm256_div_ps, _mm256_extractf128_ps,
-    _mm256_extracti128_si256, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_maskload_ps,
-    _mm256_maskstore_ps, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_round_ps, _mm256_set1_epi32,
-    _mm256_set1_ps, _mm256_setzero_ps, _mm256_slli_epi32, _mm256_srai_epi32, _mm256_storeu_ps, _mm256_sub_epi32,
-    _mm256_sub_ps,
+    _mm_cvtsi128_si64, _mm_cvtss_f32, _mm_loadu_ps, _mm_max_ps, _mm_max_ss, _mm_movehdup_ps, _mm_movehl_ps,
+    _mm_packus_epi16, _mm_packus_epi32, _mm_prefetch, _mm_set_epi64x, _mm256_add_epi32, _mm256_add_ps,
+    _mm256_and_si256, _mm256_blendv_ps, _mm256_castpd_ps, _mm256_castps_pd, _mm256_castps_si256,
+    _mm256_castps128_ps256, _mm256_castps256_ps128, _mm256_castsi256_ps, _mm256_castsi256_si128, _mm256_cmp_ps,
+    _mm256_cvtepi32_ps, _mm256_cvtepu8_epi32, _mm256_cvtps_epi32, _mm256_div_ps, _mm256_extractf128_ps,
+    _mm256_extracti128_si256, _mm256_fmadd_ps, _mm256_insertf128_ps, _mm256_loadu_ps, _mm256_loadu_si256,
+    _mm256_maskload_ps, _mm256_maskstore_ps, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_round_ps,
+    _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps, _mm256_slli_epi32, _mm256_srai_epi32, _mm256_storeu_ps,
+    _mm256_sub_epi32, _mm256_sub_ps, _mm256_unpackhi_pd, _mm256_unpackhi_ps, _mm256_unpacklo_pd, _mm256_unpacklo_ps,
 };
 
 use super::{UPPER, Vector};
@@ -97,6 +98,33 @@ impl Vector for F32x8 {
                 std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, count);
             } else {
                 to.cast::<[u8; 8]>().write_unaligned(bytes);
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(rows: *const *const f32, first: usize, to: *mut f32, pitch: usize) {
+        // SAFETY: as said above.
+        unsafe {
+            let quad = |row: usize, at: usize| _mm_loadu_ps((*rows.add(row)).add(first + at));
+            for at in [0, 4] {
+                // Each with elements of a row and of the fourth behind it.
+                let mut four = [_mm256_setzero_ps(); 4];
+                for (row, four) in four.iter_mut().enumerate() {
+                    *four = _mm256_insertf128_ps::<1>(_mm256_castps128_ps256(quad(row, at)), quad(row + 4, at));
+                }
+                let [a, b, c, d] = four;
+                let [ab, cd] = [_mm256_unpacklo_ps(a, b), _mm256_unpacklo_ps(c, d)].map(|x| _mm256_castps_pd(x));
+                let [above, beyond] = [_mm256_unpackhi_ps(a, b), _mm256_unpackhi_ps(c, d)].map(|x| _mm256_castps_pd(x));
+                let turned = [
+                    _mm256_unpacklo_pd(ab, cd),
+                    _mm256_unpackhi_pd(ab, cd),
+                    _mm256_unpacklo_pd(above, beyond),
+                    _mm256_unpackhi_pd(above, beyond),
+                ];
+                for (nth, turned) in turned.into_iter().enumerate() {
+                    _mm256_storeu_ps(to.add((at + nth) * pitch), _mm256_castpd_ps(turned));
+                }
             }
         }
     }

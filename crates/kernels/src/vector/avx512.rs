@@ -3,15 +3,17 @@
 use std::arch::x86_64::{
     __m256i, __m512, __m512i, __mmask16, _CMP_LT_OQ, _MM_HINT_T1, _mm_loadu_si128, _mm_maskz_loadu_epi8, _mm_prefetch,
     _mm_storeu_si128, _mm256_loadu_si256, _mm256_mask_storeu_epi8, _mm256_mask_storeu_epi16, _mm256_maskz_loadu_epi16,
-    _mm256_storeu_si256, _mm512_add_epi32, _mm512_add_ps, _mm512_adds_epi16, _mm512_and_si512, _mm512_castps_si512,
-    _mm512_castsi512_ps, _mm512_castsi512_si256, _mm512_cmp_ps_mask, _mm512_cvtepi32_epi8, _mm512_cvtepi32_ps,
-    _mm512_cvtepu8_epi32, _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh, _mm512_cvtps_epi32, _mm512_div_ps,
-    _mm512_extracti32x4_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_blend_ps,
-    _mm512_mask_cvtepi32_storeu_epi8, _mm512_mask_storeu_epi8, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
-    _mm512_max_epi32, _mm512_max_epu8, _mm512_max_ps, _mm512_min_epi32, _mm512_min_epu8, _mm512_min_ps, _mm512_mul_ps,
-    _mm512_packs_epi32, _mm512_packus_epi16, _mm512_permutexvar_epi32, _mm512_reduce_add_ps, _mm512_reduce_max_ps,
-    _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_epi8, _mm512_set1_epi16, _mm512_set1_epi32, _mm512_set1_ps,
-    _mm512_setr_epi32, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_ps,
+    _mm256_storeu_si256, _mm512_add_epi32, _mm512_add_ps, _mm512_adds_epi16, _mm512_and_si512, _mm512_castpd_ps,
+    _mm512_castps_pd, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_castsi512_si256, _mm512_cmp_ps_mask,
+    _mm512_cvtepi32_epi8, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32, _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh,
+    _mm512_cvtps_epi32, _mm512_div_ps, _mm512_extracti32x4_epi32, _mm512_fmadd_ps, _mm512_loadu_ps,
+    _mm512_mask_blend_ps, _mm512_mask_cvtepi32_storeu_epi8, _mm512_mask_storeu_epi8, _mm512_mask_storeu_ps,
+    _mm512_maskz_loadu_ps, _mm512_max_epi32, _mm512_max_epu8, _mm512_max_ps, _mm512_min_epi32, _mm512_min_epu8,
+    _mm512_min_ps, _mm512_mul_ps, _mm512_packs_epi32, _mm512_packus_epi16, _mm512_permutexvar_epi32,
+    _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_epi8,
+    _mm512_set1_epi16, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setr_epi32, _mm512_setzero_ps, _mm512_shuffle_f32x4,
+    _mm512_slli_epi32, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_ps, _mm512_unpackhi_pd, _mm512_unpackhi_ps,
+    _mm512_unpacklo_pd, _mm512_unpacklo_ps,
 };
 use std::mem::transmute;
 
@@ -67,6 +69,42 @@ unsafe fn store_one<const SMALL: bool>(results: F32x16, bytes: ToBytes, to: *mut
             16 => _mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(within)),
             _ => _mm512_mask_cvtepi32_storeu_epi8(to.cast(), first_lanes(count), within),
         }
+    }
+}
+
+/// Four by four elements transposed in each quarter of four registers.
+///
+/// # Safety
+/// The processor has AVX-512 F.
+#[inline(always)]
+unsafe fn turn_quarters([a, b, c, d]: [__m512; 4]) -> [__m512; 4] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (ab, cd) = (_mm512_castps_pd(_mm512_unpacklo_ps(a, b)), _mm512_castps_pd(_mm512_unpacklo_ps(c, d)));
+        let (above, beyond) = (_mm512_castps_pd(_mm512_unpackhi_ps(a, b)), _mm512_castps_pd(_mm512_unpackhi_ps(c, d)));
+        [
+            _mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd)),
+            _mm512_castpd_ps(_mm512_unpackhi_pd(ab, cd)),
+            _mm512_castpd_ps(_mm512_unpacklo_pd(above, beyond)),
+            _mm512_castpd_ps(_mm512_unpackhi_pd(above, beyond)),
+        ]
+    }
+}
+
+/// Stores the first quarters of four registers, then the second ones, and so on.
+///
+/// # Safety
+/// The processor has AVX-512 F, and sixteen elements are writable at each place.
+#[inline(always)]
+unsafe fn store_quarters([a, b, c, d]: [__m512; 4], to: [*mut f32; 4]) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (even, odd) = (_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b));
+        let (above, beyond) = (_mm512_shuffle_f32x4::<0x88>(c, d), _mm512_shuffle_f32x4::<0xdd>(c, d));
+        _mm512_storeu_ps(to[0], _mm512_shuffle_f32x4::<0x88>(even, above));
+        _mm512_storeu_ps(to[1], _mm512_shuffle_f32x4::<0x88>(odd, beyond));
+        _mm512_storeu_ps(to[2], _mm512_shuffle_f32x4::<0xdd>(even, above));
+        _mm512_storeu_ps(to[3], _mm512_shuffle_f32x4::<0xdd>(odd, beyond));
     }
 }
 
@@ -171,6 +209,26 @@ impl Vector for F32x16 {
                 }
                 _ => _mm512_mask_storeu_epi8(to.cast(), u64::MAX >> (64 - count), packed),
             }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(rows: *const *const f32, first: usize, to: *mut f32, pitch: usize) {
+        // SAFETY: as said above.
+        unsafe {
+            // Each row is read at once: rows that a power of two lies between would drive each other out of the cache.
+            let row = |row: usize| _mm512_loadu_ps((*rows.add(row)).add(first));
+            // Squares of four by four within quarters of the registers. An array that a loop indexes would lie in memory.
+            let [a0, a1, a2, a3] = turn_quarters([row(0), row(1), row(2), row(3)]);
+            let [b0, b1, b2, b3] = turn_quarters([row(4), row(5), row(6), row(7)]);
+            let [c0, c1, c2, c3] = turn_quarters([row(8), row(9), row(10), row(11)]);
+            let [d0, d1, d2, d3] = turn_quarters([row(12), row(13), row(14), row(15)]);
+            // Then of quarters.
+            let to = |nth: usize| to.add(nth * pitch);
+            store_quarters([a0, b0, c0, d0], [to(0), to(4), to(8), to(12)]);
+            store_quarters([a1, b1, c1, d1], [to(1), to(5), to(9), to(13)]);
+            store_quarters([a2, b2, c2, d2], [to(2), to(6), to(10), to(14)]);
+            store_quarters([a3, b3, c3, d3], [to(3), to(7), to(11), to(15)]);
         }
     }
 

@@ -5,11 +5,12 @@ use kinglet_kernels::f32_depthwise::{Depthwise, Filters};
 use kinglet_kernels::f32_functions::Function;
 use kinglet_kernels::f32_gemm::{Gemm, PairGemm, Residual, Weights};
 use kinglet_kernels::f32_winograd::Winograd;
-use kinglet_kernels::{Grid, LINE, Level, Window};
+use kinglet_kernels::{Aligned, Grid, LINE, Level, Window};
 
-use super::super::tuning;
+use super::super::tuning::Probe;
 use super::dense::{Dense, Float};
 use super::merged::{self, comes_in_pairs, merges};
+use super::sparse;
 use super::{
     AllLines, ByLines, First, Halves, Io, Layer, LowerError, Lowered, Lowering, View, ViewMut, constant, with_residual,
 };
@@ -80,10 +81,7 @@ impl Convolution {
             && !conv.exact
             && sample.is_some_and(|sample| transforms(&spatial, depth, sample, lowering))
         {
-            let elements = packed(0..out);
-            let weights = Weights { elements: &elements, taps, depth, columns: out };
-            after = function;
-            Runs::Winograd(Winograd::pack(level, &weights, bias, within))
+            return Ok(Self::transformed(conv, given, [taps, depth, out], sample, lowering));
         } else {
             let columns = out / conv.groups;
             // Rounded images have pairs of channels, which lie in one group.
@@ -100,6 +98,51 @@ impl Convolution {
             Runs::Groups((0..conv.groups).map(group).collect())
         };
         Ok(Self { spatial, runs, after, level })
+    }
+
+    /// By transformed tiles, or as a product without zeros where there are enough of them.
+    fn transformed(
+        conv: &Conv,
+        given: &Given<'_>,
+        size: [usize; 3],
+        sample: Option<&Fact>,
+        lowering: Lowering<'_>,
+    ) -> Self {
+        let ([taps, depth, columns], level) = (size, lowering.level);
+        let elements = taps_first(given.source, [depth, taps], 0..columns);
+        let weights = Weights { elements: &elements, taps, depth, columns };
+        let (within, function) = conv.activation.split();
+        let of = |runs, after| Self { spatial: conv.window.clone(), runs, after, level };
+        let tiles = || of(Runs::Winograd(Winograd::pack(level, &weights, given.bias, within)), function);
+        let Some(zeros) = sparse::zeros(given.source) else { return tiles() };
+        let probe = probe(&conv.window, sample, depth, taps * depth * columns);
+        let product = || {
+            of(Runs::Groups(vec![Dense::pack(lowering, &weights, given.bias, conv.activation, probe.as_ref())]), None)
+        };
+        let pack = |candidate| Some(if candidate == Some(1) { tiles() } else { product() });
+        let operation = format!("f32_winograd {zeros} % zeros");
+        let window = probe.as_ref().map(|probe| &probe.longer);
+        let chosen =
+            lowering.choose(&operation, size, window, &(1..=2), &pack, |window| timed(*window, depth, columns));
+        chosen.unwrap_or_else(|| if zeros >= sparse::FASTER_THAN_TRANSFORMED { product() } else { tiles() })
+    }
+}
+
+/// Runs convolutions over a made-up image of such a window.
+fn timed(window: Window, depth: usize, columns: usize) -> impl FnMut(&Convolution) {
+    let fact =
+        |size: [usize; 2], channels| Fact::new(DType::F32, [1, size[0], size[1], channels].into_iter().collect());
+    let (x, made) = (fact(window.size, depth), fact(window.out, columns));
+    let room = |fact: &Fact| Aligned::zeroed(fact.bytes().unwrap_or(0));
+    let (image, mut out, mut scratch) = (room(&x), room(&made), Aligned::default());
+    move |conv: &Convolution| {
+        let needed = conv.scratch_over(&window, &x, 1);
+        if scratch.bytes() < needed {
+            scratch = Aligned::zeroed(needed);
+        }
+        let operands = [View { fact: &x, bytes: image.elements() }].into_iter().collect();
+        let output = ViewMut { fact: &made, bytes: out.elements_mut() };
+        conv.run_over(&window, &mut Io { operands, output, scratch: scratch.elements_mut() }, &mut Team::alone());
     }
 }
 
@@ -231,7 +274,7 @@ impl Convolution {
                 let (image, window) = merged::image(gemm, &self.spatial, x, window, io.scratch, team);
                 let pitch = gemm.columns();
                 let residual = residual.map(|elements| Residual { elements, pitch });
-                let grid = gemm.grid(out, pitch, window.pixels());
+                let grid = gemm.grid(out, pitch, window.pixels(), team.size());
                 team.share(&|| E::run_dense(gemm, image, &window, residual, &grid));
             }
             Runs::Winograd(winograd) => {
@@ -264,7 +307,8 @@ impl Convolution {
                     let image = image.get(at * gemm.elements(depth)..).unwrap_or_default();
                     let residual =
                         residual.map(|all| Residual { elements: all.get(columns..).unwrap_or_default(), pitch });
-                    let grid = gemm.grid(out.get_mut(columns..).unwrap_or_default(), pitch, window.pixels());
+                    let out = out.get_mut(columns..).unwrap_or_default();
+                    let grid = gemm.grid(out, pitch, window.pixels(), team.size());
                     team.share(&|| E::run_dense(gemm, image, &window, residual, &grid));
                 }
             }
@@ -272,12 +316,12 @@ impl Convolution {
     }
 }
 
-/// A window like those that a convolution will run over.
-pub(super) fn probe(spatial: &Spatial, sample: Option<&Fact>, channels: usize, macs: usize) -> Option<Window> {
+/// Windows like those that a convolution will run over.
+pub(super) fn probe(spatial: &Spatial, sample: Option<&Fact>, channels: usize, macs: usize) -> Option<Probe> {
     let (_, out) = sample?.shape.split_last()?;
     let &[.., lines, columns] = out else { return None };
     let lines = if spatial.axes == 2 { lines } else { 1 };
-    Some(tuning::probe(spatial, [lines, columns], channels, macs))
+    Some(Probe::image(spatial, [lines, columns], channels, macs))
 }
 
 /// How a layer's windows lie over an image. Inference has checked that they fit.

@@ -3,10 +3,12 @@
 use bytemuck::Pod;
 use half::bf16;
 use kinglet_kernels::f32_depthwise::Depthwise;
-use kinglet_kernels::f32_gemm::{Gemm, PairGemm, Residual, Weights};
+use kinglet_kernels::f32_gemm::{Gemm, PairGemm, Residual, SparseGemm, Weights};
 use kinglet_kernels::f32_winograd::Element;
 use kinglet_kernels::{Activation, Aligned, Grid, LINE, Window};
 
+use super::super::tuning::Probe;
+use super::sparse::{self, Sparse};
 use super::{First, Halves, Lowering, View};
 use crate::engine::Precision;
 use crate::engine::pool::Team;
@@ -16,6 +18,7 @@ use crate::tensor::DType;
 pub(super) enum Dense {
     Floats(Gemm),
     Pairs(PairGemm),
+    Sparse(Sparse),
 }
 
 /// What results lie in memory as, and images of other layers than products.
@@ -38,6 +41,7 @@ impl Float for f32 {
         match dense {
             Dense::Floats(gemm) => gemm.run(image, window, residual, grid),
             Dense::Pairs(gemm) => gemm.run(image, window, residual, grid),
+            Dense::Sparse(gemm) => gemm.run(image, window, residual, grid),
         }
     }
 
@@ -60,7 +64,7 @@ impl Float for bf16 {
     ) {
         match dense {
             Dense::Pairs(gemm) => gemm.run_to_halves(image, window, residual, grid),
-            Dense::Floats(_) => unreachable!("products of floats say that they make floats"),
+            Dense::Floats(_) | Dense::Sparse(_) => unreachable!("products of floats say that they make floats"),
         }
     }
 
@@ -73,39 +77,55 @@ impl Float for bf16 {
     }
 }
 
+/// Runs products over a made-up image of such a window.
+fn timed(probe: Window, columns: usize) -> impl FnMut(&Dense) {
+    let (channels, pixels) = (probe.pitch[2], probe.images * probe.size[0] * probe.size[1]);
+    let (image, mut out) = (vec![0.5; pixels * channels], vec![0.0; probe.pixels() * columns]);
+    let mut scratch = Aligned::default();
+    move |dense: &Dense| {
+        if scratch.bytes() == 0 {
+            scratch = Aligned::zeroed(dense.scratch(DType::F32, pixels, channels));
+        }
+        let (image, window) = dense.rounded(&image, channels, &probe, scratch.elements_mut(), &mut Team::alone());
+        f32::run_dense(dense, image, &window, None, &dense.grid(&mut out, columns, probe.pixels(), 1));
+    }
+}
+
 impl Dense {
-    /// `probe` is a window like those that the product will run over.
+    /// `probe` has windows like those that the product will run over.
     pub(super) fn pack(
         lowering: Lowering<'_>,
         weights: &Weights<'_>,
         bias: Option<&[f32]>,
         activation: Activation,
-        probe: Option<&Window>,
+        probe: Option<&Probe>,
     ) -> Self {
         let (level, exact) = (lowering.level, lowering.precision == Precision::Exact);
-        let Weights { taps, depth, columns, .. } = *weights;
+        let Weights { elements, taps, depth, columns } = *weights;
         let (operation, widths) =
             if exact { ("f32_gemm", Gemm::widths(level)) } else { ("bf16_gemm", PairGemm::widths(level)) };
-        let pack = |vectors| {
-            if exact {
-                Self::Floats(Gemm::pack(level, weights, bias, activation, vectors))
-            } else {
-                Self::Pairs(PairGemm::pack(level, weights, bias, activation, vectors))
-            }
+        let zeros = sparse::zeros(elements);
+        let pixels_min = probe.map_or(1, |probe| probe.pixels_min);
+        let dense = |vectors| match exact {
+            true => Self::Floats(Gemm::pack(level, weights, bias, activation, vectors)),
+            false => Self::Pairs(PairGemm::pack(level, weights, bias, activation, vectors)),
         };
-        lowering.choose(operation, [taps, depth, columns], probe, widths, pack, |probe| {
-            let (probe, channels, pixels) = (*probe, probe.pitch[2], probe.images * probe.size[0] * probe.size[1]);
-            let (image, mut out) = (vec![0.5; pixels * channels], vec![0.0; probe.pixels() * columns]);
-            let mut scratch = Aligned::default();
-            move |dense: &Self| {
-                if scratch.bytes() == 0 {
-                    scratch = Aligned::zeroed(dense.scratch(DType::F32, pixels, channels));
-                }
-                let (image, window) =
-                    dense.rounded(&image, channels, &probe, scratch.elements_mut(), &mut Team::alone());
-                f32::run_dense(dense, image, &window, None, &dense.grid(&mut out, columns, probe.pixels()));
-            }
-        })
+        let sparse = |block| Sparse::pack(level, weights, bias, activation, block, pixels_min).map(Self::Sparse);
+        let pack = |candidate: Option<usize>| match candidate {
+            Some(candidate) if candidate > *widths.end() => sparse(SparseGemm::blocks()[candidate - widths.end() - 1]),
+            vectors => Some(dense(vectors)),
+        };
+        let run = |window: &Window| timed(*window, columns);
+        let size = [taps, depth, columns];
+        let Some(zeros) = zeros else {
+            let chosen = lowering.choose(operation, size, probe.map(|probe| &probe.window), &widths, &pack, run);
+            return chosen.unwrap_or_else(|| dense(None));
+        };
+        let operation = format!("{operation} {zeros} % zeros");
+        let candidates = 1..=widths.end() + SparseGemm::blocks().len();
+        let chosen = lowering.choose(&operation, size, probe.map(|probe| &probe.longer), &candidates, &pack, run);
+        let by_rule = || sparse::by_rule(zeros, SparseGemm::blocks(), sparse);
+        chosen.or_else(by_rule).unwrap_or_else(|| dense(None))
     }
 
     /// Bytes of scratch for an image of so many pixels that lie in memory as this type.
@@ -114,14 +134,14 @@ impl Dense {
             Self::Pairs(gemm) if dtype != DType::Bf16 => {
                 (pixels * gemm.rounded(channels) * size_of::<f32>()).next_multiple_of(LINE)
             }
-            Self::Floats(_) | Self::Pairs(_) => 0,
+            Self::Floats(_) | Self::Pairs(_) | Self::Sparse(_) => 0,
         }
     }
 
     /// What an image may lie in, and results, for pixels of so many channels.
     pub(super) fn halves(&self, channels: usize) -> Halves {
         match self {
-            Self::Floats(_) => Halves::NONE,
+            Self::Floats(_) | Self::Sparse(_) => Halves::NONE,
             // Behind the image comes a residual.
             Self::Pairs(gemm) => Halves {
                 alike: 1,
@@ -172,15 +192,23 @@ impl Dense {
     /// Elements of an image that so many channels of a pixel take.
     pub(super) fn elements(&self, channels: usize) -> usize {
         match self {
-            Self::Floats(_) => channels,
+            Self::Floats(_) | Self::Sparse(_) => channels,
             Self::Pairs(gemm) => gemm.rounded(channels),
         }
     }
 
-    pub(super) fn grid<'a, E: Float>(&self, out: &'a mut [E], pitch: usize, rows: usize) -> Grid<'a, E> {
+    /// For so many threads.
+    pub(super) fn grid<'a, E: Float>(
+        &self,
+        out: &'a mut [E],
+        pitch: usize,
+        rows: usize,
+        threads: usize,
+    ) -> Grid<'a, E> {
         match self {
             Self::Floats(gemm) => gemm.grid(out, pitch, rows),
             Self::Pairs(gemm) => gemm.grid(out, pitch, rows),
+            Self::Sparse(gemm) => gemm.grid(out, pitch, rows, threads),
         }
     }
 
@@ -188,6 +216,7 @@ impl Dense {
         match self {
             Self::Floats(gemm) => gemm.columns(),
             Self::Pairs(gemm) => gemm.columns(),
+            Self::Sparse(gemm) => gemm.columns(),
         }
     }
 
@@ -195,6 +224,7 @@ impl Dense {
         match self {
             Self::Floats(gemm) => gemm.bytes(),
             Self::Pairs(gemm) => gemm.bytes(),
+            Self::Sparse(gemm) => gemm.bytes(),
         }
     }
 
@@ -202,6 +232,7 @@ impl Dense {
         match self {
             Self::Floats(gemm) => gemm.kernel(),
             Self::Pairs(gemm) => gemm.kernel(),
+            Self::Sparse(gemm) => gemm.kernel(),
         }
     }
 }

@@ -4,7 +4,7 @@ use half::bf16;
 use kinglet_kernels::Window;
 use kinglet_kernels::f32_gemm::{Residual, Weights};
 
-use super::super::tuning::probe_rows;
+use super::super::tuning::Probe;
 use super::dense::{Dense, Float};
 use super::{Halves, Io, Layer, LowerError, Lowered, Lowering, View, constant, with_residual};
 use crate::engine::graph::infer::Facts;
@@ -27,9 +27,15 @@ pub(super) fn lower(
         return Err(LowerError::Weights(shape));
     }
     let weights = Weights { elements: &elements, taps: 1, depth, columns };
-    let probe = sample.map(|sample| probe_rows(sample.elements() / columns.max(1), depth, columns));
+    let probe = sample.map(|sample| Probe::rows(rows(sample), depth, columns));
     let gemm = Dense::pack(lowering, &weights, bias.as_deref(), linear.activation, probe.as_ref());
     Ok(Lowered { layer: Box::new(Product(gemm)), operands: with_residual(node, linear.residual) })
+}
+
+/// Rows of a product that makes this, and of one for a batch of one.
+pub(super) fn rows(made: &Fact) -> [usize; 2] {
+    let Some((_, rows)) = made.shape.split_last() else { return [1, 1] };
+    [rows.iter().product(), rows.iter().skip(1).product()]
 }
 
 #[derive(Debug)]
@@ -40,7 +46,7 @@ impl Product {
         let pitch = self.0.columns();
         let residual = io.operands.get(1).map(View::elements::<E>).map(|elements| Residual { elements, pitch });
         let (left, window) = self.0.image(io.operands[0], window, io.scratch, team);
-        let grid = self.0.grid(io.output.elements(), pitch, window.pixels());
+        let grid = self.0.grid(io.output.elements(), pitch, window.pixels(), team.size());
         team.share(&|| E::run_dense(&self.0, left, &window, residual, &grid));
     }
 }

@@ -3,6 +3,7 @@
 mod arithmetic;
 mod arrangement;
 mod attention;
+mod bytes;
 mod choice;
 mod contraction;
 mod conv;
@@ -26,6 +27,7 @@ mod resize;
 mod sampling;
 mod selection;
 mod softmax;
+mod sparse;
 mod trees;
 mod types;
 mod unary;
@@ -204,23 +206,19 @@ impl<'a> Lowering<'a> {
         Self { level, precision: Precision::Exact, tuning: None }
     }
 
-    /// Packs a product `[taps, depth, columns]` with panels of the width that runs fastest over the window, where there is
-    /// one to try.
+    /// Packs a product `[taps, depth, columns]` as the candidate that runs fastest over the window, where there is one to
+    /// try. See [`Tuning::choose`].
     fn choose<K, R: FnMut(&K)>(
         self,
         operation: &str,
         size: [usize; 3],
         probe: Option<&Window>,
-        widths: RangeInclusive<usize>,
-        pack: impl Fn(Option<usize>) -> K,
+        candidates: &RangeInclusive<usize>,
+        pack: &impl Fn(Option<usize>) -> Option<K>,
         prepare: impl FnOnce(&Window) -> R,
-    ) -> K {
-        match self.tuning.zip(probe) {
-            Some((tuning, probe)) => {
-                tuning.choose(&tuning::product(operation, size, probe), widths, pack, || prepare(probe))
-            }
-            None => pack(None),
-        }
+    ) -> Option<K> {
+        let (tuning, probe) = self.tuning.zip(probe)?;
+        tuning.choose(&tuning::product(operation, size, probe), candidates, pack, || prepare(probe))
     }
 }
 

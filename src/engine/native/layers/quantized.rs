@@ -3,11 +3,13 @@
 use bytemuck::Pod;
 use kinglet_kernels::u8_functions::{self, Scale, Sum};
 use kinglet_kernels::u8s8_depthwise::{ByteDepthwise, ByteFilters};
-use kinglet_kernels::u8s8_gemm::{Finish, Gemm, Requantize, Residual, Weights, Written};
-use kinglet_kernels::{Aligned, Level, Window};
+use kinglet_kernels::u8s8_gemm::{Finish, Requantize, Residual, Weights, Written};
+use kinglet_kernels::{Level, Window};
 
-use super::super::tuning::probe_rows;
+use super::super::tuning::Probe;
+use super::bytes::Bytes;
 use super::conv::{probe, window};
+use super::linear::rows;
 use super::merged::{merged, merges, widen};
 use super::{AllLines, ByLines, Io, Layer, LowerError, Lowered, Lowering, View, constant, with_residual};
 use crate::engine::graph::infer;
@@ -50,31 +52,6 @@ impl Constants {
     }
 }
 
-/// `probe` is a window like those that the product will run over.
-fn pack(
-    lowering: Lowering<'_>,
-    weights: &Weights<'_>,
-    zero: u8,
-    then: &Requantize<'_>,
-    probe: Option<&Window>,
-) -> Gemm {
-    let (level, Requantize { finish, plus, .. }) = (lowering.level, *then);
-    let Weights { taps, depth, columns, .. } = *weights;
-    let pack = |vectors| Gemm::pack(level, weights, zero, then, vectors);
-    lowering.choose("u8s8_gemm", [taps, depth, columns], probe, Gemm::widths(level), pack, |probe| {
-        let (probe, pixels) = (*probe, probe.pixels());
-        let (image, mut out) = (vec![3u8; probe.reach(depth)], Aligned::zeroed(pixels * columns * size_of::<f32>()));
-        let other = plus.map(|_| vec![3u8; pixels * columns]);
-        move |gemm: &Gemm| match finish {
-            Finish::Floats => gemm.run(&image, &probe, None, &gemm.grid(out.elements_mut::<f32>(), columns, pixels)),
-            Finish::Bytes { .. } => {
-                let residual = other.as_deref().map(|elements| Residual { elements, pitch: columns });
-                gemm.run(&image, &probe, residual, &gemm.grid(out.elements_mut::<u8>(), columns, pixels));
-            }
-        }
-    })
-}
-
 pub(super) fn lower_linear(
     product: Quantized,
     graph: &Graph,
@@ -89,14 +66,14 @@ pub(super) fn lower_linear(
     }
     let weights = Weights { elements: &constants.weights, taps: 1, depth, columns };
     let then = Requantize { bias: &constants.bias, scale: &constants.scale, finish: product.finish, plus: None };
-    let probe = sample.map(|sample| probe_rows(sample.elements() / columns.max(1), depth, columns));
-    let gemm = pack(lowering, &weights, product.zero, &then, probe.as_ref());
+    let probe = sample.map(|sample| Probe::rows(rows(sample), depth, columns));
+    let gemm = Bytes::pack(lowering, &weights, product.zero, &then, probe.as_ref());
     Ok(Lowered { layer: Box::new(Product { gemm, finish: product.finish }), operands: vec![node.inputs[0]] })
 }
 
 #[derive(Debug)]
 struct Product {
-    gemm: Gemm,
+    gemm: Bytes,
     finish: Finish,
 }
 
@@ -105,7 +82,7 @@ impl Product {
         let x = io.operands[0];
         let depth = x.shape().last().copied().unwrap_or(0);
         let rows = x.shape()[..x.shape().len().saturating_sub(1)].iter().product();
-        let grid = self.gemm.grid(io.output.elements::<T>(), self.gemm.columns(), rows);
+        let grid = self.gemm.grid(io.output.elements::<T>(), self.gemm.columns(), rows, team.size());
         team.share(&|| self.gemm.run(x.bytes, &Window::rows(rows, depth), None, &grid));
     }
 }
@@ -160,14 +137,15 @@ pub(super) fn lower_conv(
         if is_merged { [spatial.kernel[0], spatial.kernel[1] * depth] } else { [taps, depth] };
     let columns = out / conv.groups;
     let probe = probe(&spatial, sample, conv.groups * depth, taps * depth * columns);
-    let probe = probe.map(|probe| if is_merged { merged(&spatial, &probe, depth).0 } else { probe });
+    let over = |window: &Window| if is_merged { merged(&spatial, window, depth).0 } else { *window };
+    let probe = probe.map(|probe| probe.map(over));
     let group = |group: usize| {
         let range = group * columns..(group + 1) * columns;
         let elements = taps_first(&constants.weights, [depth, taps], range.clone());
         let weights = Weights { elements: &elements, taps: taps_packed, depth: depth_packed, columns };
         let (bias, scale) = (&constants.bias[range.clone()], &constants.scale[range]);
         let then = Requantize { bias, scale, finish: product.finish, plus: *plus };
-        pack(lowering, &weights, product.zero, &then, probe.as_ref())
+        Bytes::pack(lowering, &weights, product.zero, &then, probe.as_ref())
     };
     let groups = (0..conv.groups).map(group).collect();
     let layer = AllLines(Convolution { spatial, is_merged, zero: product.zero, finish: product.finish, groups });
@@ -209,7 +187,7 @@ struct Convolution {
     is_merged: bool,
     zero: u8,
     finish: Finish,
-    groups: Vec<Gemm>,
+    groups: Vec<Bytes>,
 }
 
 impl Convolution {
@@ -229,14 +207,15 @@ impl Convolution {
                 image = io.scratch;
             }
         }
-        let pitch = self.groups.iter().map(Gemm::columns).sum();
+        let pitch = self.groups.iter().map(Bytes::columns).sum();
         let depth = channels / self.groups.len().max(1);
         let residual = io.operands.get(1).map(|other| other.bytes);
         let out = io.output.elements::<T>();
         for (at, gemm) in self.groups.iter().enumerate() {
             let image = image.get(at * depth..).unwrap_or_default();
             let first = at * gemm.columns();
-            let grid = gemm.grid(out.get_mut(first..).unwrap_or_default(), pitch, window.pixels());
+            let out = out.get_mut(first..).unwrap_or_default();
+            let grid = gemm.grid(out, pitch, window.pixels(), team.size());
             let residual = residual.map(|other| Residual { elements: other.get(first..).unwrap_or_default(), pitch });
             team.share(&|| gemm.run(image, &window, residual, &grid));
         }
@@ -262,11 +241,11 @@ impl ByLines for Convolution {
     }
 
     fn bytes(&self) -> usize {
-        self.groups.iter().map(Gemm::bytes).sum()
+        self.groups.iter().map(Bytes::bytes).sum()
     }
 
     fn kernel(&self, _made: DType) -> String {
-        self.groups.first().map(Gemm::kernel).unwrap_or_default()
+        self.groups.first().map(Bytes::kernel).unwrap_or_default()
     }
 }
 

@@ -35,7 +35,7 @@ fn every_choice_answers_alike() {
             let text = fs::read_to_string(&kept).unwrap();
             for width in 1..=4 {
                 let mut choices: serde_json::Value = serde_json::from_str(&text).unwrap();
-                choices["widths"].as_object_mut().unwrap().values_mut().for_each(|choice| *choice = width.into());
+                choices["kernels"].as_object_mut().unwrap().values_mut().for_each(|choice| *choice = width.into());
                 fs::write(&kept, choices.to_string()).unwrap();
                 let plan = Native.load(&file, &LoadOptions { keep_choices: false, ..measured.clone() }).unwrap();
                 let got = answer(plan, vec![given.clone()]).unwrap();

@@ -1,0 +1,112 @@
+//! Four vectors of eight lanes.
+
+use std::arch::x86_64::{
+    __m256i, _mm256_add_epi32, _mm256_and_si256, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_set1_epi16,
+    _mm256_set1_epi32, _mm256_setzero_si256, _mm256_slli_epi16, _mm256_srai_epi16, _mm256_srli_epi16,
+    _mm256_storeu_si256,
+};
+
+use super::Kernels;
+use super::generic::{self, Floats, Job, Turn, Words};
+use crate::vector::F32x8;
+
+/// Four bytes in each word, the even and the odd ones widened to sixteen bits.
+struct Bytes;
+
+// SAFETY (all methods): AVX2 is there, and memory is readable and writable as the trait asks; the caller promised.
+impl Words for Bytes {
+    const LANES: usize = 8;
+    type Lanes = [__m256i; 2];
+    type Sums = __m256i;
+
+    #[inline(always)]
+    unsafe fn zero() -> __m256i {
+        // SAFETY: as said above.
+        unsafe { _mm256_setzero_si256() }
+    }
+
+    #[inline(always)]
+    unsafe fn load_sums(from: *const u32) -> __m256i {
+        // SAFETY: as said above.
+        unsafe { _mm256_loadu_si256(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_sums(sums: __m256i, to: *mut u32) {
+        // SAFETY: as said above.
+        unsafe { _mm256_storeu_si256(to.cast(), sums) }
+    }
+
+    #[inline(always)]
+    unsafe fn splat(weight: *const u32) -> [__m256i; 2] {
+        // SAFETY: as said above.
+        unsafe {
+            let all = _mm256_set1_epi32((*weight).cast_signed());
+            [_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(all)), _mm256_srai_epi16::<8>(all)]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const u32) -> [__m256i; 2] {
+        // SAFETY: as said above.
+        unsafe {
+            let all = _mm256_loadu_si256(from.cast());
+            [_mm256_and_si256(all, _mm256_set1_epi16(0xff)), _mm256_srli_epi16::<8>(all)]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn add(weight: [__m256i; 2], pixels: [__m256i; 2], sums: __m256i) -> __m256i {
+        // SAFETY: as said above.
+        unsafe {
+            let [even, odd] = [0, 1].map(|at| _mm256_madd_epi16(pixels[at], weight[at]));
+            _mm256_add_epi32(sums, _mm256_add_epi32(even, odd))
+        }
+    }
+}
+
+/// # Safety
+/// The processor has AVX2 and FMA, and the job's pointers are valid.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn floats<const R: usize, const U: usize>(job: &Job) {
+    // SAFETY: the caller's promise; the features are enabled here.
+    unsafe { generic::products::<Floats<F32x8>, R, U>(job) }
+}
+
+/// # Safety
+/// The processor has AVX2 and FMA, and the job's pointers are valid.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn turn(job: &Turn) {
+    // SAFETY: the caller's promise; the features are enabled here.
+    unsafe { generic::turn::<F32x8>(job) }
+}
+
+/// # Safety
+/// The processor has AVX2 and FMA, and the job's pointers are valid.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn bytes<const R: usize, const U: usize>(job: &Job) {
+    // SAFETY: the caller's promise; the features are enabled here.
+    unsafe { generic::products::<Bytes, R, U>(job) }
+}
+
+pub(super) static FLOATS: Kernels = Kernels {
+    name: "avx2",
+    lanes: 8,
+    products: [
+        &[floats::<1, 1>, floats::<1, 2>, floats::<1, 3>, floats::<1, 4>],
+        &[floats::<2, 1>, floats::<2, 2>, floats::<2, 3>, floats::<2, 4>],
+        &[floats::<4, 1>, floats::<4, 2>, floats::<4, 3>, floats::<4, 4>],
+    ],
+    turn,
+};
+
+pub(super) static BYTES: Kernels = Kernels {
+    name: "avx2",
+    lanes: 8,
+    products: [
+        &[bytes::<1, 1>, bytes::<1, 2>, bytes::<1, 3>, bytes::<1, 4>],
+        &[bytes::<2, 1>, bytes::<2, 2>, bytes::<2, 3>, bytes::<2, 4>],
+        &[bytes::<4, 1>, bytes::<4, 2>, bytes::<4, 3>, bytes::<4, 4>],
+    ],
+    turn,
+};

@@ -1,0 +1,102 @@
+//! Four vectors of sixteen lanes.
+
+use std::arch::x86_64::{
+    __m512i, _mm512_dpbusd_epi32, _mm512_loadu_si512, _mm512_set1_epi32, _mm512_setzero_si512, _mm512_storeu_si512,
+};
+
+use super::Kernels;
+use super::generic::{self, Floats, Job, Turn, Words};
+use crate::vector::F32x16;
+
+/// Four bytes in each word, multiplied by one instruction of VNNI.
+struct Bytes;
+
+// SAFETY (all methods): AVX-512 with VNNI is there, and memory is readable and writable as the trait asks; the caller
+// promised.
+impl Words for Bytes {
+    const LANES: usize = 16;
+    type Lanes = __m512i;
+    type Sums = __m512i;
+
+    #[inline(always)]
+    unsafe fn zero() -> __m512i {
+        // SAFETY: as said above.
+        unsafe { _mm512_setzero_si512() }
+    }
+
+    #[inline(always)]
+    unsafe fn load_sums(from: *const u32) -> __m512i {
+        // SAFETY: as said above.
+        unsafe { _mm512_loadu_si512(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_sums(sums: __m512i, to: *mut u32) {
+        // SAFETY: as said above.
+        unsafe { _mm512_storeu_si512(to.cast(), sums) }
+    }
+
+    #[inline(always)]
+    unsafe fn splat(weight: *const u32) -> __m512i {
+        // SAFETY: as said above.
+        unsafe { _mm512_set1_epi32((*weight).cast_signed()) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const u32) -> __m512i {
+        // SAFETY: as said above.
+        unsafe { _mm512_loadu_si512(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn add(weight: __m512i, pixels: __m512i, sums: __m512i) -> __m512i {
+        // SAFETY: as said above.
+        unsafe { _mm512_dpbusd_epi32(sums, pixels, weight) }
+    }
+}
+
+/// # Safety
+/// The processor has AVX-512 F, BW, DQ and VL, and the job's pointers are valid.
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
+unsafe fn floats<const R: usize, const U: usize>(job: &Job) {
+    // SAFETY: the caller's promise; the features are enabled here.
+    unsafe { generic::products::<Floats<F32x16>, R, U>(job) }
+}
+
+/// # Safety
+/// The processor has AVX-512 F, BW, DQ and VL, and the job's pointers are valid.
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
+unsafe fn turn(job: &Turn) {
+    // SAFETY: the caller's promise; the features are enabled here.
+    unsafe { generic::turn::<F32x16>(job) }
+}
+
+/// # Safety
+/// The processor has AVX-512 F, BW, DQ, VL and VNNI, and the job's pointers are valid.
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+unsafe fn bytes<const R: usize, const U: usize>(job: &Job) {
+    // SAFETY: the caller's promise; the features are enabled here.
+    unsafe { generic::products::<Bytes, R, U>(job) }
+}
+
+pub(super) static FLOATS: Kernels = Kernels {
+    name: "avx512",
+    lanes: 16,
+    products: [
+        &[floats::<1, 1>, floats::<1, 2>, floats::<1, 3>, floats::<1, 4>],
+        &[floats::<2, 1>, floats::<2, 2>, floats::<2, 3>, floats::<2, 4>],
+        &[floats::<4, 1>, floats::<4, 2>, floats::<4, 3>, floats::<4, 4>],
+    ],
+    turn,
+};
+
+pub(super) static BYTES: Kernels = Kernels {
+    name: "avx512vnni",
+    lanes: 16,
+    products: [
+        &[bytes::<1, 1>, bytes::<1, 2>, bytes::<1, 3>, bytes::<1, 4>],
+        &[bytes::<2, 1>, bytes::<2, 2>, bytes::<2, 3>, bytes::<2, 4>],
+        &[bytes::<4, 1>, bytes::<4, 2>, bytes::<4, 3>, bytes::<4, 4>],
+    ],
+    turn,
+};

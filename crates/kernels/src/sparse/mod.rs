@@ -1,0 +1,155 @@
+//! Products with weights of which most are zero, whatever a word of them is: the image's pixels lie along the lanes of
+//! vectors, and each weight that is not zero meets all of them. Columns of weights that share their rows go together.
+//!
+//! An image is channels-last; the words that some pixels bring to some rows of the weights are laid out row by row in a
+//! panel that stays in the nearest cache, where all columns find them. Sums go on from one panel to the next, in order, so
+//! that each is one chain over taps and depth without the zeros.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod generic;
+mod portable;
+mod program;
+
+use std::ptr;
+
+use crate::aligned::LANES_MAX;
+use crate::isa::{Level, Set, choose};
+use crate::window::Window;
+use generic::{Job, Turn};
+pub use program::Fill;
+use program::TOGETHER;
+pub(crate) use program::{Matrix, Program};
+
+/// The kernels of an instruction set for one kind of word.
+#[derive(Debug)]
+pub(crate) struct Kernels {
+    pub(crate) name: &'static str,
+    pub(crate) lanes: usize,
+    /// By the columns of a block as in `BLOCKS`, then by vectors less one.
+    products: [&'static [unsafe fn(&Job)]; BLOCKS.len()],
+    turn: unsafe fn(&Turn),
+}
+
+/// Columns of a block.
+pub(crate) const BLOCKS: [usize; 3] = [1, 2, 4];
+
+/// Words that are floats.
+pub(crate) fn floats(level: Level) -> &'static Kernels {
+    choose!(level, &FLOATS)
+}
+
+/// Words that are four bytes, unsigned ones of the image and signed ones of the weights.
+pub(crate) fn bytes(level: Level) -> &'static Kernels {
+    match level.set() {
+        #[cfg(target_arch = "x86_64")]
+        Set::Avx512Bf16 | Set::Avx512Vnni => &avx512::BYTES,
+        #[cfg(target_arch = "x86_64")]
+        Set::Avx512 | Set::Avx2 => &avx2::BYTES,
+        _ => &portable::BYTES,
+    }
+}
+
+/// An image whose pixels are words, and how the output sees it.
+pub(crate) struct Image<'a, T> {
+    pub(crate) elements: &'a [T],
+    /// What taps outside the image see.
+    pub(crate) zeros: &'a [T],
+    pub(crate) window: &'a Window,
+    /// Words of a tap.
+    pub(crate) depth: usize,
+}
+
+/// What one thread works in.
+#[repr(C, align(64))]
+pub(crate) struct Room {
+    panel: [u32; PANEL],
+    /// With those of columns that blocks lack behind them.
+    sums: [u32; SUMS + PIXELS_MAX],
+}
+
+impl Room {
+    pub(crate) fn new() -> Self {
+        Self { panel: [0; PANEL], sums: [0; SUMS + PIXELS_MAX] }
+    }
+
+    /// The sums of each column, `Program::pixels` apart.
+    pub(crate) fn sums(&self) -> *const u32 {
+        self.sums.as_ptr()
+    }
+}
+
+impl Program {
+    /// The sums of some pixels with some columns, from the first of those that go together on.
+    ///
+    /// # Panics
+    /// When there are more than fit the room, or columns do not begin so.
+    pub(crate) fn run<T>(
+        &self,
+        kernels: &Kernels,
+        image: &Image<'_, T>,
+        [pixel, pixels]: [usize; 2],
+        [column, columns]: [usize; 2],
+        room: &mut Room,
+    ) {
+        assert!((1..=self.pixels()).contains(&pixels) && columns <= SUMS / self.pixels(), "sums fit the room");
+        let vectors = pixels.div_ceil(kernels.lanes);
+        let kernel = kernels.products[self.block_at()][vectors - 1];
+        for panel in 0..self.panels() {
+            self.lay_out(kernels, image, [pixel, pixels], panel * self.panel_rows(), room);
+            for together in (0..columns).step_by(TOGETHER) {
+                let part = self.part(column + together, panel);
+                let job = Job {
+                    code: self.code()[part.code..].as_ptr(),
+                    blocks: part.blocks,
+                    panel: room.panel.as_ptr(),
+                    sums: room.sums[together * self.pixels()..].as_mut_ptr(),
+                    resume: panel > 0,
+                };
+                generic::call(kernel, &job);
+            }
+        }
+    }
+
+    /// Lays out what pixels bring to the rows of a panel.
+    fn lay_out<T>(
+        &self,
+        kernels: &Kernels,
+        image: &Image<'_, T>,
+        [pixel, pixels]: [usize; 2],
+        first: usize,
+        room: &mut Room,
+    ) {
+        let walk = image.window.walk(pixel);
+        let each = size_of::<u32>() / size_of::<T>();
+        let end = (first + self.panel_rows()).min(self.rows());
+        let mut places = [ptr::null::<T>(); PIXELS_MAX];
+        let mut row = first;
+        while row < end {
+            let (tap, word) = (row / image.depth, row % image.depth);
+            let words = (image.depth - word).min(end - row);
+            walk.find(image.elements, image.zeros, pixels, tap..tap + 1, word * each, &mut places[..pixels]);
+            // Lanes without a pixel see what the last one has.
+            let last = places[pixels - 1];
+            places[pixels..].fill(last);
+            for first_lane in (0..pixels).step_by(kernels.lanes) {
+                let to = room.panel[(row - first) * self.pixels() + first_lane..].as_mut_ptr();
+                let pixels = places[first_lane..].as_ptr().cast();
+                generic::call(kernels.turn, &Turn { pixels, words, to, pitch: self.pixels() });
+            }
+            row += words;
+        }
+    }
+}
+
+/// Vectors of pixels that a weight meets.
+const VECTORS: usize = 4;
+pub(crate) const PIXELS_MAX: usize = VECTORS * LANES_MAX;
+
+/// Words of a panel: 32 KiB.
+const PANEL: usize = 8 << 10;
+
+/// Words of sums: 128 KiB.
+const SUMS: usize = 32 << 10;

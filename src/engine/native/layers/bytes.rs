@@ -1,0 +1,130 @@
+//! Packed weights of bytes, dense or without their zeros. All forms make the same bits.
+
+use kinglet_kernels::u8s8_gemm::{Finish, Gemm, Requantize, Residual, SparseGemm, Weights, Written};
+use kinglet_kernels::{Aligned, Grid, Window};
+
+use super::super::tuning::Probe;
+use super::{Lowering, sparse};
+
+#[derive(Debug)]
+pub(super) enum Bytes {
+    Dense(Box<Gemm>),
+    Sparse(Box<Sparse>),
+}
+
+#[derive(Debug)]
+pub(super) struct Sparse {
+    gemm: SparseGemm,
+    /// For outputs of fewer pixels than so many, where there are such.
+    few: Option<(usize, Gemm)>,
+}
+
+impl Sparse {
+    fn few(&self, pixels: usize) -> Option<&Gemm> {
+        self.few.as_ref().filter(|(few, _)| pixels < *few).map(|(_, gemm)| gemm)
+    }
+}
+
+impl Bytes {
+    /// `probe` has windows like those that the product will run over.
+    pub(super) fn pack(
+        lowering: Lowering<'_>,
+        weights: &Weights<'_>,
+        zero: u8,
+        then: &Requantize<'_>,
+        probe: Option<&Probe>,
+    ) -> Self {
+        let (level, finish) = (lowering.level, then.finish);
+        let Weights { elements, taps, depth, columns } = *weights;
+        let widths = Gemm::widths(level);
+        let zeros = sparse::zeros(elements).filter(|_| SparseGemm::takes(depth));
+        let dense = |vectors| Gemm::pack(level, weights, zero, then, vectors);
+        let sparse = |block| {
+            let gemm = SparseGemm::pack(level, weights, zero, then, block);
+            let few = sparse::few(gemm.fill(), block, gemm.lanes())?;
+            let few = probe.is_none_or(|probe| probe.pixels_min < few).then(|| (few, dense(None)));
+            Some(Self::Sparse(Box::new(Sparse { gemm, few })))
+        };
+        let pack = |candidate: Option<usize>| match candidate {
+            Some(candidate) if candidate > *widths.end() => sparse(SparseGemm::blocks()[candidate - widths.end() - 1]),
+            vectors => Some(Self::Dense(Box::new(dense(vectors)))),
+        };
+        let added = then.plus.is_some();
+        let run = |window: &Window| timed(*window, [depth, columns], finish, added);
+        let size = [taps, depth, columns];
+        let Some(zeros) = zeros else {
+            let chosen = lowering.choose("u8s8_gemm", size, probe.map(|probe| &probe.window), &widths, &pack, run);
+            return chosen.unwrap_or_else(|| Self::Dense(Box::new(dense(None))));
+        };
+        let operation = format!("u8s8_gemm {zeros} % zeros");
+        let candidates = 1..=widths.end() + SparseGemm::blocks().len();
+        let chosen = lowering.choose(&operation, size, probe.map(|probe| &probe.longer), &candidates, &pack, run);
+        let by_rule = || sparse::by_rule(zeros, SparseGemm::blocks(), sparse);
+        chosen.or_else(by_rule).unwrap_or_else(|| Self::Dense(Box::new(dense(None))))
+    }
+
+    pub(super) fn run<T: Written>(
+        &self,
+        image: &[u8],
+        window: &Window,
+        residual: Option<Residual<'_, u8>>,
+        grid: &Grid<'_, T>,
+    ) {
+        match self {
+            Self::Dense(gemm) => gemm.run(image, window, residual, grid),
+            Self::Sparse(sparse) => match sparse.few(window.pixels()) {
+                Some(gemm) => gemm.run(image, window, residual, grid),
+                None => sparse.gemm.run(image, window, residual, grid),
+            },
+        }
+    }
+
+    /// For so many threads.
+    pub(super) fn grid<'a, T>(&self, out: &'a mut [T], pitch: usize, rows: usize, threads: usize) -> Grid<'a, T> {
+        match self {
+            Self::Dense(gemm) => gemm.grid(out, pitch, rows),
+            Self::Sparse(sparse) => match sparse.few(rows) {
+                Some(gemm) => gemm.grid(out, pitch, rows),
+                None => sparse.gemm.grid(out, pitch, rows, threads),
+            },
+        }
+    }
+
+    pub(super) fn columns(&self) -> usize {
+        match self {
+            Self::Dense(gemm) => gemm.columns(),
+            Self::Sparse(sparse) => sparse.gemm.columns(),
+        }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Dense(gemm) => gemm.bytes(),
+            Self::Sparse(sparse) => sparse.gemm.bytes() + sparse.few.as_ref().map_or(0, |(_, gemm)| gemm.bytes()),
+        }
+    }
+
+    pub(super) fn kernel(&self) -> String {
+        match self {
+            Self::Dense(gemm) => gemm.kernel(),
+            Self::Sparse(sparse) => sparse.gemm.kernel(),
+        }
+    }
+}
+
+/// Runs products of `[depth, columns]` over a made-up image of such a window.
+fn timed(probe: Window, [depth, columns]: [usize; 2], finish: Finish, added: bool) -> impl FnMut(&Bytes) {
+    let pixels = probe.pixels();
+    let (image, mut out) = (vec![3u8; probe.reach(depth)], Aligned::zeroed(pixels * columns * size_of::<f32>()));
+    let other = added.then(|| vec![3u8; pixels * columns]);
+    move |bytes: &Bytes| match finish {
+        Finish::Floats => {
+            let grid = bytes.grid(out.elements_mut::<f32>(), columns, pixels, 1);
+            bytes.run(&image, &probe, None, &grid);
+        }
+        Finish::Bytes { .. } => {
+            let residual = other.as_deref().map(|elements| Residual { elements, pitch: columns });
+            bytes.run(&image, &probe, residual, &bytes.grid(out.elements_mut::<u8>(), columns, pixels, 1));
+        }
+    }
+}
