@@ -148,7 +148,7 @@ fn sum(graph: &Graph, samples: &Samples, at: usize, to: Scale, bounds: [u8; 2]) 
 fn product(graph: &mut Graph, at: usize, to: Option<(Scale, [u8; 2])>) -> Option<Node> {
     let node = graph.nodes[at].clone();
     let (is_conv, has_bias) = match &node.op {
-        Op::Conv(conv) if !conv.residual && conv.activation == Activation::None => (true, conv.bias),
+        Op::Conv(conv) if !conv.scale && !conv.residual && conv.activation == Activation::None => (true, conv.bias),
         Op::Linear(linear) if !linear.residual && linear.activation == Activation::None => (false, linear.bias),
         _ => return None,
     };

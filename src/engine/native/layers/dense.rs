@@ -83,7 +83,7 @@ impl Dense {
         probe: Option<&Window>,
     ) -> Self {
         let (level, exact) = (lowering.level, lowering.precision == Precision::Exact);
-        let Weights { taps, depth, columns, .. } = *weights;
+        let [taps, depth, columns] = weights.size();
         let (operation, widths) =
             if exact { ("f32_gemm", Gemm::widths(level)) } else { ("bf16_gemm", PairGemm::widths(level)) };
         let pack = |vectors| {
