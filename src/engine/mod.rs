@@ -10,6 +10,7 @@ pub mod signature;
 
 mod artifact;
 mod beneath;
+mod beside;
 mod choice;
 mod file_bytes;
 mod graph;

@@ -271,7 +271,7 @@ impl Prepared {
         let defaults = Defaults { batching: &with.batching, cores: with.pool.size() };
         let mut resolved = resolve::resolve(declared, plan, folder, defaults)?;
         resolved.settings.model_file.clone_from(&file.file);
-        let samples = samples::prepare(&resolved, folder, options.model_bytes_max)?;
+        let samples = samples::prepare(&resolved, folder, &options)?;
         Ok(Self { resolved, samples })
     }
 }

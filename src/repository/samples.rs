@@ -11,7 +11,7 @@ use super::files;
 use super::resolve::Resolved;
 use super::settings::{WarmUp, WarmUpContent, WarmUpInput};
 use crate::engine::signature::Bindings;
-use crate::engine::{Batch, Cores, Dim, EngineError, Executed, Merging, Plan, Signature, TensorSpec};
+use crate::engine::{Batch, Cores, Dim, EngineError, Executed, LoadOptions, Merging, Plan, Signature, TensorSpec};
 use crate::tensor::{DType, Shape, Tensor};
 
 /// A made-up batch of one request.
@@ -22,11 +22,16 @@ pub(super) struct Sample {
     batch: Batch,
 }
 
-/// The samples of a build.
+/// The samples of a build; without time for a warm-up those that its settings ask for.
 ///
 /// # Errors
 /// When a configured one does not fit the signature, or its file is missing.
-pub(super) fn prepare(resolved: &Resolved, folder: Option<&Path>, bytes_max: u64) -> Result<Vec<Sample>, LoadError> {
+pub(super) fn prepare(
+    resolved: &Resolved,
+    folder: Option<&Path>,
+    options: &LoadOptions,
+) -> Result<Vec<Sample>, LoadError> {
+    let bytes_max = options.model_bytes_max;
     let configured = resolved.settings.warm_up.iter();
     let runs = configured.clone().fold(0usize, |runs, warm_up| runs.saturating_add(warm_up.count));
     if runs > RUNS_MAX {
@@ -36,7 +41,9 @@ pub(super) fn prepare(resolved: &Resolved, folder: Option<&Path>, bytes_max: u64
     let mut budget = Budget { left: bytes_max, max: bytes_max };
     let mut samples: Vec<Sample> =
         configured.map(|warm_up| sample(warm_up, resolved, folder, &mut budget)).collect::<Result<_, _>>()?;
-    samples.extend(zeros(resolved.plan.as_ref(), &mut budget));
+    if !options.warm_up_time_max.is_zero() {
+        samples.extend(zeros(resolved.plan.as_ref(), &mut budget));
+    }
     Ok(samples)
 }
 

@@ -102,7 +102,7 @@ fn cases() -> Vec<Case> {
 
 fn rate((_, window, depth, columns): &Case, level: Level, vectors: usize) -> f64 {
     let (left, elements) = (made_up(window.reach(*depth)), made_up(window.taps() * depth * columns));
-    let weights = Weights { elements: &elements, taps: window.taps(), depth: *depth, columns: *columns };
+    let weights = Weights::new(&elements, [window.taps(), *depth, *columns]);
     let gemm = Gemm::pack(level, &weights, None, Activation::RELU, Some(vectors));
     let mut out = vec![0.0; window.pixels() * columns];
     let time = least(|| gemm.run(&left, window, None, &gemm.grid(&mut out, *columns, window.pixels())));
@@ -111,7 +111,7 @@ fn rate((_, window, depth, columns): &Case, level: Level, vectors: usize) -> f64
 
 fn pair_rate((_, window, depth, columns): &Case, level: Level, vectors: usize) -> f64 {
     let (left, elements) = (made_up(window.reach(*depth)), made_up(window.taps() * depth * columns));
-    let weights = Weights { elements: &elements, taps: window.taps(), depth: *depth, columns: *columns };
+    let weights = Weights::new(&elements, [window.taps(), *depth, *columns]);
     let gemm = PairGemm::pack(level, &weights, None, Activation::RELU, Some(vectors));
     let each = gemm.rounded(*depth);
     let mut rounded = vec![0.0; left.len() / depth * each];
@@ -156,7 +156,7 @@ fn thinned(rows: usize, columns: usize, one_in: usize, block: usize) -> Vec<f32>
 fn sparse_rate((_, window, depth, columns): &Case, level: Level, one_in: usize, block: usize) -> f64 {
     let left = made_up(window.reach(*depth));
     let elements = thinned(window.taps() * depth, *columns, one_in, block);
-    let weights = Weights { elements: &elements, taps: window.taps(), depth: *depth, columns: *columns };
+    let weights = Weights::new(&elements, [window.taps(), *depth, *columns]);
     let gemm = SparseGemm::pack(level, &weights, None, Activation::RELU, block);
     let mut out = vec![0.0; window.pixels() * columns];
     let time = least(|| gemm.run(&left, window, None, &gemm.grid(&mut out, *columns, window.pixels(), 1)));
@@ -182,7 +182,7 @@ fn sparse_bytes_rate((_, window, depth, columns): &Case, level: Level, one_in: u
 
 fn winograd_rate((_, window, depth, columns): &Case, level: Level) -> f64 {
     let (left, elements) = (made_up(window.reach(*depth)), made_up(9 * depth * columns));
-    let weights = Weights { elements: &elements, taps: 9, depth: *depth, columns: *columns };
+    let weights = Weights::new(&elements, [9, *depth, *columns]);
     let winograd = Winograd::pack(level, &weights, None, Activation::RELU);
     let tasks = winograd.tasks(window, 1);
     let mut scratch = vec![0.0; winograd.scratch(window, tasks)];

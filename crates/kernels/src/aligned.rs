@@ -1,11 +1,18 @@
 //! Memory that starts on a cache line, so that no vector load of packed weights crosses two.
 
 use bytemuck::{Pod, Zeroable};
+use kinglet_sys::pages::{LARGE_PAGE, Pages};
 
-/// Zeroed memory, aligned to 64 bytes, seen as elements of any plain type.
-#[derive(Clone, Debug, Default)]
+/// Zeroed memory, aligned to 64 bytes, seen as elements of any plain type. Much of it lies in large pages.
+#[derive(Debug)]
 pub struct Aligned {
-    lines: Vec<Line>,
+    memory: Memory,
+}
+
+#[derive(Debug)]
+enum Memory {
+    Lines(Vec<Line>),
+    Pages(Pages),
 }
 
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -21,8 +28,14 @@ pub(crate) const LANES_MAX: usize = LINE / size_of::<f32>();
 impl Aligned {
     /// Room for so many bytes, all zero; rounded up to whole lines.
     pub fn zeroed(bytes: usize) -> Self {
+        let lines = bytes.div_ceil(LINE);
         // Fresh memory of the system is zero already.
-        Self { lines: bytemuck::zeroed_vec(bytes.div_ceil(LINE)) }
+        let of_heap = || Memory::Lines(bytemuck::zeroed_vec(lines));
+        let memory = match lines * LINE {
+            bytes @ LARGE_PAGE.. => Pages::zeroed(bytes).map_or_else(|_| of_heap(), Memory::Pages),
+            _ => of_heap(),
+        };
+        Self { memory }
     }
 
     /// The elements, in lines of which the last is filled with zeros.
@@ -33,15 +46,27 @@ impl Aligned {
     }
 
     pub fn bytes(&self) -> usize {
-        self.lines.len() * LINE
+        self.elements::<u8>().len()
     }
 
     pub fn elements<T: Pod>(&self) -> &[T] {
-        bytemuck::cast_slice(&self.lines)
+        match &self.memory {
+            Memory::Lines(lines) => bytemuck::cast_slice(lines),
+            Memory::Pages(pages) => bytemuck::cast_slice(pages.as_ref()),
+        }
     }
 
     pub fn elements_mut<T: Pod>(&mut self) -> &mut [T] {
-        bytemuck::cast_slice_mut(&mut self.lines)
+        match &mut self.memory {
+            Memory::Lines(lines) => bytemuck::cast_slice_mut(lines),
+            Memory::Pages(pages) => bytemuck::cast_slice_mut(pages.as_mut()),
+        }
+    }
+}
+
+impl Default for Aligned {
+    fn default() -> Self {
+        Self::zeroed(0)
     }
 }
 
@@ -56,5 +81,9 @@ mod tests {
         assert_eq!(aligned.elements::<u8>().as_ptr().align_offset(LINE), 0);
         assert_eq!(aligned.elements::<f32>()[16..18], [1.0, 0.0]);
         assert_eq!(Aligned::zeroed(0).elements::<f64>(), []);
+        let large = Aligned::zeroed(LARGE_PAGE + 1);
+        assert!(matches!(large.memory, Memory::Pages(_)) && large.bytes() == LARGE_PAGE + LINE);
+        assert_eq!(large.elements::<u8>().as_ptr().align_offset(LINE), 0);
+        assert!(large.elements::<u64>().iter().all(|&element| element == 0));
     }
 }

@@ -1,17 +1,8 @@
-//! What packed products of any element type share: weights, their panels, and the kernels of an instruction set.
+//! What packed products of any element type share: their panels, what is added to them, and the kernels of an instruction set.
 
 use std::ops::Range;
 
 use crate::grid::{Grid, Tile};
-
-/// Weights in the order `[tap][depth][column]`, dense.
-#[derive(Clone, Copy, Debug)]
-pub struct Weights<'a, T = f32> {
-    pub elements: &'a [T],
-    pub taps: usize,
-    pub depth: usize,
-    pub columns: usize,
-}
 
 /// Added to a product: a matrix of the output's size.
 #[derive(Clone, Copy, Debug)]

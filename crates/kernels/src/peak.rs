@@ -38,7 +38,7 @@ impl Products {
         // Four bytes take the place of a float.
         let depth = if self == Self::U8S8 { 4 * DEPTH } else { DEPTH };
         let floats = vec![1.0; DEPTH * COLUMNS];
-        let weights = Weights { elements: &floats[..], taps: 1, depth: DEPTH, columns: COLUMNS };
+        let weights = Weights::new(&floats[..], [1, DEPTH, COLUMNS]);
         let (left, mut out) = (vec![1.0; DEPTH], vec![0.0; ROWS * COLUMNS]);
         let of_floats = |vectors| {
             let gemm = Gemm::pack(level, &weights, None, Activation::None, Some(vectors));
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn kernels_tell_their_products() {
-        let weights = Weights { elements: &[1.0], taps: 1, depth: 1, columns: 1 };
+        let weights = Weights::new(&[1.0], [1, 1, 1]);
         for level in Level::all() {
             let gemm = Gemm::pack(level, &weights, None, Activation::None, None);
             assert_eq!(Products::of_kernel(&gemm.kernel()), Some(Products::F32));

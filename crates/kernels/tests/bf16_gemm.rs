@@ -33,7 +33,7 @@ fn check(window: &Window, depth: usize, columns: usize, activation: Activation) 
     let residual = Residual { elements: &residual, pitch: columns };
     let near = |elements: &[f32]| elements.iter().map(|&x| rounded(x)).collect::<Vec<_>>();
     let (near_left, near_elements) = (near(&left), near(&elements));
-    let weights = |elements| Weights { elements, taps: window.taps(), depth, columns };
+    let weights = |elements| Weights::new(elements, [window.taps(), depth, columns]);
     let expected =
         reference::f32_gemm(&near_left, window, &weights(&near_elements), Some(&bias), Some(residual), activation);
     for level in Level::all() {
@@ -98,7 +98,7 @@ fn floats_are_rounded_to_the_even_one_of_two() {
     let floats: Vec<f32> = cases.iter().map(|case| case.0).collect();
     let expected: Vec<u16> = cases.iter().map(|case| case.1).collect();
     // A product with one is what was rounded, but for what is no number, of which zero times is none either.
-    let weights = Weights { elements: &[1.0], taps: 1, depth: 1, columns: 1 };
+    let weights = Weights::new(&[1.0], [1, 1, 1]);
     for level in Level::all() {
         let gemm = PairGemm::pack(level, &weights, None, Activation::None, None);
         let (image, window) = paired(&gemm, &floats, &Window::rows(floats.len(), 1), 1);
@@ -114,7 +114,7 @@ fn floats_are_rounded_to_the_even_one_of_two() {
 #[test]
 fn weights_take_half_the_memory() {
     let elements = values(64 * 64, 1);
-    let weights = Weights { elements: &elements, taps: 1, depth: 64, columns: 64 };
+    let weights = Weights::new(&elements, [1, 64, 64]);
     for level in Level::all() {
         let whole = Gemm::pack(level, &weights, None, Activation::None, None).bytes();
         let pairs = PairGemm::pack(level, &weights, None, Activation::None, None).bytes();
@@ -125,7 +125,7 @@ fn weights_take_half_the_memory() {
 #[test]
 fn lines_of_halves_have_every_tail() {
     for level in Level::all().filter(|&level| PairGemm::is_faster(level)) {
-        let weights = Weights { elements: &[1.0, 2.0], taps: 1, depth: 2, columns: 1 };
+        let weights = Weights::new(&[1.0, 2.0], [1, 2, 1]);
         let gemm = PairGemm::pack(level, &weights, None, Activation::None, None);
         for (count, first) in (0..34).flat_map(|count| [(count, 0), (count, 1)]) {
             let from = values(count, 5);

@@ -61,7 +61,7 @@ fn check_product(window: &Window, depth: usize, columns: usize, activation: Acti
     let (bias, rows, pitch) = (values(columns, 3), window.pixels(), columns + 3);
     let added = near(rows * columns, 4);
     let of = |elements| Residual { elements, pitch: columns };
-    let weights = Weights { elements: &elements, taps: window.taps(), depth, columns };
+    let weights = Weights::new(&elements, [window.taps(), depth, columns]);
     let expected = reference::f32_gemm(&left, window, &weights, Some(&bias), Some(of(&added)), activation);
     let (image, added) = (paired(&left), halves(&added));
     let over_pairs = Window { pitch: window.pitch.map(|pitch| pitch / 2), ..*window };
@@ -107,7 +107,7 @@ fn sums_of_a_long_chain_are_rounded_once() {
 #[test]
 fn an_image_of_halves_makes_floats_too() {
     let (window, left, elements) = (Window::rows(9, 24), near(9 * 24, 1), near(24 * 40, 2));
-    let weights = Weights { elements: &elements, taps: 1, depth: 24, columns: 40 };
+    let weights = Weights::new(&elements, [1, 24, 40]);
     let expected = reference::f32_gemm(&left, &window, &weights, None, None, Activation::None);
     for level in levels() {
         let gemm = PairGemm::pack(level, &weights, None, Activation::None, None);
@@ -122,7 +122,7 @@ fn more_taps_than_a_call_sees_leave_floats() {
     for level in levels() {
         for (taps, expected) in [(64, true), (65, false)] {
             let elements = vec![0.0; taps];
-            let weights = Weights { elements: &elements, taps, depth: 1, columns: 1 };
+            let weights = Weights::new(&elements, [taps, 1, 1]);
             assert_eq!(PairGemm::pack(level, &weights, None, Activation::None, None).has_halves(), expected);
         }
     }
@@ -189,7 +189,7 @@ fn transformed_tiles() {
     for (depth, columns) in [(5, 7), (16, 33)] {
         let window = Window { kernel: [3, 3], pad: [1, 1], ..Window::image(2, [7, 9], depth) };
         let (left, elements) = (near(window.reach(depth), 1), values(9 * depth * columns, 2));
-        let weights = Weights { elements: &elements, taps: 9, depth, columns };
+        let weights = Weights::new(&elements, [9, depth, columns]);
         let added = near(window.pixels() * columns, 4);
         let residual = Residual { elements: &added[..], pitch: columns };
         let expected = reference::f32_gemm(&left, &window, &weights, None, Some(residual), Activation::RELU);

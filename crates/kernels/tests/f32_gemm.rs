@@ -27,7 +27,7 @@ impl Case {
         let Self { window, depth, columns, .. } = *self;
         let left = values(window.reach(depth), 1);
         let elements = values(window.taps() * depth * columns, 2);
-        let weights = Weights { elements: &elements, taps: window.taps(), depth, columns };
+        let weights = Weights::new(&elements, [window.taps(), depth, columns]);
         let bias = self.bias.then(|| values(columns, 3));
         let rows = window.pixels();
         let (pitch, residual_pitch) = (columns + 3, columns + 1);
@@ -118,7 +118,7 @@ fn results_do_not_depend_on_company_or_width() {
     let (depth, columns) = (700, 100);
     let left = values(17 * depth, 5);
     let elements = values(depth * columns, 6);
-    let weights = Weights { elements: &elements, taps: 1, depth, columns };
+    let weights = Weights::new(&elements, [1, depth, columns]);
     let run = |level, vectors, rows: usize, first: usize| {
         let gemm = Gemm::pack(level, &weights, None, Activation::None, Some(vectors));
         let mut out = vec![0.0; rows * columns];
@@ -140,7 +140,7 @@ fn results_do_not_depend_on_company_or_width() {
 fn threads_share_a_grid() {
     let (rows, depth, columns) = (1000, 32, 70);
     let (left, elements) = (values(rows * depth, 7), values(depth * columns, 8));
-    let weights = Weights { elements: &elements, taps: 1, depth, columns };
+    let weights = Weights::new(&elements, [1, depth, columns]);
     let window = Window::rows(rows, depth);
     let expected = reference::f32_gemm(&left, &window, &weights, None, None, Activation::None);
     for level in Level::all() {
@@ -153,5 +153,36 @@ fn threads_share_a_grid() {
             }
         });
         assert_close(&out, &expected, depth, &level.to_string());
+    }
+}
+
+#[test]
+fn weights_in_any_order_pack_to_the_same() {
+    for (taps, depth, columns) in [(1, 7, 5), (1, 64, 48), (1, 100, 33), (9, 3, 17), (9, 70, 64), (4, 1, 1), (1, 0, 3)]
+    {
+        let (elements, scale) = (values(taps * depth * columns, 1), values(columns, 2));
+        let at = |column: usize, row: usize, tap: usize| elements[(column * depth + row) * taps + tap];
+        let each = (0..taps).flat_map(|tap| (0..depth).flat_map(move |row| (0..columns).map(move |n| (n, row, tap))));
+        let [plain, scaled]: [Vec<f32>; 2] = [false, true].map(|is_scaled| {
+            let scaled = |(n, row, tap)| at(n, row, tap) * if is_scaled { scale[n] } else { 1.0 };
+            each.clone().map(scaled).collect()
+        });
+        let filters = Weights::of_filters(&elements, [taps, depth, columns]);
+        for (filters, dense) in [(filters, plain), (filters.scaled(Some(&scale)), scaled)] {
+            assert_eq!(filters.taps_first(), dense);
+            let image = values(20 * taps * depth, 3);
+            let window = Window { kernel: [taps, 1], ..Window::image(1, [20, 1], depth) };
+            let window = Window { out: [21 - taps, 1], ..window };
+            for level in Level::all() {
+                let of = |weights: &Weights<'_>| {
+                    let gemm = Gemm::pack(level, weights, None, Activation::None, None);
+                    let mut out = vec![0.0; window.pixels() * columns];
+                    gemm.run(&image, &window, None, &gemm.grid(&mut out, columns, window.pixels()));
+                    out
+                };
+                let dense = Weights::new(&dense, [taps, depth, columns]);
+                assert_eq!(of(&filters), of(&dense), "{level} {taps} {depth} {columns}");
+            }
+        }
     }
 }

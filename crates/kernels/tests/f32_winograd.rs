@@ -11,7 +11,7 @@ use support::{assert_close, values};
 fn check(window: &Window, depth: usize, columns: usize, threads: usize, full: bool) {
     let left = values(window.reach(depth), 1);
     let elements = values(9 * depth * columns, 2);
-    let weights = Weights { elements: &elements, taps: 9, depth, columns };
+    let weights = Weights::new(&elements, [9, depth, columns]);
     let bias = values(columns, 3);
     let added = values(window.pixels() * columns, 4);
     let (bias, residual, activation) = match full {

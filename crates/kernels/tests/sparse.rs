@@ -34,7 +34,7 @@ impl Case {
         let Self { window, depth, columns, .. } = *self;
         let left = values(window.reach(depth), 1);
         let elements = thinned(window.taps() * depth, columns, self.alike, self.one_in);
-        let weights = Weights { elements: &elements, taps: window.taps(), depth, columns };
+        let weights = Weights::new(&elements, [window.taps(), depth, columns]);
         let bias = self.bias.then(|| values(columns, 3));
         let rows = window.pixels();
         let (pitch, residual_pitch) = (columns + 3, columns + 1);
@@ -126,21 +126,21 @@ fn columns_that_are_alike_share_blocks_wherever_they_are() {
         // Every eighth column has the same rows.
         (0..columns).filter(|column| row % 8 == column % 8).for_each(|column| elements[row * columns + column] = 1.0);
     }
-    let weights = Weights { elements: &elements, taps: 1, depth, columns };
+    let weights = Weights::new(&elements, [1, depth, columns]);
     for level in Level::all() {
         let fills = [1, 2, 4].map(|block| SparseGemm::pack(level, &weights, None, Activation::None, block).fill());
         let all = depth * columns;
         assert_eq!(fills, [Fill { all, multiplied: all / 8, nonzero: all / 8 }; 3], "{level}");
     }
     let all_others: Vec<f32> = (0..depth * columns).map(|at| if at % 2 == 0 { 1.0 } else { 0.0 }).collect();
-    let weights = Weights { elements: &all_others, ..weights };
+    let weights = Weights::new(&all_others, [1, depth, columns]);
     let gemm = SparseGemm::pack(Level::all().last().unwrap(), &weights, None, Activation::None, 1);
     assert_eq!(gemm.fill(), Fill { all: 2048, multiplied: 1024, nonzero: 1024 });
 }
 
 #[test]
 fn what_is_no_number_reaches_its_column_alone() {
-    let weights = Weights { elements: &[f32::NAN, 0.0, -0.0, 2.0], taps: 1, depth: 2, columns: 2 };
+    let weights = Weights::new(&[f32::NAN, 0.0, -0.0, 2.0], [1, 2, 2]);
     for level in Level::all() {
         for block in SparseGemm::blocks() {
             let gemm = SparseGemm::pack(level, &weights, None, Activation::None, block);
@@ -156,7 +156,7 @@ fn what_is_no_number_reaches_its_column_alone() {
 fn threads_share_a_grid() {
     let (rows, depth, columns) = (1000, 32, 70);
     let (left, elements) = (values(rows * depth, 7), thinned(depth, columns, 1, 4));
-    let weights = Weights { elements: &elements, taps: 1, depth, columns };
+    let weights = Weights::new(&elements, [1, depth, columns]);
     let window = Window::rows(rows, depth);
     let expected = reference::f32_gemm(&left, &window, &weights, None, None, Activation::None);
     for level in Level::all() {
@@ -174,19 +174,19 @@ fn threads_share_a_grid() {
 
 /// Products of bytes at all levels and in all blocks have the bits of dense ones.
 fn check_bytes(window: Window, depth: usize, columns: usize, alike: usize, finish: Finish, plus: bool) {
-    let left: Vec<u8> = values(window.reach(depth), 1).iter().map(|x| (x.to_bits() >> 9) as u8).collect();
+    let left: Vec<u8> = values(window.reach(depth), 1).iter().map(|x| x.to_bits().to_le_bytes()[1]).collect();
     // Words are kept, not weights.
     let kept = thinned(window.taps() * depth / 4, columns, alike, 4);
     let weight = |at: usize| {
         let is_kept = kept[at / columns / 4 * columns + at % columns] != 0.0;
-        if is_kept { (at.wrapping_mul(2_654_435_761) >> 9) as i8 } else { 0 }
+        if is_kept { at.wrapping_mul(2_654_435_761).to_le_bytes()[1].cast_signed() } else { 0 }
     };
     let elements: Vec<i8> = (0..window.taps() * depth * columns).map(weight).collect();
     let weights = u8s8_gemm::Weights { elements: &elements, taps: window.taps(), depth, columns };
-    let bias: Vec<i32> = (0..columns).map(|column| column as i32 * 10 - 70).collect();
+    let bias: Vec<i32> = (0..).map(|column| column * 10 - 70).take(columns).collect();
     let scale: Vec<f32> = (0..columns).map(|column| 1e-3 + column as f32 * 1e-6).collect();
     let (rows, pitch) = (window.pixels(), columns + 3);
-    let other: Vec<u8> = (0..rows * pitch).map(|at| (at * 31) as u8).collect();
+    let other: Vec<u8> = (0..rows * pitch).map(|at| (at * 31).to_le_bytes()[0]).collect();
     let scaled = |scale: f32, zero: u8| Scale { scale, zero };
     let sum = Sum { of: [scaled(0.5, 3), scaled(0.25, 9)], to: scaled(0.6, 4), bounds: [4, 250] };
     let then = u8s8_gemm::Requantize { bias: &bias, scale: &scale, finish, plus: plus.then_some(sum) };

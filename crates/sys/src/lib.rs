@@ -4,3 +4,4 @@
 pub mod allocator;
 pub mod lend;
 pub mod mapped;
+pub mod pages;

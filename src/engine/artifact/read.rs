@@ -9,12 +9,13 @@ use safetensors::tensor::Metadata;
 
 use super::{DIGESTS, FORMAT, GRAPH, LENGTH_BYTES, TENSOR, VERSION, descriptor, digest, stored_as};
 use crate::engine::EngineError;
+use crate::engine::beside::beside_each_other;
 use crate::engine::model_file::{each_tensor, inline};
 use crate::proto::onnx::tensor_proto::DataType;
 use crate::proto::onnx::{ModelProto, TensorProto};
 
-/// The model in a file's bytes. Every tensor is compared with its digest.
-pub(in crate::engine) fn read(bytes: &Bytes) -> Result<ModelProto, EngineError> {
+/// The model in a file's bytes. Every tensor is compared with its digest, on so many threads.
+pub(in crate::engine) fn read(bytes: &Bytes, threads: usize) -> Result<ModelProto, EngineError> {
     let (header, metadata) =
         SafeTensors::read_metadata(bytes).map_err(|error| invalid(format!("not a safetensors file: {error}")))?;
     let word = |key: &str| metadata.metadata().as_ref()?.get(key).map(String::as_str);
@@ -28,8 +29,10 @@ pub(in crate::engine) fn read(bytes: &Bytes) -> Result<ModelProto, EngineError> 
         serde_json::from_str(needed(DIGESTS)?).map_err(|error| invalid(format!("{DIGESTS}: {error}")))?;
     let mut model = graph(needed(GRAPH)?).map_err(|error| invalid(format!("{GRAPH}: {error}")))?;
     // The header was found to end within the file.
-    let stored = Stored { bytes: bytes.slice(LENGTH_BYTES + header..), metadata, digests };
+    let mut stored = Stored { bytes: bytes.slice(LENGTH_BYTES + header..), metadata, digests, taken: Vec::new() };
     each_tensor(&mut model, &mut |tensor| inline(tensor, &mut |tensor, expected| stored.fetch(tensor, expected)))?;
+    let compared = beside_each_other(threads, 0..stored.taken.len(), |at| stored.compare(&stored.taken[at]));
+    compared.into_iter().collect::<Result<(), _>>()?;
     Ok(model)
 }
 
@@ -45,11 +48,19 @@ struct Stored {
     bytes: Bytes,
     metadata: Metadata,
     digests: HashMap<String, String>,
+    taken: Vec<Taken>,
+}
+
+/// What a tensor of the graph got.
+struct Taken {
+    /// Of the tensor, and of what is stored.
+    names: [String; 2],
+    bytes: Bytes,
 }
 
 impl Stored {
     /// The elements of a tensor that names another.
-    fn fetch(&self, tensor: &TensorProto, expected: u64) -> Result<Bytes, EngineError> {
+    fn fetch(&mut self, tensor: &TensorProto, expected: u64) -> Result<Bytes, EngineError> {
         let wrong = |what: String| invalid(format!("tensor {:?}: {what}", tensor.name));
         let name = tensor.external_data.iter().find(|entry| entry.key == TENSOR).map(|entry| entry.value.as_str());
         let name = name.ok_or_else(|| wrong(format!("its elements are elsewhere, and it has no {TENSOR}")))?;
@@ -67,15 +78,20 @@ impl Stored {
         if bytes.len() as u64 != expected {
             return Err(wrong(format!("{name:?} has {} bytes, expected {expected}", bytes.len())));
         }
-        match self.digests.get(name) {
-            Some(expected) if *expected == digest(&bytes) => {}
-            Some(expected) => {
-                return Err(wrong(format!("{name:?} has the digest {}, expected {expected}", digest(&bytes))));
-            }
-            None => return Err(wrong(format!("{name:?} has no digest"))),
-        }
+        self.taken.push(Taken { names: [tensor.name.clone(), name.to_owned()], bytes: bytes.clone() });
         // Small ones are kept when all others are packed and gone: they shall not hold on to the whole file.
         Ok(if bytes.len() <= COPIED_BYTES_MAX { Bytes::copy_from_slice(&bytes) } else { bytes })
+    }
+
+    fn compare(&self, Taken { names: [tensor, name], bytes }: &Taken) -> Result<(), EngineError> {
+        let wrong = |what: String| Err(invalid(format!("tensor {tensor:?}: {name:?} has {what}")));
+        match self.digests.get(name) {
+            Some(expected) => match digest(bytes) {
+                digest if digest == *expected => Ok(()),
+                digest => wrong(format!("the digest {digest}, expected {expected}")),
+            },
+            None => wrong("no digest".into()),
+        }
     }
 }
 

@@ -150,6 +150,11 @@ impl Graph {
         self.values[value.0].assumed.extend(extents);
     }
 
+    /// Whether anything is assumed of a value's extents.
+    pub(super) fn is_assumed(&self, value: ValueId) -> bool {
+        !self.values[value.0].assumed.is_empty()
+    }
+
     /// An axis whose extent is not the one that was assumed, and that one.
     pub(super) fn broken_assumption(&self, value: ValueId, shape: &Shape) -> Option<(usize, usize)> {
         self.values[value.0].assumed.iter().copied().find(|(axis, extent)| shape.get(*axis) != Some(extent))

@@ -1,11 +1,14 @@
 //! A model for any extents: its graph without the contents of packed weights, and a layer for every node.
 
+use std::ops::Range;
+
 use kinglet_kernels::f32_gemm::PairGemm;
 use kinglet_kernels::{Aligned, Level};
 
 use super::halves;
 use super::layers::{self, Layer, Lowering};
 use super::tuning::Tuning;
+use crate::engine::beside::beside_each_other;
 use crate::engine::graph::control::{Body, Repeat, Several};
 use crate::engine::graph::samples::{GraphFacts, Inputs, Others, Samples, Stopped};
 use crate::engine::graph::{Fact, Graph, Node, Op, ValueId};
@@ -80,20 +83,31 @@ impl Model {
     fn new(mut graph: Graph, samples: &Samples, limits: Limits, tuning: &Tuning) -> Result<Self, EngineError> {
         let lowering = Lowering { level: limits.level, precision: limits.precision, tuning: Some(tuning) };
         let mut layers = Vec::with_capacity(graph.nodes.len());
-        let mut constants = vec![None; graph.value_count()];
+        let mut constants: Vec<Option<Aligned>> = (0..graph.value_count()).map(|_| None).collect();
         let ends = ends(&graph);
-        for (at, ends) in ends.iter().enumerate() {
-            let node = &graph.nodes[at];
-            let lowered = layers::lower(&graph, node, samples.0[0].get(node.output), lowering);
-            let lowered = lowered.map_err(|error| EngineError::UnsupportedOperator {
-                operator: node.name.clone(),
-                reason: error.to_string(),
-            })?;
-            let bodies = bodies(&graph, node, samples, limits, tuning)?;
-            keep(&mut constants, &graph, &lowered.operands);
-            layers.push(Layered { layer: lowered.layer, operands: lowered.operands, bodies });
+        // What runs beside a measurement would be measured too.
+        let threads = if tuning.may_measure() { 1 } else { limits.threads_max };
+        while layers.len() < graph.nodes.len() {
+            let round = round(&graph, layers.len());
+            let made = beside_each_other(threads, round.clone(), |at| {
+                let node = &graph.nodes[at];
+                let lowered = layers::lower(&graph, node, samples.0[0].get(node.output), lowering);
+                let lowered = lowered.map_err(|error| EngineError::UnsupportedOperator {
+                    operator: node.name.clone(),
+                    reason: error.to_string(),
+                })?;
+                let bodies = bodies(&graph, node, samples, limits, tuning)?;
+                Ok(Layered { layer: lowered.layer, operands: lowered.operands, bodies })
+            });
+            for layered in made {
+                let layered = layered?;
+                keep(&mut constants, &graph, &layered.operands);
+                layers.push(layered);
+            }
             // At once: originals of all weights would take as much memory as those that are packed.
-            ends.iter().for_each(|&end| graph.forget_contents(end, CONTENTS_KEPT_MAX));
+            for &end in ends[round].iter().flatten() {
+                graph.forget_contents(end, CONTENTS_KEPT_MAX);
+            }
         }
         keep(&mut constants, &graph, &graph.outputs);
         graph.values().for_each(|value| graph.forget_contents(value, CONTENTS_KEPT_MAX));
@@ -121,6 +135,24 @@ impl Model {
         let packed: usize = self.layers.iter().map(|layered| layered.layer.bytes() + within(layered)).sum();
         packed + self.constants.iter().flatten().map(Aligned::bytes).sum::<usize>()
     }
+}
+
+/// Nodes from one on that are packed before their originals go: as many as have so many bytes of weights together.
+fn round(graph: &Graph, from: usize) -> Range<usize> {
+    let mut bytes = 0;
+    let weights = |node: &Node| {
+        node.inputs
+            .iter()
+            .filter_map(|&input| graph.constant(input))
+            .map(|constant| constant.bytes().len())
+            .sum::<usize>()
+    };
+    let is_full = |node: &Node| {
+        bytes += weights(node);
+        bytes >= ROUND_BYTES
+    };
+    let count = graph.nodes[from..].iter().position(is_full).map_or(graph.nodes.len() - from, |last| last + 1);
+    from..from + count
 }
 
 /// Copies constants that are taken at run time.
@@ -200,6 +232,9 @@ fn bodies(
         _ => Ok(Vec::new()),
     }
 }
+
+/// Enough that threads rarely wait for each other, and little beside a model of that size.
+const ROUND_BYTES: usize = 32 << 20;
 
 /// Shapes may depend on constants of so many elements.
 const CONTENTS_KEPT_MAX: usize = 4096;

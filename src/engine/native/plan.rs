@@ -92,7 +92,8 @@ impl Plan for NativePlan {
         let batched = self.merging == Merging::Rows;
         let decided =
             |spec: &TensorSpec| spec.dims.iter().skip(usize::from(batched)).any(|dim| matches!(dim, Dim::Free(_)));
-        if self.times.get().is_none() && !self.signature.inputs.iter().any(decided) {
+        let is_wanted = !self.warm_up_time_max.is_zero() && self.times.get().is_none();
+        if is_wanted && !self.signature.inputs.iter().any(decided) {
             let rows_max = if batched { batch_size_max } else { 1 };
             let times = Times::measure(rows_max, self.warm_up_time_max, |rows| self.run_on_zeros(rows))?;
             // Somebody else may have been faster; either result is right.

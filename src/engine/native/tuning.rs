@@ -5,12 +5,12 @@
 //! the weights are: a model that changed keeps the choices that still apply. The file is not trusted: what is in it only
 //! decides between candidates, and one that is broken is measured again.
 
-use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use kinglet_kernels::{Level, Window};
@@ -19,20 +19,26 @@ use serde::{Deserialize, Serialize};
 use crate::engine::LoadOptions;
 use crate::engine::beneath::Folder;
 use crate::engine::graph::op::Spatial;
+use crate::engine::pool::lock;
 use crate::engine::replaced::replace;
 
 /// The choices of one load.
 #[derive(Debug)]
 pub(super) struct Tuning {
-    /// What is left of the time to measure.
-    left: Cell<Duration>,
-    chosen: RefCell<BTreeMap<String, usize>>,
-    /// How many of them this load has measured.
-    measured: Cell<usize>,
+    known: Mutex<Known>,
     /// The folder that they are read from, and whether they are kept there.
     folder: Option<PathBuf>,
     keeps: bool,
     level: String,
+}
+
+#[derive(Debug)]
+struct Known {
+    /// What is left of the time to measure.
+    left: Duration,
+    chosen: BTreeMap<String, usize>,
+    /// How many of them this load has measured.
+    measured: usize,
 }
 
 /// What a file of choices holds.
@@ -48,10 +54,9 @@ struct Kept {
 impl Tuning {
     /// With what was kept of earlier loads.
     pub(super) fn begin(options: &LoadOptions, level: Level) -> Self {
+        let known = Known { left: options.tuning_time_max, chosen: BTreeMap::new(), measured: 0 };
         let tuning = Self {
-            left: Cell::new(options.tuning_time_max),
-            chosen: RefCell::default(),
-            measured: Cell::new(0),
+            known: Mutex::new(known),
             folder: options.choices_folder.clone().filter(|_| !options.tuning_time_max.is_zero()),
             keeps: options.keep_choices,
             level: level.to_string(),
@@ -61,9 +66,15 @@ impl Tuning {
             && kept.version == VERSION
             && kept.level == tuning.level
         {
-            *tuning.chosen.borrow_mut() = kept.kernels;
+            lock(&tuning.known).chosen = kept.kernels;
         }
         tuning
+    }
+
+    /// Whether choices may have to be measured: there is time, and no file of earlier ones.
+    pub(super) fn may_measure(&self) -> bool {
+        let known = lock(&self.known);
+        !known.left.is_zero() && known.chosen.is_empty()
     }
 
     /// Packs a product as the candidate that runs fastest: one that is known, one that is measured while there is time, or
@@ -76,11 +87,13 @@ impl Tuning {
         pack: &impl Fn(Option<usize>) -> Option<K>,
         prepare: impl FnOnce() -> R,
     ) -> Option<K> {
-        let known = self.chosen.borrow().get(product).copied().filter(|known| candidates.contains(known));
-        if let Some(packed) = known.and_then(|known| pack(Some(known))) {
+        let kept = lock(&self.known).chosen.get(product).copied().filter(|kept| candidates.contains(kept));
+        if let Some(packed) = kept.and_then(|kept| pack(Some(kept))) {
             return Some(packed);
         }
-        if candidates.start() == candidates.end() || self.left.get().is_zero() {
+        // One at a time: others would be measured too.
+        let mut known = lock(&self.known);
+        if candidates.start() == candidates.end() || known.left.is_zero() {
             return None;
         }
         let started = Instant::now();
@@ -94,19 +107,19 @@ impl Tuning {
                 *least = before.elapsed().min(*least);
             }
         }
-        self.left.set(self.left.get().saturating_sub(started.elapsed()));
-        self.measured.set(self.measured.get() + 1);
+        known.left = known.left.saturating_sub(started.elapsed());
+        known.measured += 1;
         let (_, candidate, packed) = packed.into_iter().min_by_key(|(least, ..)| *least)?;
-        self.chosen.borrow_mut().insert(product.to_owned(), candidate);
+        known.chosen.insert(product.to_owned(), candidate);
         Some(packed)
     }
 
     /// Keeps what was measured for the next load. A folder that cannot be written is no fault.
     pub(super) fn keep(&self) {
-        let is_new = self.keeps && self.measured.get() > 0;
+        let known = lock(&self.known);
+        let is_new = self.keeps && known.measured > 0;
         let Some(folder) = self.folder.as_ref().filter(|_| is_new) else { return };
-        let kept =
-            Kept { version: VERSION.to_owned(), level: self.level.clone(), kernels: self.chosen.borrow().clone() };
+        let kept = Kept { version: VERSION.to_owned(), level: self.level.clone(), kernels: known.chosen.clone() };
         if let Err(error) = write(folder, &file_name(), &kept) {
             tracing::debug!(folder = %folder.display(), %error, "choices of kernels are not kept");
         }
@@ -114,7 +127,8 @@ impl Tuning {
 
     /// For people: how many kernels were chosen by measurement.
     pub(super) fn told(&self) -> String {
-        match (self.chosen.borrow().len(), self.measured.get()) {
+        let known = lock(&self.known);
+        match (known.chosen.len(), known.measured) {
             (0, _) => String::new(),
             (known, 0) => format!("; kernels of {known} products as kept"),
             (known, measured) => format!("; kernels of {known} products by measurement, {measured} of them now"),
@@ -214,6 +228,8 @@ const KEPT_BYTES_MAX: u64 = 1 << 20;
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
     use crate::engine::graph::op::Padding;
     use crate::engine::testing::options;

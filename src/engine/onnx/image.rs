@@ -64,7 +64,7 @@ pub(super) fn conv_over(
 ) -> Result<ValueId, EngineError> {
     let window = spatial(node, axes)?;
     let bias = operands.bias.is_some();
-    let conv = Conv { window, groups, bias, residual: false, activation: Activation::None, exact };
+    let conv = Conv { window, groups, bias, scale: false, residual: false, activation: Activation::None, exact };
     let others: Vec<ValueId> = [operands.weights].into_iter().chain(operands.bias).collect();
     Ok(channels_last(importer, node, axes.len(), operands.x, Op::Conv(conv), &others))
 }

@@ -6,6 +6,7 @@ use super::Importer;
 use super::formula::Formula;
 use super::image::{self, Operands};
 use super::node::Source;
+use super::quantization::{self, Bytes};
 use crate::engine::EngineError;
 use crate::engine::graph::op::{Binary, WindowAxis};
 use crate::engine::graph::{Op, ValueId, numbers};
@@ -52,9 +53,9 @@ pub(super) fn sums(
     let channels = channels.ok_or_else(|| node.refuse("the channels of its weights are not known"))?;
     let together = together(importer, weights, channels, &axes);
     let together = together.ok_or_else(|| node.refuse("its sums are too long to be exact"))?;
+    let x = meant(importer, node, x, false)?;
+    let weights = meant(importer, node, weights, true)?;
     let mut formula = Formula { dtype: DType::F32, name: node.shown(), importer };
-    let x = difference(&mut formula, x, false);
-    let weights = difference(&mut formula, weights, true);
     if channels <= together {
         let operands = Operands { x, weights, bias: None };
         return Ok(vec![image::exact_conv(formula.importer, node, operands, groups, &axes)?]);
@@ -70,7 +71,20 @@ pub(super) fn sums(
     parts.collect()
 }
 
-/// What integers mean, as floats. Weights may have a zero point for each output channel.
+/// What integers mean, as floats. Bytes with one zero point that is known stay bytes that are converted, for a pass that
+/// makes products of them.
+fn meant(importer: &mut Importer, node: &Source<'_>, of: Integers, by_channel: bool) -> Result<ValueId, EngineError> {
+    let is_byte = matches!(importer.dtype(of.x), DType::U8 | DType::I8);
+    let is_known = |zero| importer.graph.constant(zero).is_some_and(|zero| zero.element_count() == 1);
+    if is_byte && of.zero.is_none_or(is_known) {
+        let scale = Formula { dtype: DType::F32, name: node.shown(), importer }.number(1.0);
+        return quantization::meaning(importer, node, Bytes { x: of.x, scale, zero: of.zero }, 1);
+    }
+    let mut formula = Formula { dtype: DType::F32, name: node.shown(), importer };
+    Ok(difference(&mut formula, of, by_channel))
+}
+
+/// As `meant`, of any integers. Weights may have a zero point for each output channel.
 fn difference(formula: &mut Formula<'_>, of: Integers, by_channel: bool) -> ValueId {
     let x = formula.cast(of.x, DType::F32);
     let Some(zero) = of.zero else { return x };

@@ -136,9 +136,15 @@ fn along_channels(graph: &Graph, value: ValueId, rank: usize, channels: usize) -
 }
 
 fn scaled(graph: &mut Graph, layer: usize, scale: &[f32], shift: &[f32]) {
-    let Some(mut own) = Constants::of(graph, layer) else { return };
+    let is_first = matches!(&graph.nodes[layer].op, Op::Conv(conv) if !conv.scale);
     // A bias leaves weights as they are, and where they are.
-    if scale.iter().any(|scale| scale.to_bits() != 1f32.to_bits()) {
+    let is_scaled = scale.iter().any(|scale| scale.to_bits() != 1f32.to_bits());
+    let Some(mut own) = (if is_first { Constants::left(graph, layer) } else { Constants::of(graph, layer) }) else {
+        return;
+    };
+    if is_scaled && is_first {
+        own.scale = Some(scale.to_vec());
+    } else if is_scaled {
         own.reweigh(&graph.nodes[layer].op, |[_, to], weights| weights.iter_mut().for_each(|w| *w *= scale[to]));
     }
     let factors = scale.iter().zip(shift);
@@ -163,53 +169,87 @@ fn channels(graph: &Graph, node: &Node) -> Option<[usize; 2]> {
 
 /// Weights of a layer, and its bias, zeros where it has none.
 struct Constants {
-    weights: Tensor,
+    weights: Weights,
+    /// What weights are multiplied by while they are packed.
+    scale: Option<Vec<f32>>,
     bias: Vec<f32>,
 }
 
+enum Weights {
+    /// Those that the graph has.
+    Left(ValueId),
+    Taken(Tensor),
+}
+
 impl Constants {
-    /// Taken out of the graph, for `put` to bring back.
-    fn of(graph: &mut Graph, layer: usize) -> Option<Self> {
+    /// With weights that stay as they are.
+    fn left(graph: &Graph, layer: usize) -> Option<Self> {
         let node = &graph.nodes[layer];
         let [_, out] = channels(graph, node)?;
-        let bias = node.inputs.get(2).and_then(|&bias| floats(graph.constant(bias)?));
-        let bias = bias.unwrap_or_else(|| vec![0.0; out]);
-        let value = node.inputs[1];
+        let has_bias = match &node.op {
+            Op::Conv(conv) => conv.bias,
+            Op::Linear(linear) => linear.bias,
+            Op::ConvTranspose(conv) => conv.bias,
+            _ => false,
+        };
+        let constant = |at: usize| floats(graph.constant(*node.inputs.get(at)?)?);
+        let bias = if has_bias { constant(2)? } else { vec![0.0; out] };
+        let scale = match &node.op {
+            Op::Conv(conv) if conv.scale => Some(constant(conv.scale_at())?),
+            _ => None,
+        };
+        Some(Self { weights: Weights::Left(node.inputs[1]), scale, bias })
+    }
+
+    /// Taken out of the graph and scaled, for `put` to bring back.
+    fn of(graph: &mut Graph, layer: usize) -> Option<Self> {
+        let mut own = Self::left(graph, layer)?;
+        let value = graph.nodes[layer].inputs[1];
         let takers = graph.nodes.iter().flat_map(|node| &node.inputs).chain(&graph.outputs);
         let is_sole = takers.filter(|taken| **taken == value).take(2).count() == 1;
-        let weights = if is_sole { graph.take(value)? } else { graph.constant(value)?.clone() };
-        Some(Self { weights, bias })
+        own.weights = Weights::Taken(if is_sole { graph.take(value)? } else { graph.constant(value)?.clone() });
+        if let Some(scale) = own.scale.take() {
+            own.reweigh(&graph.nodes[layer].op, |[_, to], weights| weights.iter_mut().for_each(|w| *w *= scale[to]));
+        }
+        Some(own)
     }
 
     /// Changes all weights: those with one channel that they meet and one that they add to, together and in order.
     fn reweigh(&mut self, op: &Op, mut change: impl FnMut([usize; 2], &mut [f32])) {
-        let shape = self.weights.shape().clone();
-        let mut elements = FloatsMut::of(std::mem::replace(&mut self.weights, tensor_of(&[0], &[])));
+        let Weights::Taken(weights) = &mut self.weights else { return };
+        let shape = weights.shape().clone();
+        let mut elements = FloatsMut::of(std::mem::replace(weights, tensor_of(&[0], &[])));
         let (rows, columns, inner) = (shape[0], shape[1], shape[2..].iter().product::<usize>());
-        for (row, weights) in elements.as_mut().chunks_exact_mut((columns * inner).max(1)).enumerate() {
+        for (row, row_weights) in elements.as_mut().chunks_exact_mut((columns * inner).max(1)).enumerate() {
             let in_group = |groups: usize| row / (rows / groups) * columns;
             let (first, is_met) = match op {
                 Op::Conv(conv) => (in_group(conv.groups), true),
                 Op::ConvTranspose(conv) => (in_group(conv.groups), false),
                 _ => (0, false),
             };
-            for (column, weights) in weights.chunks_exact_mut(inner.max(1)).enumerate() {
+            for (column, taps) in row_weights.chunks_exact_mut(inner.max(1)).enumerate() {
                 let other = first + column;
-                change(if is_met { [other, row] } else { [row, other] }, weights);
+                change(if is_met { [other, row] } else { [row, other] }, taps);
             }
         }
-        self.weights = elements.into_tensor(&shape);
+        *weights = elements.into_tensor(&shape);
     }
 
     /// Has a layer work with these on `x`.
     fn put(self, graph: &mut Graph, layer: usize, x: ValueId) {
         let name = graph.nodes[layer].name.clone();
-        let weights = graph.add_constant(format!("{name} weights"), self.weights);
-        let bias = graph.add_constant(format!("{name} bias"), tensor_of(&[self.bias.len()], &self.bias));
+        let weights = match self.weights {
+            Weights::Left(value) => value,
+            Weights::Taken(tensor) => graph.add_constant(format!("{name} weights"), tensor),
+        };
+        let mut each =
+            |what: &str, all: &[f32]| graph.add_constant(format!("{name} {what}"), tensor_of(&[all.len()], all));
+        let bias = each("bias", &self.bias);
+        let scale = self.scale.map(|scale| each("scale", &scale));
         let node = &mut graph.nodes[layer];
-        node.inputs = vec![x, weights, bias];
+        node.inputs = [x, weights, bias].into_iter().chain(scale).collect();
         match &mut node.op {
-            Op::Conv(conv) => conv.bias = true,
+            Op::Conv(conv) => (conv.bias, conv.scale) = (true, scale.is_some()),
             Op::Linear(linear) => linear.bias = true,
             Op::ConvTranspose(conv) => conv.bias = true,
             _ => {}

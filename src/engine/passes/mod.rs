@@ -2,8 +2,10 @@
 
 mod affine;
 mod constants;
+mod dead;
 mod dynamic;
 mod epilogues;
+mod integer;
 mod layout;
 mod quantization;
 mod recover;
@@ -31,10 +33,14 @@ pub(super) fn run(graph: Graph, inputs: &Inputs<'_>, evaluate: &EvaluateIn) -> R
     layout::push_transpositions(&mut graph, &known);
     graph.drop_dead();
     constants::fold(&mut graph, evaluate);
+    integer::scale(&mut graph);
+    graph.drop_dead();
     let mut known = samples(&graph)?;
     // Weights that nobody else holds are changed where they lie.
     known.forget_constants(&graph);
     affine::fold(&mut graph, &known);
+    graph.drop_dead();
+    dead::remove(&mut graph);
     graph.drop_dead();
     let known = samples(&graph)?;
     quantization::fuse(&mut graph, &known, evaluate);

@@ -148,7 +148,7 @@ fn sum(graph: &Graph, samples: &Samples, at: usize, to: Scale, bounds: [u8; 2]) 
 fn product(graph: &mut Graph, at: usize, to: Option<(Scale, [u8; 2])>) -> Option<Node> {
     let node = graph.nodes[at].clone();
     let (is_conv, has_bias) = match &node.op {
-        Op::Conv(conv) if !conv.residual && conv.activation == Activation::None => (true, conv.bias),
+        Op::Conv(conv) if !conv.scale && !conv.residual && conv.activation == Activation::None => (true, conv.bias),
         Op::Linear(linear) if !linear.residual && linear.activation == Activation::None => (false, linear.bias),
         _ => return None,
     };
@@ -169,7 +169,8 @@ fn product(graph: &mut Graph, at: usize, to: Option<(Scale, [u8; 2])>) -> Option
     let (integers, scales) = integral(graph, node.inputs[1], &weights, channels_axis, channels)?;
     let units: Vec<f32> = scales.iter().map(|scale| of.scale * scale).collect();
     let bias = if has_bias { floats(graph.constant(node.inputs[2])?)? } else { vec![0.0; channels] };
-    let bias: Vec<i32> = bias.iter().zip(&units).map(|(bias, unit)| whole(bias / unit)).collect::<Option<_>>()?;
+    // Half a unit is far less than what bytes can tell apart, and what a float of such a sum can.
+    let bias: Vec<i32> = bias.iter().zip(&units).map(|(bias, unit)| nearest(bias / unit)).collect::<Option<_>>()?;
     if is_depthwise && bias.iter().any(|bias| bias.abs() > ByteDepthwise::BIAS_MAX) {
         return None;
     }
@@ -243,6 +244,13 @@ fn whole(x: f32) -> Option<i32> {
     let fits = near.abs() < 2e9 && (x - near).abs() <= 1e-3 + 1e-6 * x.abs();
     #[expect(clippy::cast_possible_truncation, reason = "an integer of 31 bits")]
     fits.then_some(near as i32)
+}
+
+/// The nearest integer, if 31 bits hold it.
+fn nearest(x: f32) -> Option<i32> {
+    let near = x.round_ties_even();
+    #[expect(clippy::cast_possible_truncation, reason = "an integer of 31 bits")]
+    (near.abs() < 2e9).then_some(near as i32)
 }
 
 /// What bytes a value is made of, before a node, and what they mean.

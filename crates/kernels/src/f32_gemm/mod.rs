@@ -13,6 +13,7 @@ mod generic;
 mod pairs;
 mod portable;
 mod sparse;
+mod weights;
 
 use std::ops::Range;
 use std::ptr;
@@ -22,12 +23,13 @@ use crate::aligned::Aligned;
 use crate::f32_functions::Function;
 use crate::grid::{Grid, Tile};
 use crate::isa::{Level, choose};
+pub use crate::panels::Residual;
 use crate::panels::{Panels, ROWS_MAX};
-pub use crate::panels::{Residual, Weights};
 use crate::window::Window;
 use generic::{Job, Kernels};
 pub use pairs::PairGemm;
 pub use sparse::SparseGemm;
+pub use weights::Weights;
 
 /// Weights laid out for the kernels of one instruction set, with what follows the product.
 #[derive(Debug)]
@@ -90,7 +92,7 @@ impl Gemm {
     /// Packs weights into panels of `vectors` vectors; `None` takes the width that suits the number of columns.
     ///
     /// # Panics
-    /// When `weights` or `bias` do not have the elements that the extents say, or no kernel is so wide.
+    /// When there is not a bias for each column, or no kernel is so wide.
     pub fn pack(
         level: Level,
         weights: &Weights<'_>,
@@ -99,7 +101,7 @@ impl Gemm {
         vectors: Option<usize>,
     ) -> Self {
         let mut packed = Self::unfilled(level, kernels(level), weights, weights.depth, bias, activation, vectors);
-        packed.packing.pack(weights.elements, [weights.columns, 1], packed.weights.elements_mut());
+        packed.packing.lay_out(weights, packed.weights.elements_mut());
         packed
     }
 
@@ -113,11 +115,10 @@ impl Gemm {
         activation: Activation,
         vectors: Option<usize>,
     ) -> Self {
-        let Weights { elements, taps, depth, columns } = *weights;
-        assert_eq!(elements.len(), taps * depth * columns, "weights are [tap][depth][column]");
+        let columns = weights.columns;
         assert!(bias.is_none_or(|bias| bias.len() == columns), "there is a bias for each column");
         let panels = kernels.tiles.panels(columns, vectors);
-        let packing = Packing { level, kernels, taps, depth: steps, panels };
+        let packing = Packing { level, kernels, taps: weights.taps, depth: steps, panels };
         let mut packed = Self {
             packing,
             weights: Aligned::zeroed(packing.elements() * size_of::<f32>()),
@@ -252,33 +253,17 @@ impl Packing {
     ///
     /// # Panics
     /// When `from` or `to` is too short.
-    pub fn pack(&self, from: &[f32], [row_stride, column_stride]: [usize; 2], to: &mut [f32]) {
-        let (rows, columns) = (self.taps * self.depth, self.columns());
-        let last = rows.saturating_sub(1) * row_stride + columns.saturating_sub(1) * column_stride;
-        assert!(rows == 0 || columns == 0 || last < from.len(), "{rows}x{columns} weights lie within their memory");
+    pub fn pack(&self, from: &[f32], strides: [usize; 2], to: &mut [f32]) {
+        self.lay_out(&Weights::matrix(from, [self.taps * self.depth, self.columns()], strides), to);
+    }
+
+    /// Lays out weights of these extents.
+    fn lay_out(&self, weights: &Weights<'_>, to: &mut [f32]) {
         for first in self.panels.firsts() {
             let panel = self.panels.panel(first);
             let width = panel.vectors * self.kernels.tiles.lanes;
-            let to = &mut to[self.offset(first)..][..rows * width];
-            if column_stride == 1 {
-                for (row, to) in to.chunks_exact_mut(width).enumerate() {
-                    let (taken, filled) = to.split_at_mut(panel.columns);
-                    taken.copy_from_slice(&from[row * row_stride + first..][..panel.columns]);
-                    filled.fill(0.0);
-                }
-                continue;
-            }
-            // What is read lies together along the rows; what is written stays in the nearest cache for a block of them.
-            for (block, to) in to.chunks_mut(PACKED_TOGETHER * width).enumerate() {
-                if panel.columns < width {
-                    to.fill(0.0);
-                }
-                for column in 0..panel.columns {
-                    let from = &from[block * PACKED_TOGETHER * row_stride + (first + column) * column_stride..];
-                    let to = to[column..].iter_mut().step_by(width);
-                    to.zip(from.iter().step_by(row_stride.max(1))).for_each(|(to, from)| *to = *from);
-                }
-            }
+            let to = &mut to[self.offset(first)..][..self.taps * self.depth * width];
+            weights.lay_out(first, panel.columns, width, to);
         }
     }
 
@@ -403,6 +388,14 @@ impl Packing {
         })
     }
 
+    /// Where a weight is packed, and how many columns lie beside each other from there on.
+    pub(crate) fn place(&self, row: usize, column: usize) -> (usize, usize) {
+        let first = column - column % self.panels.width();
+        let panel = self.panels.panel(first);
+        let row = row * panel.vectors * self.kernels.tiles.lanes;
+        (self.offset(first) + row + column - first, first + panel.columns - column)
+    }
+
     /// Where the packed weights of the panel that begins at a column begin.
     fn offset(&self, first: usize) -> usize {
         first * self.taps * self.depth
@@ -440,9 +433,6 @@ impl Written for f32 {
 fn kernels(level: Level) -> &'static Kernels {
     choose!(level, &KERNELS)
 }
-
-/// Rows of a matrix that are packed before the next column of it.
-const PACKED_TOGETHER: usize = 64;
 
 /// Elements of weights in a part: 256 KiB, a quarter of the second-level cache.
 const PART_ELEMENTS: usize = 64 << 10;

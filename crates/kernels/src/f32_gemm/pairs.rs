@@ -51,6 +51,26 @@ impl Packing {
         }
     }
 
+    /// Lays out weights rounded to bf16: every two rows of a tap become one of pairs, the last with zeros if it has no other.
+    fn lay_out_in_pairs(&self, weights: &Weights<'_>, to: &mut [f32]) {
+        let (mut rows, depth) = (Vec::new(), weights.depth);
+        for first in self.panels.firsts() {
+            let panel = self.panels.panel(first);
+            let width = panel.vectors * self.kernels.tiles.lanes;
+            rows.resize(weights.taps * depth * width, 0.0);
+            weights.lay_out(first, panel.columns, width, &mut rows);
+            let to = &mut to[self.offset(first)..][..self.taps * self.depth * width];
+            let taps = rows.chunks_exact((depth * width).max(1)).zip(to.chunks_exact_mut((self.depth * width).max(1)));
+            for (pair, to) in taps.flat_map(|(tap, to)| tap.chunks(2 * width).zip(to.chunks_exact_mut(width))) {
+                let (lower, upper) = pair.split_at(width);
+                let upper = upper.iter().copied().chain(std::iter::repeat(0.0));
+                for ((to, &lower), upper) in to.iter_mut().zip(lower).zip(upper) {
+                    *to = f32::from_bits(u32::from(generic::half(upper)) << 16 | u32::from(generic::half(lower)));
+                }
+            }
+        }
+    }
+
     /// As `run`, of rows of pairs, with results rounded to bf16.
     ///
     /// # Panics
@@ -75,7 +95,7 @@ impl PairGemm {
     /// As [`Gemm::pack`].
     ///
     /// # Panics
-    /// When `weights` or `bias` do not have the elements that the extents say, or no kernel is so wide.
+    /// When there is not a bias for each column, or no kernel is so wide.
     pub fn pack(
         level: Level,
         weights: &Weights<'_>,
@@ -83,16 +103,9 @@ impl PairGemm {
         activation: Activation,
         vectors: Option<usize>,
     ) -> Self {
-        let Weights { elements, taps, depth, columns } = *weights;
-        let (kernels, pairs) = (&pair_kernels(level).products, depth.div_ceil(2));
-        let mut packed = Gemm::unfilled(level, kernels, weights, pairs, bias, activation, vectors);
-        let mut paired = vec![0u32; taps * pairs * columns];
-        for (row, from) in elements.chunks_exact(columns.max(1)).enumerate() {
-            let (tap, k) = (row / depth, row % depth);
-            let to = &mut paired[(tap * pairs + k / 2) * columns..][..columns];
-            to.iter_mut().zip(from).for_each(|(pair, &x)| *pair |= u32::from(generic::half(x)) << (k % 2 * 16));
-        }
-        packed.packing.pack(bytemuck::cast_slice(&paired), [columns, 1], packed.weights.elements_mut());
+        let (kernels, depth) = (&pair_kernels(level).products, weights.depth);
+        let mut packed = Gemm::unfilled(level, kernels, weights, depth.div_ceil(2), bias, activation, vectors);
+        packed.packing.lay_out_in_pairs(weights, packed.weights.elements_mut());
         Self(packed)
     }
 

@@ -35,10 +35,11 @@ impl SparseGemm {
         activation: Activation,
         block: usize,
     ) -> Self {
-        let Weights { elements, taps, depth, columns } = *weights;
+        let [taps, depth, columns] = weights.size();
         assert!(bias.is_none_or(|bias| bias.len() == columns), "there is a bias for each column");
         let kernels = sparse::floats(level);
         // Zero has two forms.
+        let elements = weights.taps_first();
         let words: Vec<u32> = elements.iter().map(|x| if *x == 0.0 { 0 } else { x.to_bits() }).collect();
         let matrix = Matrix { words: &words, rows: taps * depth, columns };
         let mut packed = Self {

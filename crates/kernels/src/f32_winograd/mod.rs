@@ -12,6 +12,7 @@ mod avx512;
 mod generic;
 mod portable;
 
+use std::ops::Range;
 use std::ptr;
 
 use crate::activation::Activation;
@@ -47,22 +48,28 @@ pub struct Tasks {
 }
 
 impl Winograd {
-    /// Transforms and packs weights `[tap][depth][column]` of 3x3 taps.
+    /// Transforms and packs weights of 3x3 taps.
     ///
     /// # Panics
     /// When the weights have other taps, or `bias` another length than there are columns.
     pub fn pack(level: Level, weights: &Weights<'_>, bias: Option<&[f32]>, activation: Activation) -> Self {
-        let Weights { elements, taps, depth, columns } = *weights;
-        assert_eq!((taps, elements.len()), (9, 9 * depth * columns), "weights are [3x3][depth][column]");
+        let Weights { taps, depth, columns, .. } = *weights;
+        assert_eq!(taps, 9, "weights have 3x3 taps");
         assert!(bias.is_none_or(|bias| bias.len() == columns), "there is a bias for each column");
         let packing = Packing::matrix(level, depth, columns);
-        let mut packed = Aligned::zeroed(POINTS * packing.elements() * size_of::<f32>());
-        let (pairs, each) = (depth * columns, packing.elements().max(1));
-        let mut line = vec![0.0; IN * pairs];
-        for (row, packed) in packed.elements_mut().chunks_exact_mut(IN * each).enumerate() {
-            transform(elements, pairs, row, &mut line);
-            for (from, to) in line.chunks_exact(pairs.max(1)).zip(packed.chunks_exact_mut(each)) {
-                packing.pack(from, [columns, 1], to);
+        let each = packing.elements();
+        let mut packed = Aligned::zeroed(POINTS * each * size_of::<f32>());
+        let to = packed.elements_mut::<f32>();
+        for row in 0..depth {
+            let mut column = 0;
+            while column < columns {
+                let (place, beside) = packing.place(row, column);
+                let count = beside.min(TOGETHER);
+                for (point, sums) in transformed(weights, row, column..column + count).iter().enumerate() {
+                    let to = &mut to[point * each + place..][..count];
+                    to.iter_mut().zip(sums).for_each(|(to, sum)| *to = narrowed(*sum));
+                }
+                column += count;
             }
         }
         Self {
@@ -251,25 +258,35 @@ fn matrix(rows: usize, width: usize) -> usize {
     ((rows * width).div_ceil(LANES_MAX) | 1) * LANES_MAX
 }
 
-/// A row of `G w G'` for every pair of channels: from `[3x3][pair]` to `[6][pair]`.
-fn transform(weights: &[f32], pairs: usize, row: usize, out: &mut [f32]) {
-    for first in (0..pairs).step_by(TOGETHER) {
-        let count = TOGETHER.min(pairs - first);
-        let mut taken = [[0.0; TOGETHER]; 9];
-        for (tap, taken) in taken.iter_mut().enumerate() {
-            let from = &weights[tap * pairs + first..][..count];
-            taken.iter_mut().zip(from).for_each(|(to, from)| *to = f64::from(*from));
-        }
-        for (column, out) in out.chunks_exact_mut(pairs).enumerate() {
-            let mut sums = [0.0; TOGETHER];
-            for (tap, taken) in taken.iter().enumerate() {
-                let factor = G[row][tap / 3] * G[column][tap % 3];
-                sums.iter_mut().zip(taken).for_each(|(sum, weight)| *sum += factor * weight);
-            }
-            let to = &mut out[first..][..count];
-            to.iter_mut().zip(sums).for_each(|(to, sum)| *to = narrowed(sum));
-        }
+/// `G w G'` of some columns' taps of a row.
+fn transformed(weights: &Weights<'_>, row: usize, columns: Range<usize>) -> [[f64; TOGETHER]; POINTS] {
+    let mut down = [[[0.0; TOGETHER]; IN]; 3];
+    for (x, down) in down.iter_mut().enumerate() {
+        let taps = [0, 1, 2].map(|y| {
+            let mut taken = [0.0; TOGETHER];
+            let at = |column: usize| f64::from(weights.at(y * 3 + x, row, column));
+            taken.iter_mut().zip(columns.clone()).for_each(|(to, column)| *to = at(column));
+            taken
+        });
+        *down = spread(&taps);
     }
+    let mut points = [[0.0; TOGETHER]; POINTS];
+    for (y, points) in points.chunks_exact_mut(IN).enumerate() {
+        points.copy_from_slice(&spread(&[0, 1, 2].map(|x| down[x][y])));
+    }
+    points
+}
+
+/// `G` times three taps, for the points 0, 1, -1, 2, -2 and infinity.
+fn spread([a, b, c]: &[[f64; TOGETHER]; 3]) -> [[f64; TOGETHER]; IN] {
+    let mut out = [[0.0; TOGETHER]; IN];
+    for at in 0..TOGETHER {
+        let (a, b, c) = (a[at], b[at], c[at]);
+        let (even, far) = (a + c, a / 24.0 + c / 6.0);
+        let points = [a / 4.0, (even + b) / -6.0, (even - b) / -6.0, far + b / 12.0, far - b / 12.0, c];
+        out.iter_mut().zip(points).for_each(|(out, point)| out[at] = point);
+    }
+    out
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "rounding is the purpose")]
@@ -282,17 +299,7 @@ const OUT: usize = 4;
 const IN: usize = 6;
 pub(crate) const POINTS: usize = IN * IN;
 
-/// The weights' transformation, for the points 0, 1, -1, 2, -2 and infinity.
-const G: [[f64; 3]; IN] = [
-    [1.0 / 4.0, 0.0, 0.0],
-    [-1.0 / 6.0, -1.0 / 6.0, -1.0 / 6.0],
-    [-1.0 / 6.0, 1.0 / 6.0, -1.0 / 6.0],
-    [1.0 / 24.0, 1.0 / 12.0, 1.0 / 6.0],
-    [1.0 / 24.0, -1.0 / 12.0, 1.0 / 6.0],
-    [0.0, 0.0, 1.0],
-];
-
-/// Pairs of channels that are transformed together: a few vectors of each tap.
+/// Columns that are transformed together: a few vectors of each tap.
 const TOGETHER: usize = 16;
 
 /// Tiles of a task: four blocks of rows for the products.

@@ -25,7 +25,7 @@ use crate::aligned::Aligned;
 use crate::grid::{Grid, Tile};
 use crate::isa::{Level, Set};
 pub use crate::panels::Residual;
-use crate::panels::{self, Panel, Panels, ROWS_MAX, Table};
+use crate::panels::{Panel, Panels, ROWS_MAX, Table};
 use crate::u8_functions::{Added, Sum};
 use crate::vector::ToBytes;
 use crate::window::Window;
@@ -35,7 +35,13 @@ use generic::{Job, Plus, Tables};
 pub use sparse::SparseGemm;
 
 /// Weights in the order `[tap][depth][column]`, dense.
-pub type Weights<'a> = panels::Weights<'a, i8>;
+#[derive(Clone, Copy, Debug)]
+pub struct Weights<'a> {
+    pub elements: &'a [i8],
+    pub taps: usize,
+    pub depth: usize,
+    pub columns: usize,
+}
 
 /// What follows the sums.
 #[derive(Clone, Copy, Debug)]

@@ -9,6 +9,8 @@ pub(in crate::engine) struct Conv {
     pub(in crate::engine) window: Spatial,
     pub(in crate::engine) groups: usize,
     pub(in crate::engine) bias: bool,
+    /// Whether the weights of each channel are multiplied by a number of its own while they are packed.
+    pub(in crate::engine) scale: bool,
     pub(in crate::engine) residual: bool,
     pub(in crate::engine) activation: Activation,
     /// Whether elements are integers whose sums must be exact.
@@ -152,9 +154,14 @@ pub(in crate::engine) enum PixelPlace {
 }
 
 impl Conv {
-    /// Where the weights and the bias stand among the operands.
+    /// Where the weights, the bias and the scale stand among the operands.
     pub(in crate::engine) fn operands(&self) -> impl Iterator<Item = usize> {
-        1..2 + usize::from(self.bias)
+        1..2 + usize::from(self.bias) + usize::from(self.scale)
+    }
+
+    /// Where the scale does, if there is one.
+    pub(in crate::engine) fn scale_at(&self) -> usize {
+        2 + usize::from(self.bias)
     }
 
     /// Whether each channel is convolved by itself, for weights of this shape.

@@ -17,7 +17,7 @@ use super::{
 use crate::engine::Precision;
 use crate::engine::graph::infer::image;
 use crate::engine::graph::op::{Conv, Spatial};
-use crate::engine::graph::{Fact, Graph, Node, taps_first};
+use crate::engine::graph::{Fact, Graph, Node};
 use crate::engine::pool::Team;
 use crate::tensor::{DType, Shape};
 
@@ -37,7 +37,8 @@ pub(super) fn lower(
     }
     let (source, shape) = constant(graph, node, 1, "the weights")?;
     let bias = if conv.bias { Some(constant(graph, node, 2, "the bias")?.0) } else { None };
-    let filters = Given { source: &source, shape: &shape, bias: bias.as_deref() };
+    let scale = if conv.scale { Some(constant(graph, node, conv.scale_at(), "the scale")?.0) } else { None };
+    let filters = Given { source: &source, shape: &shape, scale: scale.as_deref(), bias: bias.as_deref() };
     let layer = Convolution::pack(conv, &filters, sample, lowering)?;
     Ok(Lowered { layer: Box::new(AllLines(layer)), operands: with_residual(node, conv.residual) })
 }
@@ -46,6 +47,8 @@ pub(super) fn lower(
 struct Given<'a> {
     source: &'a [f32],
     shape: &'a Shape,
+    /// What the weights of each channel are multiplied by.
+    scale: Option<&'a [f32]>,
     bias: Option<&'a [f32]>,
 }
 
@@ -53,25 +56,25 @@ impl Convolution {
     /// Without a sample of the output nothing is chosen that needs scratch.
     fn pack(conv: &Conv, given: &Given<'_>, sample: Option<&Fact>, lowering: Lowering<'_>) -> Result<Self, LowerError> {
         let level = lowering.level;
-        let &Given { source, shape, bias } = given;
+        let &Given { source, shape, scale, bias } = given;
         let &[out, depth, ..] = &shape[..] else { return Err(LowerError::Weights(shape.clone())) };
         let spatial = conv.window.clone();
         let taps = spatial.kernel[0] * spatial.kernel[1];
-        if source.len() != out * depth * taps || bias.is_some_and(|bias| bias.len() != out) {
+        let is_one_each = [scale, bias].into_iter().flatten().all(|each| each.len() == out);
+        if source.len() != out * depth * taps || !is_one_each {
             return Err(LowerError::Weights(shape.clone()));
         }
-        let packed = |columns| taps_first(source, [depth, taps], columns);
+        let filters = || Weights::of_filters(source, [taps, depth, out]).scaled(scale);
         let (within, function) = conv.activation.split();
         let mut after = None;
         let runs = if conv.is_depthwise(shape) && taps <= Depthwise::TAPS_MAX {
-            let weights = packed(0..out);
+            let weights = filters().taps_first();
             let filters = Filters { weights: &weights, taps, channels: out, bias };
             after = function;
             Runs::Depthwise(Depthwise::pack(level, &filters, within))
         } else if conv.groups == 1 && merges(&spatial, depth, MERGED_DEPTH_MAX) && sample.is_some() {
-            let elements = packed(0..out);
-            let (taps, depth) = (spatial.kernel[0], spatial.kernel[1] * depth);
-            let weights = Weights { elements: &elements, taps, depth, columns: out };
+            let elements = filters().taps_first();
+            let weights = Weights::new(&elements, [spatial.kernel[0], spatial.kernel[1] * depth, out]);
             let in_pairs = lowering.precision == Precision::Bf16 && comes_in_pairs(level, &spatial, shape[1]);
             Runs::Merged(match in_pairs {
                 true => Dense::Pairs(PairGemm::pack(level, &weights, bias, conv.activation, None)),
@@ -90,8 +93,9 @@ impl Convolution {
             let probe = probe(&spatial, sample, conv.groups * depth, taps * depth * columns);
             let group = |group: usize| {
                 let range = group * columns..(group + 1) * columns;
-                let elements = packed(range.clone());
-                let weights = Weights { elements: &elements, taps, depth, columns };
+                let source = &source[range.start * depth * taps..range.end * depth * taps];
+                let scale = scale.map(|scale| &scale[range.clone()]);
+                let weights = Weights::of_filters(source, [taps, depth, columns]).scaled(scale);
                 let bias = bias.map(|bias| &bias[range]);
                 Dense::pack(lowering, &weights, bias, conv.activation, probe.as_ref())
             };
@@ -109,22 +113,25 @@ impl Convolution {
         lowering: Lowering<'_>,
     ) -> Self {
         let ([taps, depth, columns], level) = (size, lowering.level);
-        let elements = taps_first(given.source, [depth, taps], 0..columns);
-        let weights = Weights { elements: &elements, taps, depth, columns };
+        let &Given { source, scale, bias, .. } = given;
+        let weights = Weights::of_filters(source, size).scaled(scale);
         let (within, function) = conv.activation.split();
         let of = |runs, after| Self { spatial: conv.window.clone(), runs, after, level };
-        let tiles = || of(Runs::Winograd(Winograd::pack(level, &weights, given.bias, within)), function);
-        let Some(zeros) = sparse::zeros(given.source) else { return tiles() };
+        let tiles = of(Runs::Winograd(Winograd::pack(level, &weights, bias, within)), function);
+        let Some(zeros) = sparse::zeros(source) else { return tiles };
         let probe = probe(&conv.window, sample, depth, taps * depth * columns);
-        let product = || {
-            of(Runs::Groups(vec![Dense::pack(lowering, &weights, given.bias, conv.activation, probe.as_ref())]), None)
-        };
-        let pack = |candidate| Some(if candidate == Some(1) { tiles() } else { product() });
+        // Packed before the choice between both: it may be chosen itself.
+        let product = Dense::pack(lowering, &weights, bias, conv.activation, probe.as_ref());
+        let product = of(Runs::Groups(vec![product]), None);
         let operation = format!("f32_winograd {zeros} % zeros");
         let window = probe.as_ref().map(|probe| &probe.longer);
-        let chosen =
-            lowering.choose(&operation, size, window, &(1..=2), &pack, |window| timed(*window, depth, columns));
-        chosen.unwrap_or_else(|| if zeros >= sparse::FASTER_THAN_TRANSFORMED { product() } else { tiles() })
+        let chosen = lowering.choose(&operation, size, window, &(1..=2), &|candidate| candidate, |window| {
+            let mut run = timed(*window, depth, columns);
+            let (tiles, product) = (&tiles, &product);
+            move |candidate: &usize| if *candidate == 1 { run(tiles) } else { run(product) }
+        });
+        let is_product = chosen.map_or(zeros >= sparse::FASTER_THAN_TRANSFORMED, |chosen| chosen == 2);
+        if is_product { product } else { tiles }
     }
 }
 
@@ -157,7 +164,7 @@ impl Layer for Computed {
     fn run(&self, io: &mut Io<'_>, team: &mut Team) {
         let [x, weights] = [io.operands[0], io.operands[1]];
         let bias = io.operands.get(2).filter(|_| self.conv.bias).map(View::elements::<f32>);
-        let given = Given { source: weights.elements(), shape: weights.shape(), bias };
+        let given = Given { source: weights.elements(), shape: weights.shape(), scale: None, bias };
         // Inference has compared the extents.
         let Ok(packed) = Convolution::pack(&self.conv, &given, None, Lowering::plain(self.level)) else { return };
         let residual = io.operands.last().copied().filter(|_| self.conv.residual);

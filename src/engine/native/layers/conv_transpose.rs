@@ -50,7 +50,7 @@ impl Tiled {
             let of = |k: usize, tap: usize| (0..out).map(move |column| (k * out + column) * taps + line * across + tap);
             let elements: Vec<f32> =
                 (0..depth).flat_map(|k| (0..across).flat_map(move |tap| of(k, tap))).map(|at| source[at]).collect();
-            let weights = Weights { elements: &elements, taps: 1, depth, columns: across * out };
+            let weights = Weights::new(&elements, [1, depth, across * out]);
             Gemm::pack(level, &weights, bias.as_deref(), conv.activation, None)
         };
         Some(Self { window: window.clone(), lines: (0..window.kernel[0]).map(line).collect() })
@@ -111,7 +111,7 @@ impl Spread {
             let rows = group * depth..(group + 1) * depth;
             let elements: Vec<f32> =
                 rows.flat_map(|k| (0..taps).flat_map(move |tap| of(k, tap))).map(|at| source[at]).collect();
-            let weights = Weights { elements: &elements, taps: 1, depth, columns: taps * out };
+            let weights = Weights::new(&elements, [1, depth, taps * out]);
             Gemm::pack(level, &weights, None, Activation::None, None)
         };
         Some(Self { conv: conv.clone(), groups: (0..conv.groups).map(group).collect(), bias })

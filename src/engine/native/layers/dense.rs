@@ -18,7 +18,7 @@ use crate::tensor::DType;
 pub(super) enum Dense {
     Floats(Gemm),
     Pairs(PairGemm),
-    Sparse(Sparse),
+    Sparse(Box<Sparse>),
 }
 
 /// What results lie in memory as, and images of other layers than products.
@@ -101,16 +101,19 @@ impl Dense {
         probe: Option<&Probe>,
     ) -> Self {
         let (level, exact) = (lowering.level, lowering.precision == Precision::Exact);
-        let Weights { elements, taps, depth, columns } = *weights;
+        let [taps, depth, columns] = weights.size();
         let (operation, widths) =
             if exact { ("f32_gemm", Gemm::widths(level)) } else { ("bf16_gemm", PairGemm::widths(level)) };
-        let zeros = sparse::zeros(elements);
+        let zeros = sparse::zeros(weights.elements());
         let pixels_min = probe.map_or(1, |probe| probe.pixels_min);
         let dense = |vectors| match exact {
             true => Self::Floats(Gemm::pack(level, weights, bias, activation, vectors)),
             false => Self::Pairs(PairGemm::pack(level, weights, bias, activation, vectors)),
         };
-        let sparse = |block| Sparse::pack(level, weights, bias, activation, block, pixels_min).map(Self::Sparse);
+        let sparse = |block| {
+            Sparse::pack(level, weights, bias, activation, block, pixels_min)
+                .map(|sparse| Self::Sparse(Box::new(sparse)))
+        };
         let pack = |candidate: Option<usize>| match candidate {
             Some(candidate) if candidate > *widths.end() => sparse(SparseGemm::blocks()[candidate - widths.end() - 1]),
             vectors => Some(dense(vectors)),

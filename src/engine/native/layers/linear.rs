@@ -26,7 +26,7 @@ pub(super) fn lower(
     if bias.as_ref().is_some_and(|bias| bias.len() != columns) {
         return Err(LowerError::Weights(shape));
     }
-    let weights = Weights { elements: &elements, taps: 1, depth, columns };
+    let weights = Weights::new(&elements, [1, depth, columns]);
     let probe = sample.map(|sample| Probe::rows(rows(sample), depth, columns));
     let gemm = Dense::pack(lowering, &weights, bias.as_deref(), linear.activation, probe.as_ref());
     Ok(Lowered { layer: Box::new(Product(gemm)), operands: with_residual(node, linear.residual) })

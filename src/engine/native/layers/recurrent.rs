@@ -138,9 +138,7 @@ impl Products {
         let (depth, width, columns) = (*depth, *width, cell.gates() * *width);
         let pack = |rows: &[f32], depth: usize, bias: Option<&[f32]>| {
             let columns = rows.len() / depth;
-            let turned: Vec<f32> =
-                (0..depth).flat_map(|k| (0..columns).map(move |n| n * depth + k)).map(|at| rows[at]).collect();
-            let weights = Weights { elements: &turned, taps: 1, depth, columns };
+            let weights = Weights::of_filters(rows, [1, depth, columns]);
             Gemm::pack(level, &weights, bias, Activation::None, None)
         };
         let (of_input, of_hidden) = bias.split_at(columns);

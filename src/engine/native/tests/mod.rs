@@ -20,6 +20,7 @@ mod recovered;
 mod recurrent;
 mod selection;
 mod signals;
+mod sparse;
 mod tuned;
 mod typed;
 mod wide;

@@ -1,0 +1,223 @@
+//! Weights of which most are zero: answers are those of dense products, and zeros are left out where that is believed to be
+//! faster.
+
+use super::*;
+use crate::engine::proto::{int, ints, node};
+
+/// Weights of which so many in a hundred are zero, for as many outputs in a row alike.
+fn thinned(name: &str, dims: &[i64], zeros: usize, alike: usize) -> TensorProto {
+    let mut elements = made_up(dims.iter().map(|&dim| usize::try_from(dim).unwrap()).product(), name.len());
+    let each = elements.len() / usize::try_from(dims[0]).unwrap();
+    for (at, element) in elements.iter_mut().enumerate() {
+        if ((at / each / alike * 7919 + at % each * 104_729) / 13) % 100 < zeros {
+            *element = 0.0;
+        }
+    }
+    floats(name, dims, &elements)
+}
+
+fn kernels(layers: &[LayerReport]) -> Vec<&str> {
+    layers.iter().map(|layer| layer.kernel.as_str()).filter(|kernel| *kernel != "plain").collect()
+}
+
+#[test]
+fn layers_of_every_kind_leave_zeros_out() {
+    let case = |alike| Case {
+        x: vec!["N", "16", "H", "W"],
+        nodes: vec![
+            node("Conv", &["x", "window", "bias"], &["a"], vec![ints("pads", &[1, 1, 1, 1])]),
+            node("Relu", &["a"], &["b"], vec![]),
+            node("Conv", &["b", "across"], &["c"], vec![ints("strides", &[2, 2])]),
+            node("Conv", &["c", "grouped"], &["d"], vec![int("group", 2), ints("dilations", &[2, 2])]),
+            node("Add", &["d", "d"], &["e"], vec![]),
+            node("Flatten", &["e"], &["f"], vec![int("axis", 1)]),
+            node("ReduceSum", &["f", "axes"], &["g"], vec![int("keepdims", 1)]),
+            node("Gemm", &["g", "last"], &["y"], vec![int("transB", 1)]),
+        ],
+        constants: vec![
+            thinned("window", &[24, 16, 3, 3], 90, alike),
+            weights("bias", &[24]),
+            thinned("across", &[40, 24, 1, 1], 90, alike),
+            thinned("grouped", &[32, 20, 3, 3], 90, alike),
+            thinned("last", &[8, 1], 0, alike),
+            list("axes", &[1]),
+        ],
+        rank: 2,
+    };
+    for (alike, expected) in [(1, "f32_sparse_1x"), (4, "f32_sparse_4x")] {
+        let layers = case(alike).check(&[2, 16, 21, 19]);
+        let left_out = kernels(&layers).iter().filter(|kernel| kernel.starts_with(expected)).count();
+        assert_eq!(left_out, 3, "{:?}", kernels(&layers));
+    }
+}
+
+#[test]
+fn few_rows_meet_dense_products() {
+    let case = Case {
+        x: vec!["N", "64"],
+        nodes: vec![node("Gemm", &["x", "w", "b"], &["y"], vec![int("transB", 1)])],
+        constants: vec![thinned("w", &[40, 64], 90, 1), weights("b", &[40])],
+        rank: 2,
+    };
+    for rows in [1, 2, 3, 5, 16, 17, 100] {
+        case.check(&[rows, 64]);
+    }
+    // Answers do not depend on company, though other kernels make them.
+    for level in Level::all() {
+        let plan = || case.load(&LoadOptions { isa_max: level.set(), ..options() }).unwrap();
+        let rows = tensor(&[40, 64], &made_up(40 * 64, 1));
+        let together = values(&answer(plan(), vec![rows.clone()]).unwrap()[0]);
+        for row in [0, 39] {
+            let one = tensor(&[1, 64], &values(&rows)[row * 64..][..64]);
+            assert_eq!(values(&answer(plan(), vec![one]).unwrap()[0]), together[row * 40..][..40], "{level}");
+        }
+    }
+}
+
+#[test]
+fn nothing_but_zeros_and_rows_without_weights() {
+    for zeros in [99, 100] {
+        let case = Case {
+            x: vec!["N", "8", "H", "W"],
+            nodes: vec![node("Conv", &["x", "w", "b"], &["y"], vec![])],
+            constants: vec![thinned("w", &[12, 8, 1, 1], zeros, 1), weights("b", &[12])],
+            rank: 4,
+        };
+        case.check(&[1, 8, 9, 9]);
+    }
+}
+
+#[test]
+fn weights_with_few_zeros_stay_dense() {
+    let case = Case {
+        x: vec!["N", "16", "H", "W"],
+        nodes: vec![node("Conv", &["x", "w"], &["y"], vec![])],
+        constants: vec![thinned("w", &[16, 16, 1, 1], 35, 1)],
+        rank: 4,
+    };
+    let layers = case.check(&[1, 16, 9, 9]);
+    assert!(kernels(&layers).iter().all(|kernel| kernel.starts_with("f32_gemm")), "{layers:?}");
+}
+
+/// Bytes times signed ones, cast, scaled and with a bias, as some exporters write quantized layers.
+fn integer_layers(zeros: usize, scales: TensorProto) -> Case {
+    let bytes = |name: &str, dims: &[i64]| {
+        let count: i64 = dims.iter().product();
+        let byte = |at: i64| if (at * 7919 / 13) % 100 < zeros as i64 { 0 } else { (at * 37 + 11).to_le_bytes()[0] };
+        TensorProto {
+            name: name.into(),
+            data_type: DataType::Int8 as i32,
+            dims: dims.to_vec(),
+            raw_data: (0..count).map(byte).collect::<Vec<u8>>().into(),
+            ..Default::default()
+        }
+    };
+    let byte = |name: &str, data_type: DataType, byte: u8| TensorProto {
+        name: name.into(),
+        data_type: data_type as i32,
+        raw_data: vec![byte].into(),
+        ..Default::default()
+    };
+    let cast = |from, to| node("Cast", &[from], &[to], vec![int("to", DataType::Float as i64)]);
+    Case {
+        x: vec!["N", "8", "H", "W"],
+        nodes: vec![
+            node("QuantizeLinear", &["x", "s", "z"], &["q"], vec![]),
+            node("ConvInteger", &["q", "w", "z", "wz"], &["i"], vec![ints("pads", &[1, 1, 1, 1])]),
+            cast("i", "f"),
+            node("Mul", &["f", "scales"], &["m"], vec![]),
+            node("Add", &["m", "bias"], &["a"], vec![]),
+            node("Relu", &["a"], &["r"], vec![]),
+            node("QuantizeLinear", &["r", "t", "z"], &["q2"], vec![]),
+            node("ConvInteger", &["q2", "v", "z", "wz"], &["i2"], vec![]),
+            cast("i2", "f2"),
+            node("Mul", &["u", "f2"], &["m2"], vec![]),
+            node("ReduceMean", &["m2"], &["mean"], vec![ints("axes", &[2, 3]), int("keepdims", 0)]),
+            node("QuantizeLinear", &["mean", "t", "z"], &["q3"], vec![]),
+            node("MatMulInteger", &["q3", "p", "z", "wz"], &["i3"], vec![]),
+            cast("i3", "f3"),
+            node("Mul", &["f3", "u"], &["y"], vec![]),
+        ],
+        constants: vec![
+            floats("s", &[], &[0.0625]),
+            floats("t", &[], &[0.5]),
+            floats("u", &[], &[0.015_625]),
+            byte("z", DataType::Uint8, 3),
+            byte("wz", DataType::Int8, 0),
+            bytes("w", &[16, 8, 3, 3]),
+            bytes("v", &[16, 16, 1, 1]),
+            bytes("p", &[16, 5]),
+            scales,
+            floats("bias", &[1, 16, 1, 1], &(0..16).map(|at| at as f32 * 0.25 - 2.0).collect::<Vec<_>>()),
+        ],
+        rank: 2,
+    }
+}
+
+#[test]
+fn products_of_integers_are_layers_of_bytes() {
+    let one = floats("scales", &[], &[0.007_812_5]);
+    let each = floats("scales", &[1, 16, 1, 1], &[0.007_812_5, 0.015_625].repeat(8));
+    for (zeros, scales, expected) in [(0, one, "u8s8_gemm"), (90, each, "u8s8_sparse_1x4")] {
+        let layers = integer_layers(zeros, scales).check(&[2, 8, 12, 11]);
+        let made: Vec<_> =
+            operators(&layers).into_iter().filter(|operator| operator.starts_with("Quantized")).collect();
+        assert_eq!(made, ["QuantizedConv", "QuantizedConv", "QuantizedLinear"], "{layers:?}");
+        let convolutions = kernels(&layers).into_iter().filter(|kernel| kernel.starts_with(expected)).count();
+        assert!(convolutions >= 2, "{:?}", kernels(&layers));
+    }
+}
+
+#[test]
+fn channels_that_are_always_zero_or_that_nobody_looks_at_go() {
+    let mut window = made_up(24 * 6 * 9, 1);
+    let mut across = made_up(10 * 24, 2);
+    let mut bias = made_up(24, 3);
+    for channel in [0, 7, 8, 23] {
+        window[channel * 54..(channel + 1) * 54].fill(0.0);
+        // Nothing is left of it behind the ReLU, but for one.
+        bias[channel] = if channel == 8 { 0.5 } else { -0.25 };
+    }
+    for out in 0..10 {
+        across[out * 24 + 3] = 0.0;
+    }
+    let case = Case {
+        x: vec!["N", "6", "H", "W"],
+        nodes: vec![
+            node("Conv", &["x", "window", "bias"], &["a"], vec![ints("pads", &[1, 1, 1, 1])]),
+            node("Relu", &["a"], &["b"], vec![]),
+            node("MaxPool", &["b"], &["c"], vec![ints("kernel_shape", &[2, 2]), ints("strides", &[2, 2])]),
+            node("Conv", &["c", "across"], &["d"], vec![]),
+            node("GlobalAveragePool", &["d"], &["e"], vec![]),
+            node("Flatten", &["e"], &["f"], vec![int("axis", 1)]),
+            node("Gemm", &["f", "first", "first_bias"], &["g"], vec![]),
+            node("Relu", &["g"], &["h"], vec![]),
+            node("Gemm", &["h", "second"], &["y"], vec![]),
+        ],
+        constants: vec![
+            floats("window", &[24, 6, 3, 3], &window),
+            floats("bias", &[24], &bias),
+            floats("across", &[10, 24, 1, 1], &across),
+            weights("first", &[10, 12]),
+            weights("first_bias", &[12]),
+            floats("second", &[12, 4], &(0..48).map(|at| if at / 4 % 2 == 0 { 0.0 } else { 0.5 }).collect::<Vec<_>>()),
+        ],
+        rank: 2,
+    };
+    let layers = case.check(&[2, 6, 12, 10]);
+    let channels: Vec<usize> = layers.iter().map(|layer| layer.shape[layer.shape.len() - 1]).collect();
+    // Four were zero of which one is not behind its bias, and one was not looked at; of the hidden ones half were not.
+    assert!(channels.contains(&20) && channels.contains(&6), "{channels:?}");
+    assert!(!channels.contains(&24) && !channels.contains(&12), "{channels:?}");
+}
+
+#[test]
+fn a_layer_of_nothing_but_zeros_keeps_a_channel() {
+    let case = Case {
+        x: vec!["N", "6"],
+        nodes: vec![node("Gemm", &["x", "w"], &["a"], vec![]), node("Gemm", &["a", "v", "b"], &["y"], vec![])],
+        constants: vec![floats("w", &[6, 8], &[0.0; 48]), weights("v", &[8, 3]), weights("b", &[3])],
+        rank: 2,
+    };
+    case.check(&[3, 6]);
+}
