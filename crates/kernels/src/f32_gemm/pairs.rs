@@ -24,7 +24,8 @@ impl Packing {
     pub(crate) fn pairs(level: Level, depth: usize, columns: usize) -> Self {
         let kernels = &pair_kernels(level).products;
         assert_eq!(kernels.step, 1, "pairs are multiplied");
-        Self { level, kernels, taps: 1, depth: depth.div_ceil(2), panels: kernels.tiles.panels(columns, None) }
+        let (pairs, panels) = (depth.div_ceil(2), kernels.tiles.panels(columns, None));
+        Self { level, kernels, taps: 1, depth: pairs, row_elements: pairs, panels }
     }
 
     /// As `pack`, of rows that lie so far apart: every two become one of pairs, the last with zeros if it has no other.
@@ -58,7 +59,7 @@ impl Packing {
     pub(crate) fn run_to_halves(&self, left: &[f32], pitch: usize, packed: &[f32], grid: &Grid<'_, bf16>) {
         let kernels = pair_kernels(self.level).to_halves.as_ref().expect("pairs are multiplied");
         let window = Window::rows(grid.size()[0], pitch);
-        self.run_with(kernels, &Operands { left, window: &window, packed, zeros: &[] }, None, grid);
+        self.run_with(kernels, &Operands { left, window: &window, packed, zeros: &[], codes: None }, None, grid);
     }
 }
 
@@ -85,7 +86,8 @@ impl PairGemm {
     ) -> Self {
         let Weights { elements, taps, depth, columns } = *weights;
         let (kernels, pairs) = (&pair_kernels(level).products, depth.div_ceil(2));
-        let mut packed = Gemm::unfilled(level, kernels, weights, pairs, bias, activation, vectors);
+        let each = [pairs, pairs * kernels.step];
+        let mut packed = Gemm::unfilled(level, kernels, weights, each, bias, activation, vectors);
         let mut paired = vec![0u32; taps * pairs * columns];
         for (row, from) in elements.chunks_exact(columns.max(1)).enumerate() {
             let (tap, k) = (row / depth, row % depth);
