@@ -4,7 +4,7 @@ use kinglet_kernels::Activation;
 
 use crate::engine::graph::op::{Binary, Padding};
 use crate::engine::graph::samples::Samples;
-use crate::engine::graph::{FloatsMut, Graph, Node, Op, ValueId, floats, tensor_of};
+use crate::engine::graph::{Coded, FloatsMut, Graph, Node, Op, ValueId, floats, tensor_of};
 use crate::tensor::{DType, Tensor};
 
 pub(super) fn fold(graph: &mut Graph, samples: &Samples) {
@@ -43,7 +43,7 @@ fn before(graph: &mut Graph, samples: &Samples, at: usize) -> Option<Before> {
         _ => return None,
     };
     // Weights that are integers times a scale may become bytes.
-    if graph.grain(node.inputs[1]).is_some() {
+    if graph.grain(node.inputs[1]).is_some() || graph.coded(node.inputs[1]).is_some() {
         return None;
     }
     let first = done(graph, samples, node.inputs[0], at, channels)?;
@@ -102,7 +102,16 @@ fn found(graph: &Graph, samples: &Samples, at: usize) -> Option<(usize, Vec<f32>
     let [_, channels] = channels(graph, &graph.nodes[layer])?;
     let rank = samples.rank(*taken)?;
     let (scale, shift) = channelwise(graph, node, rank, channels)?;
-    Some((layer, scale, shift))
+    let layer_node = &graph.nodes[layer];
+    let can = graph
+        .coded(layer_node.inputs[1])
+        .is_none_or(|coded| coded.scaled(columns_axis(&layer_node.op), &scale).is_some());
+    can.then_some((layer, scale, shift))
+}
+
+/// The axis of weights along which channels lie that a layer makes.
+fn columns_axis(op: &Op) -> usize {
+    usize::from(!matches!(op, Op::Conv(_)))
 }
 
 /// What a node does to each channel, the last axis of an operand of this rank.
@@ -139,7 +148,7 @@ fn scaled(graph: &mut Graph, layer: usize, scale: &[f32], shift: &[f32]) {
     let Some(mut own) = Constants::of(graph, layer) else { return };
     // A bias leaves weights as they are, and where they are.
     if scale.iter().any(|scale| scale.to_bits() != 1f32.to_bits()) {
-        own.reweigh(&graph.nodes[layer].op, |[_, to], weights| weights.iter_mut().for_each(|w| *w *= scale[to]));
+        own.scale(&graph.nodes[layer].op, scale);
     }
     let factors = scale.iter().zip(shift);
     own.bias.iter_mut().zip(factors).for_each(|(bias, (scale, shift))| *bias = *bias * scale + shift);
@@ -149,9 +158,13 @@ fn scaled(graph: &mut Graph, layer: usize, scale: &[f32], shift: &[f32]) {
 
 /// Channels that a layer takes and makes, if it is one whose constants can be others and nothing follows in it.
 fn channels(graph: &Graph, node: &Node) -> Option<[usize; 2]> {
-    let constants = node.inputs.get(1..)?.iter().map(|&input| graph.constant(input));
-    let constants: Vec<&Tensor> = constants.collect::<Option<_>>()?;
-    let shape = constants.first().filter(|_| constants.iter().all(|constant| constant.dtype() == DType::F32))?.shape();
+    let (weights, others) = node.inputs.get(1..)?.split_first()?;
+    let floats = |value: ValueId| graph.constant(value).filter(|constant| constant.dtype() == DType::F32);
+    let coded = graph.coded(*weights).map(|coded| &coded.shape);
+    let shape = coded.or_else(|| floats(*weights).map(Tensor::shape))?;
+    if others.iter().any(|&other| floats(other).is_none()) {
+        return None;
+    }
     let (rows, columns) = (*shape.first()?, *shape.get(1)?);
     match &node.op {
         Op::Conv(conv) if !conv.residual && conv.activation == Activation::None => Some([columns * conv.groups, rows]),
@@ -163,8 +176,13 @@ fn channels(graph: &Graph, node: &Node) -> Option<[usize; 2]> {
 
 /// Weights of a layer, and its bias, zeros where it has none.
 struct Constants {
-    weights: Tensor,
+    weights: Weights,
     bias: Vec<f32>,
+}
+
+enum Weights {
+    Floats(Tensor),
+    Codes(Coded),
 }
 
 impl Constants {
@@ -177,14 +195,33 @@ impl Constants {
         let value = node.inputs[1];
         let takers = graph.nodes.iter().flat_map(|node| &node.inputs).chain(&graph.outputs);
         let is_sole = takers.filter(|taken| **taken == value).take(2).count() == 1;
-        let weights = if is_sole { graph.take(value)? } else { graph.constant(value)?.clone() };
+        let weights = match graph.coded(value) {
+            Some(coded) => Weights::Codes(coded.clone()),
+            None if is_sole => Weights::Floats(graph.take(value)?),
+            None => Weights::Floats(graph.constant(value)?.clone()),
+        };
         Some(Self { weights, bias })
+    }
+
+    /// Multiplies what adds to each channel.
+    fn scale(&mut self, op: &Op, scale: &[f32]) {
+        match &mut self.weights {
+            Weights::Floats(_) => {
+                self.reweigh(op, |[_, to], weights| weights.iter_mut().for_each(|w| *w *= scale[to]));
+            }
+            Weights::Codes(coded) => {
+                if let Some(scaled) = coded.scaled(columns_axis(op), scale) {
+                    *coded = scaled;
+                }
+            }
+        }
     }
 
     /// Changes all weights: those with one channel that they meet and one that they add to, together and in order.
     fn reweigh(&mut self, op: &Op, mut change: impl FnMut([usize; 2], &mut [f32])) {
-        let shape = self.weights.shape().clone();
-        let mut elements = FloatsMut::of(std::mem::replace(&mut self.weights, tensor_of(&[0], &[])));
+        let Weights::Floats(weights) = &mut self.weights else { return };
+        let shape = weights.shape().clone();
+        let mut elements = FloatsMut::of(std::mem::replace(weights, tensor_of(&[0], &[])));
         let (rows, columns, inner) = (shape[0], shape[1], shape[2..].iter().product::<usize>());
         for (row, weights) in elements.as_mut().chunks_exact_mut((columns * inner).max(1)).enumerate() {
             let in_group = |groups: usize| row / (rows / groups) * columns;
@@ -198,13 +235,17 @@ impl Constants {
                 change(if is_met { [other, row] } else { [row, other] }, weights);
             }
         }
-        self.weights = elements.into_tensor(&shape);
+        self.weights = Weights::Floats(elements.into_tensor(&shape));
     }
 
     /// Has a layer work with these on `x`.
     fn put(self, graph: &mut Graph, layer: usize, x: ValueId) {
         let name = graph.nodes[layer].name.clone();
-        let weights = graph.add_constant(format!("{name} weights"), self.weights);
+        let weights_name = format!("{name} weights");
+        let weights = match self.weights {
+            Weights::Floats(weights) => graph.add_constant(weights_name, weights),
+            Weights::Codes(coded) => graph.add_coded(weights_name, coded),
+        };
         let bias = graph.add_constant(format!("{name} bias"), tensor_of(&[self.bias.len()], &self.bias));
         let node = &mut graph.nodes[layer];
         node.inputs = vec![x, weights, bias];

@@ -1,9 +1,11 @@
-//! Packed weights of either precision, and the images they are multiplied with.
+//! Packed weights of any precision, and the images they are multiplied with.
+
+use std::ops::RangeInclusive;
 
 use bytemuck::Pod;
 use half::bf16;
 use kinglet_kernels::f32_depthwise::Depthwise;
-use kinglet_kernels::f32_gemm::{Gemm, PairGemm, Residual, Weights};
+use kinglet_kernels::f32_gemm::{CodebookGemm, Gemm, IntegerGemm, PairGemm, Residual, Weights};
 use kinglet_kernels::f32_winograd::Element;
 use kinglet_kernels::{Activation, Aligned, Grid, LINE, Window};
 
@@ -16,6 +18,10 @@ use crate::tensor::DType;
 pub(super) enum Dense {
     Floats(Gemm),
     Pairs(PairGemm),
+    /// Weights of few bits that mean any numbers.
+    Numbers(CodebookGemm),
+    /// Weights of few bits that mean integers, of rows alone.
+    Integers(IntegerGemm),
 }
 
 /// What results lie in memory as, and images of other layers than products.
@@ -38,6 +44,8 @@ impl Float for f32 {
         match dense {
             Dense::Floats(gemm) => gemm.run(image, window, residual, grid),
             Dense::Pairs(gemm) => gemm.run(image, window, residual, grid),
+            Dense::Numbers(gemm) => gemm.run(image, window, residual, grid),
+            Dense::Integers(gemm) => gemm.run(image, residual, grid),
         }
     }
 
@@ -60,7 +68,7 @@ impl Float for bf16 {
     ) {
         match dense {
             Dense::Pairs(gemm) => gemm.run_to_halves(image, window, residual, grid),
-            Dense::Floats(_) => unreachable!("products of floats say that they make floats"),
+            _ => unreachable!("products of floats say that they make floats"),
         }
     }
 
@@ -93,7 +101,20 @@ impl Dense {
                 Self::Pairs(PairGemm::pack(level, weights, bias, activation, vectors))
             }
         };
-        lowering.choose(operation, [taps, depth, columns], probe, widths, pack, |probe| {
+        Self::chosen(lowering, operation, [taps, depth, columns], probe, widths, pack)
+    }
+
+    /// Packed with panels of the width that runs fastest.
+    pub(super) fn chosen(
+        lowering: Lowering<'_>,
+        operation: &str,
+        size: [usize; 3],
+        probe: Option<&Window>,
+        widths: RangeInclusive<usize>,
+        pack: impl Fn(Option<usize>) -> Self,
+    ) -> Self {
+        let [.., columns] = size;
+        lowering.choose(operation, size, probe, widths, pack, |probe| {
             let (probe, channels, pixels) = (*probe, probe.pitch[2], probe.images * probe.size[0] * probe.size[1]);
             let (image, mut out) = (vec![0.5; pixels * channels], vec![0.0; probe.pixels() * columns]);
             let mut scratch = Aligned::default();
@@ -114,14 +135,15 @@ impl Dense {
             Self::Pairs(gemm) if dtype != DType::Bf16 => {
                 (pixels * gemm.rounded(channels) * size_of::<f32>()).next_multiple_of(LINE)
             }
-            Self::Floats(_) | Self::Pairs(_) => 0,
+            Self::Integers(gemm) => (pixels * gemm.rounded() * size_of::<f32>()).next_multiple_of(LINE),
+            Self::Floats(_) | Self::Pairs(_) | Self::Numbers(_) => 0,
         }
     }
 
     /// What an image may lie in, and results, for pixels of so many channels.
     pub(super) fn halves(&self, channels: usize) -> Halves {
         match self {
-            Self::Floats(_) => Halves::NONE,
+            Self::Floats(_) | Self::Numbers(_) | Self::Integers(_) => Halves::NONE,
             // Behind the image comes a residual.
             Self::Pairs(gemm) => Halves {
                 alike: 1,
@@ -158,6 +180,14 @@ impl Dense {
         scratch: &'a mut [u8],
         team: &mut Team,
     ) -> (&'a [f32], Window) {
+        if let Self::Integers(gemm) = self {
+            let rounded: &mut [f32] = &mut bytemuck::cast_slice_mut(scratch)[..window.pixels() * gemm.rounded()];
+            {
+                let grid = gemm.rounded_grid(rounded);
+                team.share(&|| gemm.round(image, &grid));
+            }
+            return (rounded, *window);
+        }
         let Self::Pairs(gemm) = self else { return (image, *window) };
         let (each, pixels) = (gemm.rounded(channels), image.len() / channels.max(1));
         let rounded: &mut [f32] = &mut bytemuck::cast_slice_mut(scratch)[..pixels * each];
@@ -172,7 +202,7 @@ impl Dense {
     /// Elements of an image that so many channels of a pixel take.
     pub(super) fn elements(&self, channels: usize) -> usize {
         match self {
-            Self::Floats(_) => channels,
+            Self::Floats(_) | Self::Numbers(_) | Self::Integers(_) => channels,
             Self::Pairs(gemm) => gemm.rounded(channels),
         }
     }
@@ -181,6 +211,8 @@ impl Dense {
         match self {
             Self::Floats(gemm) => gemm.grid(out, pitch, rows),
             Self::Pairs(gemm) => gemm.grid(out, pitch, rows),
+            Self::Numbers(gemm) => gemm.grid(out, pitch, rows),
+            Self::Integers(gemm) => gemm.grid(out, pitch, rows),
         }
     }
 
@@ -188,6 +220,8 @@ impl Dense {
         match self {
             Self::Floats(gemm) => gemm.columns(),
             Self::Pairs(gemm) => gemm.columns(),
+            Self::Numbers(gemm) => gemm.columns(),
+            Self::Integers(gemm) => gemm.columns(),
         }
     }
 
@@ -195,6 +229,8 @@ impl Dense {
         match self {
             Self::Floats(gemm) => gemm.bytes(),
             Self::Pairs(gemm) => gemm.bytes(),
+            Self::Numbers(gemm) => gemm.bytes(),
+            Self::Integers(gemm) => gemm.bytes(),
         }
     }
 
@@ -202,6 +238,8 @@ impl Dense {
         match self {
             Self::Floats(gemm) => gemm.kernel(),
             Self::Pairs(gemm) => gemm.kernel(),
+            Self::Numbers(gemm) => gemm.kernel(),
+            Self::Integers(gemm) => gemm.kernel(),
         }
     }
 }
