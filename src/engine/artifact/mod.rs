@@ -30,6 +30,14 @@ fn stored_as(data_type: DataType) -> Option<&'static str> {
     STORED.iter().find(|(of, _)| *of == data_type).map(|(_, name)| *name)
 }
 
+/// The shape of a tensor in the file: bytes, where two elements share one.
+fn shape_in_file(data_type: i32, dims: &[i64], bytes: usize) -> Vec<i64> {
+    match DataType::try_from(data_type) {
+        Ok(DataType::Int4 | DataType::Uint4) => vec![i64::try_from(bytes).unwrap_or(i64::MAX)],
+        _ => dims.to_vec(),
+    }
+}
+
 /// What tells one tensor's bytes from others, in 32 digits.
 fn digest(bytes: &[u8]) -> String {
     format!("{:032x}", XxHash3_128::oneshot(bytes))
@@ -61,10 +69,13 @@ const VERSION: &str = "1";
 /// The key under which a tensor of the graph names the one that holds its elements.
 const TENSOR: &str = "tensor";
 
-const STORED: [(DataType, &str); 13] = [
+const STORED: [(DataType, &str); 15] = [
     (DataType::Bool, "BOOL"),
     (DataType::Uint8, "U8"),
     (DataType::Int8, "I8"),
+    // The format has no integers of four bits.
+    (DataType::Uint4, "U8"),
+    (DataType::Int4, "U8"),
     (DataType::Uint16, "U16"),
     (DataType::Int16, "I16"),
     (DataType::Float16, "F16"),

@@ -7,7 +7,7 @@ use prost_reflect::DynamicMessage;
 use safetensors::SafeTensors;
 use safetensors::tensor::Metadata;
 
-use super::{DIGESTS, FORMAT, GRAPH, LENGTH_BYTES, TENSOR, VERSION, descriptor, digest, stored_as};
+use super::{DIGESTS, FORMAT, GRAPH, LENGTH_BYTES, TENSOR, VERSION, descriptor, digest, shape_in_file, stored_as};
 use crate::engine::EngineError;
 use crate::engine::beside::beside_each_other;
 use crate::engine::model_file::{each_tensor, inline};
@@ -70,10 +70,11 @@ impl Stored {
             let expected = dtype.unwrap_or("one that can be stored");
             return Err(wrong(format!("{name:?} has type {}, expected {expected}", stored.dtype)));
         }
-        if !stored.shape.iter().map(|&extent| i64::try_from(extent).ok()).eq(tensor.dims.iter().copied().map(Some)) {
-            return Err(wrong(format!("{name:?} has shape {:?}, expected {:?}", stored.shape, tensor.dims)));
-        }
         let (start, end) = stored.data_offsets;
+        let shape = shape_in_file(tensor.data_type, &tensor.dims, usize::try_from(expected).unwrap_or(usize::MAX));
+        if !stored.shape.iter().map(|&extent| i64::try_from(extent).ok()).eq(shape.iter().copied().map(Some)) {
+            return Err(wrong(format!("{name:?} has shape {:?}, expected {shape:?}", stored.shape)));
+        }
         let bytes = self.bytes.slice(start..end);
         if bytes.len() as u64 != expected {
             return Err(wrong(format!("{name:?} has {} bytes, expected {expected}", bytes.len())));

@@ -75,6 +75,39 @@ fn a_native_file_answers_as_its_source_mapped_or_not() {
 }
 
 #[test]
+fn integers_of_four_bits_are_two_in_a_byte() {
+    let mut model = linear();
+    let graph = model.graph.as_mut().unwrap();
+    let codes = TensorProto {
+        name: "codes".into(),
+        dims: vec![30, 40],
+        data_type: DataType::Int4 as i32,
+        raw_data: (0..600u16).map(|at| (at * 37 % 256).to_le_bytes()[0]).collect(),
+        ..TensorProto::default()
+    };
+    let scales = TensorProto {
+        name: "scales".into(),
+        dims: vec![40],
+        data_type: DataType::Float as i32,
+        raw_data: (0..40u8).flat_map(|at| (f32::from(at) * 0.01 + 0.1).to_le_bytes()).collect(),
+        ..TensorProto::default()
+    };
+    graph.initializer = vec![codes, scales];
+    let attributes = vec![int("axis", 1)];
+    graph.node = vec![
+        node("DequantizeLinear", &["codes", "scales"], &["w"], attributes),
+        node("MatMul", &["x", "w"], &["y"], vec![]),
+    ];
+    graph.output = vec![value_free("y", DataType::Float, &["N", "40"])];
+    let (folder, path) = written(&model);
+    let options = options();
+    assert_eq!(load(&folder, "model.safetensors", &options).unwrap(), load(&folder, "model.onnx", &options).unwrap());
+    let bytes = fs::read(path).unwrap();
+    let stored = &parts(&bytes).0["codes"];
+    assert_eq!((&stored["dtype"], &stored["shape"]), (&json!("U8"), &json!([600])));
+}
+
+#[test]
 fn weights_stand_on_cache_lines_beside_the_graph() {
     let (_folder, path) = written(&linear());
     let bytes = fs::read(path).unwrap();

@@ -10,7 +10,10 @@ use kinglet_kernels::LINE;
 use prost_reflect::DynamicMessage;
 use serde_json::{Map, Value, json};
 
-use super::{DIGESTS, FORMAT, GRAPH, LENGTH_BYTES, PRODUCER, SOURCE, TENSOR, VERSION, descriptor, digest, stored_as};
+use super::{
+    DIGESTS, FORMAT, GRAPH, LENGTH_BYTES, PRODUCER, SOURCE, TENSOR, VERSION, descriptor, digest, shape_in_file,
+    stored_as,
+};
 use crate::engine::EngineError;
 use crate::engine::model_file::each_tensor;
 use crate::engine::replaced::replace;
@@ -70,7 +73,8 @@ impl Taken {
         let bytes = std::mem::take(&mut tensor.raw_data);
         tensor.data_location = DataLocation::External as i32;
         tensor.external_data = vec![StringStringEntryProto { key: TENSOR.into(), value: name.clone() }];
-        self.push(Tensor { name, dtype, shape: tensor.dims.clone(), bytes, is_filler: false });
+        let shape = shape_in_file(tensor.data_type, &tensor.dims, bytes.len());
+        self.push(Tensor { name, dtype, shape, bytes, is_filler: false });
     }
 
     fn push(&mut self, tensor: Tensor) {

@@ -3,6 +3,7 @@
 //! Shapes are not stored. They are inferred for concrete extents of the inputs ([`infer`]), when a model loads for a
 //! few samples and when it runs for what a request brings, so that there is one inference and no symbolic algebra.
 
+pub(super) mod coded;
 pub(super) mod control;
 pub(super) mod foreign;
 pub(super) mod infer;
@@ -17,6 +18,7 @@ use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 
+pub(super) use coded::Coded;
 pub(super) use infer::Fact;
 pub(super) use op::Op;
 
@@ -39,6 +41,8 @@ pub(super) struct Graph {
 struct Value {
     name: String,
     constant: Option<Tensor>,
+    /// A constant whose elements are few bits each.
+    coded: Option<Coded>,
     /// What a constant was whose contents have been packed elsewhere.
     forgotten: Option<Fact>,
     /// Extents, by axis, without which a pass has made this graph wrong.
@@ -69,6 +73,7 @@ impl Graph {
         self.values.push(Value {
             name: name.into(),
             constant: None,
+            coded: None,
             forgotten: None,
             assumed: Vec::new(),
             grain: None,
@@ -80,6 +85,17 @@ impl Graph {
         let id = self.add_value(name);
         self.values[id.0].constant = Some(tensor);
         id
+    }
+
+    /// A constant of FP32, as codes.
+    pub(super) fn add_coded(&mut self, name: impl Into<String>, coded: Coded) -> ValueId {
+        let id = self.add_value(name);
+        self.values[id.0].coded = Some(coded);
+        id
+    }
+
+    pub(super) fn coded(&self, value: ValueId) -> Option<&Coded> {
+        self.values[value.0].coded.as_ref()
     }
 
     /// Appends a node with one output.
@@ -103,6 +119,10 @@ impl Graph {
         let id = self.add_constant(name, tensor);
         self.values[id.0].grain = grain;
         id
+    }
+
+    pub(super) fn set_grain(&mut self, value: ValueId, grain: Option<Grain>) {
+        self.values[value.0].grain = grain;
     }
 
     pub(super) fn grain(&self, value: ValueId) -> Option<&Grain> {
@@ -171,6 +191,9 @@ impl Graph {
         if let Some(constant) = value.constant.take_if(|constant| constant.element_count() > elements_max) {
             value.forgotten = Some(Fact::new(constant.dtype(), constant.shape().clone()));
         }
+        if let Some(coded) = value.coded.take() {
+            value.forgotten = Some(Fact::new(DType::F32, coded.shape));
+        }
     }
 
     pub(super) fn values(&self) -> impl Iterator<Item = ValueId> + use<> {
@@ -181,7 +204,8 @@ impl Graph {
     pub(super) fn constant_facts(&self) -> impl Iterator<Item = (ValueId, Fact)> {
         self.values.iter().enumerate().filter_map(|(at, value)| {
             let fact = value.constant.as_ref().map(|constant| Fact::of(constant.clone()));
-            Some((ValueId(at), fact.or_else(|| value.forgotten.clone())?))
+            let coded = || value.coded.as_ref().map(|coded| Fact::new(DType::F32, coded.shape.clone()));
+            Some((ValueId(at), fact.or_else(coded).or_else(|| value.forgotten.clone())?))
         })
     }
 
@@ -200,7 +224,7 @@ impl Graph {
         self.nodes = kept;
         for (value, alive) in self.values.iter_mut().zip(alive) {
             if !alive {
-                value.constant = None;
+                (value.constant, value.coded) = (None, None);
             }
         }
     }

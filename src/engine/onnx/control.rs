@@ -208,6 +208,7 @@ impl Importer {
         body.nodes(source)?;
         for output in &source.output {
             let value = body.value(&output.name)?;
+            body.graph.decode(value);
             body.graph.outputs.push(value);
         }
         let outputs = body.graph.outputs.clone();

@@ -29,6 +29,9 @@ pub(super) fn conv_of(
 ) -> Result<ValueId, EngineError> {
     let axes = axes(node, &kernel(importer, node, weights)?)?;
     let (groups, operands) = (groups(node)?, Operands { x, weights, bias });
+    if groups > 1 || axes.len() > 2 {
+        importer.graph.decode(weights);
+    }
     match *axes {
         [depth, lines, columns] => volume::conv(importer, node, operands, groups, [depth, lines, columns]),
         _ => conv_over(importer, node, operands, groups, (&axes, false)),

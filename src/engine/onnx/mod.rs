@@ -19,6 +19,7 @@ mod fused;
 mod image;
 mod integer;
 mod loss;
+mod low_bit;
 mod movement;
 mod node;
 mod normalization;
@@ -69,6 +70,7 @@ pub(super) fn import(proto: &ModelProto, inputs: &[TensorSpec], options: &LoadOp
     importer.nodes(source)?;
     for output in &source.output {
         let value = importer.value(&output.name)?;
+        importer.graph.decode(value);
         let value = importer.output(value, &output.name, declared(output));
         importer.graph.outputs.push(value);
     }
@@ -137,6 +139,7 @@ impl Importer {
     }
 
     fn node(&mut self, node: &Source<'_>) -> Result<(), EngineError> {
+        self.decode_operands(node);
         let values = match self.calls.function(node.proto) {
             Some(function) => functions::call(self, node, &function)?,
             None => self.operator(node)?,
@@ -204,14 +207,18 @@ fn unsupported(operator: String, reason: &str) -> EngineError {
 /// A constant whose elements were brought into raw form when the file was read.
 fn tensor(proto: &TensorProto) -> Result<Tensor, EngineError> {
     let wrong = |what: String| EngineError::InvalidModel(format!("tensor {:?}: {what}", proto.name));
+    let shape: Option<Shape> = proto.dims.iter().map(|&extent| usize::try_from(extent).ok()).collect();
+    let shape = shape.ok_or_else(|| wrong(format!("shape {:?} is none", proto.dims)))?;
+    let count = shape.element_count().unwrap_or(usize::MAX);
+    if let Some((dtype, bytes)) = low_bit::widened(proto.data_type, count, &proto.raw_data) {
+        return Tensor::new(dtype, shape, bytes.into()).map_err(|error| wrong(error.to_string()));
+    }
     let dtype = dtype(proto.data_type).ok_or_else(|| {
         unsupported(
             format!("constant {}", proto.name),
             &format!("its type {} is none that is computed with", proto.data_type),
         )
     })?;
-    let shape: Option<Shape> = proto.dims.iter().map(|&extent| usize::try_from(extent).ok()).collect();
-    let shape = shape.ok_or_else(|| wrong(format!("shape {:?} is none", proto.dims)))?;
     let tensor = Tensor::new(dtype, shape, proto.raw_data.clone());
     tensor.map(types::widened).map_err(|error| wrong(error.to_string()))
 }

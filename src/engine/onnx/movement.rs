@@ -2,6 +2,7 @@
 
 use super::Importer;
 use super::formula::Formula;
+use super::low_bit;
 use super::node::Source;
 use crate::engine::EngineError;
 use crate::engine::graph::op::{Arrangement, Binary, FillValue, PadKind};
@@ -116,7 +117,11 @@ pub(super) fn flatten(importer: &mut Importer, node: &Source<'_>) -> Result<Valu
 
 pub(super) fn gather(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
     let op = Op::Gather { axis: node.axis(0)? };
-    two(importer, node, op)
+    let operands = [importer.operand(node, 0)?, importer.operand(node, 1)?];
+    match low_bit::looked_up(importer, node, operands)? {
+        Some(coded) => Ok(coded),
+        None => two(importer, node, op),
+    }
 }
 
 /// Paddings are an attribute up to opset 10, an operand from 11 on, of some axes alone from 18 on.
@@ -181,6 +186,9 @@ pub(super) fn unsqueeze(importer: &mut Importer, node: &Source<'_>) -> Result<Va
 }
 
 pub(super) fn transpose(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+    if let Some(turned) = low_bit::turned(importer, node)? {
+        return Ok(turned);
+    }
     let Some(axes) = node.extents("perm")? else {
         let x = importer.operand(node, 0)?;
         let rank = importer.extents(x).map(|extents| extents.len());

@@ -18,6 +18,9 @@ pub(super) fn matmul(importer: &mut Importer, node: &Source<'_>) -> Result<Value
 
 pub(super) fn matmul_of(importer: &mut Importer, node: &Source<'_>, a: ValueId, b: ValueId) -> ValueId {
     let is_linear = is_weights(importer, b);
+    if !is_linear {
+        importer.graph.decode(b);
+    }
     let mut formula = Formula::with_name(importer, node);
     if is_linear { formula.op(Op::Linear(plain(false)), &[a, b]) } else { formula.product(a, b) }
 }
@@ -26,6 +29,7 @@ pub(super) fn matmul_of(importer: &mut Importer, node: &Source<'_>, a: ValueId, 
 pub(super) fn is_weights(importer: &Importer, value: ValueId) -> bool {
     let constant = importer.graph.constant(value);
     constant.is_some_and(|weights| weights.shape().len() == 2 && weights.dtype() == DType::F32)
+        || importer.graph.coded(value).is_some_and(|weights| weights.shape.len() == 2)
 }
 
 /// FusedMatMul of ONNX Runtime's own operators: a product, scaled, of operands that may be transposed.
@@ -35,6 +39,7 @@ pub(super) fn fused_matmul(importer: &mut Importer, node: &Source<'_>) -> Result
     if is_weights(importer, b) {
         return gemm_of(importer, node, a, b, None);
     }
+    importer.graph.decode(b);
     let b = turned(importer, node, 1, ["transB", "transBatchB"])?;
     let alpha = node.float("alpha", 1.0)?;
     let (mut formula, _) = Formula::of(importer, node)?;
@@ -71,9 +76,13 @@ pub(super) fn gemm(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId
     let x = if turned { importer.graph.add(&node.shown(), Op::Transpose { axes: vec![1, 0] }, &[x]) } else { x };
     let bias = importer.optional(node, 2)?;
     let is_constant = |value: ValueId| importer.graph.constant(value).is_some();
-    if is_constant(weights) && bias.is_none_or(is_constant) && importer.dtype(x) == DType::F32 {
+    if (is_constant(weights) || is_weights(importer, weights))
+        && bias.is_none_or(is_constant)
+        && importer.dtype(x) == DType::F32
+    {
         return gemm_of(importer, node, x, weights, bias);
     }
+    importer.graph.decode(weights);
     computed_gemm(importer, node, x, weights, bias)
 }
 
@@ -110,19 +119,7 @@ pub(super) fn gemm_of(
     bias: Option<ValueId>,
 ) -> Result<ValueId, EngineError> {
     let (alpha, beta) = (node.float("alpha", 1.0)?, node.float("beta", 1.0)?);
-    let grain = importer.graph.grain(weights).cloned();
-    let tensor = importer.graph.constant(weights).ok_or_else(|| node.refuse("its weights are no constant"))?;
-    let (Some(elements), &[rows, columns]) = (floats_in(tensor), &tensor.shape()[..]) else {
-        return Err(node.refuse("its weights are no matrix of FP32"));
-    };
-    let transposed = node.int("transB", 0)? != 0;
-    let [depth, width] = if transposed { [columns, rows] } else { [rows, columns] };
-    let mut weights = if transposed { taps_first(&elements, [depth, 1], 0..width) } else { elements.into_owned() };
-    weights.iter_mut().for_each(|weight| *weight *= alpha);
-    let turned = |Grain { axis, scales }| Grain { axis: if transposed { 1 - axis.min(1) } else { axis }, scales };
-    let grain = grain.filter(|_| alpha.to_bits() == 1f32.to_bits()).map(turned);
-    let weights = tensor_holding(&[depth, width], weights);
-    let weights = importer.graph.add_grained(format!("{} weights", node.shown()), weights, grain);
+    let (weights, width) = weights_of(importer, node, weights, alpha)?;
     let mut operands = vec![x, weights];
     if let Some(bias) = bias {
         let tensor = importer.graph.constant(bias).ok_or_else(|| node.refuse("its bias is no constant"))?;
@@ -138,6 +135,35 @@ pub(super) fn gemm_of(
     Ok(importer.graph.add(&node.shown(), Op::Linear(plain(operands.len() > 2)), &operands))
 }
 
-fn plain(bias: bool) -> Linear {
+/// Weights of a product with the node's attributes, `[depth][column]`, and how many columns they have.
+fn weights_of(
+    importer: &mut Importer,
+    node: &Source<'_>,
+    weights: ValueId,
+    alpha: f32,
+) -> Result<(ValueId, usize), EngineError> {
+    let (transposed, is_one) = (node.int("transB", 0)? != 0, alpha.to_bits() == 1f32.to_bits());
+    let name = format!("{} weights", node.shown());
+    if let Some(coded) = importer.graph.coded(weights).filter(|coded| is_one && coded.shape.len() == 2) {
+        let coded = if transposed { coded.turned() } else { None }.unwrap_or_else(|| coded.clone());
+        let width = coded.shape[1];
+        return Ok((importer.coded(&name, coded), width));
+    }
+    importer.graph.decode(weights);
+    let grain = importer.graph.grain(weights).cloned();
+    let tensor = importer.graph.constant(weights).ok_or_else(|| node.refuse("its weights are no constant"))?;
+    let (Some(elements), &[rows, columns]) = (floats_in(tensor), &tensor.shape()[..]) else {
+        return Err(node.refuse("its weights are no matrix of FP32"));
+    };
+    let [depth, width] = if transposed { [columns, rows] } else { [rows, columns] };
+    let mut weights = if transposed { taps_first(&elements, [depth, 1], 0..width) } else { elements.into_owned() };
+    weights.iter_mut().for_each(|weight| *weight *= alpha);
+    let turned = |Grain { axis, scales }| Grain { axis: if transposed { 1 - axis.min(1) } else { axis }, scales };
+    let grain = grain.filter(|_| is_one).map(turned);
+    let weights = tensor_holding(&[depth, width], weights);
+    Ok((importer.graph.add_grained(name, weights, grain), width))
+}
+
+pub(super) fn plain(bias: bool) -> Linear {
     Linear { bias, residual: false, activation: Activation::None }
 }

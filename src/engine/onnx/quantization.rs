@@ -7,6 +7,7 @@ use super::Importer;
 use super::formula::Formula;
 use super::image::conv_of;
 use super::integer::{self, Integers};
+use super::low_bit;
 use super::node::Source;
 use super::product::{gemm_of, matmul_of};
 use crate::engine::EngineError;
@@ -136,6 +137,9 @@ fn dynamic(importer: &mut Importer, node: &Source<'_>) -> Result<[ValueId; 3], E
 pub(super) fn dequantize(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
     let (x, scale) = (importer.operand(node, 0)?, importer.operand(node, 1)?);
     let zero = importer.optional(node, 2)?;
+    if let Some(coded) = low_bit::dequantized(importer, node, x, scale, zero)? {
+        return Ok(coded);
+    }
     if let Some(of) = Blocks::of(importer, node, scale, zero)? {
         return Ok(of.dequantized(importer, node, x));
     }

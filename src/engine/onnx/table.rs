@@ -5,7 +5,8 @@ use std::ops::RangeInclusive;
 use super::node::Source;
 use super::{
     Importer, arrangement, attention, bytes, composed, constant, control, einsum, elementwise, fused, image, integer,
-    loss, movement, normalization, product, quantization, recurrent, resize, selection, signal, tabular, trees,
+    loss, low_bit, movement, normalization, product, quantization, recurrent, resize, selection, signal, tabular,
+    trees,
 };
 use crate::engine::EngineError;
 use crate::engine::graph::ValueId;
@@ -258,6 +259,7 @@ const MICROSOFT: &[Row] = &[
     row("FusedMatMul", 1..=1, product::fused_matmul),
     row("Gelu", 1..=1, fused::gelu),
     row("MatMulIntegerToFloat", 1..=1, quantization::matmul_to_floats),
+    row("MatMulNBits", 1..=1, low_bit::matmul_n_bits),
     several("MultiHeadAttention", 1..=1, attention::multi_head),
     row("NhwcMaxPool", 1..=1, image::max_pool_of_last),
     row("Pad", 1..=1, movement::pad),

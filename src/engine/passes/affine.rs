@@ -4,7 +4,7 @@ use kinglet_kernels::Activation;
 
 use crate::engine::graph::op::{Binary, Padding};
 use crate::engine::graph::samples::Samples;
-use crate::engine::graph::{FloatsMut, Graph, Node, Op, ValueId, floats, tensor_of};
+use crate::engine::graph::{Coded, FloatsMut, Graph, Node, Op, ValueId, floats, tensor_of};
 use crate::tensor::{DType, Tensor};
 
 pub(super) fn fold(graph: &mut Graph, samples: &Samples) {
@@ -43,7 +43,7 @@ fn before(graph: &mut Graph, samples: &Samples, at: usize) -> Option<Before> {
         _ => return None,
     };
     // Weights that are integers times a scale may become bytes.
-    if graph.grain(node.inputs[1]).is_some() {
+    if graph.grain(node.inputs[1]).is_some() || graph.coded(node.inputs[1]).is_some() {
         return None;
     }
     let first = done(graph, samples, node.inputs[0], at, channels)?;
@@ -102,7 +102,16 @@ fn found(graph: &Graph, samples: &Samples, at: usize) -> Option<(usize, Vec<f32>
     let [_, channels] = channels(graph, &graph.nodes[layer])?;
     let rank = samples.rank(*taken)?;
     let (scale, shift) = channelwise(graph, node, rank, channels)?;
-    Some((layer, scale, shift))
+    let layer_node = &graph.nodes[layer];
+    let can = graph
+        .coded(layer_node.inputs[1])
+        .is_none_or(|coded| coded.scaled(columns_axis(&layer_node.op), &scale).is_some());
+    can.then_some((layer, scale, shift))
+}
+
+/// The axis of weights along which channels lie that a layer makes.
+fn columns_axis(op: &Op) -> usize {
+    usize::from(!matches!(op, Op::Conv(_)))
 }
 
 /// What a node does to each channel, the last axis of an operand of this rank.
@@ -136,7 +145,9 @@ fn along_channels(graph: &Graph, value: ValueId, rank: usize, channels: usize) -
 }
 
 fn scaled(graph: &mut Graph, layer: usize, scale: &[f32], shift: &[f32]) {
-    let is_first = matches!(&graph.nodes[layer].op, Op::Conv(conv) if !conv.scale);
+    let node = &graph.nodes[layer];
+    let is_coded = graph.coded(node.inputs[1]).is_some();
+    let is_first = matches!(&node.op, Op::Conv(conv) if !conv.scale && !is_coded);
     // A bias leaves weights as they are, and where they are.
     let is_scaled = scale.iter().any(|scale| scale.to_bits() != 1f32.to_bits());
     let Some(mut own) = (if is_first { Constants::left(graph, layer) } else { Constants::of(graph, layer) }) else {
@@ -145,7 +156,7 @@ fn scaled(graph: &mut Graph, layer: usize, scale: &[f32], shift: &[f32]) {
     if is_scaled && is_first {
         own.scale = Some(scale.to_vec());
     } else if is_scaled {
-        own.reweigh(&graph.nodes[layer].op, |[_, to], weights| weights.iter_mut().for_each(|w| *w *= scale[to]));
+        own.scale_by(&graph.nodes[layer].op, scale);
     }
     let factors = scale.iter().zip(shift);
     own.bias.iter_mut().zip(factors).for_each(|(bias, (scale, shift))| *bias = *bias * scale + shift);
@@ -155,9 +166,13 @@ fn scaled(graph: &mut Graph, layer: usize, scale: &[f32], shift: &[f32]) {
 
 /// Channels that a layer takes and makes, if it is one whose constants can be others and nothing follows in it.
 fn channels(graph: &Graph, node: &Node) -> Option<[usize; 2]> {
-    let constants = node.inputs.get(1..)?.iter().map(|&input| graph.constant(input));
-    let constants: Vec<&Tensor> = constants.collect::<Option<_>>()?;
-    let shape = constants.first().filter(|_| constants.iter().all(|constant| constant.dtype() == DType::F32))?.shape();
+    let (weights, others) = node.inputs.get(1..)?.split_first()?;
+    let floats = |value: ValueId| graph.constant(value).filter(|constant| constant.dtype() == DType::F32);
+    let coded = graph.coded(*weights).map(|coded| &coded.shape);
+    let shape = coded.or_else(|| floats(*weights).map(Tensor::shape))?;
+    if others.iter().any(|&other| floats(other).is_none()) {
+        return None;
+    }
     let (rows, columns) = (*shape.first()?, *shape.get(1)?);
     match &node.op {
         Op::Conv(conv) if !conv.residual && conv.activation == Activation::None => Some([columns * conv.groups, rows]),
@@ -178,7 +193,8 @@ struct Constants {
 enum Weights {
     /// Those that the graph has.
     Left(ValueId),
-    Taken(Tensor),
+    Floats(Tensor),
+    Codes(Coded),
 }
 
 impl Constants {
@@ -207,16 +223,35 @@ impl Constants {
         let value = graph.nodes[layer].inputs[1];
         let takers = graph.nodes.iter().flat_map(|node| &node.inputs).chain(&graph.outputs);
         let is_sole = takers.filter(|taken| **taken == value).take(2).count() == 1;
-        own.weights = Weights::Taken(if is_sole { graph.take(value)? } else { graph.constant(value)?.clone() });
+        own.weights = match graph.coded(value) {
+            Some(coded) => Weights::Codes(coded.clone()),
+            None if is_sole => Weights::Floats(graph.take(value)?),
+            None => Weights::Floats(graph.constant(value)?.clone()),
+        };
         if let Some(scale) = own.scale.take() {
-            own.reweigh(&graph.nodes[layer].op, |[_, to], weights| weights.iter_mut().for_each(|w| *w *= scale[to]));
+            own.scale_by(&graph.nodes[layer].op, &scale);
         }
         Some(own)
     }
 
+    /// Multiplies what adds to each channel.
+    fn scale_by(&mut self, op: &Op, scale: &[f32]) {
+        match &mut self.weights {
+            Weights::Left(_) => {}
+            Weights::Floats(_) => {
+                self.reweigh(op, |[_, to], weights| weights.iter_mut().for_each(|w| *w *= scale[to]));
+            }
+            Weights::Codes(coded) => {
+                if let Some(scaled) = coded.scaled(columns_axis(op), scale) {
+                    *coded = scaled;
+                }
+            }
+        }
+    }
+
     /// Changes all weights: those with one channel that they meet and one that they add to, together and in order.
     fn reweigh(&mut self, op: &Op, mut change: impl FnMut([usize; 2], &mut [f32])) {
-        let Weights::Taken(weights) = &mut self.weights else { return };
+        let Weights::Floats(weights) = &mut self.weights else { return };
         let shape = weights.shape().clone();
         let mut elements = FloatsMut::of(std::mem::replace(weights, tensor_of(&[0], &[])));
         let (rows, columns, inner) = (shape[0], shape[1], shape[2..].iter().product::<usize>());
@@ -238,9 +273,11 @@ impl Constants {
     /// Has a layer work with these on `x`.
     fn put(self, graph: &mut Graph, layer: usize, x: ValueId) {
         let name = graph.nodes[layer].name.clone();
+        let weights_name = format!("{name} weights");
         let weights = match self.weights {
             Weights::Left(value) => value,
-            Weights::Taken(tensor) => graph.add_constant(format!("{name} weights"), tensor),
+            Weights::Floats(weights) => graph.add_constant(weights_name, weights),
+            Weights::Codes(coded) => graph.add_coded(weights_name, coded),
         };
         let mut each =
             |what: &str, all: &[f32]| graph.add_constant(format!("{name} {what}"), tensor_of(&[all.len()], all));

@@ -63,8 +63,10 @@ fn add(graph: &mut Graph, samples: &Samples, at: usize, of_bytes: Option<Sum>) {
 }
 
 fn takes_sum(graph: &Graph, node: &Node) -> bool {
-    let each_channel_alone =
-        |conv: &Conv| graph.constant(node.inputs[1]).is_none_or(|weights| conv.is_depthwise(weights.shape()));
+    let each_channel_alone = |conv: &Conv| {
+        graph.coded(node.inputs[1]).is_none()
+            && graph.constant(node.inputs[1]).is_none_or(|weights| conv.is_depthwise(weights.shape()))
+    };
     match &node.op {
         Op::Conv(conv) => !each_channel_alone(conv) && !conv.residual && conv.activation == Activation::None,
         Op::QuantizedConv(QuantizedConv { conv, product, .. }) => {

@@ -4,7 +4,7 @@
 use kinglet_kernels::Activation;
 
 use crate::engine::graph::op::{Binary, Linear};
-use crate::engine::graph::{Grain, Graph, Node, Op, ValueId, floats, floats_in, integers, tensor_of};
+use crate::engine::graph::{Grain, Graph, Node, Op, ValueId, floats, floats_in, numbers, tensor_of};
 use crate::tensor::{DType, Tensor};
 
 /// Channels are last by now.
@@ -56,11 +56,12 @@ fn scaled_matmul(graph: &mut Graph, at: usize) -> Option<Node> {
     let Node { op: Op::IntegerMatMul, inputs, name, .. } = &graph.nodes[product] else { return None };
     let &[x, weights, zero, of_weights] = &inputs[..] else { return None };
     let one = |value| graph.constant(value).filter(|zero: &&Tensor| zero.element_count() == 1);
-    let (zero_is_byte, of_weights) = (one(zero)?.dtype() == DType::U8, integers(one(of_weights)?)?[0]);
+    let (zero_is_byte, of_weights) = (one(zero)?.dtype() == DType::U8, numbers(one(of_weights)?)?[0]);
     let tensor = graph.constant(weights)?;
     let &[_, columns] = &tensor.shape()[..] else { return None };
     let scales = channel_scales(scales, columns, scales.shape().len())?;
-    let meant: Vec<f32> = integers(tensor)?.iter().map(|element| (element - of_weights) as f32).collect();
+    #[expect(clippy::cast_possible_truncation, reason = "differences of bytes")]
+    let meant: Vec<f32> = numbers(tensor)?.iter().map(|element| (element - of_weights) as f32).collect();
     if !zero_is_byte {
         return None;
     }

@@ -190,6 +190,13 @@ impl Pass<'_> {
 
     fn linear(&mut self, node: &Node) -> Option<()> {
         let permuted = self.permuted.get(&node.inputs[0])?;
+        let (base, name) = (permuted.base, self.graph.name(node.inputs[1]).to_owned());
+        if let Some(coded) = self.graph.coded(node.inputs[1]) {
+            let moved = coded.with_rows_at(&permuted.columns)?;
+            let weights = self.graph.add_coded(name, moved);
+            self.moved_linear(node, base, weights);
+            return Some(());
+        }
         let weights = self.graph.constant(node.inputs[1])?;
         let (elements, &[depth, width]) = (floats(weights)?, &weights.shape()[..]) else { return None };
         if permuted.columns.len() != depth {
@@ -199,17 +206,20 @@ impl Pass<'_> {
         for (from, &to) in elements.chunks_exact(width.max(1)).zip(&permuted.columns) {
             rows[to * width..][..width].copy_from_slice(from);
         }
-        let base = permuted.base;
-        let name = self.graph.name(node.inputs[1]).to_owned();
         let grain = self.graph.grain(node.inputs[1]).filter(|grain| grain.axis == 1).cloned();
         let weights = self.graph.add_grained(name, tensor_of(&[depth, width], &rows), grain);
+        self.moved_linear(node, base, weights);
+        Some(())
+    }
+
+    /// A product of an operand in another order with weights in that.
+    fn moved_linear(&mut self, node: &Node, base: ValueId, weights: ValueId) {
         let mut moved = node.clone();
         (moved.inputs[0], moved.inputs[1]) = (base, weights);
         for input in moved.inputs.iter_mut().skip(2) {
             *input = self.carry_out(*input);
         }
         self.graph.nodes.push(moved);
-        Some(())
     }
 
     fn emit(&mut self, node: &Node, op: Op, inputs: Vec<ValueId>, axes: Vec<usize>) {

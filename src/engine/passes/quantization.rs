@@ -153,6 +153,7 @@ fn product(graph: &mut Graph, at: usize, to: Option<(Scale, [u8; 2])>) -> Option
         _ => return None,
     };
     let (bytes, of) = meaning(graph, node.inputs[0], at)?;
+    graph.decode(node.inputs[1]);
     let weights = graph.constant(node.inputs[1])?.clone();
     let channels_axis = if is_conv { 0 } else { 1 };
     let channels = *weights.shape().get(channels_axis)?;

@@ -53,13 +53,14 @@ unsafe fn planes(job: &Planes<f32>) {
     unsafe { generic::planes::<F32x8, f32>(job) }
 }
 
+pub(super) static PLANES: unsafe fn(&Planes<f32>) = planes;
+
 pub(super) static KERNELS: Kernels = Kernels {
     operation: "f32_gemm",
     tiles: Table { name: "avx2", lanes: 8, tiles: &[tiles!(1: 1 2 3 4 5 6 7 8), tiles!(2: 1 2 3 4 5 6)] },
     rows: &[row::<4, 1>, row::<4, 2>],
     together: 4,
     step: Floats::<F32x8>::STEP,
-    planes,
 };
 
 pub(super) static PAIRS: PairKernels = PairKernels {
@@ -69,7 +70,6 @@ pub(super) static PAIRS: PairKernels = PairKernels {
         rows: &[row_of_pairs::<4, 1>, row_of_pairs::<4, 2>],
         together: 4,
         step: Pairs::<F32x8>::STEP,
-        planes,
     },
     to_halves: None,
     round,

@@ -140,13 +140,7 @@ unsafe fn planes(job: &Planes<f32>) {
     unsafe { generic::planes::<F32x16, f32>(job) }
 }
 
-/// # Safety
-/// The processor has AVX-512 F, BW, DQ and VL, and the job's pointers are valid.
-#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-unsafe fn planes_to_halves(job: &Planes<bf16>) {
-    // SAFETY: the caller's promise; the features are enabled here.
-    unsafe { generic::planes::<F32x16, bf16>(job) }
-}
+pub(super) static PLANES: unsafe fn(&Planes<f32>) = planes;
 
 pub(super) static KERNELS: Kernels = Kernels {
     operation: "f32_gemm",
@@ -163,7 +157,6 @@ pub(super) static KERNELS: Kernels = Kernels {
     rows: &[row::<4, 1>, row::<4, 2>, row::<4, 3>, row::<4, 4>],
     together: 4,
     step: Floats::<F32x16>::STEP,
-    planes,
 };
 
 pub(super) static PAIRS: PairKernels = PairKernels {
@@ -177,7 +170,6 @@ pub(super) static PAIRS: PairKernels = PairKernels {
         rows: &[row_of_pairs::<4, 1>, row_of_pairs::<4, 2>],
         together: 4,
         step: Pairs::<F32x16>::STEP,
-        planes,
     },
     to_halves: None,
     round,
@@ -185,7 +177,7 @@ pub(super) static PAIRS: PairKernels = PairKernels {
 
 /// Kernels of pairs, whatever their results are stored as.
 macro_rules! fused_kernels {
-    ($tile:ident, $row:ident, $planes:ident) => {
+    ($tile:ident, $row:ident) => {
         Kernels {
             operation: "bf16_gemm",
             tiles: Table {
@@ -201,13 +193,12 @@ macro_rules! fused_kernels {
             rows: &[$row::<4, 1>, $row::<4, 2>, $row::<4, 3>, $row::<4, 4>],
             together: 4,
             step: Fused::STEP,
-            planes: $planes,
         }
     };
 }
 
 pub(super) static FUSED_PAIRS: PairKernels = PairKernels {
-    products: fused_kernels!(fused, row_fused, planes),
-    to_halves: Some(fused_kernels!(to_halves, row_to_halves, planes_to_halves)),
+    products: fused_kernels!(fused, row_fused),
+    to_halves: Some(fused_kernels!(to_halves, row_to_halves)),
     round: round_to_halves,
 };

@@ -96,8 +96,6 @@ pub(super) struct Kernels<E: 'static = f32> {
     pub(super) together: usize,
     /// Elements of a row in a step.
     pub(super) step: usize,
-    /// What follows sums that lie column by column.
-    pub(super) planes: unsafe fn(&Planes<E>),
 }
 
 /// Kernels that multiply pairs of bf16, and what rounds floats to what they take for rows.
@@ -140,8 +138,38 @@ pub(super) struct Job<E = f32> {
     pub(super) columns: usize,
     /// Whether sums begin with what is in `out`, which are floats.
     pub(super) resume: bool,
+    /// What weights mean that are codes.
+    pub(super) codes: Option<Codes>,
     /// What follows the last sum; without it the sums are written as they are.
     pub(super) ends: Option<End<E>>,
+}
+
+/// Weights that are words of several codes, the first in the lowest bits, one step of a column in each.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Codes {
+    /// Of a code.
+    pub(super) bits: u32,
+    /// Elements of a tap, and of a block of it.
+    pub(super) depth: usize,
+    pub(super) block: usize,
+    /// What a code means, for every value of the bits that are looked at.
+    pub(super) table: *const f32,
+    /// What sums are multiplied with, `[blocks][N * LANES]` of each panel.
+    pub(super) scales: *const f32,
+    /// Times the sum of a row's block, what is added then, as `scales`; or nothing.
+    pub(super) shifts: *const f32,
+    pub(super) blocks: usize,
+    /// From the scales of one panel to those of the next.
+    pub(super) pitch: usize,
+}
+
+impl Codes {
+    /// For the panels from a column on, which are so wide.
+    pub(super) fn of(self, first: usize, width: usize) -> Self {
+        let at = first * self.blocks;
+        let [scales, shifts] = [self.scales, self.shifts].map(|of| of.wrapping_add(at));
+        Self { scales, shifts, pitch: width * self.blocks, ..self }
+    }
 }
 
 #[derive(Debug)]
@@ -210,8 +238,8 @@ pub(super) unsafe fn tile<P: Product, E: Stored<P::Sums>, const M: usize, const 
 }
 
 /// Where a block finds its rows, writes results and finds what is added to them.
-struct Block<E> {
-    rows: *const *const f32,
+pub(super) struct Block<E> {
+    pub(super) rows: *const *const f32,
     out: *mut E,
     residual: *const E,
 }
@@ -226,14 +254,14 @@ impl<E> Copy for Block<E> {}
 
 impl<E> Block<E> {
     #[inline(always)]
-    fn first(job: &Job<E>) -> Self {
+    pub(super) fn first(job: &Job<E>) -> Self {
         let residual = job.ends.as_ref().and_then(|end| end.residual);
         Self { rows: job.rows, out: job.out, residual: residual.map_or(std::ptr::null(), |(residual, _)| residual) }
     }
 
     /// The next block, of blocks of so many rows.
     #[inline(always)]
-    fn below(self, job: &Job<E>, rows: usize) -> Self {
+    pub(super) fn below(self, job: &Job<E>, rows: usize) -> Self {
         let pitch = job.ends.as_ref().and_then(|end| end.residual).map_or(0, |(_, pitch)| pitch);
         Self {
             rows: self.rows.wrapping_add(job.taps * rows),
@@ -301,6 +329,7 @@ impl<E> Job<E> {
             columns,
             resume: false,
             ends,
+            codes: None,
         }
     }
 }
@@ -432,7 +461,7 @@ unsafe fn begin<V: Vector, E: Stored<V>, const M: usize, const N: usize>(
 /// # Safety
 /// As `tile`.
 #[inline(always)]
-unsafe fn end<V: Vector, E: Stored<V>, const M: usize, const N: usize>(
+pub(super) unsafe fn end<V: Vector, E: Stored<V>, const M: usize, const N: usize>(
     job: &Job<E>,
     block: Block<E>,
     column: usize,

@@ -9,7 +9,9 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod codebook;
 mod generic;
+mod integer;
 mod pairs;
 mod portable;
 mod sparse;
@@ -26,7 +28,9 @@ use crate::isa::{Level, choose};
 pub use crate::panels::Residual;
 use crate::panels::{Panels, ROWS_MAX};
 use crate::window::Window;
-use generic::{Job, Kernels};
+pub use codebook::{CodebookGemm, CodedWeights};
+use generic::{Codes, Job, Kernels};
+pub use integer::{Codebook, IntegerGemm};
 pub use pairs::PairGemm;
 pub use sparse::SparseGemm;
 pub use weights::Weights;
@@ -50,7 +54,10 @@ pub struct Packing {
     level: Level,
     kernels: &'static Kernels,
     taps: usize,
+    /// Steps of every tap.
     depth: usize,
+    /// Elements of a row, or of a tap of it.
+    row_elements: usize,
     panels: Panels,
 }
 
@@ -61,6 +68,8 @@ struct Operands<'a> {
     packed: &'a [f32],
     /// What taps outside the image see.
     zeros: &'a [f32],
+    /// What weights mean that are codes.
+    codes: Option<Codes>,
 }
 
 /// What follows the last sum of a product.
@@ -100,30 +109,30 @@ impl Gemm {
         activation: Activation,
         vectors: Option<usize>,
     ) -> Self {
-        let mut packed = Self::unfilled(level, kernels(level), weights, weights.depth, bias, activation, vectors);
+        let [taps, depth, columns] = weights.size();
+        let size = ([taps, columns], [depth; 2]);
+        let mut packed = Self::unfilled(level, kernels(level), size, bias, activation, vectors);
         packed.packing.lay_out(weights, packed.weights.elements_mut());
         packed
     }
 
-    /// With zeros for weights, of so many steps a tap.
+    /// With zeros for weights, of so many taps and columns, and so many steps and elements of a row for each tap.
     fn unfilled(
         level: Level,
         kernels: &'static Kernels,
-        weights: &Weights<'_>,
-        steps: usize,
+        ([taps, columns], [steps, row_elements]): ([usize; 2], [usize; 2]),
         bias: Option<&[f32]>,
         activation: Activation,
         vectors: Option<usize>,
     ) -> Self {
-        let columns = weights.columns;
         assert!(bias.is_none_or(|bias| bias.len() == columns), "there is a bias for each column");
         let panels = kernels.tiles.panels(columns, vectors);
-        let packing = Packing { level, kernels, taps: weights.taps, depth: steps, panels };
+        let packing = Packing { level, kernels, taps, depth: steps, row_elements, panels };
         let mut packed = Self {
             packing,
             weights: Aligned::zeroed(packing.elements() * size_of::<f32>()),
             bias: Aligned::zeroed(panels.padded() * size_of::<f32>()),
-            zeros: Aligned::zeroed(packing.row_elements() * size_of::<f32>()),
+            zeros: Aligned::zeroed(row_elements * size_of::<f32>()),
             activation,
         };
         if let Some(bias) = bias {
@@ -180,7 +189,8 @@ impl Gemm {
     ) {
         let (activation, function) = self.activation.split();
         let ends = Ends { bias: self.bias.elements(), residual, activation, function };
-        let operands = Operands { left, window, packed: self.weights.elements(), zeros: self.zeros.elements() };
+        let (packed, zeros) = (self.weights.elements(), self.zeros.elements());
+        let operands = Operands { left, window, packed, zeros, codes: None };
         self.packing.run_with(kernels, &operands, Some(&ends), grid);
     }
 }
@@ -189,17 +199,13 @@ impl Packing {
     /// For a product with a matrix of `depth` rows and so many columns.
     pub fn matrix(level: Level, depth: usize, columns: usize) -> Self {
         let kernels = kernels(level);
-        Self { level, kernels, taps: 1, depth, panels: kernels.tiles.panels(columns, None) }
+        let panels = kernels.tiles.panels(columns, None);
+        Self { level, kernels, taps: 1, depth, row_elements: depth, panels }
     }
 
     /// Elements that the packed weights take.
     pub fn elements(&self) -> usize {
         self.taps * self.depth * self.panels.padded()
-    }
-
-    /// Elements of a row, or of a tap of it.
-    fn row_elements(&self) -> usize {
-        self.depth * self.kernels.step
     }
 
     pub fn columns(&self) -> usize {
@@ -245,7 +251,7 @@ impl Packing {
 
     /// Rows and columns of a full tile of an output of so many rows.
     pub(crate) fn tile(&self, rows: usize) -> [usize; 2] {
-        let read = [self.row_elements(), self.taps * self.depth];
+        let read = [self.row_elements, self.taps * self.depth];
         self.panels.tile(read.map(|elements| elements * size_of::<f32>()), rows)
     }
 
@@ -275,7 +281,7 @@ impl Packing {
     pub fn run(&self, left: &[f32], pitch: usize, packed: &[f32], grid: &Grid<'_>) {
         // No tap of rows lies outside them.
         let window = Window::rows(grid.size()[0], pitch);
-        self.run_with(self.kernels, &Operands { left, window: &window, packed, zeros: &[] }, None, grid);
+        self.run_with(self.kernels, &Operands { left, window: &window, packed, zeros: &[], codes: None }, None, grid);
     }
 
     fn run_with<E: Written>(
@@ -287,7 +293,7 @@ impl Packing {
     ) {
         let Operands { left, window, packed, .. } = *operands;
         let pixels = window.pixels();
-        assert!(window.reach(self.row_elements()) <= left.len(), "the window lies within the image");
+        assert!(window.reach(self.row_elements) <= left.len(), "the window lies within the image");
         assert_eq!(window.taps(), self.taps, "the window has the taps of the weights");
         assert!(packed.len() >= self.elements(), "weights are packed");
         assert_eq!(grid.size(), [pixels, self.columns()], "the output is pixels by columns");
@@ -297,7 +303,7 @@ impl Packing {
         let mut pointers = [ptr::null(); POINTERS];
         while let Some(mut tile) = grid.take() {
             self.panels.check(&tile);
-            for part in self.parts(E::IS_RESUMED) {
+            for part in self.parts(E::IS_RESUMED && operands.codes.is_none()) {
                 self.run_part(kernels, operands, ends, &mut tile, &part, &mut pointers);
             }
         }
@@ -313,7 +319,7 @@ impl Packing {
         part: &Part,
         pointers: &mut [*const f32; POINTERS],
     ) {
-        let Operands { left, window, packed, zeros } = *operands;
+        let Operands { left, window, packed, zeros, codes } = *operands;
         let (width, ends) = (self.panels.width(), ends.filter(|_| part.is_last));
         let from = part.from * self.kernels.step;
         // One row with all panels of the tile, or rows with one panel after the other.
@@ -352,6 +358,7 @@ impl Packing {
                     out_pitch: if together { width } else { tile.pitch },
                     columns: if together { width } else { all.columns },
                     resume: part.row > 0,
+                    codes: codes.map(|codes| codes.of(first, width)),
                     ends: ends.map(|ends| ends.of(tile.first[0] + row, first, together.then_some(width))),
                 };
                 let kernel = match together {

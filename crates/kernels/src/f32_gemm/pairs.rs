@@ -24,7 +24,8 @@ impl Packing {
     pub(crate) fn pairs(level: Level, depth: usize, columns: usize) -> Self {
         let kernels = &pair_kernels(level).products;
         assert_eq!(kernels.step, 1, "pairs are multiplied");
-        Self { level, kernels, taps: 1, depth: depth.div_ceil(2), panels: kernels.tiles.panels(columns, None) }
+        let (pairs, panels) = (depth.div_ceil(2), kernels.tiles.panels(columns, None));
+        Self { level, kernels, taps: 1, depth: pairs, row_elements: pairs, panels }
     }
 
     /// As `pack`, of rows that lie so far apart: every two become one of pairs, the last with zeros if it has no other.
@@ -78,7 +79,7 @@ impl Packing {
     pub(crate) fn run_to_halves(&self, left: &[f32], pitch: usize, packed: &[f32], grid: &Grid<'_, bf16>) {
         let kernels = pair_kernels(self.level).to_halves.as_ref().expect("pairs are multiplied");
         let window = Window::rows(grid.size()[0], pitch);
-        self.run_with(kernels, &Operands { left, window: &window, packed, zeros: &[] }, None, grid);
+        self.run_with(kernels, &Operands { left, window: &window, packed, zeros: &[], codes: None }, None, grid);
     }
 }
 
@@ -103,8 +104,10 @@ impl PairGemm {
         activation: Activation,
         vectors: Option<usize>,
     ) -> Self {
-        let (kernels, depth) = (&pair_kernels(level).products, weights.depth);
-        let mut packed = Gemm::unfilled(level, kernels, weights, depth.div_ceil(2), bias, activation, vectors);
+        let (kernels, [taps, depth, columns]) = (&pair_kernels(level).products, weights.size());
+        let pairs = depth.div_ceil(2);
+        let size = ([taps, columns], [pairs, pairs * kernels.step]);
+        let mut packed = Gemm::unfilled(level, kernels, size, bias, activation, vectors);
         packed.packing.lay_out_in_pairs(weights, packed.weights.elements_mut());
         Self(packed)
     }

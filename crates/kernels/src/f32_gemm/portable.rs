@@ -46,13 +46,14 @@ unsafe fn planes(job: &Planes<f32>) {
     unsafe { generic::planes::<Plain, f32>(job) }
 }
 
+pub(super) static PLANES: unsafe fn(&Planes<f32>) = planes;
+
 pub(super) static KERNELS: Kernels = Kernels {
     operation: "f32_gemm",
     tiles: Table { name: "portable", lanes: 8, tiles: &[tiles!(1: 1 2 3 4), tiles!(2: 1 2)] },
     rows: &[row::<2, 1>, row::<2, 2>],
     together: 2,
     step: Floats::<Plain>::STEP,
-    planes,
 };
 
 pub(super) static PAIRS: PairKernels = PairKernels {
@@ -62,7 +63,6 @@ pub(super) static PAIRS: PairKernels = PairKernels {
         rows: &[row_of_pairs::<2, 1>],
         together: 2,
         step: Pairs::<Plain>::STEP,
-        planes,
     },
     to_halves: None,
     round,

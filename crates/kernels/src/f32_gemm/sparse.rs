@@ -2,11 +2,13 @@
 //! have the same bits where no element of the image is infinite or no number.
 
 use super::generic::{self, Job, Planes};
-use super::{Ends, Residual, Weights, Written, kernels};
+use super::{Ends, Residual, Weights, Written, portable};
+#[cfg(target_arch = "x86_64")]
+use super::{avx2, avx512};
 use crate::activation::Activation;
 use crate::aligned::Aligned;
 use crate::grid::Grid;
-use crate::isa::Level;
+use crate::isa::{Level, choose};
 use crate::sparse::{self, BLOCKS, Fill, Image, Matrix, Program, Room};
 use crate::window::Window;
 
@@ -121,7 +123,7 @@ impl SparseGemm {
             self.program.run(sparse::floats(self.level), &image, [row, rows], [column, columns], &mut room);
             let results = Job::results(tile.out, tile.pitch, columns, Some(ends.of(row, column, None)));
             let planes = Planes { sums: room.sums().cast(), pitch: self.program.pixels(), rows, results };
-            generic::call_planes(kernels(self.level).planes, &planes);
+            generic::call_planes(*choose!(self.level, &PLANES), &planes);
             if let Some(function) = function {
                 f32::follow(function, self.level, &mut tile);
             }

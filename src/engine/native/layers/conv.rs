@@ -9,6 +9,7 @@ use kinglet_kernels::{Aligned, Grid, LINE, Level, Window};
 
 use super::super::tuning::Probe;
 use super::dense::{Dense, Float};
+use super::low_bit::LowBit;
 use super::merged::{self, comes_in_pairs, merges};
 use super::sparse;
 use super::{
@@ -17,7 +18,7 @@ use super::{
 use crate::engine::Precision;
 use crate::engine::graph::infer::image;
 use crate::engine::graph::op::{Conv, Spatial};
-use crate::engine::graph::{Fact, Graph, Node};
+use crate::engine::graph::{Coded, Fact, Graph, Node};
 use crate::engine::pool::Team;
 use crate::tensor::{DType, Shape};
 
@@ -29,7 +30,8 @@ pub(super) fn lower(
     sample: Option<&Fact>,
     lowering: Lowering<'_>,
 ) -> Result<Lowered, LowerError> {
-    if conv.operands().any(|at| graph.constant(node.inputs[at]).is_none()) {
+    let coded = graph.coded(node.inputs[1]);
+    if conv.operands().any(|at| graph.constant(node.inputs[at]).is_none() && (at > 1 || coded.is_none())) {
         return Ok(Lowered {
             layer: Box::new(Computed { conv: conv.clone(), level: lowering.level }),
             operands: node.inputs.clone(),
@@ -38,7 +40,7 @@ pub(super) fn lower(
     let (source, shape) = constant(graph, node, 1, "the weights")?;
     let bias = if conv.bias { Some(constant(graph, node, 2, "the bias")?.0) } else { None };
     let scale = if conv.scale { Some(constant(graph, node, conv.scale_at(), "the scale")?.0) } else { None };
-    let filters = Given { source: &source, shape: &shape, scale: scale.as_deref(), bias: bias.as_deref() };
+    let filters = Given { source: &source, coded, shape: &shape, scale: scale.as_deref(), bias: bias.as_deref() };
     let layer = Convolution::pack(conv, &filters, sample, lowering)?;
     Ok(Lowered { layer: Box::new(AllLines(layer)), operands: with_residual(node, conv.residual) })
 }
@@ -46,6 +48,8 @@ pub(super) fn lower(
 /// What a convolution is packed from.
 struct Given<'a> {
     source: &'a [f32],
+    /// The same where they are few bits each.
+    coded: Option<&'a Coded>,
     shape: &'a Shape,
     /// What the weights of each channel are multiplied by.
     scale: Option<&'a [f32]>,
@@ -56,7 +60,7 @@ impl Convolution {
     /// Without a sample of the output nothing is chosen that needs scratch.
     fn pack(conv: &Conv, given: &Given<'_>, sample: Option<&Fact>, lowering: Lowering<'_>) -> Result<Self, LowerError> {
         let level = lowering.level;
-        let &Given { source, shape, scale, bias } = given;
+        let &Given { source, coded, shape, scale, bias } = given;
         let &[out, depth, ..] = &shape[..] else { return Err(LowerError::Weights(shape.clone())) };
         let spatial = conv.window.clone();
         let taps = spatial.kernel[0] * spatial.kernel[1];
@@ -85,6 +89,10 @@ impl Convolution {
             && sample.is_some_and(|sample| transforms(&spatial, depth, sample, lowering))
         {
             return Ok(Self::transformed(conv, given, [taps, depth, out], sample, lowering));
+        } else if let Some(low_bit) = coded.filter(|_| conv.groups == 1 && scale.is_none()).and_then(LowBit::of_filters)
+        {
+            let probe = probe(&spatial, sample, depth, taps * depth * out);
+            Runs::Groups(vec![low_bit.pack(lowering, bias, conv.activation, probe.as_ref())])
         } else {
             let columns = out / conv.groups;
             // Rounded images have pairs of channels, which lie in one group.
@@ -164,7 +172,7 @@ impl Layer for Computed {
     fn run(&self, io: &mut Io<'_>, team: &mut Team) {
         let [x, weights] = [io.operands[0], io.operands[1]];
         let bias = io.operands.get(2).filter(|_| self.conv.bias).map(View::elements::<f32>);
-        let given = Given { source: weights.elements(), shape: weights.shape(), scale: None, bias };
+        let given = Given { source: weights.elements(), coded: None, shape: weights.shape(), scale: None, bias };
         // Inference has compared the extents.
         let Ok(packed) = Convolution::pack(&self.conv, &given, None, Lowering::plain(self.level)) else { return };
         let residual = io.operands.last().copied().filter(|_| self.conv.residual);

@@ -1,9 +1,11 @@
-//! Packed weights of either precision, and the images they are multiplied with.
+//! Packed weights of any precision, and the images they are multiplied with.
+
+use std::ops::RangeInclusive;
 
 use bytemuck::Pod;
 use half::bf16;
 use kinglet_kernels::f32_depthwise::Depthwise;
-use kinglet_kernels::f32_gemm::{Gemm, PairGemm, Residual, SparseGemm, Weights};
+use kinglet_kernels::f32_gemm::{CodebookGemm, Gemm, IntegerGemm, PairGemm, Residual, SparseGemm, Weights};
 use kinglet_kernels::f32_winograd::Element;
 use kinglet_kernels::{Activation, Aligned, Grid, LINE, Window};
 
@@ -19,6 +21,10 @@ pub(super) enum Dense {
     Floats(Gemm),
     Pairs(PairGemm),
     Sparse(Box<Sparse>),
+    /// Weights of few bits that mean any numbers.
+    Numbers(CodebookGemm),
+    /// Weights of few bits that mean integers, of rows alone.
+    Integers(IntegerGemm),
 }
 
 /// What results lie in memory as, and images of other layers than products.
@@ -42,6 +48,8 @@ impl Float for f32 {
             Dense::Floats(gemm) => gemm.run(image, window, residual, grid),
             Dense::Pairs(gemm) => gemm.run(image, window, residual, grid),
             Dense::Sparse(gemm) => gemm.run(image, window, residual, grid),
+            Dense::Numbers(gemm) => gemm.run(image, window, residual, grid),
+            Dense::Integers(gemm) => gemm.run(image, residual, grid),
         }
     }
 
@@ -64,7 +72,7 @@ impl Float for bf16 {
     ) {
         match dense {
             Dense::Pairs(gemm) => gemm.run_to_halves(image, window, residual, grid),
-            Dense::Floats(_) | Dense::Sparse(_) => unreachable!("products of floats say that they make floats"),
+            _ => unreachable!("products of floats say that they make floats"),
         }
     }
 
@@ -114,21 +122,32 @@ impl Dense {
             Sparse::pack(level, weights, bias, activation, block, pixels_min)
                 .map(|sparse| Self::Sparse(Box::new(sparse)))
         };
+        let size = [taps, depth, columns];
+        let Some(zeros) = zeros else { return Self::chosen(lowering, operation, size, probe, &widths, dense) };
         let pack = |candidate: Option<usize>| match candidate {
             Some(candidate) if candidate > *widths.end() => sparse(SparseGemm::blocks()[candidate - widths.end() - 1]),
             vectors => Some(dense(vectors)),
         };
-        let run = |window: &Window| timed(*window, columns);
-        let size = [taps, depth, columns];
-        let Some(zeros) = zeros else {
-            let chosen = lowering.choose(operation, size, probe.map(|probe| &probe.window), &widths, &pack, run);
-            return chosen.unwrap_or_else(|| dense(None));
-        };
         let operation = format!("{operation} {zeros} % zeros");
         let candidates = 1..=widths.end() + SparseGemm::blocks().len();
-        let chosen = lowering.choose(&operation, size, probe.map(|probe| &probe.longer), &candidates, &pack, run);
+        let window = probe.map(|probe| &probe.longer);
+        let chosen = lowering.choose(&operation, size, window, &candidates, &pack, |window| timed(*window, columns));
         let by_rule = || sparse::by_rule(zeros, SparseGemm::blocks(), sparse);
         chosen.or_else(by_rule).unwrap_or_else(|| dense(None))
+    }
+
+    /// Packed with panels of the width that runs fastest.
+    pub(super) fn chosen(
+        lowering: Lowering<'_>,
+        operation: &str,
+        size: [usize; 3],
+        probe: Option<&Probe>,
+        widths: &RangeInclusive<usize>,
+        pack: impl Fn(Option<usize>) -> Self,
+    ) -> Self {
+        let (window, tried) = (probe.map(|probe| &probe.window), |vectors| Some(pack(vectors)));
+        let chosen = lowering.choose(operation, size, window, widths, &tried, |window| timed(*window, size[2]));
+        chosen.unwrap_or_else(|| pack(None))
     }
 
     /// Bytes of scratch for an image of so many pixels that lie in memory as this type.
@@ -137,14 +156,15 @@ impl Dense {
             Self::Pairs(gemm) if dtype != DType::Bf16 => {
                 (pixels * gemm.rounded(channels) * size_of::<f32>()).next_multiple_of(LINE)
             }
-            Self::Floats(_) | Self::Pairs(_) | Self::Sparse(_) => 0,
+            Self::Integers(gemm) => (pixels * gemm.rounded() * size_of::<f32>()).next_multiple_of(LINE),
+            Self::Floats(_) | Self::Pairs(_) | Self::Sparse(_) | Self::Numbers(_) => 0,
         }
     }
 
     /// What an image may lie in, and results, for pixels of so many channels.
     pub(super) fn halves(&self, channels: usize) -> Halves {
         match self {
-            Self::Floats(_) | Self::Sparse(_) => Halves::NONE,
+            Self::Floats(_) | Self::Sparse(_) | Self::Numbers(_) | Self::Integers(_) => Halves::NONE,
             // Behind the image comes a residual.
             Self::Pairs(gemm) => Halves {
                 alike: 1,
@@ -181,6 +201,14 @@ impl Dense {
         scratch: &'a mut [u8],
         team: &mut Team,
     ) -> (&'a [f32], Window) {
+        if let Self::Integers(gemm) = self {
+            let rounded: &mut [f32] = &mut bytemuck::cast_slice_mut(scratch)[..window.pixels() * gemm.rounded()];
+            {
+                let grid = gemm.rounded_grid(rounded);
+                team.share(&|| gemm.round(image, &grid));
+            }
+            return (rounded, *window);
+        }
         let Self::Pairs(gemm) = self else { return (image, *window) };
         let (each, pixels) = (gemm.rounded(channels), image.len() / channels.max(1));
         let rounded: &mut [f32] = &mut bytemuck::cast_slice_mut(scratch)[..pixels * each];
@@ -195,7 +223,7 @@ impl Dense {
     /// Elements of an image that so many channels of a pixel take.
     pub(super) fn elements(&self, channels: usize) -> usize {
         match self {
-            Self::Floats(_) | Self::Sparse(_) => channels,
+            Self::Floats(_) | Self::Sparse(_) | Self::Numbers(_) | Self::Integers(_) => channels,
             Self::Pairs(gemm) => gemm.rounded(channels),
         }
     }
@@ -212,6 +240,8 @@ impl Dense {
             Self::Floats(gemm) => gemm.grid(out, pitch, rows),
             Self::Pairs(gemm) => gemm.grid(out, pitch, rows),
             Self::Sparse(gemm) => gemm.grid(out, pitch, rows, threads),
+            Self::Numbers(gemm) => gemm.grid(out, pitch, rows),
+            Self::Integers(gemm) => gemm.grid(out, pitch, rows),
         }
     }
 
@@ -220,6 +250,8 @@ impl Dense {
             Self::Floats(gemm) => gemm.columns(),
             Self::Pairs(gemm) => gemm.columns(),
             Self::Sparse(gemm) => gemm.columns(),
+            Self::Numbers(gemm) => gemm.columns(),
+            Self::Integers(gemm) => gemm.columns(),
         }
     }
 
@@ -228,6 +260,8 @@ impl Dense {
             Self::Floats(gemm) => gemm.bytes(),
             Self::Pairs(gemm) => gemm.bytes(),
             Self::Sparse(gemm) => gemm.bytes(),
+            Self::Numbers(gemm) => gemm.bytes(),
+            Self::Integers(gemm) => gemm.bytes(),
         }
     }
 
@@ -236,6 +270,8 @@ impl Dense {
             Self::Floats(gemm) => gemm.kernel(),
             Self::Pairs(gemm) => gemm.kernel(),
             Self::Sparse(gemm) => gemm.kernel(),
+            Self::Numbers(gemm) => gemm.kernel(),
+            Self::Integers(gemm) => gemm.kernel(),
         }
     }
 }

@@ -56,8 +56,8 @@ pub(super) fn comes_in_pairs(level: Level, spatial: &Spatial, channels: usize) -
 /// As `merged`, for weights of either precision.
 fn merged_for(weights: &Dense, spatial: &Spatial, window: &Window, channels: usize) -> (Window, bool) {
     match weights {
-        Dense::Floats(_) | Dense::Sparse(_) => merged(spatial, window, channels),
         Dense::Pairs(_) => (merged_pairs(window, channels), true),
+        _ => merged(spatial, window, channels),
     }
 }
 
@@ -84,13 +84,11 @@ pub(super) fn image<'a>(
     let lines: &mut [f32] = &mut bytemuck::cast_slice_mut(scratch)[..merged.images * merged.pitch[0]];
     let (left, line) = (window.pad[1] * channels, merged.pitch[1]);
     match weights {
-        Dense::Floats(_) | Dense::Sparse(_) => {
-            widen(x, spatial.axes, [left, line], 0.0, lines, <[f32]>::copy_from_slice, team)
-        }
         Dense::Pairs(gemm) => {
             let halves = bytemuck::cast_slice_mut(lines);
             widen(x, spatial.axes, [left, line * 2], 0, halves, |to, from| gemm.round_line(from, to), team);
         }
+        _ => widen(x, spatial.axes, [left, line], 0.0, lines, <[f32]>::copy_from_slice, team),
     }
     (lines, merged)
 }

@@ -14,6 +14,7 @@ mod elementwise;
 mod fourier;
 mod integer;
 mod linear;
+mod low_bit;
 mod matmul;
 mod merged;
 mod movement;
@@ -44,7 +45,7 @@ use kinglet_kernels::{Aligned, LINE, Level, Window};
 use super::tuning::{self, Tuning};
 use crate::engine::Precision;
 use crate::engine::graph::infer::{Facts, PerOperand};
-use crate::engine::graph::{Fact, Graph, Node, Op, ValueId, floats_in};
+use crate::engine::graph::{Fact, Graph, Node, Op, ValueId, floats, floats_in};
 use crate::engine::pool::Team;
 use crate::tensor::{DType, Shape, Tensor};
 
@@ -347,8 +348,11 @@ fn constant<'a>(
     at: usize,
     what: &'static str,
 ) -> Result<(Cow<'a, [f32]>, Shape), LowerError> {
-    let tensor = node.inputs.get(at).and_then(|&input| graph.constant(input));
-    let tensor = tensor.ok_or(LowerError::Variable { what })?;
+    let input = node.inputs.get(at).copied().ok_or(LowerError::Variable { what })?;
+    let Some(tensor) = graph.constant(input) else {
+        let decoded = graph.coded(input).ok_or(LowerError::Variable { what })?.decoded();
+        return Ok((Cow::Owned(floats(&decoded).unwrap_or_default()), decoded.shape().clone()));
+    };
     Ok((floats_in(tensor).ok_or(LowerError::Type(tensor.dtype()))?, tensor.shape().clone()))
 }
 

@@ -12,6 +12,7 @@ mod functions;
 mod fused;
 mod hostile;
 mod images;
+mod low_bit;
 mod numbers;
 mod operators;
 mod precision;

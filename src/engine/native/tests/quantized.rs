@@ -202,18 +202,21 @@ fn products_of_computed_bytes() {
 }
 
 #[test]
-fn what_is_no_product_of_bytes_stays_floats() {
-    let attributes = || vec![ints("pads", &[1; 4])];
-    let shape = vec!["n", "4", "5", "6"];
-    // A bias that is none of the sums' integers.
-    let mut more = weights_of(4, 4, 3);
-    more[2] = floats("b", &[4], &[0.1, 0.2, 0.3, 0.4]);
-    let nodes = convolution(attributes(), "z", &[]);
-    let case = Case { x: shape, nodes, constants: more, rank: 4 };
-    let mut constants = vec![scale("s", 0.0625), zero("z", 100), scale("t", 0.5), zero("zt", 64)];
-    constants.extend(case.constants);
-    let ran = operators(&Case { constants, ..case }.check_within(&[1, 4, 5, 6], 0.5));
-    assert!(ran.contains(&"Conv") && !ran.contains(&"QuantizedConv"), "{ran:?}");
+fn a_bias_is_one_of_the_sums_integers_or_rounded_to_one() {
+    let ran = |bias: [f32; 4]| {
+        let mut constants = vec![scale("s", 0.0625), zero("z", 100), scale("t", 0.5), zero("zt", 64)];
+        constants.extend(weights_of(4, 4, 3));
+        constants.pop();
+        constants.push(floats("b", &[4], &bias));
+        let nodes = convolution(vec![ints("pads", &[1; 4])], "z", &[]);
+        let case = Case { x: vec!["n", "4", "5", "6"], nodes, constants, rank: 4 };
+        operators(&case.check_within(&[1, 4, 5, 6], 0.5))
+    };
+    let between = ran([0.1, 0.2, 0.3, 0.4]);
+    assert!(between.contains(&"QuantizedConv"), "{between:?}");
+    // More than an integer of 32 bits.
+    let beyond = ran([0.1, 0.2, 0.3, 2e6]);
+    assert!(beyond.contains(&"Conv") && !beyond.contains(&"QuantizedConv"), "{beyond:?}");
 }
 
 #[test]
