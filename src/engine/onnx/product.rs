@@ -117,12 +117,16 @@ pub(super) fn gemm_of(
     };
     let transposed = node.int("transB", 0)? != 0;
     let [depth, width] = if transposed { [columns, rows] } else { [rows, columns] };
-    let mut weights = if transposed { taps_first(&elements, [depth, 1], 0..width) } else { elements.into_owned() };
-    weights.iter_mut().for_each(|weight| *weight *= alpha);
-    let turned = |Grain { axis, scales }| Grain { axis: if transposed { 1 - axis.min(1) } else { axis }, scales };
-    let grain = grain.filter(|_| alpha.to_bits() == 1f32.to_bits()).map(turned);
-    let weights = tensor_holding(&[depth, width], weights);
-    let weights = importer.graph.add_grained(format!("{} weights", node.shown()), weights, grain);
+    let is_plain = alpha.to_bits() == 1f32.to_bits();
+    let weights = if transposed || !is_plain {
+        let mut own = if transposed { taps_first(&elements, [depth, 1], 0..width) } else { elements.into_owned() };
+        own.iter_mut().for_each(|weight| *weight *= alpha);
+        let turned = |Grain { axis, scales }| Grain { axis: if transposed { 1 - axis.min(1) } else { axis }, scales };
+        let tensor = tensor_holding(&[depth, width], own);
+        importer.graph.add_grained(format!("{} weights", node.shown()), tensor, grain.filter(|_| is_plain).map(turned))
+    } else {
+        weights
+    };
     let mut operands = vec![x, weights];
     if let Some(bias) = bias {
         let tensor = importer.graph.constant(bias).ok_or_else(|| node.refuse("its bias is no constant"))?;
