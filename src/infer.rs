@@ -15,6 +15,10 @@ use crate::tensor::NamedTensor;
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ModelName(Arc<str>);
 
+/// A variant's name, as in `<model>/<version>/variants/<variant>/`: one path component too.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct VariantName(Arc<str>);
+
 /// A version of a model, as in `<model>/<version>/`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct VersionId(pub u64);
@@ -25,6 +29,10 @@ pub enum NameError {
         "model name {0:?} is not allowed: expected 1 to {NAME_LENGTH_MAX} letters, digits, '-', '_' or '.', not beginning with '.'"
     )]
     Model(String),
+    #[error(
+        "variant name {0:?} is not allowed: expected 1 to {NAME_LENGTH_MAX} letters, digits, '-', '_' or '.', not beginning with '.'"
+    )]
+    Variant(String),
     #[error("version {0:?} is not a number")]
     Version(String),
 }
@@ -35,6 +43,8 @@ pub struct InferRequest {
     pub model: ModelName,
     /// `None` lets the server choose by the model's version policy.
     pub version: Option<VersionId>,
+    /// `None` asks for the version's own build.
+    pub variant: Option<VariantName>,
     pub id: Option<String>,
     pub inputs: Vec<NamedTensor>,
     /// Names of the outputs wanted; empty means all of them, in the signature's order.
@@ -67,6 +77,8 @@ pub struct Schedule {
 pub struct InferResponse {
     pub model: ModelName,
     pub version: VersionId,
+    /// That has answered, where it is not the version's own build.
+    pub variant: Option<VariantName>,
     pub id: Option<String>,
     pub outputs: Vec<NamedTensor>,
     pub usage: Usage,
@@ -137,11 +149,44 @@ impl FromStr for ModelName {
     type Err = NameError;
 
     fn from_str(name: &str) -> Result<Self, NameError> {
-        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        if name.is_empty() || name.len() > NAME_LENGTH_MAX || name.starts_with('.') || !name.chars().all(allowed) {
-            return Err(NameError::Model(name.chars().take(NAME_LENGTH_MAX).collect()));
-        }
-        Ok(Self(name.into()))
+        if is_name(name) { Ok(Self(name.into())) } else { Err(NameError::Model(beginning(name))) }
+    }
+}
+
+/// Whether a text may name a folder.
+fn is_name(text: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    (1..=NAME_LENGTH_MAX).contains(&text.len()) && !text.starts_with('.') && text.chars().all(allowed)
+}
+
+/// As much of a text as a name may have.
+fn beginning(text: &str) -> String {
+    text.chars().take(NAME_LENGTH_MAX).collect()
+}
+
+impl VariantName {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for VariantName {
+    type Err = NameError;
+
+    fn from_str(name: &str) -> Result<Self, NameError> {
+        if is_name(name) { Ok(Self(name.into())) } else { Err(NameError::Variant(beginning(name))) }
+    }
+}
+
+impl fmt::Display for VariantName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for VariantName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
     }
 }
 
@@ -161,7 +206,7 @@ impl FromStr for VersionId {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
-        let wrong = || NameError::Version(text.chars().take(NAME_LENGTH_MAX).collect());
+        let wrong = || NameError::Version(beginning(text));
         // `parse` alone would take "+1"; "01" would be a second name for "1".
         if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) || (text.len() > 1 && text.starts_with('0')) {
             return Err(wrong());
@@ -176,7 +221,7 @@ impl fmt::Display for VersionId {
     }
 }
 
-/// Model names are folder names.
+/// Names of models and variants are folder names.
 const NAME_LENGTH_MAX: usize = 128;
 
 #[cfg(test)]
@@ -186,10 +231,10 @@ mod tests {
     #[test]
     fn names_cannot_leave_the_repository() {
         for good in ["digits", "a", "resnet-50", "x_1.v2"] {
-            assert!(good.parse::<ModelName>().is_ok(), "{good}");
+            assert!(good.parse::<ModelName>().is_ok() && good.parse::<VariantName>().is_ok(), "{good}");
         }
         for bad in ["", ".", "..", ".hidden", "a/b", "a\\b", "a b", "é", "a\0", "%2e%2e", &"x".repeat(129)] {
-            assert!(bad.parse::<ModelName>().is_err(), "{bad:?}");
+            assert!(bad.parse::<ModelName>().is_err() && bad.parse::<VariantName>().is_err(), "{bad:?}");
         }
     }
 

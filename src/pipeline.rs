@@ -82,9 +82,12 @@ impl Pipeline {
     /// As `infer`.
     pub fn reserve(&self, request: &Undecoded<'_>, outcome: &mut Outcome) -> Result<Reserved, InferError> {
         let reserved = self.admission.reserve(request.bytes)?;
-        let variant = self.router.named(request.model, request.version)?;
+        let variant = self.router.named(request.model, request.version, None)?;
         outcome.found(&variant);
-        self.batcher.check_room(&variant)?;
+        // Which of several variants it asks for stands in what is not decoded yet.
+        if self.router.is_sole(&variant) {
+            self.batcher.check_room(&variant)?;
+        }
         Ok(reserved)
     }
 
@@ -132,6 +135,7 @@ impl Answer {
         let response = InferResponse {
             model: variant.model.clone(),
             version: variant.version,
+            variant: variant.name.clone(),
             id: request.id.clone(),
             outputs,
             usage,
@@ -223,7 +227,9 @@ impl InferError {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Admission(_) => ErrorCode::Overloaded,
-            Self::Route(RouteError::Lookup(LookupError::NotReady(..))) => ErrorCode::Unavailable,
+            Self::Route(RouteError::Lookup(LookupError::NotReady(..) | LookupError::VariantNotReady { .. })) => {
+                ErrorCode::Unavailable
+            }
             Self::Route(RouteError::Lookup(_)) => ErrorCode::NotFound,
             Self::Route(_) => ErrorCode::InvalidArgument,
             Self::Batch(BatchError::QueueFull { .. }) => ErrorCode::Overloaded,

@@ -192,6 +192,7 @@ mod tests {
         InferRequest {
             model: "m".parse().unwrap(),
             version: None,
+            variant: None,
             id: None,
             inputs: vec![NamedTensor { name: "x".into(), tensor }],
             outputs: vec![],

@@ -41,7 +41,7 @@ pub(super) fn start(
     text
 }
 
-/// One line per version.
+/// One line per version, and per variant of it.
 pub(super) fn models(catalog: &Catalog) -> String {
     let mut text = String::new();
     for line in catalog.index() {
@@ -55,6 +55,10 @@ pub(super) fn models(catalog: &Catalog) -> String {
             Err(_) => {
                 let _ = writeln!(text, " {}", line.reason);
             }
+        }
+        for variant in &line.variants {
+            let (name, state) = (variant.name.as_str(), variant.state.as_str());
+            let _ = writeln!(text, "{}", format!("    variant {name:<16} {state:<8} {}", variant.reason).trim_end());
         }
     }
     if text.is_empty() { "  no models\n".into() } else { text }

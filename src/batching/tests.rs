@@ -128,10 +128,11 @@ impl House {
         let variant = Arc::new(Variant {
             model: "m".parse().unwrap(),
             version: crate::infer::VersionId(1),
+            name: None,
             plan: Arc::clone(&plan) as Arc<dyn Plan>,
             signature,
             settings: ModelSettings { instances_max: 4, ..ModelSettings::plain(batching, 1) },
-            metrics: metrics.model("m", "1"),
+            metrics: metrics.model("m", "1", ""),
             statistics: Arc::new(Statistics::default()),
             attachment: crate::repository::variant::Attachment::default(),
             presence: crate::repository::variant::Presence::default(),
@@ -153,6 +154,7 @@ impl House {
         let request = InferRequest {
             model: self.variant.model.clone(),
             version: None,
+            variant: None,
             id: None,
             inputs: vec![NamedTensor { name: "x".into(), tensor: tensor.clone() }],
             outputs: vec![],

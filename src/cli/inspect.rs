@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::load::Loaded;
 use super::{EngineArgs, Failure, ModelArgs, from_one, load, made_up, print};
 use crate::config::Config;
 use crate::engine::{LayerReport, Merging, Part, Plan, TensorSpec};
@@ -27,15 +28,16 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let config = Config::load(None, &[]).map_err(|error| Failure::Config(error.into()))?;
     let loaded = load::plan(&args.model.model, &args.by, &config)?;
-    let mut text = describe(&loaded.name, &*loaded.plan);
+    let mut text = describe(&loaded);
     if args.layers {
         text.push_str(&describe_layers(&*loaded.plan, args)?);
     }
     print(text.as_bytes())
 }
 
-fn describe(name: &str, plan: &dyn Plan) -> String {
-    let mut text = format!("{name}\n\n");
+fn describe(loaded: &Loaded) -> String {
+    let plan = &*loaded.plan;
+    let mut text = format!("{}\n\n", loaded.name);
     tensors(&mut text, "inputs", &plan.signature().inputs);
     tensors(&mut text, "outputs", &plan.signature().outputs);
     let batching = match plan.merging() {
@@ -44,6 +46,9 @@ fn describe(name: &str, plan: &dyn Plan) -> String {
     };
     let _ = writeln!(text, "batching  {batching}");
     let _ = writeln!(text, "memory    {:.1} MiB", megabytes(plan.memory_bytes()));
+    if !loaded.variants.is_empty() {
+        let _ = writeln!(text, "variants  {}", loaded.variants.join(", "));
+    }
     for part in plan.parts() {
         text.push_str(&describe_part(part));
     }

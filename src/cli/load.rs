@@ -17,6 +17,8 @@ use crate::repository::settings::MODEL_FILES;
 #[derive(Debug)]
 pub(super) struct Loaded {
     pub(super) name: String,
+    /// Names of other builds beside it.
+    pub(super) variants: Vec<String>,
     pub(super) plan: Arc<dyn Plan>,
 }
 
@@ -35,7 +37,8 @@ pub(super) fn plan(path: &Path, by: &EngineArgs, config: &Config) -> Result<Load
     allocator::map_alone_from(MAPPED_BYTES_MIN);
     let plan = engine.load(&file, &options).with_context(|| format!("{} cannot be served", path.display()))?;
     allocator::give_back();
-    Ok(Loaded { name: path.display().to_string(), plan: plan.into() })
+    let variants = repository::variant_names(&file);
+    Ok(Loaded { name: path.display().to_string(), variants, plan: plan.into() })
 }
 
 /// The file of the model at a path.

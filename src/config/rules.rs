@@ -49,7 +49,8 @@ fn numbers(config: &Config) -> impl Iterator<Item = Broken> {
         ("engine.cores", config.engine.cores, 0..=CORES_MAX),
         ("engine.shape_plans_max", config.engine.shape_plans_max, any.clone()),
         ("repository.loads_max", config.repository.loads_max, any.clone()),
-        ("repository.loads_waiting_max", config.repository.loads_waiting_max, any),
+        ("repository.loads_waiting_max", config.repository.loads_waiting_max, any.clone()),
+        ("repository.variants_max", config.repository.variants_max, any),
     ]
     .into_iter()
     .filter(|(_, got, allowed)| !allowed.contains(got))
@@ -255,6 +256,7 @@ mod tests {
         check(|config| config.engine.cores = 1_000_000, &["engine.cores"], "0 to 4096");
         check(|config| config.repository.paths = vec!["".into()], &["repository.paths"], "a path");
         check(|config| config.repository.loads_waiting_max = 0, &["repository.loads_waiting_max"], "at least 1");
+        check(|config| config.repository.variants_max = 0, &["repository.variants_max"], "at least 1");
         let temporary = ["repository.temporary_path"];
         check(|config| config.repository.temporary_path = "x".into(), &temporary, "an absolute path");
     }

@@ -192,6 +192,16 @@ pub fn convert(model: &ModelFile, options: &LoadOptions, to: &Path) -> Result<Wr
     artifact::write(model_file::read(model, options)?, &model.file, to)
 }
 
+/// What tells the contents of a native model file from others, without reading all of it: the digest of its header, which has
+/// the graph and the digests of all tensors. Nothing for other files.
+pub fn contents(model: &ModelFile) -> Option<String> {
+    if !artifact::is_named(&model.file) {
+        return None;
+    }
+    let opened = beneath::Folder::open(&model.folder).ok()?.open_configured(&model.file).ok()?;
+    artifact::header_digest(&opened.file, opened.size)
+}
+
 /// Whether rows of different requests may be merged into one run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Merging {

@@ -30,6 +30,7 @@ pub use refusal::Refusal;
 use crate::engine::Pool;
 use crate::infer::{InferRequest, ModelName, VersionId};
 use crate::pipeline::{InferError, Pipeline};
+use crate::repository::catalog::Version;
 use crate::repository::{Repository, Variant};
 use crate::telemetry::Metrics;
 use crate::telemetry::logs::Logs;
@@ -98,6 +99,13 @@ impl Frontend {
     fn find(&self, model: &str, version: Option<&str>) -> Result<Arc<Variant>, Refusal> {
         let (model, version): (ModelName, _) = (model.parse()?, version.map(str::parse::<VersionId>).transpose()?);
         Ok(Arc::clone(self.repository.catalog().find(&model, version)?))
+    }
+
+    /// Names of the variants that answer beside a version's own build.
+    fn variants(&self, own: &Variant) -> Vec<String> {
+        let catalog = self.repository.catalog();
+        let version = catalog.version_of(own).into_iter();
+        version.flat_map(Version::ready_variants).map(ToString::to_string).collect()
     }
 }
 

@@ -6,7 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::Refusal;
-use crate::infer::Schedule;
+use crate::infer::{Schedule, VariantName};
 
 /// A parameter's value on either wire.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,9 +19,10 @@ pub enum Value {
 }
 
 /// What the parameters of a whole request say.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequestParameters {
     pub schedule: Schedule,
+    pub variant: Option<VariantName>,
     pub binary_default: bool,
     pub report: bool,
 }
@@ -39,6 +40,7 @@ impl RequestParameters {
                 let micros = value.as_uint(key)?;
                 self.schedule.queue_timeout = (micros > 0).then(|| Duration::from_micros(micros));
             }
+            "variant" => self.variant = value.as_variant(key)?,
             "binary_data_output" => self.binary_default = value.as_bool(key)?,
             REPORT => self.report = value.as_bool(key)?,
             // 0 and "" say that the request belongs to no sequence.
@@ -63,6 +65,18 @@ impl Value {
         match self {
             Self::Bool(value) => Ok(*value),
             other => Err(wrong(key, "a boolean", other)),
+        }
+    }
+
+    /// Nothing for "", which asks for the version's own build.
+    ///
+    /// # Errors
+    /// When the value cannot name a variant.
+    fn as_variant(&self, key: &str) -> Result<Option<VariantName>, Refusal> {
+        match self {
+            Self::Text(name) if name.is_empty() => Ok(None),
+            Self::Text(name) => Ok(Some(name.parse()?)),
+            other => Err(wrong(key, "the name of a variant", other)),
         }
     }
 
@@ -118,17 +132,24 @@ mod tests {
     fn known_keys_are_typed_and_others_ignored() {
         let none = RequestParameters::default();
         let timed = Schedule { queue_timeout: Some(Duration::from_micros(5)), ..Schedule::default() };
-        check("timeout", Value::Int(5), Ok(RequestParameters { schedule: timed, ..none }));
-        check("timeout", Value::Uint(0), Ok(none));
+        check("timeout", Value::Int(5), Ok(RequestParameters { schedule: timed, ..none.clone() }));
+        check("timeout", Value::Uint(0), Ok(none.clone()));
         check("timeout", Value::Int(-1), Err("parameter \"timeout\" expects a whole number of at least 0, got -1"));
         check(
             "priority",
             Value::Text("1".into()),
             Err("parameter \"priority\" expects a whole number of at least 0, got \"1\""),
         );
-        check("kinglet_report", Value::Bool(true), Ok(RequestParameters { report: true, ..none }));
+        check("kinglet_report", Value::Bool(true), Ok(RequestParameters { report: true, ..none.clone() }));
         check("binary_data_output", Value::Int(1), Err("parameter \"binary_data_output\" expects a boolean, got 1"));
-        check("anything", Value::Double(0.5), Ok(none));
+        check("anything", Value::Double(0.5), Ok(none.clone()));
+        let named = Some("int8".parse().unwrap());
+        check("variant", Value::Text("int8".into()), Ok(RequestParameters { variant: named, ..none }));
+        check("variant", Value::Text(String::new()), Ok(none.clone()));
+        check("variant", Value::Int(8), Err("parameter \"variant\" expects the name of a variant, got 8"));
+        let why = "variant name \"../1\" is not allowed: \
+                   expected 1 to 128 letters, digits, '-', '_' or '.', not beginning with '.'";
+        check("variant", Value::Text("../1".into()), Err(why));
         check("sequence_id", Value::Int(0), Ok(none));
         check("sequence_id", Value::Int(7), Err("the sequence extension is not served"));
         check("sequence_start", Value::Bool(true), Err("the sequence extension is not served"));

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::variant::Variant;
-use crate::infer::{ModelName, VersionId};
+use crate::infer::{ModelName, VariantName, VersionId};
 
 /// What is known and loaded at one instant.
 #[derive(Clone, Debug, Default)]
@@ -30,6 +30,16 @@ pub struct Version {
     pub state: State,
     /// Why the state is what it is: a failure's message; empty when all is well.
     pub reason: String,
+    /// Other builds of the version. It is ready when its own is, whatever has become of these.
+    pub variants: BTreeMap<VariantName, Beside>,
+}
+
+/// A variant of a version: what answers for it, if anything, and what was wrong with the last load.
+#[derive(Clone, Debug)]
+pub struct Beside {
+    pub ready: Option<Arc<Variant>>,
+    /// Empty when all is well.
+    pub reason: String,
 }
 
 /// The life of a version, as the repository index reports it.
@@ -50,6 +60,10 @@ pub enum LookupError {
     UnknownVersion(ModelName, VersionId),
     #[error("model {0:?} is not ready: {1}")]
     NotReady(ModelName, String),
+    #[error("model {model:?} version {version} has no variant {got:?}, expected {expected}")]
+    UnknownVariant { model: ModelName, version: VersionId, got: VariantName, expected: String },
+    #[error("model {model:?} version {version} variant {name:?} is not ready: {reason}")]
+    VariantNotReady { model: ModelName, version: VersionId, name: VariantName, reason: String },
 }
 
 /// A line of the repository index.
@@ -58,6 +72,15 @@ pub struct IndexEntry {
     pub name: ModelName,
     pub version: Option<VersionId>,
     pub state: Option<State>,
+    pub reason: String,
+    pub variants: Vec<VariantEntry>,
+}
+
+/// What the repository index says of a variant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VariantEntry {
+    pub name: VariantName,
+    pub state: State,
     pub reason: String,
 }
 
@@ -76,6 +99,43 @@ impl Catalog {
             return Err(LookupError::NotReady(name.clone(), model.explain()));
         };
         found.ready.as_ref().ok_or_else(|| LookupError::NotReady(name.clone(), found.explain()))
+    }
+
+    /// As `find`, or the build of that version which a variant's name asks for.
+    ///
+    /// # Errors
+    /// As `find`, and when the version has no such variant or that is not ready.
+    pub fn find_variant(
+        &self,
+        name: &ModelName,
+        version: Option<VersionId>,
+        variant: Option<&VariantName>,
+    ) -> Result<&Arc<Variant>, LookupError> {
+        let own = self.find(name, version)?;
+        let Some(wanted) = variant else { return Ok(own) };
+        let all = self.version_of(own);
+        let beside = all.and_then(|version| version.variants.get(wanted));
+        let (model, version) = (name.clone(), own.version);
+        match beside {
+            Some(Beside { ready: Some(build), .. }) => Ok(build),
+            Some(Beside { reason, .. }) => {
+                Err(LookupError::VariantNotReady { model, version, name: wanted.clone(), reason: reason.clone() })
+            }
+            None => {
+                let names: Vec<String> = all
+                    .into_iter()
+                    .flat_map(|version| version.variants.keys())
+                    .map(|name| format!("{name:?}"))
+                    .collect();
+                let expected = if names.is_empty() { "none".into() } else { names.join(" or ") };
+                Err(LookupError::UnknownVariant { model, version, got: wanted.clone(), expected })
+            }
+        }
+    }
+
+    /// The version that a build belongs to, while it is known.
+    pub fn version_of(&self, build: &Variant) -> Option<&Version> {
+        self.models.get(&build.model)?.versions.get(&build.version)
     }
 
     /// Every version that answers, by name and version.
@@ -103,13 +163,15 @@ impl Model {
     fn index(&self, name: &ModelName) -> Vec<IndexEntry> {
         if self.versions.is_empty() {
             let reason = self.reason.clone();
-            return vec![IndexEntry { name: name.clone(), version: None, state: self.state, reason }];
+            let name = name.clone();
+            return vec![IndexEntry { name, version: None, state: self.state, reason, variants: Vec::new() }];
         }
         let line = |(id, version): (&VersionId, &Version)| IndexEntry {
             name: name.clone(),
             version: Some(*id),
             state: Some(version.state),
             reason: version.reason.clone(),
+            variants: version.variants.iter().map(|(name, beside)| beside.entry(name)).collect(),
         };
         self.versions.iter().map(line).collect()
     }
@@ -125,7 +187,34 @@ impl Model {
     }
 }
 
+impl Beside {
+    fn entry(&self, name: &VariantName) -> VariantEntry {
+        let state = if self.ready.is_some() { State::Ready } else { State::Unavailable };
+        VariantEntry { name: name.clone(), state, reason: self.reason.clone() }
+    }
+}
+
+impl IndexEntry {
+    /// The reason, and the variants where a line has no other place for them.
+    pub fn told(&self) -> String {
+        let told = |entry: &VariantEntry| {
+            let shown = format!("{} {}", entry.name, entry.state.as_str());
+            if entry.reason.is_empty() { shown } else { format!("{shown} ({})", entry.reason) }
+        };
+        let variants: Vec<String> = self.variants.iter().map(told).collect();
+        let variants = if variants.is_empty() { None } else { Some(format!("variants: {}", variants.join(", "))) };
+        let parts: Vec<String> =
+            Some(self.reason.clone()).filter(|text| !text.is_empty()).into_iter().chain(variants).collect();
+        parts.join("; ")
+    }
+}
+
 impl Version {
+    /// Names of variants that answer.
+    pub fn ready_variants(&self) -> impl Iterator<Item = &VariantName> {
+        self.variants.iter().filter(|(_, beside)| beside.ready.is_some()).map(|(name, _)| name)
+    }
+
     fn explain(&self) -> String {
         if self.reason.is_empty() { self.state.as_str().to_lowercase() } else { self.reason.clone() }
     }

@@ -17,6 +17,7 @@ pub struct RepositoryConfig {
     pub load_at_start: Vec<String>,
     pub loads_max: usize,
     pub loads_waiting_max: usize,
+    pub variants_max: usize,
     pub temporary_path: PathBuf,
     pub model_name: String,
     pub start_with_failures: bool,

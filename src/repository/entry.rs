@@ -9,14 +9,15 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::catalog::{Model, State, Version};
+use super::catalog::{Beside, Model, State, Version};
 use super::error::RepositoryError;
 use super::fingerprint::{Sighting, Stamp};
 use super::inline::LoadOverride;
 use super::layout::Place;
 use super::loader::{Outcome, Serving};
 use super::variant::Variant;
-use crate::infer::VersionId;
+use super::variants::Built;
+use crate::infer::{VariantName, VersionId};
 
 /// Who waits for a load.
 pub(super) type Reply = oneshot::Sender<Result<(), RepositoryError>>;
@@ -49,9 +50,12 @@ struct Record {
     serving: Option<Serving>,
     state: State,
     reason: String,
-    /// The generation that took a build out of service which requests still hold.
-    leaving: Option<u64>,
+    /// The generation that took the version out of service, and how many of its builds requests still hold.
+    leaving: Option<(u64, usize)>,
 }
+
+/// What tells builds of a model apart: the version, and the variant where it is not the version's own.
+pub(super) type Name = (VersionId, Option<VariantName>);
 
 /// A build that no longer serves.
 #[derive(Debug)]
@@ -64,8 +68,8 @@ pub(super) struct Leaving {
 /// What a load's end has changed.
 #[derive(Debug, Default)]
 pub(super) struct Applied {
-    /// Versions that no longer serve, or never did.
-    pub(super) gone: BTreeSet<VersionId>,
+    /// Builds that no longer serve, or never did.
+    pub(super) gone: BTreeSet<Name>,
     /// Builds that served until now: of those versions, and of versions that have a newer build.
     pub(super) leaving: Vec<Leaving>,
     /// One line per failure.
@@ -198,16 +202,22 @@ impl Entry {
             match result {
                 Ok(serving) => {
                     let before = record.serving.take();
-                    let before = before.filter(|before| !Arc::ptr_eq(&before.variant, &serving.variant));
-                    let leaving = |before: Serving| Leaving { version: id, generation, variant: before.variant };
-                    applied.leaving.extend(before.map(leaving));
+                    for build in before.iter().flat_map(Serving::builds) {
+                        let same = serving.builds().find(|now| now.name == build.name);
+                        if same.is_none() {
+                            applied.gone.insert((id, build.name.clone()));
+                        }
+                        if same.is_none_or(|now| !Arc::ptr_eq(now, build)) {
+                            applied.leaving.push(Leaving { version: id, generation, variant: Arc::clone(build) });
+                        }
+                    }
                     *record = Record { serving: Some(serving), state: State::Ready, ..Record::absent() };
                 }
                 Err(failure) => {
                     replaced &= failure.is_absent;
                     applied.failures.push(format!("version {id}: {}", failure.reason));
                     record.fail(&failure.reason);
-                    applied.gone.extend(record.serving.is_none().then_some(id));
+                    applied.gone.extend(record.serving.is_none().then_some((id, None)));
                 }
             }
         }
@@ -216,8 +226,7 @@ impl Entry {
                 if chosen.contains(id) {
                     return true;
                 }
-                applied.gone.insert(*id);
-                applied.leaving.extend(record.retire(*id, generation));
+                applied.retire(*id, record, generation);
                 record.leaving.is_some()
             });
         }
@@ -243,8 +252,7 @@ impl Entry {
         replies.extend(self.waiting.drain(..).flat_map(|request| request.replies));
         let mut applied = Applied::default();
         for (id, record) in &mut self.records {
-            applied.gone.insert(*id);
-            applied.leaving.extend(record.retire(*id, self.generation));
+            applied.retire(*id, record, self.generation);
         }
         self.state = Some(State::Unavailable);
         self.reason = UNLOADED.into();
@@ -253,10 +261,15 @@ impl Entry {
 
     /// Notes that nobody holds the build any more which `generation` took out of service. Whether that is news.
     pub(super) fn left(&mut self, id: VersionId, generation: u64) -> bool {
-        let Some(record) = self.records.get_mut(&id).filter(|record| record.leaving == Some(generation)) else {
-            return false;
-        };
-        record.leaving = None;
+        let Some(record) = self.records.get_mut(&id) else { return false };
+        match record.leaving {
+            Some((of, 1)) if of == generation => record.leaving = None,
+            Some((of, builds)) if of == generation => {
+                record.leaving = Some((of, builds - 1));
+                return false;
+            }
+            _ => return false,
+        }
         let is_news = record.state == State::Unloading;
         if is_news {
             record.unload();
@@ -266,10 +279,14 @@ impl Entry {
 
     /// The model as the rest of the server sees it.
     pub(super) fn model(&self) -> Model {
+        let beside = |(name, built): (&VariantName, &Built)| {
+            (name.clone(), Beside { ready: built.ready.clone(), reason: built.reason.clone() })
+        };
         let version = |record: &Record| Version {
             ready: record.serving.as_ref().map(|serving| serving.variant.clone()),
             state: record.state,
             reason: record.reason.clone(),
+            variants: record.serving.iter().flat_map(|serving| &serving.variants).map(beside).collect(),
         };
         Model {
             versions: self.records.iter().map(|(id, record)| (*id, version(record))).collect(),
@@ -279,19 +296,29 @@ impl Entry {
     }
 }
 
+impl Applied {
+    fn retire(&mut self, version: VersionId, record: &mut Record, generation: u64) {
+        self.gone.insert((version, None));
+        for variant in record.retire(generation) {
+            self.gone.insert((version, variant.name.clone()));
+            self.leaving.push(Leaving { version, generation, variant });
+        }
+    }
+}
+
 impl Record {
     fn absent() -> Self {
         Self { serving: None, state: State::Unavailable, reason: String::new(), leaving: None }
     }
 
-    /// Takes the version out of service. Its build is unloading as long as it is held.
-    fn retire(&mut self, version: VersionId, generation: u64) -> Option<Leaving> {
-        let leaving = self.serving.take().map(|serving| Leaving { version, generation, variant: serving.variant });
-        if leaving.is_some() {
-            self.leaving = Some(generation);
+    /// Takes the version out of service. Its builds are unloading as long as they are held.
+    fn retire(&mut self, generation: u64) -> Vec<Arc<Variant>> {
+        let builds: Vec<_> = self.serving.take().iter().flat_map(Serving::builds).map(Arc::clone).collect();
+        if !builds.is_empty() {
+            self.leaving = Some((generation, builds.len()));
         }
         self.unload();
-        leaving
+        builds
     }
 
     fn unload(&mut self) {

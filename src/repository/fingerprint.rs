@@ -12,7 +12,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 
 use super::layout::Place;
-use crate::infer::VersionId;
+use super::variants::FOLDER;
+use crate::infer::{VariantName, VersionId};
 
 /// The files of one version, or the settings of a model, sorted by path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -86,6 +87,19 @@ impl Stamp {
     }
 }
 
+impl Fingerprint {
+    /// Whether all files but those of variants are the same.
+    pub fn is_own_of(&self, other: &Self) -> bool {
+        let own = |all: &Self| all.0.iter().filter(|file| file.variant().is_none()).cloned().collect::<Vec<_>>();
+        own(self) == own(other)
+    }
+
+    /// The files of one variant.
+    pub fn variant(&self, name: &VariantName) -> Self {
+        Self(self.0.iter().filter(|file| file.variant() == Some(name.as_str())).cloned().collect())
+    }
+}
+
 impl Sighting {
     /// Takes note of how a model's files look now, given how they looked before.
     pub fn update(before: Option<Self>, stamp: Stamp, now: Instant, clock: SystemTime) -> Self {
@@ -108,6 +122,14 @@ impl Sighting {
 }
 
 impl FileStamp {
+    /// The variant that the file belongs to.
+    fn variant(&self) -> Option<&str> {
+        let (first, rest) = self.path.split_once('/')?;
+        let beneath = if first.parse::<VersionId>().is_ok() { rest } else { &self.path };
+        let (variant, _) = beneath.strip_prefix(FOLDER)?.strip_prefix('/')?.split_once('/')?;
+        Some(variant)
+    }
+
     fn of(path: String, metadata: &fs::Metadata) -> Self {
         let nanos = |seconds: i64, nanos: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
         Self {
@@ -197,6 +219,22 @@ mod tests {
         assert_eq!(first.settings(), second.settings());
         write("config.pbtxt", "max_batch_size: 1");
         assert_ne!(second.settings(), Stamp::take(&place).unwrap().settings());
+    }
+
+    #[test]
+    fn a_variant_s_files_are_told_apart() {
+        let file = |path: &str, size| FileStamp { path: path.into(), size, inode: 1, modified_ns: 0, changed_ns: 0 };
+        for prefix in ["1/", ""] {
+            let of = |own, first, second| {
+                let paths = [("model.onnx", own), ("variants/a/model.onnx", first), ("variants/b/sub/x", second)];
+                Fingerprint(paths.into_iter().map(|(path, size)| file(&format!("{prefix}{path}"), size)).collect())
+            };
+            let (before, name) = (of(1, 1, 1), |name: &str| name.parse::<VariantName>().unwrap());
+            assert!(before.is_own_of(&of(1, 2, 2)) && !before.is_own_of(&of(2, 1, 1)));
+            assert_eq!(before.variant(&name("a")), of(2, 1, 2).variant(&name("a")));
+            assert_ne!(before.variant(&name("b")), of(1, 1, 2).variant(&name("b")));
+            assert_eq!(before.variant(&name("c")), Fingerprint::default());
+        }
     }
 
     fn stamp(changed: Duration) -> Stamp {

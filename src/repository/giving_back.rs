@@ -1,4 +1,4 @@
-//! When memory of builds that have ended goes back to the system: a pure rule.
+//! When memory of loads and builds that have ended goes back to the system: a pure rule.
 //!
 //! Doing it takes a thread and some time; both are the actor's to find.
 
@@ -13,7 +13,7 @@ pub(super) struct GivingBack {
 }
 
 impl GivingBack {
-    /// A build has ended. Those that end together are one matter, and the last threads let go of them only now; but
+    /// A load or a build has ended. Those that end together are one matter, and the last threads let go of them only now; but
     /// builds that go on ending do not put it off.
     pub(super) fn ask(&mut self, now: Instant) {
         self.asked_for.get_or_insert(now + DELAY);

@@ -179,7 +179,7 @@ fn only_file(folder: &Path) -> Option<String> {
 }
 
 /// The names in a folder, sorted; hidden ones are left out.
-fn entries(folder: &Path) -> io::Result<Vec<String>> {
+pub(super) fn entries(folder: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(folder)? {
         let name = entry?.file_name().to_string_lossy().into_owned();

@@ -16,15 +16,15 @@ use tokio::time::{Instant, sleep_until};
 use super::batching_defaults::BatchingConfig;
 use super::catalog::Catalog;
 use super::config::{Control, RepositoryConfig};
-use super::entry::{Entry, Leaving, Reply, Request, WAITING_MAX};
+use super::entry::{Entry, Leaving, Name, Reply, Request, WAITING_MAX};
 use super::error::{LoadError, RepositoryError};
 use super::giving_back::GivingBack;
 use super::inline::LoadOverride;
-use super::loader::{Job, Loader, Loading, Origin, Outcome};
+use super::loader::{Job, Loader, Loading, Origin, Outcome, Serving};
 use super::scan::{Scan, scan};
 use super::workers::Workers;
 use crate::engine::LoadOptions;
-use crate::infer::{ModelName, VersionId};
+use crate::infer::{ModelName, VariantName, VersionId};
 
 pub(super) enum Command {
     Load { name: ModelName, over: LoadOverride, reply: Reply },
@@ -242,6 +242,7 @@ impl Actor {
             serving: entry.serving(),
             keep_unchanged: request.keep_unchanged,
             temporary: self.config.temporary_path.clone(),
+            variants_max: self.config.variants_max,
         };
         let (loader, name, generation) = (Arc::clone(&self.loader), name.clone(), entry.generation);
         let one_of = Arc::clone(&self.loads);
@@ -262,11 +263,10 @@ impl Actor {
             Ok(outcome) => (entry.apply(outcome), None),
             Err(error) => (entry.fail(&error.to_string()), Some(error)),
         };
-        if !applied.failures.is_empty() {
-            self.giving_back.ask(Instant::now());
-        }
-        for serving in entry.serving().values() {
-            serving.variant.metrics.ready.set(1);
+        // Of what it read and did not keep, also where all went well.
+        self.giving_back.ask(Instant::now());
+        for build in entry.serving().values().flat_map(Serving::builds) {
+            build.metrics.ready.set(1);
         }
         let next = entry.next_waiting();
         if matches!(error, Some(LoadError::NotFound)) && next.is_none() {
@@ -290,7 +290,11 @@ impl Actor {
         let Some(entry) = self.models.get(name) else { return self.loader.with.metrics.forget_model(name.as_str()) };
         // A load that came after it says itself which versions there are.
         if !entry.is_wanted() {
-            let built = result.map(|outcome| outcome.versions.into_keys().collect()).unwrap_or_default();
+            let builds = |(id, result): (&VersionId, &Result<Serving, _>)| {
+                let names = result.iter().flat_map(Serving::builds).map(|build| build.name.clone());
+                names.chain([None]).map(|name| (*id, name)).collect::<Vec<_>>()
+            };
+            let built = result.map(|outcome| outcome.versions.iter().flat_map(builds).collect()).unwrap_or_default();
             self.forget(name, &built);
         }
     }
@@ -362,9 +366,10 @@ impl Actor {
         }
     }
 
-    fn forget(&self, name: &ModelName, gone: &BTreeSet<VersionId>) {
-        for id in gone {
-            self.loader.with.metrics.forget(name.as_str(), &id.to_string());
+    fn forget(&self, name: &ModelName, gone: &BTreeSet<Name>) {
+        for (id, variant) in gone {
+            let variant = variant.as_ref().map_or("", VariantName::as_str);
+            self.loader.with.metrics.forget([name.as_str(), &id.to_string(), variant]);
         }
     }
 

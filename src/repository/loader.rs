@@ -22,10 +22,11 @@ use super::resolve::{self, Defaults, Resolved};
 use super::samples::{self, Sample};
 use super::settings::MODEL_FILES;
 use super::variant::Variant;
+use super::variants::{Variants, Version};
 use super::workers::{Seat, Workers};
 use super::{manifest, triton};
 use crate::engine::{Engine, LoadOptions, ModelFile, Pool};
-use crate::infer::{ModelName, VersionId};
+use crate::infer::{ModelName, VariantName, VersionId};
 use crate::telemetry::{Metrics, PlanMetrics};
 
 /// What loads need of the rest of the server.
@@ -57,6 +58,8 @@ pub(super) struct Job {
     pub(super) keep_unchanged: bool,
     /// The folder for folders of files that came with the request.
     pub(super) temporary: PathBuf,
+    /// Variants of one version that are loaded.
+    pub(super) variants_max: usize,
 }
 
 /// Where the files are to be found.
@@ -71,6 +74,7 @@ pub(super) enum Origin {
 #[derive(Clone, Debug)]
 pub(super) struct Serving {
     pub(super) variant: Arc<Variant>,
+    pub(super) variants: Variants,
     files: Fingerprint,
     settings: Fingerprint,
 }
@@ -93,8 +97,16 @@ pub(super) struct Failure {
     pub(super) is_absent: bool,
 }
 
+/// A build to be made, and what of.
+pub(super) struct Target<'a> {
+    pub(super) model: &'a ModelName,
+    pub(super) version: VersionId,
+    pub(super) variant: Option<&'a VariantName>,
+    pub(super) file: &'a ModelFile,
+}
+
 /// What the files of a model say, before any engine has seen them.
-struct Survey {
+pub(super) struct Survey {
     place: Option<Place>,
     stamp: Option<Stamp>,
     declared: Declared,
@@ -104,7 +116,7 @@ struct Survey {
 }
 
 enum Step {
-    Keep(Serving),
+    Keep(Serving, ModelFile),
     Load(ModelFile),
     Fail(LoadError),
 }
@@ -121,27 +133,41 @@ impl Loader {
     pub(super) async fn load(&self, job: Job) -> Result<Outcome, LoadError> {
         let seat = self.workers.seat().await;
         let bytes_max = self.with.options.model_bytes_max;
-        let name = job.name.clone();
+        let (name, variants_max, keep_unchanged) = (job.name.clone(), job.variants_max, job.keep_unchanged);
         let serving = job.serving.clone();
         let survey = seat.run(move || Survey::take(&job, bytes_max)).await;
         let mut survey = survey.map_err(|_| LoadError::Panicked("reading the model's settings"))??;
         let mut versions = BTreeMap::new();
         for (id, step) in std::mem::take(&mut survey.chosen) {
-            let result = match step {
-                Step::Keep(serving) => Ok(serving),
-                Step::Fail(error) => Err(Failure { reason: error.to_string(), is_absent: true }),
-                Step::Load(file) => {
-                    let before = serving.get(&id).map(|serving| &serving.variant);
-                    let loaded = self.load_version(&seat, (&name, id), &file, &survey, before).await;
-                    self.with.metrics.count_load(name.as_str(), loaded.is_ok());
-                    loaded
-                        .map(|variant| survey.serving(variant))
-                        .map_err(|error| Failure { reason: without_paths(&error, &file.folder), is_absent: false })
+            let before = serving.get(&id);
+            let (own, file) = match step {
+                Step::Keep(serving, file) => (Ok(serving.variant), file),
+                Step::Fail(error) => {
+                    versions.insert(id, Err(Failure { reason: error.to_string(), is_absent: true }));
+                    continue;
                 }
+                Step::Load(file) => {
+                    let target = Target { model: &name, version: id, variant: None, file: &file };
+                    let own = self.load_build(&seat, &target, &survey, before.map(|before| &before.variant)).await;
+                    self.with.metrics.count_load(name.as_str(), own.is_ok());
+                    (own, file)
+                }
+            };
+            let result = match own {
+                Ok(own) => {
+                    let version = Version { own: &own, file: &file, before, keep_unchanged, variants_max };
+                    let variants = if survey.has_variants() {
+                        self.load_variants(&seat, &survey, &version).await
+                    } else {
+                        Variants::new()
+                    };
+                    Ok(survey.serving(own, variants))
+                }
+                Err(error) => Err(Failure { reason: without_paths(&error, &file.folder), is_absent: false }),
             };
             versions.insert(id, result);
         }
-        survey.refuse_changed(&seat, &mut versions).await;
+        survey.refuse_changed(&seat, &serving, &mut versions).await;
         let Survey { place, stamp, inline, .. } = survey;
         if let Some(inline) = inline {
             // Removing files blocks, as writing them does; what cannot be removed is told in the log.
@@ -150,18 +176,19 @@ impl Loader {
         Ok(Outcome { place, stamp, versions })
     }
 
-    async fn load_version(
+    /// Counts go on from `before`: over a reload, so that differences of two samples stay true, and for a version with all
+    /// its variants.
+    pub(super) async fn load_build(
         &self,
         seat: &Seat,
-        (name, id): (&ModelName, VersionId),
-        file: &ModelFile,
+        target: &Target<'_>,
         survey: &Survey,
         before: Option<&Arc<Variant>>,
     ) -> Result<Arc<Variant>, LoadError> {
         let started = Instant::now();
         let plans = PlanMetrics::default();
         let prepared = {
-            let (mut with, file, declared) = (self.with.clone(), file.clone(), survey.declared.clone());
+            let (mut with, file, declared) = (self.with.clone(), target.file.clone(), survey.declared.clone());
             with.options.plans = plans.clone();
             let folder = survey.place.as_ref().and_then(Place::folder).map(Path::to_owned);
             let prepare = move || Prepared::new(&with, &file, declared, folder.as_deref());
@@ -169,22 +196,23 @@ impl Loader {
         };
         let resolved = self.warm_up(prepared).await?;
         for note in &resolved.notes {
-            tracing::warn!(model = %name, version = %id, "{note}");
+            tracing::warn!(model = %target.model, version = %target.version, "{note}");
         }
         // Only now: a name that never serves must leave no series.
-        let metrics = self.with.metrics.model(name.as_str(), &id.to_string());
-        self.with.metrics.export_plans(&plans, name.as_str(), &id.to_string());
+        let (version, variant) = (target.version.to_string(), target.variant());
+        let metrics = self.with.metrics.model(target.model.as_str(), &version, variant);
+        self.with.metrics.export_plans(&plans, [target.model.as_str(), &version, variant]);
         let took = started.elapsed();
         metrics.load_duration.set(took.as_secs_f64());
         metrics.memory.set(i64::try_from(resolved.plan.memory_bytes()).unwrap_or(i64::MAX));
         let variant = Variant {
-            model: name.clone(),
-            version: id,
+            model: target.model.clone(),
+            version: target.version,
+            name: target.variant.cloned(),
             plan: Arc::from(resolved.plan),
             signature: resolved.signature,
             settings: resolved.settings,
             metrics,
-            // Counts go on over a reload, so that differences of two samples stay true.
             statistics: before.map(|before| Arc::clone(&before.statistics)).unwrap_or_default(),
             attachment: super::variant::Attachment::default(),
             presence: super::variant::Presence::default(),
@@ -207,6 +235,20 @@ impl Loader {
             let _ = send.send(outcome.map(|()| resolved));
         });
         receive.await.map_err(|_| LoadError::Panicked("warming up the model"))?
+    }
+}
+
+impl Target<'_> {
+    /// The variant's name as a label.
+    pub(super) fn variant(&self) -> &str {
+        self.variant.map_or("", VariantName::as_str)
+    }
+}
+
+impl Serving {
+    /// All builds, the version's own first.
+    pub(super) fn builds(&self) -> impl Iterator<Item = &Arc<Variant>> {
+        [&self.variant].into_iter().chain(self.variants.values().filter_map(|built| built.ready.as_ref()))
     }
 }
 
@@ -241,21 +283,50 @@ impl Survey {
     }
 
     /// A build with the state of the files it was made of.
-    fn serving(&self, variant: Arc<Variant>) -> Serving {
+    fn serving(&self, variant: Arc<Variant>, variants: Variants) -> Serving {
         let files = self.stamp.as_ref().map(|stamp| stamp.version(variant.version).clone()).unwrap_or_default();
         let settings = self.stamp.as_ref().map(|stamp| stamp.settings().clone()).unwrap_or_default();
-        Serving { variant, files, settings }
+        Serving { variant, variants, files, settings }
+    }
+
+    /// Whether variants may stand beside the files: not beside a file that came alone, or with a request.
+    fn has_variants(&self) -> bool {
+        self.inline.is_none() && self.place.as_ref().is_some_and(|place| place.folder().is_some())
+    }
+
+    /// The files of a variant as they were when the load began.
+    pub(super) fn variant(&self, version: VersionId, name: &VariantName) -> Fingerprint {
+        self.stamp.as_ref().map(|stamp| stamp.version(version).variant(name)).unwrap_or_default()
+    }
+
+    /// Whether a version was loaded with the settings that the model has now.
+    pub(super) fn has_same_settings(&self, serving: &Serving) -> bool {
+        self.stamp.as_ref().is_some_and(|stamp| serving.settings.is_own_of(stamp.settings()))
     }
 
     /// Replaces builds whose files have changed meanwhile by a failure: they may be made of two states.
-    async fn refuse_changed(&self, seat: &Seat, versions: &mut BTreeMap<VersionId, Result<Serving, Failure>>) {
+    async fn refuse_changed(
+        &self,
+        seat: &Seat,
+        before: &BTreeMap<VersionId, Serving>,
+        versions: &mut BTreeMap<VersionId, Result<Serving, Failure>>,
+    ) {
         let (Some(place), Some(stamp)) = (&self.place, &self.stamp) else { return };
         let place = place.clone();
         let now = seat.run(move || Stamp::take(&place)).await.ok().and_then(Result::ok).unwrap_or_default();
         for (id, result) in versions {
-            let same = now.version(*id) == stamp.version(*id) && now.settings() == stamp.settings();
-            if result.is_ok() && !same {
-                *result = Err(Failure { reason: LoadError::Changed.to_string(), is_absent: false });
+            let same = now.version(*id).is_own_of(stamp.version(*id)) && now.settings().is_own_of(stamp.settings());
+            match result {
+                Ok(_) if !same => {
+                    *result = Err(Failure { reason: LoadError::Changed.to_string(), is_absent: false });
+                }
+                Ok(serving) => {
+                    for (name, built) in &mut serving.variants {
+                        let before = before.get(id).and_then(|before| before.variants.get(name)?.ready.clone());
+                        built.refuse_changed(before, &now.version(*id).variant(name));
+                    }
+                }
+                Err(_) => {}
             }
         }
     }
@@ -320,10 +391,12 @@ fn choose(
     let step = |id: VersionId| {
         let unchanged = job.serving.get(&id).filter(|serving| {
             job.keep_unchanged
-                && stamp.is_some_and(|now| serving.files == *now.version(id) && serving.settings == *now.settings())
+                && stamp.is_some_and(|now| {
+                    serving.files.is_own_of(now.version(id)) && serving.settings.is_own_of(now.settings())
+                })
         });
         match (unchanged, versions.files.remove(&id)) {
-            (Some(serving), Some(_)) => Step::Keep(serving.clone()),
+            (Some(serving), Some(file)) => Step::Keep(serving.clone(), file),
             (_, Some(file)) => Step::Load(file),
             (_, None) => Step::Fail(LoadError::NoModelFile { version: id, file: file.clone() }),
         }
@@ -340,11 +413,14 @@ fn tell(variant: &Variant, took: Duration) {
     };
     let (inputs, outputs) = (shown(&variant.signature.inputs), shown(&variant.signature.outputs));
     let (model, version, batch) = (&variant.model, variant.version, variant.batch_size_max());
-    tracing::info!(%model, %version, %inputs, %outputs, batch_size_max = batch, ?took, "model is loaded");
+    match &variant.name {
+        None => tracing::info!(%model, %version, %inputs, %outputs, batch_size_max = batch, ?took, "model is loaded"),
+        Some(name) => tracing::info!(%model, %version, variant = %name, ?took, "variant is loaded"),
+    }
 }
 
 /// An error's text with files named relative to the folder they are in.
-fn without_paths(error: &LoadError, folder: &Path) -> String {
+pub(super) fn without_paths(error: &LoadError, folder: &Path) -> String {
     let folder = folder.display().to_string();
     error.to_string().replace(&format!("{folder}/"), "").replace(&folder, "the model's folder")
 }

@@ -33,11 +33,12 @@ mod resolve;
 mod samples;
 mod scan;
 mod shapes;
+mod variants;
 mod watch;
 mod workers;
 
 pub use batching_defaults::BatchingConfig;
-pub use catalog::{Catalog, IndexEntry, Model, State};
+pub use catalog::{Catalog, IndexEntry, Model, State, VariantEntry};
 pub use config::{Control, RepositoryConfig};
 pub use error::RepositoryError;
 pub use handle::Repository;
@@ -46,6 +47,7 @@ pub use loader::Loading;
 pub use newest::newest;
 pub use settings::{BatchSettings, ModelSettings, QueuePolicy, TimeoutAction};
 pub use variant::Variant;
+pub use variants::names as variant_names;
 pub use versions::VersionPolicy;
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 mod lines;
 mod unloading;
+mod variants;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -45,6 +46,7 @@ fn config(path: PathBuf, control: Control) -> RepositoryConfig {
         load_at_start: Vec::new(),
         loads_max: 1,
         loads_waiting_max: 16,
+        variants_max: 32,
         temporary_path: "/tmp".into(),
         model_name: String::new(),
         start_with_failures: true,
@@ -113,12 +115,12 @@ impl House {
         self.repository.catalog().find(&model(name), None).ok().cloned()
     }
 
-    /// The index as `name/version STATE reason`.
+    /// The index as `name/version STATE reason`, with variants.
     fn index(&self) -> Vec<String> {
         let line = |line: IndexEntry| {
             let version = line.version.map_or_else(|| "-".to_owned(), |version| version.to_string());
             let state = line.state.map_or("-", State::as_str);
-            format!("{}/{version} {state} {}", line.name, line.reason).trim_end().to_owned()
+            format!("{}/{version} {state} {}", line.name, line.told()).trim_end().to_owned()
         };
         self.repository.index(false).into_iter().map(line).collect()
     }

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use super::settings::ModelSettings;
 use crate::engine::{Merging, Plan, Signature};
-use crate::infer::{ModelName, VersionId};
+use crate::infer::{ModelName, VariantName, VersionId};
 use crate::metering::Statistics;
 use crate::telemetry::ModelMetrics;
 
@@ -17,6 +17,8 @@ use crate::telemetry::ModelMetrics;
 pub struct Variant {
     pub model: ModelName,
     pub version: VersionId,
+    /// Of a build beside the version's own.
+    pub name: Option<VariantName>,
     pub plan: Arc<dyn Plan>,
     /// What clients see: the plan's signature, or the one a configuration reshapes it to.
     pub signature: Signature,

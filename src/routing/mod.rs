@@ -1,4 +1,4 @@
-//! Room 3: from a name to the version that answers, and the check of a request against its signature.
+//! Room 3: from a name to the build that answers, and the check of a request against its signature.
 //!
 //! After this room inputs stand in the signature's order, with the model's own shapes, and nothing needs checking again.
 
@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 
 use crate::admission::Admitted;
 use crate::engine::signature::ShapeMismatch;
-use crate::infer::{ModelName, VersionId};
+use crate::infer::{ModelName, VariantName, VersionId};
 use crate::repository::catalog::LookupError;
 use crate::repository::{Catalog, Variant};
 use crate::tensor::{DType, Tensor};
@@ -58,20 +58,31 @@ impl Router {
         Self { catalog }
     }
 
-    /// The build that answers for a request's model and version.
+    /// The build that answers for a request's model, version and variant.
     ///
     /// # Errors
     /// When there is none.
     pub fn find(&self, admitted: &Admitted) -> Result<Arc<Variant>, RouteError> {
-        self.named(&admitted.request.model, admitted.request.version)
+        let request = &admitted.request;
+        self.named(&request.model, request.version, request.variant.as_ref())
     }
 
     /// As `find`, for a request that has yet to be decoded.
     ///
     /// # Errors
     /// When there is none.
-    pub fn named(&self, model: &ModelName, version: Option<VersionId>) -> Result<Arc<Variant>, RouteError> {
-        Ok(Arc::clone(self.catalog.load().find(model, version)?))
+    pub fn named(
+        &self,
+        model: &ModelName,
+        version: Option<VersionId>,
+        variant: Option<&VariantName>,
+    ) -> Result<Arc<Variant>, RouteError> {
+        Ok(Arc::clone(self.catalog.load().find_variant(model, version, variant)?))
+    }
+
+    /// Whether a build's version has no variants, so that requests for it can only be for this build.
+    pub fn is_sole(&self, build: &Variant) -> bool {
+        self.catalog.load().version_of(build).is_some_and(|version| version.variants.is_empty())
     }
 
     /// Checks a request against the build's signature and brings its inputs into the plan's form.

@@ -60,10 +60,11 @@ fn variant(merging: Merging, rows_alone_max: Option<usize>) -> Arc<Variant> {
     Arc::new(Variant {
         model: "m".parse().unwrap(),
         version: VersionId(1),
+        name: None,
         plan: Arc::new(Unrun(signature.clone(), merging)),
         signature,
         settings: ModelSettings { rows_alone_max, ..ModelSettings::plain(batching, 1) },
-        metrics: Metrics::new().model("m", "1"),
+        metrics: Metrics::new().model("m", "1", ""),
         statistics: Arc::new(Statistics::default()),
         attachment: Attachment::default(),
         presence: Presence::default(),
@@ -94,6 +95,7 @@ fn bind(variant: &Arc<Variant>, inputs: Vec<NamedTensor>, outputs: &[&str]) -> R
     let request = InferRequest {
         model: "m".parse().unwrap(),
         version: None,
+        variant: None,
         id: None,
         inputs,
         outputs: outputs.iter().map(ToString::to_string).collect(),
@@ -166,6 +168,7 @@ fn a_model_that_is_not_there_is_not_found() {
     let request = InferRequest {
         model: "nope".parse().unwrap(),
         version: None,
+        variant: None,
         id: None,
         inputs: vec![],
         outputs: vec![],

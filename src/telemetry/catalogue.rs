@@ -21,59 +21,68 @@ pub enum Kind {
 
 pub const REQUESTS: Metric = counter(
     "kinglet_requests_total",
-    &["model", "version", "code"],
+    &["model", "version", "variant", "code"],
     "Inference requests by what their client was told: code is ok or an error code, cancelled where the client had left. \
      Those refused before a loaded model was found for them, for their body or for load, count under _unknown.",
 );
 pub const REQUEST_DURATION: Metric = histogram(
     "kinglet_request_duration_seconds",
-    &["model", "version"],
+    &["model", "version", "variant"],
     "Time from the end of a request's body to its encoded answer, of successful requests.",
     SECONDS,
 );
 pub const STAGE_DURATION: Metric = histogram(
     "kinglet_stage_duration_seconds",
-    &["model", "version", "stage"],
+    &["model", "version", "variant", "stage"],
     "Time of a request in one stage: decode, queue, gather, compute, encode. Over gRPC, decode begins after inflating.",
     SECONDS,
 );
-pub const ROWS: Metric =
-    counter("kinglet_rows_total", &["model", "version"], "Rows (batch elements) computed for successful requests.");
+pub const ROWS: Metric = counter(
+    "kinglet_rows_total",
+    &["model", "version", "variant"],
+    "Rows (batch elements) computed for successful requests.",
+);
 pub const BATCHES: Metric = counter(
     "kinglet_batches_total",
-    &["model", "version", "reason"],
+    &["model", "version", "variant", "reason"],
     "Batches executed, by why each was sent: full, delay, deadline, idle.",
 );
 pub const BATCH_ROWS: Metric =
-    histogram("kinglet_batch_rows", &["model", "version"], "Rows of executed batches.", POWERS_OF_TWO);
+    histogram("kinglet_batch_rows", &["model", "version", "variant"], "Rows of executed batches.", POWERS_OF_TWO);
 pub const QUEUE_REQUESTS: Metric =
-    gauge("kinglet_queue_requests", &["model", "version"], "Requests waiting for a batch.");
+    gauge("kinglet_queue_requests", &["model", "version", "variant"], "Requests waiting for a batch.");
 pub const QUEUE_BYTES: Metric =
-    gauge("kinglet_queue_bytes", &["model", "version"], "Input bytes of requests waiting for a batch.");
+    gauge("kinglet_queue_bytes", &["model", "version", "variant"], "Input bytes of requests waiting for a batch.");
 pub const MODEL_CPU: Metric = counter(
     "kinglet_model_cpu_seconds_total",
-    &["model", "version"],
+    &["model", "version", "variant"],
     "CPU time of the compute threads while they ran batches of this model.",
 );
 pub const MODEL_READY: Metric =
-    gauge("kinglet_model_ready", &["model", "version"], "1 while this version answers requests.");
+    gauge("kinglet_model_ready", &["model", "version", "variant"], "1 while this version answers requests.");
 pub const MODEL_MEMORY: Metric = gauge(
     "kinglet_model_memory_bytes",
-    &["model", "version"],
+    &["model", "version", "variant"],
     "Bytes a loaded version holds for weights and prepared copies, as its engine counts them.",
 );
-pub const MODEL_LOAD_DURATION: Metric =
-    gauge("kinglet_model_load_duration_seconds", &["model", "version"], "Time the last load took, warm-up included.");
-pub const MODEL_LOADS: Metric =
-    counter("kinglet_model_loads_total", &["model", "outcome"], "Load attempts of a version; outcome is ok or failed.");
+pub const MODEL_LOAD_DURATION: Metric = gauge(
+    "kinglet_model_load_duration_seconds",
+    &["model", "version", "variant"],
+    "Time the last load took, warm-up included.",
+);
+pub const MODEL_LOADS: Metric = counter(
+    "kinglet_model_loads_total",
+    &["model", "outcome"],
+    "Load attempts of a version or a variant; outcome is ok or failed.",
+);
 pub const PLAN_BUILDS: Metric = counter(
     "kinglet_plan_builds_total",
-    &["model", "version"],
+    &["model", "version", "variant"],
     "Plans that tract built for shapes of an operator that had none; failed ones count too.",
 );
 pub const PLAN_BUILD_SECONDS: Metric = counter(
     "kinglet_plan_build_seconds_total",
-    &["model", "version"],
+    &["model", "version", "variant"],
     "Time it took to build them; requests of such a shape waited for it.",
 );
 pub const IN_FLIGHT_REQUESTS: Metric =

@@ -117,7 +117,7 @@ impl Metrics {
         let start: Gauge = register(&registry, &catalogue::PROCESS_START, |opts, _| Gauge::with_opts(opts));
         start.set(process_start());
         let requests: IntCounterVec = register(&registry, &catalogue::REQUESTS, IntCounterVec::new);
-        let unknown = codes(&requests, UNKNOWN, "");
+        let unknown = codes(&requests, [UNKNOWN, "", ""]);
         Self {
             requests,
             request_duration: register_histogram(&registry, &catalogue::REQUEST_DURATION),
@@ -154,13 +154,13 @@ impl Metrics {
         }
     }
 
-    /// The handles of one version; the families get its labels now.
-    pub fn model(&self, model: &str, version: &str) -> Arc<ModelMetrics> {
-        let labels = [model, version];
-        let stage = |name| self.stage_duration.with_label_values(&[model, version, name]);
+    /// The handles of one build; the families get its labels now. A version's own has an empty name.
+    pub fn model(&self, model: &str, version: &str, variant: &str) -> Arc<ModelMetrics> {
+        let labels = [model, version, variant];
+        let stage = |name| self.stage_duration.with_label_values(&[model, version, variant, name]);
         Arc::new(ModelMetrics {
-            ok: self.requests.with_label_values(&[model, version, OK]),
-            codes: codes(&self.requests, model, version),
+            ok: self.requests.with_label_values(&[model, version, variant, OK]),
+            codes: codes(&self.requests, labels),
             request_duration: self.request_duration.with_label_values(&labels),
             stages: Stages {
                 decode: stage("decode"),
@@ -172,7 +172,7 @@ impl Metrics {
             rows: self.rows.with_label_values(&labels),
             batches: BatchReason::ALL
                 .iter()
-                .map(|reason| self.batches.with_label_values(&[model, version, reason.as_str()]))
+                .map(|reason| self.batches.with_label_values(&[model, version, variant, reason.as_str()]))
                 .collect(),
             batch_rows: self.batch_rows.with_label_values(&labels),
             queue_requests: self.queue_requests.with_label_values(&labels),
@@ -184,9 +184,8 @@ impl Metrics {
         })
     }
 
-    /// Exports what is counted of one version's plans, with what was counted before it had proved that it can serve.
-    pub fn export_plans(&self, plans: &PlanMetrics, model: &str, version: &str) {
-        let labels = [model, version];
+    /// Exports what is counted of one build's plans, with what was counted before it had proved that it can serve.
+    pub fn export_plans(&self, plans: &PlanMetrics, labels: [&str; 3]) {
         let exported = PlanCounters {
             builds: self.plan_builds.with_label_values(&labels),
             seconds: self.plan_build_seconds.with_label_values(&labels),
@@ -220,10 +219,9 @@ impl Metrics {
         forget_in(&self.plan_build_seconds, model);
     }
 
-    /// Takes the gauges of an unloaded version away; its counters stay as long as its model is known, so that rates
+    /// Takes the gauges of an unloaded build away; its counters stay as long as its model is known, so that rates
     /// over the past stay true.
-    pub fn forget(&self, model: &str, version: &str) {
-        let labels = [model, version];
+    pub fn forget(&self, labels: [&str; 3]) {
         for family in [&self.queue_requests, &self.queue_bytes, &self.model_ready, &self.model_memory] {
             // Absent already is what was wanted.
             let _ = family.remove_label_values(&labels);
@@ -265,7 +263,14 @@ impl Metrics {
     pub fn render(&self) -> Vec<u8> {
         self.read_process();
         let mut text = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut text).expect("writing metrics into memory succeeds");
+        let mut families = self.registry.gather();
+        // Prometheus takes an empty label for none: most versions have no variants.
+        for series in families.iter_mut().flat_map(|family| family.mut_metric()) {
+            let mut labels = series.take_label();
+            labels.retain(|label| label.name() != VARIANT || !label.value().is_empty());
+            series.set_label(labels);
+        }
+        TextEncoder::new().encode(&families, &mut text).expect("writing metrics into memory succeeds");
         text
     }
 
@@ -384,8 +389,8 @@ fn process_start() -> f64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0.0, |age| age.as_secs_f64())
 }
 
-fn codes(requests: &IntCounterVec, model: &str, version: &str) -> Vec<IntCounter> {
-    ErrorCode::all().map(|code| requests.with_label_values(&[model, version, code.as_str()])).collect()
+fn codes(requests: &IntCounterVec, [model, version, variant]: [&str; 3]) -> Vec<IntCounter> {
+    ErrorCode::all().map(|code| requests.with_label_values(&[model, version, variant, code.as_str()])).collect()
 }
 
 /// Removes a family's series of one model.
@@ -419,6 +424,7 @@ fn register_histogram(registry: &Registry, metric: &Metric) -> HistogramVec {
     })
 }
 
+const VARIANT: &str = "variant";
 /// Value of the `model` label where a request named no loaded model.
 const UNKNOWN: &str = "_unknown";
 const OK: &str = "ok";
@@ -431,11 +437,11 @@ mod tests {
     #[test]
     fn every_catalogue_entry_is_exported() {
         let metrics = Metrics::new();
-        metrics.model("m", "1").count_batch(BatchReason::Idle, 1);
+        metrics.model("m", "1", "").count_batch(BatchReason::Idle, 1);
         metrics.count_load("m", true);
         let plans = PlanMetrics::default();
         plans.count_build(Duration::from_millis(500));
-        metrics.export_plans(&plans, "m", "1");
+        metrics.export_plans(&plans, ["m", "1", ""]);
         plans.count_build(Duration::from_millis(1500));
         let _ = metrics.listener("http");
         let text = String::from_utf8(metrics.render()).unwrap();
@@ -451,8 +457,8 @@ mod tests {
     fn a_forgotten_model_leaves_no_series() {
         let metrics = Metrics::new();
         for (model, version) in [("m", "1"), ("m", "2"), ("other", "1")] {
-            metrics.model(model, version).count_batch(BatchReason::Idle, 1);
-            metrics.export_plans(&PlanMetrics::default(), model, version);
+            metrics.model(model, version, "").count_batch(BatchReason::Idle, 1);
+            metrics.export_plans(&PlanMetrics::default(), [model, version, ""]);
             metrics.count_load(model, true);
         }
         let series = |model: &str| {
@@ -470,10 +476,12 @@ mod tests {
     #[test]
     fn an_unloaded_version_leaves_no_gauge() {
         let metrics = Metrics::new();
-        metrics.model("m", "1").ready.set(1);
-        metrics.forget("m", "1");
+        metrics.model("m", "1", "").ready.set(1);
+        metrics.model("m", "1", "small").ready.set(1);
+        metrics.forget(["m", "1", ""]);
         let text = String::from_utf8(metrics.render()).unwrap();
-        assert!(!text.contains("kinglet_model_ready{model=\"m\""));
+        assert!(!text.contains("kinglet_model_ready{model=\"m\",version"));
+        assert!(text.contains("kinglet_model_ready{model=\"m\",variant=\"small\",version=\"1\"} 1"));
         assert!(text.contains("kinglet_requests_total{code=\"ok\",model=\"m\""));
     }
 }

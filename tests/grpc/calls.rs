@@ -177,7 +177,8 @@ async fn statistics_count_rows_and_runs() {
     assert_eq!(only.memory_usage[0].r#type, "CPU");
     assert!(only.last_inference > 0);
     let all = client.model_statistics(ModelStatisticsRequest::default()).await.unwrap().into_inner();
-    assert_eq!(all.model_stats.len(), DATATYPES.len() + 1);
+    // `add` and `pick`, whose variants count with it.
+    assert_eq!(all.model_stats.len(), DATATYPES.len() + 2);
 }
 
 #[tokio::test]
@@ -226,4 +227,39 @@ async fn traces_are_taken_over() {
     let told = answer.metadata().get("traceparent").unwrap().to_str().unwrap();
     assert_eq!(told[..36], trace[..36]);
     assert!(server.client().model_infer(add(1.0, "")).await.unwrap().metadata().get("traceparent").is_none());
+}
+
+#[tokio::test]
+async fn a_parameter_names_the_variant_that_answers() {
+    let server = Server::start().await;
+    let ask = async |variant: Option<&str>| {
+        let mut request = identity("FP32", &[1, 2], crate::fixture::floats(&[3.0, 4.0]));
+        request.model_name = "pick".into();
+        let text = |name: &str| ParameterChoice::StringParam(name.to_owned());
+        request.parameters = variant.map(|name| parameters(&[("variant", text(name))])).unwrap_or_default();
+        server.client().model_infer(request).await.map(|answer| sums(answer.get_ref()))
+    };
+    assert_eq!(ask(None).await.unwrap(), [3.0, 4.0]);
+    assert_eq!(ask(Some("double")).await.unwrap(), [6.0, 8.0]);
+    for (name, code, words) in [
+        (
+            "other",
+            Code::NotFound,
+            "model \"pick\" version 1 has no variant \"other\", expected \"broken\" or \"double\"",
+        ),
+        ("broken", Code::Unavailable, "variant \"broken\" is not ready: invalid model: not an onnx file"),
+        ("a b", Code::InvalidArgument, "variant name \"a b\" is not allowed"),
+    ] {
+        let status = ask(Some(name)).await.unwrap_err();
+        assert_eq!(status.code(), code, "{status}");
+        assert!(status.message().contains(words), "{status}");
+    }
+    let mut client = server.client();
+    let metadata = client.model_metadata(ModelMetadataRequest { name: "pick".into(), version: String::new() });
+    let properties = metadata.await.unwrap().into_inner().properties;
+    assert_eq!(properties.into_iter().collect::<Vec<_>>(), [("variants".to_owned(), "double".to_owned())]);
+    let index = client.repository_index(RepositoryIndexRequest { ready: true, ..Default::default() }).await.unwrap();
+    let line = index.get_ref().models.iter().find(|model| model.name == "pick").unwrap();
+    assert!(line.reason.starts_with("variants: broken UNAVAILABLE (invalid model: "), "{}", line.reason);
+    assert!(line.reason.ends_with("double READY"), "{}", line.reason);
 }

@@ -83,7 +83,8 @@ impl Server {
     }
 }
 
-/// `add`: sum = left + right, both FP32 `[n, 16]`; `identity_<datatype>`: y = x, `[n, 2]`.
+/// `add`: sum = left + right, both FP32 `[n, 16]`; `identity_<datatype>`: y = x, `[n, 2]`; `pick`: y = x, FP32 `[n, 2]`, with the
+/// variants `double`, y = 2x, and `broken`.
 fn repository() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let model = |name: &str, proto: ModelProto| save(&folder.path().join(name), &proto);
@@ -99,6 +100,14 @@ fn repository() -> TempDir {
     for (name, kind, _) in DATATYPES {
         let (x, y) = (value("x", *kind, 2), value("y", *kind, 2));
         model(&format!("identity_{}", name.to_lowercase()), graph(vec![x], node("Identity", &["x"], "y"), y));
+    }
+    let (x, y) = (|| value("x", DataType::Float, 2), || value("y", DataType::Float, 2));
+    model("pick", graph(vec![x()], node("Identity", &["x"], "y"), y()));
+    let double = graph(vec![x()], node("Add", &["x", "x"], "y"), y());
+    for (name, bytes) in [("double", double.encode_to_vec()), ("broken", b"nothing".to_vec())] {
+        let variant = folder.path().join("pick/1/variants").join(name);
+        fs::create_dir_all(&variant).unwrap();
+        fs::write(variant.join("model.onnx"), bytes).unwrap();
     }
     folder
 }

@@ -16,7 +16,7 @@ use twox_hash::XxHash3_128;
 use crate::proto::onnx::tensor_proto::DataType;
 use crate::proto::onnx_descriptors::DESCRIPTOR_SET;
 
-pub(super) use read::read;
+pub(super) use read::{header_digest, read};
 pub use write::Written;
 pub(super) use write::write;
 

@@ -1,6 +1,8 @@
 //! From the bytes of a native model file to its graph, whose weights are slices of them.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 
 use bytes::Bytes;
 use prost_reflect::DynamicMessage;
@@ -34,6 +36,19 @@ pub(in crate::engine) fn read(bytes: &Bytes, threads: usize) -> Result<ModelProt
     let compared = beside_each_other(threads, 0..stored.taken.len(), |at| stored.compare(&stored.taken[at]));
     compared.into_iter().collect::<Result<(), _>>()?;
     Ok(model)
+}
+
+/// The digest of a file's header.
+pub(in crate::engine) fn header_digest(file: &File, size: u64) -> Option<String> {
+    let mut length = [0; LENGTH_BYTES];
+    file.read_exact_at(&mut length, 0).ok()?;
+    let length = u64::from_le_bytes(length);
+    if length > size.min(HEADER_BYTES_MAX) {
+        return None;
+    }
+    let mut header = vec![0; usize::try_from(length).ok()?];
+    file.read_exact_at(&mut header, LENGTH_BYTES as u64).ok()?;
+    Some(digest(&header))
 }
 
 fn graph(text: &str) -> Result<ModelProto, String> {
@@ -99,6 +114,9 @@ impl Stored {
 fn invalid(what: String) -> EngineError {
     EngineError::InvalidModel(what)
 }
+
+/// As readers of safetensors have it.
+const HEADER_BYTES_MAX: u64 = 100_000_000;
 
 /// As many elements of eight bytes as a graph keeps of constants that were packed.
 const COPIED_BYTES_MAX: usize = 4096 * size_of::<u64>();

@@ -156,6 +156,9 @@ fn weights_of(
         return Err(node.refuse("its weights are no matrix of FP32"));
     };
     let [depth, width] = if transposed { [columns, rows] } else { [rows, columns] };
+    if !transposed && is_one {
+        return Ok((weights, width));
+    }
     let mut weights = if transposed { taps_first(&elements, [depth, 1], 0..width) } else { elements.into_owned() };
     weights.iter_mut().for_each(|weight| *weight *= alpha);
     let turned = |Grain { axis, scales }| Grain { axis: if transposed { 1 - axis.min(1) } else { axis }, scales };

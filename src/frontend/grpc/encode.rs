@@ -70,5 +70,5 @@ fn as_wished(name: &str, tensor: Tensor, answer: &Answer, wishes: &[OutputWish])
 }
 
 fn costs(answer: &Answer) -> HashMap<String, InferParameter> {
-    report::entries(&answer.response.usage).into_iter().map(|(key, value)| (key.to_owned(), parameter(value))).collect()
+    report::entries(&answer.response).into_iter().map(|(key, value)| (key.to_owned(), parameter(value))).collect()
 }

@@ -24,13 +24,14 @@ pub(super) fn metadata(frontend: &Frontend, request: &ModelMetadataRequest) -> R
     let variant = find(frontend, &request.name, &request.version)?;
     let versions = all_ready(frontend, &variant.model).iter().map(|variant| variant.version.to_string()).collect();
     let tensors = |specs: &[TensorSpec]| specs.iter().map(tensor).collect();
+    let variants = Some(frontend.variants(&variant).join(",")).filter(|names| !names.is_empty());
     Ok(ModelMetadataResponse {
         name: variant.model.to_string(),
         versions,
         platform: triton::PLATFORM.to_owned(),
         inputs: tensors(&variant.signature.inputs),
         outputs: tensors(&variant.signature.outputs),
-        ..ModelMetadataResponse::default()
+        properties: variants.into_iter().map(|names| ("variants".to_owned(), names)).collect(),
     })
 }
 

@@ -16,7 +16,8 @@ pub(super) fn index(frontend: &Frontend, request: &RepositoryIndexRequest) -> Re
         name: entry.name.to_string(),
         version: entry.version.map(|version| version.to_string()).unwrap_or_default(),
         state: entry.state.map_or("UNAVAILABLE", |state| state.as_str()).to_owned(),
-        reason: entry.reason,
+        // The message has no place for variants.
+        reason: entry.told(),
     };
     RepositoryIndexResponse { models: frontend.repository.index(request.ready).into_iter().map(line).collect() }
 }

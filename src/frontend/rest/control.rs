@@ -13,7 +13,7 @@ use super::control_body::{self, Field, Fields};
 use super::in_path::InPath;
 use super::{body, respond};
 use crate::frontend::{Frontend, Refusal};
-use crate::repository::{LoadOverride, RepositoryError};
+use crate::repository::{LoadOverride, RepositoryError, VariantEntry};
 use crate::telemetry::logs::{LogValue, Logs};
 
 pub(super) async fn index(
@@ -33,11 +33,18 @@ pub(super) async fn index(
             if let Some(version) = entry.version {
                 line["version"] = version.to_string().into();
             }
+            if !entry.variants.is_empty() {
+                line["variants"] = entry.variants.iter().map(variant).collect();
+            }
             line["state"] = entry.state.map_or("UNAVAILABLE", |state| state.as_str()).into();
             line
         })
         .collect();
     Ok(respond::json(&lines))
+}
+
+fn variant(entry: &VariantEntry) -> Value {
+    json!({ "name": entry.name.as_str(), "state": entry.state.as_str(), "reason": entry.reason })
 }
 
 pub(super) async fn load(

@@ -80,6 +80,7 @@ fn assemble(
     let request = InferRequest {
         model: head.model,
         version: head.version,
+        variant: parameters.variant,
         id,
         inputs,
         outputs: wishes.iter().map(|wish| wish.name.clone()).collect(),

@@ -152,7 +152,7 @@ impl Serialize for Body<'_> {
             map.serialize_entry("id", id)?;
         }
         if self.report {
-            map.serialize_entry("parameters", &Report(&report::entries(&self.response.usage)))?;
+            map.serialize_entry("parameters", &Report(&report::entries(self.response)))?;
         }
         map.serialize_entry("outputs", self.outputs)?;
         map.end()

@@ -66,13 +66,18 @@ pub(super) async fn metadata(
         .get(&variant.model)
         .map(|model| model.ready().map(|variant| variant.version.to_string()).collect())
         .unwrap_or_default();
-    Ok(respond::json(&json!({
+    let mut metadata = json!({
         "name": variant.model.as_str(),
         "versions": versions,
         "platform": triton::PLATFORM,
         "inputs": tensors(&variant.signature.inputs),
         "outputs": tensors(&variant.signature.outputs),
-    })))
+    });
+    let variants = frontend.variants(&variant);
+    if !variants.is_empty() {
+        metadata["variants"] = variants.into();
+    }
+    Ok(respond::json(&metadata))
 }
 
 pub(super) async fn config(

@@ -166,10 +166,11 @@ fn variant(model: &str, declared: Declared) -> Variant {
     Variant {
         model: "m".parse().unwrap(),
         version: VersionId(1),
+        name: None,
         plan: Arc::from(resolved.plan),
         signature: resolved.signature,
         settings: resolved.settings,
-        metrics: Metrics::new().model("m", "1"),
+        metrics: Metrics::new().model("m", "1", ""),
         statistics: Arc::default(),
         attachment: Attachment::default(),
         presence: Presence::default(),
