@@ -9,10 +9,10 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 
 use super::load::{self, Loaded};
-use super::{EngineArgs, Failure, ModelArgs, from_one, made_up};
+use super::{EngineArgs, Failure, ModelArgs, from_one};
 use crate::config::Config;
 use crate::engine::pool::thread_cpu_time;
-use crate::engine::{Batch, Cores, LayerReport, Plan, Pool};
+use crate::engine::{Batch, Cores, LayerReport, Plan, Pool, made_up};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "With --json, one object a line and configuration: model, engine, batch, threads, median_ms, \

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Failure, ModelArgs, load, made_up, print};
+use super::{Failure, ModelArgs, load, print};
 use crate::config::Config;
 use crate::engine::{self, Cores, LoadOptions, ModelFile, Plan, Pool};
 use crate::repository::settings::NATIVE_FILE;
@@ -60,6 +60,6 @@ fn answer(plan: &dyn Plan, cores: &Cores) -> Option<Vec<Tensor>> {
     if plan.follows_contents() {
         return None;
     }
-    let batch = made_up::batch(plan, 1, 1).ok()?;
+    let batch = engine::made_up::batch(plan, 1, 1).ok()?;
     plan.run(&batch, cores).ok()?.shares.pop()
 }

@@ -3,16 +3,17 @@
 use std::fmt::Write;
 
 use super::load::Loaded;
-use super::{EngineArgs, Failure, ModelArgs, from_one, load, made_up, print};
+use super::{EngineArgs, Failure, ModelArgs, from_one, load, print};
 use crate::config::Config;
-use crate::engine::{LayerReport, Merging, Part, Plan, TensorSpec};
+use crate::engine::{LayerReport, Merging, Part, Plan, TensorSpec, made_up};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
     model: ModelArgs,
     /// Run the model and show every layer: what it takes, at what rate, and at what share of what one core can do in its
-    /// nearest cache (transformed convolutions count as direct ones, and may be above 100)
+    /// nearest cache (transformed convolutions and those without zeros count as direct ones, and may be above 100: "% ideal" is
+    /// where zeros would take no time, "% fill" what is not zero of what is multiplied)
     #[arg(long)]
     layers: bool,
     /// Rows of that run
@@ -82,20 +83,35 @@ fn describe_part(part: &Part) -> String {
 fn describe_layers(plan: &dyn Plan, args: &Args) -> anyhow::Result<String> {
     let layers = plan.layers(&made_up::batch(plan, args.batch, args.extent)?, RUNS)?;
     let mut text = format!(
-        "\n{:>9} {:>6} {:>9} {:>9} {:>7} {:>9}  {:<10} {:<26} {:<5} {:<18} node\n",
-        "us", "%", "MMAC", "GMAC/s", "% peak", "MiB", "operator", "kernel", "type", "output"
+        "\n{:>9} {:>6} {:>9} {:>9} {:>7} {:>7} {:>6} {:>6} {:>9}  {:<10} {:<26} {:<5} {:<18} node\n",
+        "us",
+        "%",
+        "MMAC",
+        "GMAC/s",
+        "% peak",
+        "% ideal",
+        "% zero",
+        "% fill",
+        "MiB",
+        "operator",
+        "kernel",
+        "type",
+        "output"
     );
     let total: f64 = layers.iter().map(|layer| layer.time.as_secs_f64()).sum();
     for layer in &layers {
         let (seconds, macs) = (layer.time.as_secs_f64(), layer.macs as f64);
         let _ = writeln!(
             text,
-            "{:>9.1} {:>6.1} {:>9.2} {:>9.1} {:>7} {:>9.2}  {:<10} {:<26} {:<5} {:<18} {}",
+            "{:>9.1} {:>6.1} {:>9.2} {:>9.1} {:>7} {:>7} {:>6} {:>6} {:>9.2}  {:<10} {:<26} {:<5} {:<18} {}",
             seconds * 1e6,
             100.0 * seconds / total,
             macs / 1e6,
             macs / seconds / 1e9,
             share(macs / seconds, layer.peak),
+            percent(layer.speed_up_max()),
+            percent(layer.fill.map(|fill| 1.0 - fill.nonzero as f64 / fill.all.max(1) as f64)),
+            percent(layer.fill.map(|fill| fill.nonzero as f64 / fill.multiplied.max(1) as f64)),
             megabytes(layer.bytes),
             layer.operator,
             layer.kernel,
@@ -119,7 +135,12 @@ fn describe_layers(plan: &dyn Plan, args: &Args) -> anyhow::Result<String> {
 
 /// A rate in percent of what one core can do.
 fn share(rate: f64, peak: Option<f64>) -> String {
-    peak.map_or_else(String::new, |peak| format!("{:.0}", 100.0 * rate / peak))
+    percent(peak.map(|peak| rate / peak))
+}
+
+/// A part of one in percent, or nothing.
+fn percent(part: Option<f64>) -> String {
+    part.map_or_else(String::new, |part| format!("{:.0}", 100.0 * part))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "one decimal is shown")]

@@ -5,7 +5,6 @@ mod compress;
 mod healthcheck;
 mod inspect;
 mod load;
-mod made_up;
 mod serve;
 mod signals;
 

@@ -5,6 +5,7 @@
 
 pub mod batch;
 pub mod config;
+pub mod made_up;
 pub mod pool;
 pub mod signature;
 
@@ -36,6 +37,7 @@ use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use kinglet_kernels::Fill;
 use kinglet_kernels::isa::Set;
 
 use crate::telemetry::PlanMetrics;
@@ -242,9 +244,22 @@ pub struct LayerReport {
     pub peak: Option<f64>,
     /// Bytes of operands, output and weights.
     pub bytes: u64,
+    /// What is left of weights that are multiplied without their zeros.
+    pub fill: Option<Fill>,
 }
 
 impl LayerReport {
+    /// How many times as fast as a dense product the layer would be, if zeros took no time: all weights over those that are
+    /// not zero.
+    pub fn speed_up_max(&self) -> Option<f64> {
+        self.fill.map(|fill| fill.all as f64 / fill.nonzero.max(1) as f64)
+    }
+
+    /// How many times as fast as a dense product at the processor's peak it was, where that is known.
+    pub fn speed_up(&self) -> Option<f64> {
+        Some(self.macs as f64 / self.time.as_secs_f64() / self.peak?)
+    }
+
     /// What one core can do of the products of several layers one after the other, where all that have some know it.
     pub fn peak_of(layers: &[Self]) -> Option<f64> {
         let with_products = layers.iter().filter(|layer| layer.macs > 0);

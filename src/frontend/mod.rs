@@ -28,7 +28,7 @@ use http::{HeaderMap, header};
 pub use refusal::Refusal;
 
 use crate::engine::Pool;
-use crate::infer::{InferRequest, ModelName, VersionId};
+use crate::infer::{InferRequest, ModelName, VariantName, VersionId};
 use crate::pipeline::{InferError, Pipeline};
 use crate::repository::catalog::Version;
 use crate::repository::{Repository, Variant};
@@ -99,6 +99,16 @@ impl Frontend {
     fn find(&self, model: &str, version: Option<&str>) -> Result<Arc<Variant>, Refusal> {
         let (model, version): (ModelName, _) = (model.parse()?, version.map(str::parse::<VersionId>).transpose()?);
         Ok(Arc::clone(self.repository.catalog().find(&model, version)?))
+    }
+
+    /// As `find`, or the build of that version which a variant's name asks for.
+    ///
+    /// # Errors
+    /// As `find`, and when the version has no such variant.
+    fn find_variant(&self, model: &str, version: Option<&str>, variant: Option<&str>) -> Result<Arc<Variant>, Refusal> {
+        let (model, version): (ModelName, _) = (model.parse()?, version.map(str::parse::<VersionId>).transpose()?);
+        let variant = variant.map(str::parse::<VariantName>).transpose()?;
+        Ok(Arc::clone(self.repository.catalog().find_variant(&model, version, variant.as_ref())?))
     }
 
     /// Names of the variants that answer beside a version's own build.

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use kinglet_kernels::Level;
 use kinglet_kernels::peak::Products;
+use kinglet_kernels::{Fill, Level};
 
 use super::chain::Chain;
 use super::model::Model;
@@ -207,6 +207,7 @@ pub(super) fn report(model: &Model, facts: &GraphFacts, node: usize, time: Durat
         peak: if macs > 0 { peaks.of(&kernel) } else { None },
         kernel,
         bytes: (taken + out.bytes().unwrap_or(0) + layered.layer.bytes()) as u64,
+        fill: layered.layer.fill(),
     }
 }
 
@@ -230,6 +231,7 @@ fn chain_report(model: &Model, facts: &GraphFacts, chain: &Chain, time: Duration
         time,
         peak: LayerReport::peak_of(&links),
         bytes: (moved + weights) as u64,
+        fill: links.iter().filter_map(|link| link.fill).reduce(Fill::with),
     }
 }
 

@@ -1,6 +1,6 @@
-//! What a path names; where it cannot be read, the refusal is JSON like every other.
+//! What a path or its query names; where it cannot be read, the refusal is JSON like every other.
 
-use axum::extract::{FromRequestParts, Path};
+use axum::extract::{FromRequestParts, Path, Query};
 use http::request::Parts;
 use serde::de::DeserializeOwned;
 
@@ -17,6 +17,21 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for InPath<
         match Path::from_request_parts(parts, state).await {
             Ok(Path(named)) => Ok(Self(named)),
             Err(unread) => Err(Refusal::invalid(format!("the path cannot be read: {}", unread.body_text()))),
+        }
+    }
+}
+
+/// As axum's `Query`, likewise.
+#[derive(Debug)]
+pub(super) struct InQuery<T>(pub T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for InQuery<T> {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        match Query::from_request_parts(parts, state).await {
+            Ok(Query(asked)) => Ok(Self(asked)),
+            Err(unread) => Err(Refusal::invalid(format!("the query cannot be read: {}", unread.body_text()))),
         }
     }
 }

@@ -13,6 +13,7 @@ mod in_path;
 mod infer;
 pub mod json_request;
 mod json_values;
+mod layers;
 mod models;
 mod nonfinite;
 mod respond;
@@ -39,7 +40,10 @@ fn router(frontend: Frontend) -> Router {
 
 /// What the admin listener shares with this one: health, metadata and control, but no inference.
 pub fn admin_router() -> Router<Frontend> {
-    models().merge(control())
+    let layers = Router::new()
+        .route("/v2/models/{model}/layers", get(layers::layers))
+        .route("/v2/models/{model}/versions/{version}/layers", get(layers::layers));
+    models().merge(control()).merge(layers)
 }
 
 /// Unknown paths and wrong verbs, with the bodies that clients parse.

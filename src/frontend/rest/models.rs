@@ -114,8 +114,8 @@ pub(super) async fn all_statistics(State(frontend): State<Frontend>) -> Response
 /// The model and version in a path.
 #[derive(Debug, serde::Deserialize)]
 pub(super) struct Selector {
-    model: String,
-    version: Option<String>,
+    pub(super) model: String,
+    pub(super) version: Option<String>,
 }
 
 fn find(frontend: &Frontend, selector: &Selector) -> Result<Arc<Variant>, Refusal> {

@@ -59,7 +59,8 @@ impl Words for Bytes {
     unsafe fn add(weight: [__m256i; 2], pixels: [__m256i; 2], sums: __m256i) -> __m256i {
         // SAFETY: as said above.
         unsafe {
-            let [even, odd] = [0, 1].map(|at| _mm256_madd_epi16(pixels[at], weight[at]));
+            let even = _mm256_madd_epi16(pixels[0], weight[0]);
+            let odd = _mm256_madd_epi16(pixels[1], weight[1]);
             _mm256_add_epi32(sums, _mm256_add_epi32(even, odd))
         }
     }

@@ -195,6 +195,18 @@ impl Program {
     }
 }
 
+impl Fill {
+    /// Of both weights together.
+    #[must_use]
+    pub fn with(self, other: Self) -> Self {
+        Self {
+            all: self.all + other.all,
+            multiplied: self.multiplied + other.multiplied,
+            nonzero: self.nonzero + other.nonzero,
+        }
+    }
+}
+
 impl Matrix<'_> {
     fn at(&self, row: usize, column: usize) -> u32 {
         self.words[row * self.columns + column]

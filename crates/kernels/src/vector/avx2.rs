@@ -114,8 +114,10 @@ impl Vector for F32x8 {
                     *four = _mm256_insertf128_ps::<1>(_mm256_castps128_ps256(quad(row, at)), quad(row + 4, at));
                 }
                 let [a, b, c, d] = four;
-                let [ab, cd] = [_mm256_unpacklo_ps(a, b), _mm256_unpacklo_ps(c, d)].map(|x| _mm256_castps_pd(x));
-                let [above, beyond] = [_mm256_unpackhi_ps(a, b), _mm256_unpackhi_ps(c, d)].map(|x| _mm256_castps_pd(x));
+                let (ab, cd) = (_mm256_unpacklo_ps(a, b), _mm256_unpacklo_ps(c, d));
+                let (ab, cd) = (_mm256_castps_pd(ab), _mm256_castps_pd(cd));
+                let (above, beyond) = (_mm256_unpackhi_ps(a, b), _mm256_unpackhi_ps(c, d));
+                let (above, beyond) = (_mm256_castps_pd(above), _mm256_castps_pd(beyond));
                 let turned = [
                     _mm256_unpacklo_pd(ab, cd),
                     _mm256_unpackhi_pd(ab, cd),

@@ -1,7 +1,7 @@
 //! Packed weights of bytes, dense or without their zeros. All forms make the same bits.
 
 use kinglet_kernels::u8s8_gemm::{Finish, Gemm, Requantize, Residual, SparseGemm, Weights, Written};
-use kinglet_kernels::{Aligned, Grid, Window};
+use kinglet_kernels::{Aligned, Fill, Grid, Window};
 
 use super::super::tuning::Probe;
 use super::{Lowering, sparse};
@@ -101,6 +101,13 @@ impl Bytes {
         match self {
             Self::Dense(gemm) => gemm.bytes(),
             Self::Sparse(sparse) => sparse.gemm.bytes() + sparse.few.as_ref().map_or(0, |(_, gemm)| gemm.bytes()),
+        }
+    }
+
+    pub(super) fn fill(&self) -> Option<Fill> {
+        match self {
+            Self::Dense(_) => None,
+            Self::Sparse(sparse) => Some(sparse.gemm.fill()),
         }
     }
 

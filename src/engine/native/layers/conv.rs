@@ -5,7 +5,7 @@ use kinglet_kernels::f32_depthwise::{Depthwise, Filters};
 use kinglet_kernels::f32_functions::Function;
 use kinglet_kernels::f32_gemm::{Gemm, PairGemm, Residual, Weights};
 use kinglet_kernels::f32_winograd::Winograd;
-use kinglet_kernels::{Aligned, Grid, LINE, Level, Window};
+use kinglet_kernels::{Aligned, Fill, Grid, LINE, Level, Window};
 
 use super::super::tuning::Probe;
 use super::dense::{Dense, Float};
@@ -261,6 +261,13 @@ impl ByLines for Convolution {
             Runs::Merged(gemm) => gemm.bytes(),
             Runs::Winograd(winograd) => winograd.bytes(),
             Runs::Groups(groups) => groups.iter().map(Dense::bytes).sum(),
+        }
+    }
+
+    fn fill(&self) -> Option<Fill> {
+        match &self.runs {
+            Runs::Groups(groups) => groups.iter().filter_map(Dense::fill).reduce(Fill::with),
+            _ => None,
         }
     }
 

@@ -7,7 +7,7 @@ use half::bf16;
 use kinglet_kernels::f32_depthwise::Depthwise;
 use kinglet_kernels::f32_gemm::{CodebookGemm, Gemm, IntegerGemm, PairGemm, Residual, SparseGemm, Weights};
 use kinglet_kernels::f32_winograd::Element;
-use kinglet_kernels::{Activation, Aligned, Grid, LINE, Window};
+use kinglet_kernels::{Activation, Aligned, Fill, Grid, LINE, Window};
 
 use super::super::tuning::Probe;
 use super::sparse::{self, Sparse};
@@ -262,6 +262,13 @@ impl Dense {
             Self::Sparse(gemm) => gemm.bytes(),
             Self::Numbers(gemm) => gemm.bytes(),
             Self::Integers(gemm) => gemm.bytes(),
+        }
+    }
+
+    pub(super) fn fill(&self) -> Option<Fill> {
+        match self {
+            Self::Sparse(gemm) => Some(gemm.fill()),
+            _ => None,
         }
     }
 

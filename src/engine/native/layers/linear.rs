@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 
 use half::bf16;
-use kinglet_kernels::Window;
 use kinglet_kernels::f32_gemm::{Residual, Weights};
 use kinglet_kernels::f32_sparse_row::SparseRow;
+use kinglet_kernels::{Fill, Window};
 
 use super::super::tuning::Probe;
 use super::dense::{Dense, Float};
@@ -99,6 +99,10 @@ impl Layer for Product {
 
     fn bytes(&self) -> usize {
         self.gemm.bytes() + self.row.as_ref().map_or(0, SparseRow::bytes)
+    }
+
+    fn fill(&self) -> Option<Fill> {
+        self.gemm.fill()
     }
 
     fn kernel(&self, _made: DType) -> String {

@@ -40,7 +40,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use bytemuck::Pod;
-use kinglet_kernels::{Aligned, LINE, Level, Window};
+use kinglet_kernels::{Aligned, Fill, LINE, Level, Window};
 
 use super::tuning::{self, Tuning};
 use crate::engine::Precision;
@@ -78,6 +78,11 @@ pub(super) trait Layer: Debug + Send + Sync {
     /// Bytes of packed weights.
     fn bytes(&self) -> usize {
         0
+    }
+
+    /// What is left of weights that are multiplied without their zeros.
+    fn fill(&self) -> Option<Fill> {
+        None
     }
 
     /// What runs it, in the words of kernels, where the output lies in memory as this type.
@@ -138,6 +143,11 @@ pub(super) trait ByLines: Debug + Send + Sync {
         0
     }
 
+    /// As [`Layer::fill`].
+    fn fill(&self) -> Option<Fill> {
+        None
+    }
+
     /// As [`Layer::kernel`].
     fn kernel(&self, made: DType) -> String;
 }
@@ -167,6 +177,10 @@ impl<T: ByLines> Layer for AllLines<T> {
 
     fn bytes(&self) -> usize {
         self.0.bytes()
+    }
+
+    fn fill(&self) -> Option<Fill> {
+        self.0.fill()
     }
 
     fn kernel(&self, made: DType) -> String {

@@ -4,7 +4,7 @@ use bytemuck::Pod;
 use kinglet_kernels::u8_functions::{self, Scale, Sum};
 use kinglet_kernels::u8s8_depthwise::{ByteDepthwise, ByteFilters};
 use kinglet_kernels::u8s8_gemm::{Finish, Requantize, Residual, Weights, Written};
-use kinglet_kernels::{Level, Window};
+use kinglet_kernels::{Fill, Level, Window};
 
 use super::super::tuning::Probe;
 use super::bytes::Bytes;
@@ -97,6 +97,10 @@ impl Layer for Product {
 
     fn bytes(&self) -> usize {
         self.gemm.bytes()
+    }
+
+    fn fill(&self) -> Option<Fill> {
+        self.gemm.fill()
     }
 
     fn kernel(&self, _made: DType) -> String {
@@ -242,6 +246,10 @@ impl ByLines for Convolution {
 
     fn bytes(&self) -> usize {
         self.groups.iter().map(Bytes::bytes).sum()
+    }
+
+    fn fill(&self) -> Option<Fill> {
+        self.groups.iter().filter_map(Bytes::fill).reduce(Fill::with)
     }
 
     fn kernel(&self, _made: DType) -> String {

@@ -79,6 +79,10 @@ impl Sparse {
         self.gemm.bytes() + self.few.as_ref().map_or(0, |(_, gemm)| gemm.bytes())
     }
 
+    pub(super) fn fill(&self) -> Fill {
+        self.gemm.fill()
+    }
+
     pub(super) fn kernel(&self) -> String {
         self.gemm.kernel()
     }

@@ -1,15 +1,13 @@
-//! Inputs with small made-up values, for the commands that run a model without a client.
+//! Inputs with small made-up values, for whoever runs a model without a client.
 
-use anyhow::{Result, bail};
-
-use crate::engine::{Batch, Dim, Plan, TensorSpec};
+use super::{Batch, Dim, EngineError, Plan, TensorSpec};
 use crate::tensor::{DType, Shape, Tensor};
 
 /// A batch of so many rows, free axes besides the rows having `extent`.
 ///
 /// # Errors
 /// When it would be larger than any model wants.
-pub(super) fn batch(plan: &dyn Plan, batch: usize, extent: usize) -> Result<Batch> {
+pub fn batch(plan: &dyn Plan, batch: usize, extent: usize) -> Result<Batch, EngineError> {
     let batched = plan.signature().is_batched();
     let tensor = |spec: &TensorSpec| {
         let extents = spec.dims.iter().enumerate().map(|(axis, dim)| match dim {
@@ -19,15 +17,16 @@ pub(super) fn batch(plan: &dyn Plan, batch: usize, extent: usize) -> Result<Batc
         });
         filled(spec.dtype, extents.collect())
     };
-    let inputs = plan.signature().inputs.iter().map(tensor).collect::<Result<Vec<_>>>()?;
+    let inputs = plan.signature().inputs.iter().map(tensor).collect::<Result<Vec<_>, EngineError>>()?;
     Ok(Batch::merge(&[inputs], vec![batch]))
 }
 
-fn filled(dtype: DType, shape: Shape) -> Result<Tensor> {
+fn filled(dtype: DType, shape: Shape) -> Result<Tensor, EngineError> {
     // An empty string has four bytes: its length.
     let bytes = shape.element_count().and_then(|count| count.checked_mul(dtype.size().unwrap_or(4)));
     if bytes.is_none_or(|bytes| bytes > INPUT_BYTES_MAX) {
-        bail!("an input of shape {shape} has more than {INPUT_BYTES_MAX} bytes");
+        let problem = format!("an input of shape {shape} has more than {INPUT_BYTES_MAX} bytes");
+        return Err(EngineError::InvalidShape(problem));
     }
     let count = shape.element_count().unwrap_or(0);
     // A small odd step through 0..1: neither constant, nor large, nor denormal.
