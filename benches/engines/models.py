@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ OPSET, IR_VERSION = 17, 8
 class Network:
     """Nodes and weights in the order they are added; each method returns the name of its output."""
 
-    def __init__(self) -> None:
+    def __init__(self, opset: int = OPSET, ir_version: int = IR_VERSION) -> None:
+        self.opset, self.ir_version = opset, ir_version
         self.nodes: list = []
         self.weights: list = []
         self.random = np.random.default_rng(0)
@@ -74,6 +76,14 @@ class Network:
         self.weights.append(numpy_helper.from_array(np.array(values, np.int64), name))
         return name
 
+    def halves(self, integers: np.ndarray, data_type: int) -> str:
+        """Integers of four bits, two in a byte."""
+        name = f"w{len(self.weights)}"
+        nibbles = (integers.astype(np.int64) & 15).astype(np.uint8).ravel()
+        packed = (nibbles[0::2] | nibbles[1::2] << 4).tobytes()
+        self.weights.append(TensorProto(name=name, data_type=data_type, dims=integers.shape, raw_data=packed))
+        return name
+
     def heads(self, x: str, width: int, heads: int, axes: list[int]) -> str:
         return self.node("Transpose", self.node("Reshape", x, self.integers(0, 0, heads, width // heads)), perm=axes)
 
@@ -85,7 +95,7 @@ class Network:
 
     def model_of(self, inputs: list, output) -> onnx.ModelProto:
         graph = helper.make_graph(self.nodes, "bench", inputs, [output], self.weights)
-        made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+        made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=self.ir_version)
         onnx.checker.check_model(made)
         return made
 
@@ -220,17 +230,71 @@ def trees(dtype: type) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
 
 
+def pruned(make, zeros: float) -> onnx.ModelProto:
+    """With the smallest weights of every layer but the last replaced by zeros, wherever they are."""
+    made = make()
+    matrices = [tensor for tensor in made.graph.initializer if len(tensor.dims) == 2]
+    for tensor in matrices[:-1]:
+        weights = numpy_helper.to_array(tensor)
+        kept = np.abs(weights) >= np.quantile(np.abs(weights), zeros)
+        tensor.CopyFrom(numpy_helper.from_array(weights * kept, tensor.name))
+    return made
+
+
+WIDTH, LAYERS = 4096, 4
+
+
+def wide(form: str = "") -> onnx.ModelProto:
+    """Layers whose weights lie beyond the caches in FP32 and in bytes. Their form: FP32, `int4` with a scale for each column,
+    `int4_32` with one for each 32 of its elements, `codebook` of 16 multiples of bytes, `ternary`, `binary`."""
+    # Integers of four bits came with these versions.
+    net, x = Network(opset=21, ir_version=10), "x"
+    for layer in range(LAYERS):
+        weights = net.random.normal(0, WIDTH**-0.5, (WIDTH, WIDTH)).astype(np.float32)
+        product = net.node("MatMul", x, low_bit(net, weights, form) if form else net.constant(weights))
+        x = net.node("Add", product, net.constant(net.random.normal(0, 0.1, WIDTH)))
+        x = net.relu(x) if layer + 1 < LAYERS else x
+    return net.model(x, [WIDTH], WIDTH)
+
+
+def low_bit(net: Network, weights: np.ndarray, form: str) -> str:
+    """The nearest weights of a form."""
+    if form == "codebook":
+        table = np.quantile(weights, np.linspace(0.01, 0.99, 16))
+        unit = np.float32(np.abs(table).max() / 127)
+        table = (np.round(table / unit) * unit).astype(np.float32)
+        places = np.digitize(weights, (table[1:] + table[:-1]) / 2)
+        wide_places = net.node("Cast", net.halves(places, TensorProto.UINT4), to=TensorProto.INT64)
+        return net.node("Gather", net.constant(table), wide_places, axis=0)
+    if form in ("ternary", "binary"):
+        zero = 0.7 * np.abs(weights).mean(0) if form == "ternary" else 0.0
+        integers = np.where(np.abs(weights) > zero, np.where(weights < 0, -1, 1), 0)
+        scales = (np.abs(weights) * (integers != 0)).sum(0) / np.maximum((integers != 0).sum(0), 1)
+        return net.node("DequantizeLinear", net.halves(integers, TensorProto.INT4), net.constant(scales), axis=1)
+    block = 32 if form == "int4_32" else WIDTH
+    blocks = weights.reshape(WIDTH // block, block, WIDTH)
+    scales = np.abs(blocks).max(1) / 7
+    integers = np.clip(np.round(blocks / scales[:, None]), -8, 7).reshape(weights.shape)
+    codes = net.halves(integers, TensorProto.INT4)
+    if block == WIDTH:
+        return net.node("DequantizeLinear", codes, net.constant(scales[0]), axis=1)
+    return net.node("DequantizeLinear", codes, net.constant(scales), axis=0, block_size=block)
+
+
 MODELS = {
     "bert": bert,
     "minilm": minilm,
     "mlp": mlp,
+    "mlp_pruned90": lambda: pruned(mlp, 0.9),
     "mobilenetv2": mobilenetv2,
     "resnet50": resnet50,
     "trees": lambda: trees(np.float32),
     "trees_f64": lambda: trees(np.float64),
+    "wide": wide,
+    **{f"wide_{form}": partial(wide, form) for form in ("binary", "codebook", "int4", "int4_32", "ternary")},
 }
 QUANTIZED = ["minilm", "mlp", "mobilenetv2", "resnet50"]
-QUANTIZED_DYNAMICALLY = ["minilm"]
+QUANTIZED_DYNAMICALLY = ["minilm", "wide"]
 
 
 def main() -> None:

@@ -1,15 +1,15 @@
 //! Weights of few bits: integers with scales, places in a table, and products with either. They stay codes where a product
 //! or a convolution takes them, and become numbers for everything else.
 
-use super::Importer;
 use super::node::Source;
 use super::product::plain;
+use super::{Importer, foreign};
 use crate::engine::EngineError;
 use crate::engine::graph::coded::{Along, Coded, NUMBERS_MAX, Scales};
 use crate::engine::graph::op::Binary;
 use crate::engine::graph::{Op, ValueId, floats, integers};
 use crate::proto::onnx::tensor_proto::DataType;
-use crate::tensor::{DType, PerAxis, Shape, Tensor};
+use crate::tensor::{DType, Shape, Tensor};
 
 impl Importer {
     pub(super) fn coded(&mut self, name: &str, coded: Coded) -> ValueId {
@@ -51,11 +51,14 @@ pub(super) fn dequantized(
     let axis = node.axis(1)?;
     let constant = |value: ValueId| importer.graph.constant(value);
     let Some((tensor, scales)) = constant(x).zip(constant(scale).and_then(floats)) else { return Ok(None) };
-    let zeros = match zero.map(|zero| constant(zero).and_then(of_bytes)) {
+    let zeros: Vec<f32> = match zero.map(|zero| constant(zero).and_then(of_bytes)) {
         None => Vec::new(),
-        Some(Some(zeros)) if zeros.len() == scales.len() => zeros.iter().map(|zero| *zero as f32).collect(),
-        Some(_) => return Ok(None),
+        Some(Some(zeros)) => zeros.map(f32::from).collect(),
+        Some(None) => return Ok(None),
     };
+    if !zeros.is_empty() && zeros.len() != scales.len() {
+        return Ok(None);
+    }
     let shape = tensor.shape().clone();
     let axis = if axis < 0 { shape.len().checked_add_signed(axis) } else { Some(axis.unsigned_abs()) };
     let (Some(axis), Some((codes, table))) = (axis, few(tensor)) else { return Ok(None) };
@@ -85,13 +88,18 @@ pub(super) fn looked_up(
     // Places of fewer bits are converted first, because the standard asks for wider ones.
     let cast = graph.nodes.iter().find(|node| node.output == places && matches!(node.op, Op::Cast { .. }));
     let Some(places) = graph.constant(cast.map_or(places, |cast| cast.inputs[0])) else { return Ok(None) };
+    if places.element_count() < ELEMENTS_MIN || !matches!(node.axis(0), Ok(0 | -1)) {
+        return Ok(None);
+    }
     let length = i64::try_from(table.len()).unwrap_or(0);
-    let code = |place: i64| u8::try_from(if place < 0 { place + length } else { place }).ok();
-    let codes = of_bytes(places).or_else(|| integers(places).map(PerAxis::into_vec));
-    let codes = codes.filter(|codes| codes.len() >= ELEMENTS_MIN && matches!(node.axis(0), Ok(0 | -1)));
-    let codes = codes.and_then(|all| {
-        all.into_iter().map(|place| code(place).filter(|&code| i64::from(code) < length)).collect::<Option<Vec<u8>>>()
-    });
+    let code = |place: i64| {
+        let place = if place < 0 { place + length } else { place };
+        u8::try_from(place).ok().filter(|_| place < length)
+    };
+    let codes: Option<Vec<u8>> = match of_bytes(places) {
+        Some(bytes) => bytes.map(|place| code(place.into())).collect(),
+        None => integers(places).and_then(|all| all.iter().map(|&place| code(place)).collect()),
+    };
     let Some(codes) = codes else { return Ok(None) };
     let coded = Coded { shape: places.shape().clone(), codes: codes.into(), table, scales: None };
     Ok(Some(importer.coded(&node.shown(), coded)))
@@ -110,18 +118,18 @@ pub(super) fn turned(importer: &mut Importer, node: &Source<'_>) -> Result<Optio
 }
 
 /// MatMulNBits of ONNX Runtime's own operators: weights of four bits, `[column][block][bytes of a block]`, and a scale for
-/// each block. Zero points are bytes of two, or floats; where there are none, all are eight.
-pub(super) fn matmul_n_bits(importer: &mut Importer, node: &Source<'_>) -> Result<ValueId, EngineError> {
+/// each block. Zero points are bytes of two, or floats; where there are none, all are eight. Of other bits, or in an order of
+/// their own (`g_idx`), it is another engine's.
+pub(super) fn matmul_n_bits(importer: &mut Importer, node: &Source<'_>) -> Result<Vec<ValueId>, EngineError> {
     let extent = |name: &str| -> Result<usize, EngineError> {
         let given = usize::try_from(node.int(name, 0)?).ok().filter(|extent| *extent > 0);
         given.ok_or_else(|| node.invalid(&format!("{name} must be positive")))
     };
     let [depth, columns, bits, size] = [extent("K")?, extent("N")?, extent("bits")?, extent("block_size")?];
-    if bits != 4 || !size.is_multiple_of(2) {
-        return Err(node.refuse(&format!("weights of {bits} bits in blocks of {size} have no layer, those of 4 have")));
-    }
-    if importer.optional(node, 4)?.is_some() {
-        return Err(node.refuse("its weights are in an order of their own (g_idx)"));
+    if bits != 4 || !size.is_multiple_of(2) || importer.optional(node, 4)?.is_some() {
+        let refused =
+            node.refuse(&format!("{bits} bits in blocks of {size}, or with g_idx, have no layer, 4 bits have"));
+        return foreign::run(importer, node, refused);
     }
     let blocks = depth.div_ceil(size);
     let constant = |at: usize| -> Result<Option<&Tensor>, EngineError> {
@@ -163,10 +171,10 @@ pub(super) fn matmul_n_bits(importer: &mut Importer, node: &Source<'_>) -> Resul
     let (x, bias) = (importer.operand(node, 0)?, importer.optional(node, 5)?);
     let weights = importer.coded(&node.shown(), coded);
     let product = importer.graph.add(&node.shown(), Op::Linear(plain(false)), &[x, weights]);
-    Ok(match bias {
+    Ok(vec![match bias {
         Some(bias) => importer.graph.add(&node.shown(), Op::Binary(Binary::Add), &[product, bias]),
         None => product,
-    })
+    }])
 }
 
 /// Integers of four bits, two in a byte, as bytes of the type with the same sign.
@@ -183,10 +191,10 @@ pub(super) fn widened(data_type: i32, count: usize, packed: &[u8]) -> Option<(DT
 
 /// Bytes as places in a table of the values that they have, if these are few and they are many.
 fn few(tensor: &Tensor) -> Option<(Vec<u8>, Vec<f32>)> {
-    let all = of_bytes(tensor).filter(|all| all.len() >= ELEMENTS_MIN)?;
+    let all = of_bytes(tensor).filter(|_| tensor.element_count() >= ELEMENTS_MIN)?;
     let mut places = [None; 256];
     let mut table: Vec<f32> = Vec::new();
-    let mut codes = Vec::with_capacity(all.len());
+    let mut codes = Vec::with_capacity(tensor.element_count());
     for (byte, number) in tensor.bytes().iter().zip(all) {
         let place = &mut places[usize::from(*byte)];
         if place.is_none() {
@@ -194,7 +202,7 @@ fn few(tensor: &Tensor) -> Option<(Vec<u8>, Vec<f32>)> {
                 return None;
             }
             *place = u8::try_from(table.len()).ok();
-            table.push(number as f32);
+            table.push(number.into());
         }
         codes.push((*place)?);
     }
@@ -202,13 +210,14 @@ fn few(tensor: &Tensor) -> Option<(Vec<u8>, Vec<f32>)> {
 }
 
 /// Elements that are bytes, signed or not.
-fn of_bytes(tensor: &Tensor) -> Option<Vec<i64>> {
-    let bytes = tensor.bytes().iter();
-    match tensor.dtype() {
-        DType::U8 => Some(bytes.map(|&byte| byte.into()).collect()),
-        DType::I8 => Some(bytes.map(|&byte| byte.cast_signed().into()).collect()),
-        _ => None,
-    }
+fn of_bytes(tensor: &Tensor) -> Option<impl Iterator<Item = i16>> {
+    let is_signed = match tensor.dtype() {
+        DType::U8 => false,
+        DType::I8 => true,
+        _ => return None,
+    };
+    let number = move |&byte: &u8| if is_signed { byte.cast_signed().into() } else { byte.into() };
+    Some(tensor.bytes().iter().map(number))
 }
 
 /// What has fewer elements is small whatever it is.

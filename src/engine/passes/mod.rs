@@ -22,6 +22,8 @@ pub(super) fn run(graph: Graph, inputs: &Inputs<'_>, evaluate: &EvaluateIn) -> R
         let of_graph: Evaluate<'_> = &|node, operands| evaluate(graph, node, operands);
         Samples::of(graph, inputs, Others::Different, of_graph)
     };
+    // Conversions of what has become codes.
+    graph.drop_dead();
     constants::fold(&mut graph, evaluate);
     graph.drop_dead();
     quantization::settle(&mut graph);
