@@ -31,7 +31,7 @@ fn stored_as(data_type: DataType) -> Option<&'static str> {
 }
 
 /// What tells one tensor's bytes from others, in 32 digits.
-fn digest(bytes: &[u8]) -> String {
+pub fn digest(bytes: &[u8]) -> String {
     format!("{:032x}", XxHash3_128::oneshot(bytes))
 }
 

@@ -204,14 +204,17 @@ fn unsupported(operator: String, reason: &str) -> EngineError {
 /// A constant whose elements were brought into raw form when the file was read.
 fn tensor(proto: &TensorProto) -> Result<Tensor, EngineError> {
     let wrong = |what: String| EngineError::InvalidModel(format!("tensor {:?}: {what}", proto.name));
+    let shape: Option<Shape> = proto.dims.iter().map(|&extent| usize::try_from(extent).ok()).collect();
+    let shape = shape.ok_or_else(|| wrong(format!("shape {:?} is none", proto.dims)))?;
+    if let Some(tensor) = types::unpacked(proto, &shape) {
+        return Ok(tensor);
+    }
     let dtype = dtype(proto.data_type).ok_or_else(|| {
         unsupported(
             format!("constant {}", proto.name),
             &format!("its type {} is none that is computed with", proto.data_type),
         )
     })?;
-    let shape: Option<Shape> = proto.dims.iter().map(|&extent| usize::try_from(extent).ok()).collect();
-    let shape = shape.ok_or_else(|| wrong(format!("shape {:?} is none", proto.dims)))?;
     let tensor = Tensor::new(dtype, shape, proto.raw_data.clone());
     tensor.map(types::widened).map_err(|error| wrong(error.to_string()))
 }

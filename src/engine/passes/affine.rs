@@ -4,7 +4,7 @@ use kinglet_kernels::Activation;
 
 use crate::engine::graph::op::{Binary, Padding};
 use crate::engine::graph::samples::Samples;
-use crate::engine::graph::{FloatsMut, Graph, Node, Op, ValueId, floats, tensor_of};
+use crate::engine::graph::{FloatsMut, Grain, Graph, Node, Op, ValueId, floats, tensor_of};
 use crate::tensor::{DType, Tensor};
 
 pub(super) fn fold(graph: &mut Graph, samples: &Samples) {
@@ -164,6 +164,8 @@ fn channels(graph: &Graph, node: &Node) -> Option<[usize; 2]> {
 /// Weights of a layer, and its bias, zeros where it has none.
 struct Constants {
     weights: Tensor,
+    /// Of weights that are as they were: they may become bytes.
+    grain: Option<Grain>,
     bias: Vec<f32>,
 }
 
@@ -177,12 +179,14 @@ impl Constants {
         let value = node.inputs[1];
         let takers = graph.nodes.iter().flat_map(|node| &node.inputs).chain(&graph.outputs);
         let is_sole = takers.filter(|taken| **taken == value).take(2).count() == 1;
+        let grain = graph.grain(value).cloned();
         let weights = if is_sole { graph.take(value)? } else { graph.constant(value)?.clone() };
-        Some(Self { weights, bias })
+        Some(Self { weights, grain, bias })
     }
 
     /// Changes all weights: those with one channel that they meet and one that they add to, together and in order.
     fn reweigh(&mut self, op: &Op, mut change: impl FnMut([usize; 2], &mut [f32])) {
+        self.grain = None;
         let shape = self.weights.shape().clone();
         let mut elements = FloatsMut::of(std::mem::replace(&mut self.weights, tensor_of(&[0], &[])));
         let (rows, columns, inner) = (shape[0], shape[1], shape[2..].iter().product::<usize>());
@@ -204,7 +208,7 @@ impl Constants {
     /// Has a layer work with these on `x`.
     fn put(self, graph: &mut Graph, layer: usize, x: ValueId) {
         let name = graph.nodes[layer].name.clone();
-        let weights = graph.add_constant(format!("{name} weights"), self.weights);
+        let weights = graph.add_grained(format!("{name} weights"), self.weights, self.grain);
         let bias = graph.add_constant(format!("{name} bias"), tensor_of(&[self.bias.len()], &self.bias));
         let node = &mut graph.nodes[layer];
         node.inputs = vec![x, weights, bias];
