@@ -141,11 +141,18 @@ impl<'a> Layers<'a> {
         original: &Array2<f64>,
         zeros: Option<Zeros>,
     ) -> Option<(Array2<f64>, Stored)> {
+        // Groups give what the least weights of all are of each.
+        let least = zeros.map(|zeros| fit::cut(original, zeros));
+        let zeros = |at: usize| {
+            let some = group(layer, least.as_ref()?, at);
+            let share = some.iter().filter(|weight| **weight == 0.0).count() as f64 / some.len() as f64;
+            zeros.map(|zeros| Zeros { share, ..zeros })
+        };
         let (mut ridged, mut parts) = (Vec::new(), Vec::new());
         for (at, problem) in problems.iter().enumerate() {
             let original = group(layer, original, at);
             let problem = problem.clone().with_ridge(&original);
-            parts.push(match zeros {
+            parts.push(match zeros(at) {
                 Some(zeros) => fit::prune(&problem, &original, zeros)?,
                 None if self.job.recipe.prune.is_some() => fit::refit_kept(&problem, &original)?,
                 None => original,
