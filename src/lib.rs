@@ -26,6 +26,8 @@ pub mod pipeline;
 
 pub mod frontend;
 
+pub mod compress;
+
 pub mod config;
 
 pub mod app;

@@ -40,6 +40,16 @@ fn exit_codes_tell_who_is_at_fault() {
         ("bench models/digits --batch 0", 64, "--batch"),
         ("bench models/digits --batch 1,0", 64, "--batch"),
         ("bench models/digits --engine steam", 64, "steam"),
+        ("compress models/digits -o target/none --prune 1.5", 64, "expected a number from 0 to 1, got \"1.5\""),
+        ("compress models/digits -o target/none --pattern block", 64, "--prune"),
+        ("compress models/digits -o target/none --prune 0.5 --pattern stripes", 64, "unknown pattern \"stripes\""),
+        ("compress models/digits -o target/none --quantize int2", 64, "unknown format \"int2\", expected int8"),
+        ("compress models/digits -o target/none --quantize int8 --ranges wide", 64, "unknown rule \"wide\""),
+        ("compress models/digits -o target/none --max-loss 0.1", 64, "--prune"),
+        ("compress models/digits -o target/none --target-speedup 0", 64, "expected a number above 0, got \"0\""),
+        ("compress models/digits -o target/none --prune 0.5 --keep all", 1, "the model has no layer \"all\""),
+        ("compress models/wine -o target/none --prune 0.5", 1, "no layer of constant FP32 weights"),
+        ("compress nowhere -o target/none --prune 0.5", 2, "nowhere"),
         ("completions tcsh", 64, "tcsh"),
     ] {
         let output = run(line, &[]);

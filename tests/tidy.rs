@@ -27,6 +27,7 @@ const ROOMS: &[&str] = &[
     "batching",
     "pipeline",
     "frontend",
+    "compress",
     "config",
     "app",
     "cli",

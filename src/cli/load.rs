@@ -53,13 +53,5 @@ pub(super) fn file(path: &Path) -> Result<ModelFile, Failure> {
 
 /// Runs a job on one core of a pool and waits for it.
 pub(super) fn on_core<T: Send + 'static>(pool: &Pool, job: impl FnOnce(&Cores) -> T + Send + 'static) -> Result<T> {
-    let core = pool.try_acquire().context("the pool has no free core")?;
-    let (send, receive) = std::sync::mpsc::sync_channel(1);
-    pool.spawn(core, pool.size(), move |cores| {
-        let result = job(&cores);
-        // Whoever waits below may want the core for the next job at once.
-        drop(cores);
-        let _ = send.send(result);
-    });
-    receive.recv().context("the run ended in a panic")
+    pool.wait_for(job).context("the pool has no free core, or the run ended in a panic")
 }

@@ -68,7 +68,7 @@ pub fn by_name(name: &str) -> Option<&'static dyn Engine> {
 }
 
 /// The first that can serve the model, of those that it asks for.
-fn choose(model: ModelProto, options: &LoadOptions) -> Result<Box<dyn Plan>, EngineError> {
+pub(super) fn choose(model: ModelProto, options: &LoadOptions) -> Result<Box<dyn Plan>, EngineError> {
     match identity::plan(&model) {
         Err(EngineError::UnsupportedOperator { .. }) => native::plan(model, options),
         decided => decided,

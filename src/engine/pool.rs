@@ -9,6 +9,7 @@ use std::fmt;
 use std::hint;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -157,6 +158,19 @@ impl Pool {
     pub fn run_here(&self, core: Core, job: impl FnOnce(Cores)) {
         let cores = self.cores(core, 1);
         self.shared.guarded(move || job(cores));
+    }
+
+    /// Runs a job on all cores and waits for it; nothing where no core is free or the job ends in a panic.
+    pub fn wait_for<T: Send + 'static>(&self, job: impl FnOnce(&Cores) -> T + Send + 'static) -> Option<T> {
+        let core = self.try_acquire()?;
+        let (send, receive) = sync_channel(1);
+        self.spawn(core, self.size(), move |cores| {
+            let result = job(&cores);
+            // Whoever waits below may want the core for the next job at once.
+            drop(cores);
+            let _ = send.send(result);
+        });
+        receive.recv().ok()
     }
 
     fn cores(&self, core: Core, limit: usize) -> Cores {
@@ -374,8 +388,6 @@ const SPINS_PER_LOOK: u32 = 16;
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::sync_channel;
-
     use super::*;
 
     fn run_on<T: Send + 'static>(pool: &Pool, limit: usize, job: impl FnOnce(Cores) -> T + Send + 'static) -> T {

@@ -39,7 +39,7 @@ fn shape_in_file(data_type: i32, dims: &[i64], bytes: usize) -> Vec<i64> {
 }
 
 /// What tells one tensor's bytes from others, in 32 digits.
-fn digest(bytes: &[u8]) -> String {
+pub fn digest(bytes: &[u8]) -> String {
     format!("{:032x}", XxHash3_128::oneshot(bytes))
 }
 

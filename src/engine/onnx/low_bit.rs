@@ -8,7 +8,6 @@ use crate::engine::EngineError;
 use crate::engine::graph::coded::{Along, Coded, NUMBERS_MAX, Scales};
 use crate::engine::graph::op::Binary;
 use crate::engine::graph::{Op, ValueId, floats, integers};
-use crate::proto::onnx::tensor_proto::DataType;
 use crate::tensor::{DType, Shape, Tensor};
 
 impl Importer {
@@ -175,18 +174,6 @@ pub(super) fn matmul_n_bits(importer: &mut Importer, node: &Source<'_>) -> Resul
         Some(bias) => importer.graph.add(&node.shown(), Op::Binary(Binary::Add), &[product, bias]),
         None => product,
     }])
-}
-
-/// Integers of four bits, two in a byte, as bytes of the type with the same sign.
-pub(super) fn widened(data_type: i32, count: usize, packed: &[u8]) -> Option<(DType, Vec<u8>)> {
-    let halves = packed.iter().flat_map(|byte| [byte & 15, byte >> 4]).take(count);
-    match DataType::try_from(data_type).ok()? {
-        DataType::Uint4 => Some((DType::U8, halves.collect())),
-        DataType::Int4 => {
-            Some((DType::I8, halves.map(|half| (half << 4).cast_signed() >> 4).map(i8::cast_unsigned).collect()))
-        }
-        _ => None,
-    }
 }
 
 /// Bytes as places in a table of the values that they have, if these are few and they are many.

@@ -209,9 +209,8 @@ fn tensor(proto: &TensorProto) -> Result<Tensor, EngineError> {
     let wrong = |what: String| EngineError::InvalidModel(format!("tensor {:?}: {what}", proto.name));
     let shape: Option<Shape> = proto.dims.iter().map(|&extent| usize::try_from(extent).ok()).collect();
     let shape = shape.ok_or_else(|| wrong(format!("shape {:?} is none", proto.dims)))?;
-    let count = shape.element_count().unwrap_or(usize::MAX);
-    if let Some((dtype, bytes)) = low_bit::widened(proto.data_type, count, &proto.raw_data) {
-        return Tensor::new(dtype, shape, bytes.into()).map_err(|error| wrong(error.to_string()));
+    if let Some(tensor) = types::unpacked(proto, &shape) {
+        return Ok(tensor);
     }
     let dtype = dtype(proto.data_type).ok_or_else(|| {
         unsupported(

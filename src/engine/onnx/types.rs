@@ -1,11 +1,13 @@
 //! Element types of values, and half floats, which are computed with as FP32 and stand at the edges alone.
 
-use half::f16;
+use half::{bf16, f16};
 
 use super::Importer;
 use crate::engine::graph::{Op, ValueId, infer, tensor_holding};
 use crate::engine::{Dim, TensorSpec};
-use crate::tensor::{DType, Tensor};
+use crate::proto::onnx::TensorProto;
+use crate::proto::onnx::tensor_proto::DataType;
+use crate::tensor::{DType, Shape, Tensor};
 
 impl Importer {
     /// The element type of a value.
@@ -53,6 +55,25 @@ impl Importer {
 
 pub(super) fn is_half(dtype: DType) -> bool {
     dtype == DType::F16
+}
+
+/// A constant of a type that nothing else is of, as one that is computed with: nibbles as bytes, the lower half of a byte
+/// first, BF16 as FP32. The file's bytes were counted before.
+pub(super) fn unpacked(proto: &TensorProto, shape: &Shape) -> Option<Tensor> {
+    let count = shape.element_count()?;
+    let bytes = &proto.raw_data;
+    let nibbles = || bytes.iter().flat_map(|byte| [byte & 0xf, byte >> 4]).take(count);
+    let integers = |dtype, bytes: Vec<u8>| Tensor::new(dtype, shape.clone(), bytes.into()).ok();
+    match DataType::try_from(proto.data_type).ok()? {
+        DataType::Uint4 => integers(DType::U8, nibbles().collect()),
+        // The highest bit of four is the sign.
+        DataType::Int4 => integers(DType::I8, nibbles().map(|nibble| (nibble ^ 8).wrapping_sub(8)).collect()),
+        DataType::Bfloat16 => {
+            let halves = bytes.as_chunks().0.iter().map(|bytes| bf16::from_le_bytes(*bytes).to_f32());
+            Some(tensor_holding(shape, halves.collect()))
+        }
+        _ => None,
+    }
 }
 
 /// A constant as it is computed with.

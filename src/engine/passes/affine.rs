@@ -150,7 +150,8 @@ fn scaled(graph: &mut Graph, layer: usize, scale: &[f32], shift: &[f32]) {
     let is_first = matches!(&node.op, Op::Conv(conv) if !conv.scale && !is_coded);
     // A bias leaves weights as they are, and where they are.
     let is_scaled = scale.iter().any(|scale| scale.to_bits() != 1f32.to_bits());
-    let Some(mut own) = (if is_first { Constants::left(graph, layer) } else { Constants::of(graph, layer) }) else {
+    let stay = is_first || !is_scaled;
+    let Some(mut own) = (if stay { Constants::left(graph, layer) } else { Constants::of(graph, layer) }) else {
         return;
     };
     if is_scaled && is_first {

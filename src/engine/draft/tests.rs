@@ -1,0 +1,252 @@
+//! Drafts of tiny models: which layers they have, and what changes do to answers.
+
+use super::*;
+use crate::engine::proto::{floats, int, ints, node, text, value_free};
+use crate::engine::testing::{answer, model, options, tensor, values};
+use crate::proto::onnx::AttributeProto;
+use crate::tensor::Tensor;
+
+fn draft(nodes: Vec<NodeProto>, constants: Vec<TensorProto>) -> Draft {
+    let free = |name: &str| value_free(name, DataType::Float, &["n", "4"]);
+    Draft { model: model(vec![free("x")], nodes, vec![free("y")], constants), source: "made.onnx".into() }
+}
+
+/// Two products, the second a Gemm of which the file has a line for each output.
+fn two_layers() -> Draft {
+    let nodes = vec![
+        node("MatMul", &["x", "a"], &["p"], vec![]),
+        node("Add", &["p", "ab"], &["q"], vec![]),
+        node("Relu", &["q"], &["r"], vec![]),
+        node("Gemm", &["r", "b", "bb"], &["y"], vec![int("transB", 1)]),
+    ];
+    let numbers = |count: usize| (0..count).map(|at| (at * 7 % 11) as f32 / 4.0 - 1.0).collect::<Vec<_>>();
+    let constants = vec![
+        floats("a", &[4, 3], &numbers(12)),
+        floats("ab", &[3], &[0.5, -0.5, 0.25]),
+        floats("b", &[4, 3], &numbers(12)),
+        floats("bb", &[4], &[1.0, 2.0, 3.0, 4.0]),
+    ];
+    draft(nodes, constants)
+}
+
+fn rows() -> Vec<Tensor> {
+    vec![tensor(&[2, 4], &[0.1, 0.2, 0.3, 0.4, -0.5, 0.9, 0.0, 1.0])]
+}
+
+fn answer_of(draft: &Draft) -> Vec<f32> {
+    values(&answer(draft.plan(&options()).unwrap(), rows()).unwrap()[0])
+}
+
+#[test]
+fn layers_are_found_with_their_biases() {
+    let layers = two_layers().layers();
+    let told: Vec<_> = layers.iter().map(|layer| (layer.name.as_str(), layer.outputs, layer.depth)).collect();
+    assert_eq!(told, [("p", 3, 4), ("y", 4, 3)]);
+    assert_eq!([&layers[0].input, &layers[0].output, &layers[1].input], ["x", "q", "r"]);
+    assert!(layers.iter().all(WeightLayer::has_bias));
+}
+
+#[test]
+fn what_is_no_plain_product_of_own_weights_is_no_layer() {
+    let weights = || floats("w", &[4, 4], &[1.0; 16]);
+    let found = |op_type: &str, inputs: &[&str], attributes: Vec<AttributeProto>| {
+        draft(vec![node(op_type, inputs, &["y"], attributes)], vec![weights()]).layers().len()
+    };
+    assert_eq!(found("MatMul", &["x", "w"], vec![]), 1);
+    assert_eq!(found("MatMul", &["w", "x"], vec![]), 0);
+    assert_eq!(found("Gemm", &["x", "w"], vec![int("transA", 1)]), 0);
+    assert_eq!(found("Gemm", &["x", "w"], vec![proto::float("alpha", 2.0)]), 0);
+    assert_eq!(found("Mul", &["x", "w"], vec![]), 0);
+    let twice = vec![node("MatMul", &["x", "w"], &["p"], vec![]), node("MatMul", &["p", "w"], &["y"], vec![])];
+    assert!(draft(twice, vec![weights()]).layers().is_empty());
+}
+
+#[test]
+fn weights_have_a_line_for_each_output() {
+    let mut draft = two_layers();
+    let [first, second] = &draft.layers()[..] else { panic!("two layers") };
+    let before = answer_of(&draft);
+    let weights = draft.weights(first);
+    let stored = super::floats(draft.constant("a").unwrap());
+    assert_eq!(weights.elements[..4], [stored[0], stored[3], stored[6], stored[9]]);
+    draft.set_weights(first, &weights);
+    assert_eq!(answer_of(&draft), before);
+    let mut zeros = draft.weights(second);
+    zeros.elements.fill(0.0);
+    draft.set_weights(second, &zeros);
+    assert_eq!(answer_of(&draft), [1.0, 2.0, 3.0, 4.0, 1.0, 2.0, 3.0, 4.0]);
+    assert_eq!(draft.weights(second).zeros(), 12);
+}
+
+#[test]
+fn inner_values_can_be_watched() {
+    let draft = two_layers();
+    let seen = values(&answer(draft.watch("q", &options()).unwrap(), rows()).unwrap()[0]);
+    assert_eq!(seen.len(), 6);
+    let refused = draft.watch("nothing", &options()).unwrap_err().to_string();
+    assert!(refused.contains("nothing"), "{refused}");
+}
+
+#[test]
+fn bytes_in_place_of_floats_answer_nearly_the_same() {
+    let mut draft = two_layers();
+    let before = answer_of(&draft);
+    for (name, scale) in [("x", 0.01), ("r", 0.02)] {
+        assert!(!draft.is_quantized(name));
+        draft.quantize_value(name, Scale { scale, zero: if name == "x" { 100 } else { 0 } });
+        assert!(draft.is_quantized(name));
+    }
+    for name in ["p", "y"] {
+        let layer = draft.layers().into_iter().find(|layer| layer.name == name).unwrap();
+        let input = draft.scale_of(&layer.input).unwrap();
+        let Weights { elements, bias } = draft.weights(&layer);
+        #[expect(clippy::cast_possible_truncation, reason = "small numbers")]
+        let integers = Integers {
+            elements: elements.iter().map(|weight| (weight * 64.0).round() as i8).collect(),
+            bits: 8,
+            scales: vec![1.0 / 64.0; layer.outputs],
+            block: None,
+            bias: bias.map(|bias| bias.iter().map(|bias| (bias * 64.0 / input.scale).round() as i32).collect()),
+        };
+        draft.quantize_weights(&layer, &integers, Some(input));
+    }
+    assert!(draft.layers().is_empty());
+    let plan = draft.plan(&options()).unwrap();
+    let layers = plan.layers(&crate::engine::Batch::merge(&[rows()], vec![2]), 1).unwrap();
+    let products: Vec<_> = layers.iter().filter(|layer| layer.macs > 0).map(|layer| layer.operator).collect();
+    assert_eq!(products, ["QuantizedLinear"; 2], "{layers:?}");
+    let after = answer_of(&draft);
+    assert!(before.iter().zip(&after).all(|(a, b)| (a - b).abs() < 0.06), "{before:?} {after:?}");
+}
+
+#[test]
+fn bytes_are_what_is_moved_and_summed() {
+    let nodes = vec![
+        node("Relu", &["x"], &["a"], vec![]),
+        node("Neg", &["x"], &["b"], vec![]),
+        node("Add", &["a", "b"], &["s"], vec![]),
+        node("Relu", &["s"], &["t"], vec![]),
+        node("Flatten", &["t"], &["u"], vec![]),
+        node("MatMul", &["u", "w"], &["y"], vec![]),
+    ];
+    let draft = draft(nodes, vec![floats("w", &[4, 4], &[1.0; 16])]);
+    assert_eq!(draft.moved_from("u"), "t");
+    assert_eq!(draft.summands("t"), ["a", "b"]);
+    assert!(draft.summands("a").is_empty());
+}
+
+#[test]
+fn convolutions_say_how_they_slide() {
+    let windows = |attributes| {
+        let nodes = vec![node("Conv", &["x", "w"], &["y"], attributes)];
+        draft(nodes, vec![floats("w", &[4, 1, 3], &[1.0; 12])]).layers().remove(0).windows.unwrap()
+    };
+    let given = windows(vec![ints("pads", &[1, 2]), ints("strides", &[2]), int("group", 2)]);
+    assert_eq!((given.groups, given.before(0, 8, 5), given.strides[0]), (2, 1, 2));
+    // Of four outputs, two apart, three inputs each: nine of seven are spanned, one zero on each side.
+    let same = |said: &str, extent| windows(vec![text("auto_pad", said), ints("strides", &[2])]).before(0, extent, 4);
+    assert_eq!([same("SAME_UPPER", 7), same("SAME_UPPER", 8), same("SAME_LOWER", 8)], [1, 0, 1]);
+    assert_eq!(same("VALID", 9), 0);
+}
+
+#[test]
+fn weights_in_few_bits_answer_as_those_that_they_mean() {
+    let stored = |store: &dyn Fn(&mut Draft, &WeightLayer)| {
+        let mut draft = two_layers();
+        for layer in draft.layers() {
+            store(&mut draft, &layer);
+        }
+        assert!(draft.layers().is_empty());
+        (answer_of(&draft), draft.opset())
+    };
+    // All weights are among these.
+    let table: Vec<f32> = (0..11).map(|at| at as f32 / 4.0 - 1.0).collect();
+    let expected = (answer_of(&two_layers()), 17);
+    assert_eq!(stored(&|draft, layer| draft.store_table(layer, &table)), expected);
+    assert_eq!(stored(&Draft::store_halves), expected);
+    let of_bits = |bits: usize, block: Option<usize>| {
+        stored(&|draft, layer| {
+            let elements = draft.weights(layer).elements;
+            #[expect(clippy::cast_possible_truncation, reason = "small numbers")]
+            let integers = Integers {
+                elements: elements.iter().map(|weight| (weight * 4.0).round() as i8).collect(),
+                bits,
+                scales: vec![0.25; layer.outputs * block.map_or(1, |block| layer.depth.div_ceil(block))],
+                block,
+                bias: None,
+            };
+            draft.quantize_weights(layer, &integers, None);
+        })
+    };
+    assert_eq!(of_bits(8, None), expected);
+    assert_eq!(of_bits(4, Some(2)), (expected.0.clone(), 21));
+    assert_eq!(of_bits(4, Some(32)), (expected.0, 21));
+}
+
+#[test]
+fn later_operators_are_said_only_where_nothing_changes() {
+    assert_eq!(two_layers().opset_within_reach(), 21);
+    let nodes = vec![node("ReduceMean", &["x"], &["y"], vec![ints("axes", &[1])])];
+    assert_eq!(draft(nodes, vec![]).opset_within_reach(), 17);
+}
+
+#[test]
+fn a_layer_in_two_answers_as_in_one() {
+    let mut draft = two_layers();
+    let before = answer_of(&draft);
+    for layer in draft.layers() {
+        // The identity behind it, or before it.
+        let weights = draft.weights(&layer);
+        let rank = layer.outputs;
+        let ones = (0..rank * rank).map(|at| f32::from(u8::from(at % (rank + 1) == 0))).collect();
+        draft.split(&layer, &weights.elements, &Weights { elements: ones, bias: weights.bias.clone() }, rank);
+    }
+    assert_eq!(answer_of(&draft), before);
+    let told: Vec<_> = draft.layers().iter().map(|layer| (layer.name.clone(), layer.outputs, layer.depth)).collect();
+    let expected = [("p first", 3, 4), ("p", 3, 3), ("y first", 4, 3), ("y", 4, 4)];
+    assert_eq!(told, expected.map(|(name, outputs, depth)| (name.to_owned(), outputs, depth)));
+}
+
+#[test]
+fn channels_go_on_both_sides() {
+    let mut draft = two_layers();
+    let [first, second] = &draft.layers()[..] else { panic!("two layers") };
+    assert_eq!(draft.source(second).as_ref(), Some(first));
+    assert_eq!(draft.source(first), None);
+    // A channel that nothing comes of.
+    let mut silent = draft.weights(second);
+    (0..4).for_each(|line| silent.elements[line * 3 + 1] = 0.0);
+    draft.set_weights(second, &silent);
+    let before = answer_of(&draft);
+    for quantized in [false, true] {
+        let mut draft = draft.clone();
+        if quantized {
+            let elements = draft.weights(first).elements;
+            #[expect(clippy::cast_possible_truncation, reason = "small numbers")]
+            let elements = elements.iter().map(|weight| (weight * 4.0).round() as i8).collect();
+            let integers = Integers { elements, bits: 8, scales: vec![0.25; 3], block: None, bias: None };
+            draft.quantize_weights(first, &integers, None);
+        }
+        draft.keep_channels(first, second, &[0, 2]);
+        assert_eq!(answer_of(&draft), before, "{quantized}");
+        let told: Vec<_> = draft.layers().iter().map(|layer| (layer.outputs, layer.depth)).collect();
+        assert_eq!(told.last(), Some(&(4, 2)));
+    }
+}
+
+#[test]
+fn a_source_is_one_that_goes_nowhere_else() {
+    let weights = || vec![floats("a", &[4, 4], &[1.0; 16]), floats("b", &[4, 4], &[1.0; 16])];
+    let source = |between: Vec<NodeProto>| {
+        let mut nodes = vec![node("MatMul", &["x", "a"], &["p"], vec![])];
+        nodes.extend(between);
+        nodes.push(node("MatMul", &["q", "b"], &["y"], vec![]));
+        let draft = draft(nodes, weights());
+        draft.source(&draft.layers()[1]).is_some()
+    };
+    assert!(source(vec![node("Relu", &["p"], &["r"], vec![]), node("Flatten", &["r"], &["q"], vec![])]));
+    assert!(!source(vec![node("Softmax", &["p"], &["q"], vec![])]));
+    assert!(!source(vec![node("Add", &["p", "x"], &["q"], vec![])]));
+    assert!(!source(vec![node("Relu", &["p"], &["q"], vec![]), node("Relu", &["p"], &["unused"], vec![])]));
+    assert!(!source(vec![node("Flatten", &["p"], &["q"], vec![int("axis", 0)])]));
+}
