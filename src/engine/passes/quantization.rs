@@ -7,7 +7,7 @@ use kinglet_kernels::u8s8_depthwise::ByteDepthwise;
 use kinglet_kernels::u8s8_gemm::{Finish, Gemm, Matrix, Zeros};
 
 use super::{EvaluateIn, tables};
-use crate::engine::graph::op::{Binary, PoolKind, Quantized, QuantizedConv, QuantizedMatMul};
+use crate::engine::graph::op::{Binary, Conv, Linear, PoolKind, Quantized, QuantizedConv, QuantizedMatMul};
 use crate::engine::graph::samples::Samples;
 use crate::engine::graph::{Graph, Node, Op, ValueId, floats, floats_in, tensor_of};
 use crate::tensor::{DType, Shape, Tensor};
@@ -110,11 +110,38 @@ pub(super) fn fuse(graph: &mut Graph, samples: &Samples, evaluate: &EvaluateIn) 
     }
     tables::tabulate(graph, samples, evaluate);
     graph.drop_dead();
-    for at in 0..graph.nodes.len() {
+    let mut at = 0;
+    while at < graph.nodes.len() {
+        apart(graph, at);
         if let Some(node) = product(graph, at, None).or_else(|| computed_product(graph, samples, at, None)) {
             graph.nodes[at] = Node { output: graph.nodes[at].output, ..node };
         }
+        at += 1;
     }
+}
+
+/// Adds a bias that is none of the sums' integers behind a product of bytes that makes floats, not in it.
+fn apart(graph: &mut Graph, at: usize) {
+    let node = graph.nodes[at].clone();
+    let without = match &node.op {
+        Op::Conv(conv) if conv.bias => Op::Conv(Conv { bias: false, ..conv.clone() }),
+        Op::Linear(linear) if linear.bias => Op::Linear(Linear { bias: false, ..*linear }),
+        _ => return,
+    };
+    let mut bare = Node { op: without, ..node.clone() };
+    let bias = bare.inputs.remove(2);
+    let is_float = graph.constant(bias).is_some_and(|bias| bias.dtype() == DType::F32);
+    if !is_float || product(graph, at, None).is_some() {
+        return;
+    }
+    bare.output = graph.add_value(format!("{} sums", node.name));
+    let sums = bare.output;
+    let before = std::mem::replace(&mut graph.nodes[at], bare);
+    if product(graph, at, None).is_none() {
+        graph.nodes[at] = before;
+        return;
+    }
+    graph.nodes.insert(at + 1, Node { op: Op::Binary(Binary::Add), inputs: vec![sums, bias], ..node });
 }
 
 /// What a conversion to bytes and the operators before it are together.
@@ -170,8 +197,9 @@ fn product(graph: &mut Graph, at: usize, to: Option<(Scale, [u8; 2])>) -> Option
     let (integers, scales) = integral(graph, node.inputs[1], &weights, channels_axis, channels)?;
     let units: Vec<f32> = scales.iter().map(|scale| of.scale * scale).collect();
     let bias = if has_bias { floats(graph.constant(node.inputs[2])?)? } else { vec![0.0; channels] };
-    // Half a unit is far less than what bytes can tell apart, and what a float of such a sum can.
-    let bias: Vec<i32> = bias.iter().zip(&units).map(|(bias, unit)| nearest(bias / unit)).collect::<Option<_>>()?;
+    // Half a unit is far less than what bytes can tell apart; floats could.
+    let in_units = |(bias, unit): (&f32, &f32)| if to.is_some() { nearest(bias / unit) } else { whole(bias / unit) };
+    let bias: Vec<i32> = bias.iter().zip(&units).map(in_units).collect::<Option<_>>()?;
     if is_depthwise && bias.iter().any(|bias| bias.abs() > ByteDepthwise::BIAS_MAX) {
         return None;
     }

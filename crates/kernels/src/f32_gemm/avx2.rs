@@ -1,7 +1,8 @@
 //! Tiles of 16 registers: at most 12 sums, the weights of a step, and one element of a row. Wider tiles were measured at
 //! half the speed: the compiler spills their sums.
 
-use super::generic::{self, Floats, Job, Kernels, PairKernels, Pairs, Planes, Product};
+use super::generic::{self, Floats, Job, Kernels, PairKernels, Pairs, Product};
+use super::sparse::generic::{Planes, planes as planes_of};
 use crate::panels::{Table, tiles};
 use crate::vector::F32x8;
 
@@ -50,7 +51,7 @@ unsafe fn round(from: *const f32, to: *mut f32, count: usize) {
 #[target_feature(enable = "avx2,fma")]
 unsafe fn planes(job: &Planes<f32>) {
     // SAFETY: the caller's promise; the features are enabled here.
-    unsafe { generic::planes::<F32x8, f32>(job) }
+    unsafe { planes_of::<F32x8, f32>(job) }
 }
 
 pub(super) static PLANES: unsafe fn(&Planes<f32>) = planes;

@@ -8,7 +8,8 @@ use std::mem::transmute;
 
 use half::bf16;
 
-use super::generic::{self, Floats, Job, Kernels, PairKernels, Pairs, Planes, Product};
+use super::generic::{self, Floats, Job, Kernels, PairKernels, Pairs, Product};
+use super::sparse::generic::{Planes, planes as planes_of};
 use crate::panels::{Table, tiles};
 use crate::vector::{F32x16, first_lanes};
 
@@ -137,7 +138,7 @@ unsafe fn row_fused<const M: usize, const N: usize>(job: &Job) {
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
 unsafe fn planes(job: &Planes<f32>) {
     // SAFETY: the caller's promise; the features are enabled here.
-    unsafe { generic::planes::<F32x16, f32>(job) }
+    unsafe { planes_of::<F32x16, f32>(job) }
 }
 
 pub(super) static PLANES: unsafe fn(&Planes<f32>) = planes;

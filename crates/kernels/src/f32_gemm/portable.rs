@@ -1,6 +1,7 @@
 //! Tiles in plain code, small enough for sixteen registers of four lanes.
 
-use super::generic::{self, Floats, Job, Kernels, PairKernels, Pairs, Planes, Product};
+use super::generic::{self, Floats, Job, Kernels, PairKernels, Pairs, Product};
+use super::sparse::generic::{Planes, planes as planes_of};
 use crate::panels::{Table, tiles};
 use crate::vector::Plain;
 
@@ -43,7 +44,7 @@ unsafe fn round(from: *const f32, to: *mut f32, count: usize) {
 /// The job's pointers are valid.
 unsafe fn planes(job: &Planes<f32>) {
     // SAFETY: the caller's promise; no instruction set is needed.
-    unsafe { generic::planes::<Plain, f32>(job) }
+    unsafe { planes_of::<Plain, f32>(job) }
 }
 
 pub(super) static PLANES: unsafe fn(&Planes<f32>) = planes;

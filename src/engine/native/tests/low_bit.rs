@@ -271,7 +271,7 @@ fn whatever_else_takes_codes_sees_numbers() {
         node("Relu", &["b"], &["y"], vec![]),
     ];
     let layers = of.check(&["N", "40"], &[3, 40], &nodes, &[]);
-    assert_eq!(kernels(&layers), ["s16u4", "f32", "plain"], "{layers:?}");
+    assert_eq!(kernels(&layers), ["s16u4", "f32"], "{layers:?}");
 }
 
 #[test]

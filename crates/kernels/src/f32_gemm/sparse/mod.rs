@@ -1,7 +1,9 @@
 //! Products with weights of which most are zero, with the chains of [`Gemm`](super::Gemm) without the zeros: their results
 //! have the same bits where no element of the image is infinite or no number.
 
-use super::generic::{self, Job, Planes};
+pub(super) mod generic;
+
+use super::generic::Job;
 use super::{Ends, Residual, Weights, Written, portable};
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
@@ -11,6 +13,7 @@ use crate::grid::Grid;
 use crate::isa::{Level, choose};
 use crate::sparse::{self, BLOCKS, Fill, Image, Matrix, Program, Room};
 use crate::window::Window;
+use generic::Planes;
 
 /// The weights that are not zero, laid out for the kernels of one instruction set, with what follows the product.
 #[derive(Debug)]
