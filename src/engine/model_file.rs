@@ -37,7 +37,7 @@ pub(super) fn read(model: &ModelFile, options: &LoadOptions) -> Result<ModelProt
         let whole = whole(opened.file, options.mapped);
         let whole =
             whole.map_err(|error| EngineError::InvalidModel(format!("cannot read {}: {error}", shown.display())))?;
-        return artifact::read(&whole, options.cores_max);
+        return artifact::read(&whole, options.cores_max, &mut |bytes| budget.take(bytes));
     }
     let size = usize::try_from(opened.size).map_err(|error| broken(io::Error::other(error)))?;
     let mut bytes = FileBytes::new(opened.file, size);

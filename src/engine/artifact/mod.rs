@@ -5,6 +5,7 @@
 //! behind it, each on a cache line, with a digest. Any reader of safetensors opens the file, and nothing in it can run.
 
 mod read;
+mod sparse;
 mod write;
 
 use std::path::Path;
@@ -68,6 +69,9 @@ const VERSION: &str = "1";
 
 /// The key under which a tensor of the graph names the one that holds its elements.
 const TENSOR: &str = "tensor";
+
+/// That under which it names the places of the elements, where the others are zero.
+const PLACES: &str = "places";
 
 const STORED: [(DataType, &str); 15] = [
     (DataType::Bool, "BOOL"),

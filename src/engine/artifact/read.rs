@@ -9,7 +9,9 @@ use prost_reflect::DynamicMessage;
 use safetensors::SafeTensors;
 use safetensors::tensor::Metadata;
 
-use super::{DIGESTS, FORMAT, GRAPH, LENGTH_BYTES, TENSOR, VERSION, descriptor, digest, shape_in_file, stored_as};
+use super::{
+    DIGESTS, FORMAT, GRAPH, LENGTH_BYTES, PLACES, TENSOR, VERSION, descriptor, digest, shape_in_file, sparse, stored_as,
+};
 use crate::engine::EngineError;
 use crate::engine::beside::beside_each_other;
 use crate::engine::model_file::{each_tensor, inline};
@@ -17,7 +19,13 @@ use crate::proto::onnx::tensor_proto::DataType;
 use crate::proto::onnx::{ModelProto, TensorProto};
 
 /// The model in a file's bytes. Every tensor is compared with its digest, on so many threads.
-pub(in crate::engine) fn read(bytes: &Bytes, threads: usize) -> Result<ModelProto, EngineError> {
+///
+/// `budget` is asked for the memory of elements that the file has not as they are.
+pub(in crate::engine) fn read(
+    bytes: &Bytes,
+    threads: usize,
+    budget: &mut dyn FnMut(u64) -> Result<(), EngineError>,
+) -> Result<ModelProto, EngineError> {
     let (header, metadata) =
         SafeTensors::read_metadata(bytes).map_err(|error| invalid(format!("not a safetensors file: {error}")))?;
     let word = |key: &str| metadata.metadata().as_ref()?.get(key).map(String::as_str);
@@ -32,7 +40,9 @@ pub(in crate::engine) fn read(bytes: &Bytes, threads: usize) -> Result<ModelProt
     let mut model = graph(needed(GRAPH)?).map_err(|error| invalid(format!("{GRAPH}: {error}")))?;
     // The header was found to end within the file.
     let mut stored = Stored { bytes: bytes.slice(LENGTH_BYTES + header..), metadata, digests, taken: Vec::new() };
-    each_tensor(&mut model, &mut |tensor| inline(tensor, &mut |tensor, expected| stored.fetch(tensor, expected)))?;
+    each_tensor(&mut model, &mut |tensor| {
+        inline(tensor, &mut |tensor, expected| stored.fetch(tensor, expected, budget))
+    })?;
     let compared = beside_each_other(threads, 0..stored.taken.len(), |at| stored.compare(&stored.taken[at]));
     compared.into_iter().collect::<Result<(), _>>()?;
     Ok(model)
@@ -74,29 +84,58 @@ struct Taken {
 }
 
 impl Stored {
-    /// The elements of a tensor that names another.
-    fn fetch(&mut self, tensor: &TensorProto, expected: u64) -> Result<Bytes, EngineError> {
+    /// The elements of a tensor that names another, or two: those that are not zero, and their places.
+    fn fetch(
+        &mut self,
+        tensor: &TensorProto,
+        expected: u64,
+        budget: &mut dyn FnMut(u64) -> Result<(), EngineError>,
+    ) -> Result<Bytes, EngineError> {
         let wrong = |what: String| invalid(format!("tensor {:?}: {what}", tensor.name));
-        let name = tensor.external_data.iter().find(|entry| entry.key == TENSOR).map(|entry| entry.value.as_str());
-        let name = name.ok_or_else(|| wrong(format!("its elements are elsewhere, and it has no {TENSOR}")))?;
-        let stored = self.metadata.info(name).ok_or_else(|| wrong(format!("the file has no tensor {name:?}")))?;
+        let named = |key| tensor.external_data.iter().find(|entry| entry.key == key).map(|entry| entry.value.as_str());
+        let name = named(TENSOR).ok_or_else(|| wrong(format!("its elements are elsewhere, and it has no {TENSOR}")))?;
         let dtype = DataType::try_from(tensor.data_type).ok().and_then(stored_as);
-        if dtype != Some(&stored.dtype.to_string()) {
-            let expected = dtype.unwrap_or("one that can be stored");
-            return Err(wrong(format!("{name:?} has type {}, expected {expected}", stored.dtype)));
+        let dtype = dtype.ok_or_else(|| wrong("it has no type that can be stored".into()))?;
+        let length = usize::try_from(expected).map_err(|_| wrong("it cannot be addressed".into()))?;
+        let shape = shape_in_file(tensor.data_type, &tensor.dims, length);
+        if let Some(places) = named(PLACES) {
+            let count = shape.iter().try_fold(1usize, |all, &extent| all.checked_mul(usize::try_from(extent).ok()?));
+            let count = count.filter(|count| *count > 0 && length.is_multiple_of(*count));
+            let count = count.ok_or_else(|| wrong(format!("shape {shape:?} has no whole elements")))?;
+            let values = self.stored(tensor, name, dtype, None)?;
+            let places = self.stored(tensor, places, "U8", None)?;
+            budget(expected)?;
+            return sparse::together(&places, &values, count, length / count).map(Bytes::from).map_err(wrong);
         }
-        let (start, end) = stored.data_offsets;
-        let shape = shape_in_file(tensor.data_type, &tensor.dims, usize::try_from(expected).unwrap_or(usize::MAX));
-        if !stored.shape.iter().map(|&extent| i64::try_from(extent).ok()).eq(shape.iter().copied().map(Some)) {
-            return Err(wrong(format!("{name:?} has shape {:?}, expected {shape:?}", stored.shape)));
-        }
-        let bytes = self.bytes.slice(start..end);
-        if bytes.len() as u64 != expected {
+        let bytes = self.stored(tensor, name, dtype, Some(&shape))?;
+        if bytes.len() != length {
             return Err(wrong(format!("{name:?} has {} bytes, expected {expected}", bytes.len())));
         }
-        self.taken.push(Taken { names: [tensor.name.clone(), name.to_owned()], bytes: bytes.clone() });
         // Small ones are kept when all others are packed and gone: they shall not hold on to the whole file.
         Ok(if bytes.len() <= COPIED_BYTES_MAX { Bytes::copy_from_slice(&bytes) } else { bytes })
+    }
+
+    /// What the file has under a name for a tensor, of a type and, where that is known, of a shape.
+    fn stored(
+        &mut self,
+        tensor: &TensorProto,
+        name: &str,
+        dtype: &str,
+        shape: Option<&[i64]>,
+    ) -> Result<Bytes, EngineError> {
+        let wrong = |what: String| invalid(format!("tensor {:?}: {what}", tensor.name));
+        let stored = self.metadata.info(name).ok_or_else(|| wrong(format!("the file has no tensor {name:?}")))?;
+        if stored.dtype.to_string() != dtype {
+            return Err(wrong(format!("{name:?} has type {}, expected {dtype}", stored.dtype)));
+        }
+        let extents = stored.shape.iter().map(|&extent| i64::try_from(extent).ok());
+        if let Some(shape) = shape.filter(|shape| !extents.eq(shape.iter().copied().map(Some))) {
+            return Err(wrong(format!("{name:?} has shape {:?}, expected {shape:?}", stored.shape)));
+        }
+        let (start, end) = stored.data_offsets;
+        let bytes = self.bytes.slice(start..end);
+        self.taken.push(Taken { names: [tensor.name.clone(), name.to_owned()], bytes: bytes.clone() });
+        Ok(bytes)
     }
 
     fn compare(&self, Taken { names: [tensor, name], bytes }: &Taken) -> Result<(), EngineError> {

@@ -107,6 +107,50 @@ fn integers_of_four_bits_are_two_in_a_byte() {
     assert_eq!((&stored["dtype"], &stored["shape"]), (&json!("U8"), &json!([600])));
 }
 
+/// With weights of which nine in ten are zero.
+fn pruned() -> ModelProto {
+    let mut model = linear();
+    let first = &mut model.graph.as_mut().unwrap().initializer[0];
+    let mut elements = first.raw_data.to_vec();
+    elements.chunks_mut(4).enumerate().filter(|(at, _)| at % 10 != 3).for_each(|(_, element)| element.fill(0));
+    first.raw_data = elements.into();
+    model
+}
+
+#[test]
+fn zeros_take_a_bit_each() {
+    let (folder, path) = written(&pruned());
+    let bytes = fs::read(path).unwrap();
+    let (header, _) = parts(&bytes);
+    assert_eq!((&header["first"]["shape"], &header["first"]["dtype"]), (&json!([30]), &json!("F32")));
+    assert_eq!((&header["first.places"]["shape"], &header["first.places"]["dtype"]), (&json!([38]), &json!("U8")));
+    let expected = load(&folder, "model.onnx", &options()).unwrap();
+    for mapped in [true, false] {
+        let options = LoadOptions { mapped, ..options() };
+        assert_eq!(load(&folder, "model.safetensors", &options).unwrap(), expected);
+    }
+    // What is put together counts.
+    let options = LoadOptions { model_bytes_max: bytes.len() as u64 + 1000, ..options() };
+    assert!(matches!(load(&folder, "model.safetensors", &options), Err(EngineError::TooLarge { .. })));
+}
+
+#[test]
+fn places_that_are_not_the_elements_are_refused() {
+    let (folder, path) = written(&pruned());
+    let bytes = fs::read(&path).unwrap();
+    let (header, behind) = parts(&bytes);
+    let places = usize::try_from(header["first.places"]["data_offsets"][0].as_u64().unwrap()).unwrap();
+    let mut moved = behind.to_vec();
+    moved[places] ^= 0b11;
+    let mut more = behind.to_vec();
+    more[places] |= 1;
+    for (behind, expected) in [(moved, "digest"), (more, "places")] {
+        fs::write(&path, joined(&header, &behind)).unwrap();
+        let error = load(&folder, "model.safetensors", &options()).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
 #[test]
 fn weights_stand_on_cache_lines_beside_the_graph() {
     let (_folder, path) = written(&linear());

@@ -10,9 +10,10 @@ use kinglet_kernels::LINE;
 use prost_reflect::DynamicMessage;
 use serde_json::{Map, Value, json};
 
+use super::sparse::Sparse;
 use super::{
-    DIGESTS, FORMAT, GRAPH, LENGTH_BYTES, PRODUCER, SOURCE, TENSOR, VERSION, descriptor, digest, shape_in_file,
-    stored_as,
+    DIGESTS, FORMAT, GRAPH, LENGTH_BYTES, PLACES, PRODUCER, SOURCE, TENSOR, VERSION, descriptor, digest, shape_in_file,
+    sparse, stored_as,
 };
 use crate::engine::EngineError;
 use crate::engine::model_file::each_tensor;
@@ -63,18 +64,35 @@ impl Taken {
     fn take(&mut self, tensor: &mut TensorProto) {
         let dtype = DataType::try_from(tensor.data_type).ok().and_then(stored_as);
         let Some(dtype) = dtype.filter(|_| tensor.raw_data.len() >= STORED_BYTES_MIN) else { return };
+        let bytes = std::mem::take(&mut tensor.raw_data);
+        let name = if tensor.name.is_empty() { UNNAMED } else { &tensor.name };
+        let shape = shape_in_file(tensor.data_type, &tensor.dims, bytes.len());
+        let entry = |key: &str, value| StringStringEntryProto { key: key.into(), value };
+        let count = shape.iter().product::<i64>();
+        let size = usize::try_from(count).ok().and_then(|count| bytes.len().checked_div(count)).unwrap_or(0);
+        tensor.external_data = match (size > 0).then(|| sparse::apart(&bytes, size)).flatten() {
+            Some(Sparse { places, values }) => {
+                let shape = vec![(values.len() / size).cast_signed() as i64];
+                let values = entry(TENSOR, self.put(name, dtype, shape, values));
+                let shape = vec![places.len().cast_signed() as i64];
+                vec![values, entry(PLACES, self.put(&format!("{name}.{PLACES}"), "U8", shape, places))]
+            }
+            None => vec![entry(TENSOR, self.put(name, dtype, shape, bytes))],
+        };
+        tensor.data_location = DataLocation::External as i32;
+    }
+
+    /// Puts a tensor on the next cache line; returns the name that it got.
+    fn put(&mut self, name: &str, dtype: &'static str, shape: Vec<i64>, bytes: Bytes) -> String {
         let filler = self.end.next_multiple_of(LINE) - self.end;
         if filler > 0 {
             let name = self.unused(FILLER);
             let bytes = Bytes::from(vec![0; filler]);
             self.push(Tensor { name, dtype: "U8", shape: vec![filler.cast_signed() as i64], bytes, is_filler: true });
         }
-        let name = self.unused(if tensor.name.is_empty() { UNNAMED } else { &tensor.name });
-        let bytes = std::mem::take(&mut tensor.raw_data);
-        tensor.data_location = DataLocation::External as i32;
-        tensor.external_data = vec![StringStringEntryProto { key: TENSOR.into(), value: name.clone() }];
-        let shape = shape_in_file(tensor.data_type, &tensor.dims, bytes.len());
-        self.push(Tensor { name, dtype, shape, bytes, is_filler: false });
+        let name = self.unused(name);
+        self.push(Tensor { name: name.clone(), dtype, shape, bytes, is_filler: false });
+        name
     }
 
     fn push(&mut self, tensor: Tensor) {

@@ -50,7 +50,7 @@ fn scaled_conv(graph: &mut Graph, at: usize) -> Option<Node> {
     Some(Node { name, op: Op::Conv(conv), inputs: vec![inputs[0], weights], output: graph.nodes[at].output })
 }
 
-/// A product of bytes with constant ones, whose zero points are known.
+/// A product of bytes with constant ones of which many are zero, whose zero points are known.
 fn scaled_matmul(graph: &mut Graph, at: usize) -> Option<Node> {
     let (product, scales) = scaled(graph, at)?;
     let Node { op: Op::IntegerMatMul, inputs, name, .. } = &graph.nodes[product] else { return None };
@@ -62,7 +62,9 @@ fn scaled_matmul(graph: &mut Graph, at: usize) -> Option<Node> {
     let scales = channel_scales(scales, columns, scales.shape().len())?;
     #[expect(clippy::cast_possible_truncation, reason = "differences of bytes")]
     let meant: Vec<f32> = numbers(tensor)?.iter().map(|element| (element - of_weights) as f32).collect();
-    if !zero_is_byte {
+    // A layer whose scale may follow from contents has a bias in floats, too; but it multiplies its zeros.
+    let zeros = meant.iter().filter(|element| **element == 0.0).count();
+    if !zero_is_byte || zeros < meant.len() / 5 * 2 {
         return None;
     }
     let (name, shape) = (name.clone(), tensor.shape().clone());
