@@ -35,7 +35,7 @@ pub(super) fn together(places: &[u8], values: &[u8], count: usize, size: usize) 
         return Err(format!("{} bytes of places, expected {expected}", places.len()));
     }
     let set: usize = places.iter().map(|byte| byte.count_ones() as usize).sum();
-    let beyond = count % BITS > 0 && places.last().is_some_and(|last| last >> (count % BITS) != 0);
+    let beyond = !count.is_multiple_of(BITS) && places.last().is_some_and(|last| last >> (count % BITS) != 0);
     if beyond || set * size != values.len() {
         return Err(format!("{set} places for {} values of {size} bytes, of {count} elements", values.len() / size));
     }
