@@ -141,7 +141,7 @@ fn places_that_are_not_the_elements_are_refused() {
     let (header, behind) = parts(&bytes);
     let places = usize::try_from(header["first.places"]["data_offsets"][0].as_u64().unwrap()).unwrap();
     let mut moved = behind.to_vec();
-    moved[places] ^= 0b11;
+    moved[places] ^= 0b1001;
     let mut more = behind.to_vec();
     more[places] |= 1;
     for (behind, expected) in [(moved, "digest"), (more, "places")] {
