@@ -118,6 +118,11 @@ def in_integers(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def at_opset_13(nodes, model: onnx.ModelProto, constants) -> onnx.ModelProto:
+    for node in nodes:
+        # Zero, the default, says nothing, and is not known to it.
+        kept = [attribute for attribute in node.attribute if attribute.name != "allowzero"]
+        del node.attribute[:]
+        node.attribute.extend(kept)
     graph = helper.make_graph(nodes, model.graph.name, model.graph.input, model.graph.output, constants)
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)])
     made.ir_version = 7
