@@ -6,8 +6,8 @@ use std::arch::x86_64::{
     _mm256_storeu_si256,
 };
 
-use super::Kernels;
 use super::generic::{self, Floats, Job, Turn, Words};
+use super::{Kernels, products};
 use crate::vector::F32x8;
 
 /// Four bytes in each word, the even and the odd ones widened to sixteen bits.
@@ -90,24 +90,6 @@ unsafe fn bytes<const R: usize, const U: usize>(job: &Job) {
     unsafe { generic::products::<Bytes, R, U>(job) }
 }
 
-pub(super) static FLOATS: Kernels = Kernels {
-    name: "avx2",
-    lanes: 8,
-    products: [
-        &[floats::<1, 1>, floats::<1, 2>, floats::<1, 3>, floats::<1, 4>],
-        &[floats::<2, 1>, floats::<2, 2>, floats::<2, 3>, floats::<2, 4>],
-        &[floats::<4, 1>, floats::<4, 2>, floats::<4, 3>, floats::<4, 4>],
-    ],
-    turn,
-};
+pub(super) static FLOATS: Kernels = Kernels { name: "avx2", lanes: 8, products: products!(floats), turn };
 
-pub(super) static BYTES: Kernels = Kernels {
-    name: "avx2",
-    lanes: 8,
-    products: [
-        &[bytes::<1, 1>, bytes::<1, 2>, bytes::<1, 3>, bytes::<1, 4>],
-        &[bytes::<2, 1>, bytes::<2, 2>, bytes::<2, 3>, bytes::<2, 4>],
-        &[bytes::<4, 1>, bytes::<4, 2>, bytes::<4, 3>, bytes::<4, 4>],
-    ],
-    turn,
-};
+pub(super) static BYTES: Kernels = Kernels { name: "avx2", lanes: 8, products: products!(bytes), turn };

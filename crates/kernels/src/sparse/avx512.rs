@@ -4,8 +4,8 @@ use std::arch::x86_64::{
     __m512i, _mm512_dpbusd_epi32, _mm512_loadu_si512, _mm512_set1_epi32, _mm512_setzero_si512, _mm512_storeu_si512,
 };
 
-use super::Kernels;
 use super::generic::{self, Floats, Job, Turn, Words};
+use super::{Kernels, products};
 use crate::vector::F32x16;
 
 /// Four bytes in each word, multiplied by one instruction of VNNI.
@@ -79,24 +79,6 @@ unsafe fn bytes<const R: usize, const U: usize>(job: &Job) {
     unsafe { generic::products::<Bytes, R, U>(job) }
 }
 
-pub(super) static FLOATS: Kernels = Kernels {
-    name: "avx512",
-    lanes: 16,
-    products: [
-        &[floats::<1, 1>, floats::<1, 2>, floats::<1, 3>, floats::<1, 4>],
-        &[floats::<2, 1>, floats::<2, 2>, floats::<2, 3>, floats::<2, 4>],
-        &[floats::<4, 1>, floats::<4, 2>, floats::<4, 3>, floats::<4, 4>],
-    ],
-    turn,
-};
+pub(super) static FLOATS: Kernels = Kernels { name: "avx512", lanes: 16, products: products!(floats), turn };
 
-pub(super) static BYTES: Kernels = Kernels {
-    name: "avx512vnni",
-    lanes: 16,
-    products: [
-        &[bytes::<1, 1>, bytes::<1, 2>, bytes::<1, 3>, bytes::<1, 4>],
-        &[bytes::<2, 1>, bytes::<2, 2>, bytes::<2, 3>, bytes::<2, 4>],
-        &[bytes::<4, 1>, bytes::<4, 2>, bytes::<4, 3>, bytes::<4, 4>],
-    ],
-    turn,
-};
+pub(super) static BYTES: Kernels = Kernels { name: "avx512vnni", lanes: 16, products: products!(bytes), turn };

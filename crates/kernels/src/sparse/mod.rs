@@ -33,6 +33,18 @@ pub(crate) struct Kernels {
     turn: unsafe fn(&Turn),
 }
 
+/// A function for each block and each number of vectors.
+macro_rules! products {
+    ($function:ident) => {
+        [
+            &[$function::<1, 1>, $function::<1, 2>, $function::<1, 3>, $function::<1, 4>],
+            &[$function::<2, 1>, $function::<2, 2>, $function::<2, 3>, $function::<2, 4>],
+            &[$function::<4, 1>, $function::<4, 2>, $function::<4, 3>, $function::<4, 4>],
+        ]
+    };
+}
+use products;
+
 /// Columns of a block.
 pub(crate) const BLOCKS: [usize; 3] = [1, 2, 4];
 
