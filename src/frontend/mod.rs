@@ -97,8 +97,7 @@ impl Frontend {
     /// # Errors
     /// When the name cannot be a model's, or nothing of it answers.
     fn find(&self, model: &str, version: Option<&str>) -> Result<Arc<Variant>, Refusal> {
-        let (model, version): (ModelName, _) = (model.parse()?, version.map(str::parse::<VersionId>).transpose()?);
-        Ok(Arc::clone(self.repository.catalog().find(&model, version)?))
+        self.find_variant(model, version, None)
     }
 
     /// As `find`, or the build of that version which a variant's name asks for.

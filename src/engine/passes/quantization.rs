@@ -112,16 +112,18 @@ pub(super) fn fuse(graph: &mut Graph, samples: &Samples, evaluate: &EvaluateIn) 
     graph.drop_dead();
     let mut at = 0;
     while at < graph.nodes.len() {
-        apart(graph, at);
-        if let Some(node) = product(graph, at, None).or_else(|| computed_product(graph, samples, at, None)) {
-            graph.nodes[at] = Node { output: graph.nodes[at].output, ..node };
+        let made = product(graph, at, None).or_else(|| computed_product(graph, samples, at, None));
+        match made {
+            Some(node) => graph.nodes[at] = Node { output: graph.nodes[at].output, ..node },
+            None => add_behind(graph, at),
         }
         at += 1;
     }
 }
 
-/// Adds a bias that is none of the sums' integers behind a product of bytes that makes floats, not in it.
-fn apart(graph: &mut Graph, at: usize) {
+/// Makes a product of bytes that makes floats where the bias alone kept it from being one, because it is none of the sums'
+/// integers: it is added behind.
+fn add_behind(graph: &mut Graph, at: usize) {
     let node = graph.nodes[at].clone();
     let without = match &node.op {
         Op::Conv(conv) if conv.bias => Op::Conv(Conv { bias: false, ..conv.clone() }),
@@ -130,17 +132,16 @@ fn apart(graph: &mut Graph, at: usize) {
     };
     let mut bare = Node { op: without, ..node.clone() };
     let bias = bare.inputs.remove(2);
-    let is_float = graph.constant(bias).is_some_and(|bias| bias.dtype() == DType::F32);
-    if !is_float || product(graph, at, None).is_some() {
+    if graph.constant(bias).is_none_or(|bias| bias.dtype() != DType::F32) {
         return;
     }
-    bare.output = graph.add_value(format!("{} sums", node.name));
-    let sums = bare.output;
-    let before = std::mem::replace(&mut graph.nodes[at], bare);
-    if product(graph, at, None).is_none() {
-        graph.nodes[at] = before;
+    graph.nodes[at] = bare;
+    let Some(made) = product(graph, at, None) else {
+        graph.nodes[at] = node;
         return;
-    }
+    };
+    let sums = graph.add_value(format!("{} sums", node.name));
+    graph.nodes[at] = Node { output: sums, ..made };
     graph.nodes.insert(at + 1, Node { op: Op::Binary(Binary::Add), inputs: vec![sums, bias], ..node });
 }
 

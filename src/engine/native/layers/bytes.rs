@@ -4,25 +4,13 @@ use kinglet_kernels::u8s8_gemm::{Finish, Gemm, Requantize, Residual, SparseGemm,
 use kinglet_kernels::{Aligned, Fill, Grid, Window};
 
 use super::super::tuning::Probe;
-use super::{Lowering, sparse};
+use super::Lowering;
+use super::sparse::{self, Sparse};
 
 #[derive(Debug)]
 pub(super) enum Bytes {
     Dense(Box<Gemm>),
-    Sparse(Box<Sparse>),
-}
-
-#[derive(Debug)]
-pub(super) struct Sparse {
-    gemm: SparseGemm,
-    /// For outputs of fewer pixels than so many, where there are such.
-    few: Option<(usize, Gemm)>,
-}
-
-impl Sparse {
-    fn few(&self, pixels: usize) -> Option<&Gemm> {
-        self.few.as_ref().filter(|(few, _)| pixels < *few).map(|(_, gemm)| gemm)
-    }
+    Sparse(Box<Sparse<SparseGemm, Gemm>>),
 }
 
 impl Bytes {

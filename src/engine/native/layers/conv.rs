@@ -125,8 +125,8 @@ impl Convolution {
         let weights = Weights::of_filters(source, size).scaled(scale);
         let (within, function) = conv.activation.split();
         let of = |runs, after| Self { spatial: conv.window.clone(), runs, after, level };
-        let tiles = of(Runs::Winograd(Winograd::pack(level, &weights, bias, within)), function);
-        let Some(zeros) = sparse::zeros(source) else { return tiles };
+        let tiles = || of(Runs::Winograd(Winograd::pack(level, &weights, bias, within)), function);
+        let Some(zeros) = sparse::zeros(source) else { return tiles() };
         let probe = probe(&conv.window, sample, depth, taps * depth * columns);
         // Packed before the choice between both: it may be chosen itself.
         let product = Dense::pack(lowering, &weights, bias, conv.activation, probe.as_ref());
@@ -135,11 +135,11 @@ impl Convolution {
         let window = probe.as_ref().map(|probe| &probe.longer);
         let chosen = lowering.choose(&operation, size, window, &(1..=2), &|candidate| candidate, |window| {
             let mut run = timed(*window, depth, columns);
-            let (tiles, product) = (&tiles, &product);
-            move |candidate: &usize| if *candidate == 1 { run(tiles) } else { run(product) }
+            let (tiles, product) = (tiles(), &product);
+            move |candidate: &usize| if *candidate == 1 { run(&tiles) } else { run(product) }
         });
         let is_product = chosen.map_or(zeros >= sparse::FASTER_THAN_TRANSFORMED, |chosen| chosen == 2);
-        if is_product { product } else { tiles }
+        if is_product { product } else { tiles() }
     }
 }
 

@@ -10,6 +10,7 @@ use kinglet_kernels::{Fill, Window};
 use super::super::tuning::Probe;
 use super::dense::{Dense, Float};
 use super::low_bit::LowBit;
+use super::sparse::zeros;
 use super::{Halves, Io, Layer, LowerError, Lowered, Lowering, View, constant, with_residual};
 use crate::engine::graph::infer::Facts;
 use crate::engine::graph::op::Linear;
@@ -42,7 +43,8 @@ pub(super) fn lower(
         (None, Some(weights)) => Dense::pack(lowering, weights, bias, linear.activation, probe),
         (None, None) => return Err(LowerError::Weights(shape)),
     };
-    let row = weights.filter(|_| matches!(gemm, Dense::Floats(_) | Dense::Sparse(_)));
+    // Packing is most of a load: it is tried where there are zeros enough to win anything.
+    let row = weights.filter(|_| matches!(gemm, Dense::Floats(_) | Dense::Sparse(_)) && zeros(&elements).is_some());
     let row = row.and_then(|weights| SparseRow::pack(lowering.level, &weights, bias, linear.activation));
     Ok(Lowered { layer: Box::new(Product { gemm, row }), operands: with_residual(node, linear.residual) })
 }

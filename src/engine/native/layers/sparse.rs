@@ -4,11 +4,12 @@
 use kinglet_kernels::f32_gemm::{Gemm, Residual, SparseGemm, Weights};
 use kinglet_kernels::{Activation, Fill, Grid, Level, Window};
 
+/// Weights without zeros, and all of them.
 #[derive(Debug)]
-pub(super) struct Sparse {
-    gemm: SparseGemm,
+pub(super) struct Sparse<S = SparseGemm, D = Gemm> {
+    pub(super) gemm: S,
     /// For outputs of fewer pixels than so many, where there are such.
-    few: Option<(usize, Gemm)>,
+    pub(super) few: Option<(usize, D)>,
 }
 
 /// How many of a hundred weights are zero, where that is enough to leave them out. Dense ones are told by a few of them.
@@ -42,6 +43,13 @@ pub(super) fn few(Fill { all, multiplied, nonzero }: Fill, block: usize, lanes: 
     is_filled.then(|| (2 * multiplied * lanes).div_ceil(all.max(1)))
 }
 
+impl<S, D> Sparse<S, D> {
+    /// What makes outputs of so many pixels, where it is not the one without zeros.
+    pub(super) fn few(&self, pixels: usize) -> Option<&D> {
+        self.few.as_ref().filter(|(few, _)| pixels < *few).map(|(_, gemm)| gemm)
+    }
+}
+
 impl Sparse {
     /// With blocks of so many columns, if most of what they hold are weights. `pixels_min` is the least of an output.
     pub(super) fn pack(
@@ -57,10 +65,6 @@ impl Sparse {
         let dense = || Gemm::pack(level, weights, bias, activation, None);
         let few = (pixels_min < few).then(|| (few, dense()));
         Some(Self { gemm, few })
-    }
-
-    fn few(&self, pixels: usize) -> Option<&Gemm> {
-        self.few.as_ref().filter(|(few, _)| pixels < *few).map(|(_, gemm)| gemm)
     }
 
     pub(super) fn run(&self, image: &[f32], window: &Window, residual: Option<Residual<'_>>, grid: &Grid<'_>) {
