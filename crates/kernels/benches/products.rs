@@ -35,7 +35,7 @@ fn main() {
             if case.1.kernel == [3, 3] {
                 print!(" winograd {:6.1}", winograd_rate(case, level));
             }
-            for one_in in [5, 10, 20] {
+            for one_in in [3, 10, 20] {
                 print!(" 1/{one_in}");
                 for block in SparseGemm::blocks() {
                     print!(" {:6.1}", sparse_rate(case, level, one_in, block));
@@ -82,6 +82,7 @@ fn cases() -> Vec<Case> {
         ("rows 4x128x512", Window::rows(4, 128), 128, 512),
         ("rows 1x784x512", Window::rows(1, 784), 784, 512),
         ("rows 8x784x512", Window::rows(8, 784), 784, 512),
+        ("rows 32x784x512", Window::rows(32, 784), 784, 512),
         ("rows 128x384x1536", Window::rows(128, 384), 384, 1536),
         ("rows 128x1536x384", Window::rows(128, 1536), 1536, 384),
         ("1x1 112x112 16-96", pixels(112, 16), 16, 96),

@@ -10,7 +10,7 @@ mod portable;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx2::F32x8;
 #[cfg(target_arch = "x86_64")]
-pub(crate) use avx512::{F32x16, first_lanes};
+pub(crate) use avx512::{F32x16, first_lanes, four_everywhere};
 pub(crate) use portable::Plain;
 
 use bytemuck::Pod;
@@ -27,6 +27,12 @@ pub(crate) trait Vector: Copy {
     const LANES: usize;
 
     unsafe fn splat(value: f32) -> Self;
+    /// Vectors of one of four elements each. With wide vectors, one load and four moves between lanes.
+    #[inline(always)]
+    unsafe fn splat_each(from: *const f32) -> [Self; 4] {
+        // SAFETY: the caller's promise.
+        unsafe { [Self::splat(*from), Self::splat(*from.add(1)), Self::splat(*from.add(2)), Self::splat(*from.add(3))] }
+    }
     /// Asks for the cache line of an address, which may be any, to be brought into the second-level cache.
     unsafe fn prefetch(from: *const f32);
     unsafe fn load(from: *const f32) -> Self;

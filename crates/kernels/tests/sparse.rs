@@ -78,6 +78,8 @@ fn every_tail_of_steps() {
 #[test]
 fn more_columns_than_go_together() {
     Case::of(Window::rows(70, 40), 40, 1100).check();
+    // Some of each columns together have no weight in the later panels.
+    Case { one_in: 150, ..Case::of(Window::rows(70, 900), 900, 200) }.check();
     Case { alike: 4, residual: true, ..Case::of(Window::rows(300, 40), 40, 1100) }.check();
 }
 

@@ -134,7 +134,8 @@ const STANDARD: &[Row] = &[
     row("IsNaN", 9..=LAST, composed::is_nan),
     row("LRN", 1..=LAST, normalization::local_response),
     several("LSTM", 7..=LAST, recurrent::recurrent),
-    several("LayerNormalization", 17..=LAST, composed::layer_normalization),
+    // Of version 17; ONNX Runtime's optimizer writes it into older models, too.
+    several("LayerNormalization", FIRST..=LAST, composed::layer_normalization),
     row("LeakyRelu", FIRST..=LAST, elementwise::leaky_relu),
     row("Less", FIRST..=LAST, elementwise::compare),
     row("LessOrEqual", 12..=LAST, elementwise::compare),

@@ -7,11 +7,20 @@ use crate::engine::graph::op::{Binary, Linear};
 use crate::engine::graph::{Grain, Graph, Node, Op, ValueId, floats, floats_in, numbers, tensor_of};
 use crate::tensor::{DType, Tensor};
 
-/// Channels are last by now.
-pub(super) fn scale(graph: &mut Graph) {
+/// Products of matrices, which others recognize what they belong to by.
+pub(super) fn scale_products(graph: &mut Graph) {
+    scale(graph, scaled_matmul);
+}
+
+/// Convolutions, when channels are last.
+pub(super) fn scale_convolutions(graph: &mut Graph) {
+    scale(graph, scaled_conv);
+}
+
+fn scale(graph: &mut Graph, scaled: fn(&mut Graph, usize) -> Option<Node>) {
     for at in 0..graph.nodes.len() {
         if graph.nodes[at].op == Op::Binary(Binary::Mul)
-            && let Some(node) = scaled_conv(graph, at).or_else(|| scaled_matmul(graph, at))
+            && let Some(node) = scaled(graph, at)
         {
             graph.nodes[at] = node;
         }

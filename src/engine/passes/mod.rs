@@ -27,6 +27,7 @@ pub(super) fn run(graph: Graph, inputs: &Inputs<'_>, evaluate: &EvaluateIn) -> R
     constants::fold(&mut graph, evaluate);
     graph.drop_dead();
     quantization::settle(&mut graph);
+    integer::scale_products(&mut graph);
     graph.drop_dead();
     let known = samples(&graph)?;
     recover::recover(&mut graph, &known);
@@ -35,7 +36,7 @@ pub(super) fn run(graph: Graph, inputs: &Inputs<'_>, evaluate: &EvaluateIn) -> R
     layout::push_transpositions(&mut graph, &known);
     graph.drop_dead();
     constants::fold(&mut graph, evaluate);
-    integer::scale(&mut graph);
+    integer::scale_convolutions(&mut graph);
     graph.drop_dead();
     let mut known = samples(&graph)?;
     // Weights that nobody else holds are changed where they lie.

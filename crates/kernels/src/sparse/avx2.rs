@@ -8,7 +8,7 @@ use std::arch::x86_64::{
 
 use super::generic::{self, Floats, Job, Turn, Words};
 use super::{Kernels, products};
-use crate::vector::F32x8;
+use crate::vector::{F32x8, Vector};
 
 /// Four bytes in each word, the even and the odd ones widened to sixteen bits.
 struct Bytes;
@@ -18,6 +18,12 @@ impl Words for Bytes {
     const LANES: usize = 8;
     type Lanes = [__m256i; 2];
     type Sums = __m256i;
+
+    #[inline(always)]
+    unsafe fn prefetch(from: *const u32) {
+        // SAFETY: as said above.
+        unsafe { F32x8::prefetch(from.cast()) }
+    }
 
     #[inline(always)]
     unsafe fn zero() -> __m256i {
@@ -69,9 +75,9 @@ impl Words for Bytes {
 /// # Safety
 /// The processor has AVX2 and FMA, and the job's pointers are valid.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn floats<const R: usize, const U: usize>(job: &Job) {
+unsafe fn floats<const R: usize, const T: usize, const U: usize>(job: &Job) {
     // SAFETY: the caller's promise; the features are enabled here.
-    unsafe { generic::products::<Floats<F32x8>, R, U>(job) }
+    unsafe { generic::products::<Floats<F32x8>, R, T, U>(job) }
 }
 
 /// # Safety
@@ -85,11 +91,11 @@ unsafe fn turn(job: &Turn) {
 /// # Safety
 /// The processor has AVX2 and FMA, and the job's pointers are valid.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn bytes<const R: usize, const U: usize>(job: &Job) {
+unsafe fn bytes<const R: usize, const T: usize, const U: usize>(job: &Job) {
     // SAFETY: the caller's promise; the features are enabled here.
-    unsafe { generic::products::<Bytes, R, U>(job) }
+    unsafe { generic::products::<Bytes, R, T, U>(job) }
 }
 
-pub(super) static FLOATS: Kernels = Kernels { name: "avx2", lanes: 8, products: products!(floats), turn };
+pub(super) static FLOATS: Kernels = Kernels { name: "avx2", lanes: 8, products: products!(floats, [2, 1, 1]), turn };
 
-pub(super) static BYTES: Kernels = Kernels { name: "avx2", lanes: 8, products: products!(bytes), turn };
+pub(super) static BYTES: Kernels = Kernels { name: "avx2", lanes: 8, products: products!(bytes, [1, 1, 1]), turn };

@@ -1,12 +1,13 @@
 //! Four vectors of sixteen lanes.
 
 use std::arch::x86_64::{
-    __m512i, _mm512_dpbusd_epi32, _mm512_loadu_si512, _mm512_set1_epi32, _mm512_setzero_si512, _mm512_storeu_si512,
+    __m512i, _mm512_castps_si512, _mm512_dpbusd_epi32, _mm512_loadu_si512, _mm512_set1_epi32, _mm512_setzero_si512,
+    _mm512_shuffle_epi32, _mm512_storeu_si512,
 };
 
 use super::generic::{self, Floats, Job, Turn, Words};
 use super::{Kernels, products};
-use crate::vector::F32x16;
+use crate::vector::{F32x16, Vector, four_everywhere};
 
 /// Four bytes in each word, multiplied by one instruction of VNNI.
 struct Bytes;
@@ -17,6 +18,12 @@ impl Words for Bytes {
     const LANES: usize = 16;
     type Lanes = __m512i;
     type Sums = __m512i;
+
+    #[inline(always)]
+    unsafe fn prefetch(from: *const u32) {
+        // SAFETY: as said above.
+        unsafe { F32x16::prefetch(from.cast()) }
+    }
 
     #[inline(always)]
     unsafe fn zero() -> __m512i {
@@ -43,6 +50,20 @@ impl Words for Bytes {
     }
 
     #[inline(always)]
+    unsafe fn splat_each(weights: *const u32) -> [__m512i; 4] {
+        // SAFETY: as said above.
+        unsafe {
+            let four = _mm512_castps_si512(four_everywhere(weights.cast()));
+            [
+                _mm512_shuffle_epi32::<0b00_00_00_00>(four),
+                _mm512_shuffle_epi32::<0b01_01_01_01>(four),
+                _mm512_shuffle_epi32::<0b10_10_10_10>(four),
+                _mm512_shuffle_epi32::<0b11_11_11_11>(four),
+            ]
+        }
+    }
+
+    #[inline(always)]
     unsafe fn load(from: *const u32) -> __m512i {
         // SAFETY: as said above.
         unsafe { _mm512_loadu_si512(from.cast()) }
@@ -58,9 +79,9 @@ impl Words for Bytes {
 /// # Safety
 /// The processor has AVX-512 F, BW, DQ and VL, and the job's pointers are valid.
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn floats<const R: usize, const U: usize>(job: &Job) {
+unsafe fn floats<const R: usize, const T: usize, const U: usize>(job: &Job) {
     // SAFETY: the caller's promise; the features are enabled here.
-    unsafe { generic::products::<Floats<F32x16>, R, U>(job) }
+    unsafe { generic::products::<Floats<F32x16>, R, T, U>(job) }
 }
 
 /// # Safety
@@ -74,11 +95,12 @@ unsafe fn turn(job: &Turn) {
 /// # Safety
 /// The processor has AVX-512 F, BW, DQ, VL and VNNI, and the job's pointers are valid.
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn bytes<const R: usize, const U: usize>(job: &Job) {
+unsafe fn bytes<const R: usize, const T: usize, const U: usize>(job: &Job) {
     // SAFETY: the caller's promise; the features are enabled here.
-    unsafe { generic::products::<Bytes, R, U>(job) }
+    unsafe { generic::products::<Bytes, R, T, U>(job) }
 }
 
-pub(super) static FLOATS: Kernels = Kernels { name: "avx512", lanes: 16, products: products!(floats), turn };
+pub(super) static FLOATS: Kernels = Kernels { name: "avx512", lanes: 16, products: products!(floats, [4, 2, 1]), turn };
 
-pub(super) static BYTES: Kernels = Kernels { name: "avx512vnni", lanes: 16, products: products!(bytes), turn };
+pub(super) static BYTES: Kernels =
+    Kernels { name: "avx512vnni", lanes: 16, products: products!(bytes, [4, 2, 1]), turn };

@@ -13,6 +13,7 @@ mod generic;
 mod portable;
 mod program;
 
+use std::cell::RefCell;
 use std::ptr;
 
 use crate::aligned::LANES_MAX;
@@ -28,19 +29,45 @@ pub(crate) use program::{Matrix, Program};
 pub(crate) struct Kernels {
     pub(crate) name: &'static str,
     pub(crate) lanes: usize,
-    /// By the columns of a block as in `BLOCKS`, then by vectors less one.
-    products: [&'static [unsafe fn(&Job)]; BLOCKS.len()],
+    products: Products,
     turn: unsafe fn(&Turn),
 }
 
-/// A function for each block and each number of vectors.
+/// Kernels by the columns of a block as in `BLOCKS`.
+#[derive(Debug)]
+struct Products {
+    /// Blocks that take their steps by turns.
+    turns: [usize; BLOCKS.len()],
+    /// By vectors less one.
+    kernels: [&'static [unsafe fn(&Job)]; BLOCKS.len()],
+}
+
+/// Kernels of a function for each block, with so many blocks by turns, and each number of vectors.
 macro_rules! products {
-    ($function:ident) => {
-        [
-            &[$function::<1, 1>, $function::<1, 2>, $function::<1, 3>, $function::<1, 4>],
-            &[$function::<2, 1>, $function::<2, 2>, $function::<2, 3>, $function::<2, 4>],
-            &[$function::<4, 1>, $function::<4, 2>, $function::<4, 3>, $function::<4, 4>],
-        ]
+    ($function:ident, $turns:expr) => {
+        crate::sparse::Products {
+            turns: $turns,
+            kernels: [
+                &[
+                    $function::<1, { $turns[0] }, 1>,
+                    $function::<1, { $turns[0] }, 2>,
+                    $function::<1, { $turns[0] }, 3>,
+                    $function::<1, { $turns[0] }, 4>,
+                ],
+                &[
+                    $function::<2, { $turns[1] }, 1>,
+                    $function::<2, { $turns[1] }, 2>,
+                    $function::<2, { $turns[1] }, 3>,
+                    $function::<2, { $turns[1] }, 4>,
+                ],
+                &[
+                    $function::<4, { $turns[2] }, 1>,
+                    $function::<4, { $turns[2] }, 2>,
+                    $function::<4, { $turns[2] }, 3>,
+                    $function::<4, { $turns[2] }, 4>,
+                ],
+            ],
+        }
     };
 }
 use products;
@@ -74,20 +101,27 @@ pub(crate) struct Image<'a, T> {
     pub(crate) depth: usize,
 }
 
-/// What one thread works in.
+/// What one thread works in. It stays for the next product: to clear it takes as long as small ones.
 #[repr(C, align(64))]
 pub(crate) struct Room {
-    panel: [u32; PANEL],
+    panel: [u32; PANEL_MAX / size_of::<u32>()],
     /// With those of columns that blocks lack behind them.
     sums: [u32; SUMS + PIXELS_MAX],
 }
 
+thread_local! {
+    static ROOM: RefCell<Room> = const {
+        RefCell::new(Room { panel: [0; PANEL_MAX / size_of::<u32>()], sums: [0; SUMS + PIXELS_MAX] })
+    };
+}
+
 impl Room {
-    pub(crate) fn new() -> Self {
-        Self { panel: [0; PANEL], sums: [0; SUMS + PIXELS_MAX] }
+    /// Lends that of this thread.
+    pub(crate) fn with<R>(work: impl FnOnce(&mut Self) -> R) -> R {
+        ROOM.with_borrow_mut(work)
     }
 
-    /// The sums of each column, `Program::pixels` apart.
+    /// The sums of each column, `Program::pitch` apart.
     pub(crate) fn sums(&self) -> *const u32 {
         self.sums.as_ptr()
     }
@@ -108,16 +142,16 @@ impl Program {
     ) {
         assert!((1..=self.pixels()).contains(&pixels) && columns <= SUMS / self.pixels(), "sums fit the room");
         let vectors = pixels.div_ceil(kernels.lanes);
-        let kernel = kernels.products[self.block_at()][vectors - 1];
+        let kernel = kernels.products.kernels[self.block_at()][vectors - 1];
         for panel in 0..self.panels() {
             self.lay_out(kernels, image, [pixel, pixels], panel * self.panel_rows(), room);
             for together in (0..columns).step_by(TOGETHER) {
                 let part = self.part(column + together, panel);
                 let job = Job {
                     code: self.code()[part.code..].as_ptr(),
-                    blocks: part.blocks,
+                    turns: part.turns,
                     panel: room.panel.as_ptr(),
-                    sums: room.sums[together * self.pixels()..].as_mut_ptr(),
+                    sums: room.sums[together * self.pitch(pixels)..].as_mut_ptr(),
                     resume: panel > 0,
                 };
                 generic::call(kernel, &job);
@@ -134,7 +168,7 @@ impl Program {
         first: usize,
         room: &mut Room,
     ) {
-        let walk = image.window.walk(pixel);
+        let (walk, pitch) = (image.window.walk(pixel), self.pitch(pixels));
         let each = size_of::<u32>() / size_of::<T>();
         let end = (first + self.panel_rows()).min(self.rows());
         let mut places = [ptr::null::<T>(); PIXELS_MAX];
@@ -147,9 +181,9 @@ impl Program {
             let last = places[pixels - 1];
             places[pixels..].fill(last);
             for first_lane in (0..pixels).step_by(kernels.lanes) {
-                let to = room.panel[(row - first) * self.pixels() + first_lane..].as_mut_ptr();
+                let to = room.panel[(row - first) * pitch + first_lane..].as_mut_ptr();
                 let pixels = places[first_lane..].as_ptr().cast();
-                generic::call(kernels.turn, &Turn { pixels, words, to, pitch: self.pixels() });
+                generic::call(kernels.turn, &Turn { pixels, words, to, pitch });
             }
             row += words;
         }
@@ -160,8 +194,8 @@ impl Program {
 const VECTORS: usize = 4;
 pub(crate) const PIXELS_MAX: usize = VECTORS * LANES_MAX;
 
-/// Words of a panel: 32 KiB.
-const PANEL: usize = 8 << 10;
+/// Bytes of a panel at most. Offsets in it have 16 bits.
+const PANEL_MAX: usize = 52 << 10;
 
 /// Words of sums: 128 KiB.
 const SUMS: usize = 32 << 10;

@@ -16,6 +16,9 @@ impl Words for Bytes {
     type Sums = [i32; LANES];
 
     #[inline(always)]
+    unsafe fn prefetch(_from: *const u32) {}
+
+    #[inline(always)]
     unsafe fn zero() -> [i32; LANES] {
         [0; LANES]
     }
@@ -56,9 +59,9 @@ impl Words for Bytes {
 
 /// # Safety
 /// The job's pointers are valid.
-unsafe fn floats<const R: usize, const U: usize>(job: &Job) {
+unsafe fn floats<const R: usize, const T: usize, const U: usize>(job: &Job) {
     // SAFETY: the caller's promise; no instruction set is needed.
-    unsafe { generic::products::<Floats<Plain>, R, U>(job) }
+    unsafe { generic::products::<Floats<Plain>, R, T, U>(job) }
 }
 
 /// # Safety
@@ -70,11 +73,12 @@ unsafe fn turn(job: &Turn) {
 
 /// # Safety
 /// The job's pointers are valid.
-unsafe fn bytes<const R: usize, const U: usize>(job: &Job) {
+unsafe fn bytes<const R: usize, const T: usize, const U: usize>(job: &Job) {
     // SAFETY: the caller's promise; no instruction set is needed.
-    unsafe { generic::products::<Bytes, R, U>(job) }
+    unsafe { generic::products::<Bytes, R, T, U>(job) }
 }
 
-pub(super) static FLOATS: Kernels = Kernels { name: "portable", lanes: 8, products: products!(floats), turn };
+pub(super) static FLOATS: Kernels =
+    Kernels { name: "portable", lanes: 8, products: products!(floats, [2, 1, 1]), turn };
 
-pub(super) static BYTES: Kernels = Kernels { name: "portable", lanes: 8, products: products!(bytes), turn };
+pub(super) static BYTES: Kernels = Kernels { name: "portable", lanes: 8, products: products!(bytes, [1, 1, 1]), turn };

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use super::generic::{OFFSET_BITS, STEPS};
-use super::{BLOCKS, Kernels, PANEL, SUMS, VECTORS};
+use super::generic::{OFFSET_BITS, STEPS, pitch};
+use super::{BLOCKS, Kernels, PANEL_MAX, SUMS, VECTORS};
 use crate::aligned::Aligned;
+use crate::isa::nearest_cache;
 
 /// Weights as words `[row][column]`, dense. A word of zero is none.
 #[derive(Clone, Copy, Debug)]
@@ -17,19 +18,22 @@ pub(crate) struct Matrix<'a> {
 
 /// What kernels run for some weights.
 ///
-/// The code of a part is that of blocks. A block is its number of steps; of each of its columns the offset in bytes of its
-/// sums; and its steps, always four together: two words with the offsets in bytes of the rows in the panel, 16 bits each,
-/// and of each step the weights of the columns. The last of them may be fewer.
+/// The code of a part is that of blocks, some of which take their steps by turns. Of such there is the number of steps that
+/// the longest has; of each column of each block the offset in bytes of its sums; and steps, always four together: of each
+/// block two words with the offsets in bytes of the rows in the panel, 16 bits each, and of each step the weights of the
+/// columns of each block. The last of them may be fewer.
 #[derive(Debug)]
 pub(crate) struct Program {
     rows: usize,
     columns: usize,
-    /// Pixels of a full panel.
+    /// Pixels and rows of a full panel.
     pixels: usize,
-    /// Which of `BLOCKS`.
+    panel_rows: usize,
+    /// Which of `BLOCKS`, and how many such take their steps by turns.
     block_at: usize,
+    turns: usize,
     code: Aligned,
-    /// Of the first columns together, panel by panel, then of the next.
+    /// Of the first panel, of all columns that go together one after the other, then of the next: the order they run in.
     parts: Vec<Part>,
     fill: Fill,
 }
@@ -46,7 +50,8 @@ pub struct Fill {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Part {
     pub(crate) code: usize,
-    pub(crate) blocks: usize,
+    /// How often blocks are taken together.
+    pub(crate) turns: usize,
 }
 
 /// Columns that go together, and the rows in which any of them has a weight.
@@ -69,16 +74,19 @@ impl Program {
             rows,
             columns,
             pixels: each,
+            panel_rows: panel_rows(words, rows, each * size_of::<u32>()),
             block_at,
+            turns: kernels.products.turns[block_at],
             code: Aligned::default(),
             parts: Vec::new(),
             fill: Fill { all: words.len(), multiplied: 0, nonzero: 0 },
         };
         let mut code = Vec::new();
-        for first in (0..columns).step_by(TOGETHER) {
-            let blocks = blocks(matrix, first..columns.min(first + TOGETHER), block);
-            for panel in (0..rows.max(1)).step_by(program.panel_rows()) {
-                let part = program.write(matrix, &blocks, [first, panel], &mut code);
+        let together = |first| (first, blocks(matrix, first..columns.min(first + TOGETHER), block));
+        let together: Vec<_> = (0..columns).step_by(TOGETHER).map(together).collect();
+        for panel in (0..rows.max(1)).step_by(program.panel_rows()) {
+            for (first, blocks) in &together {
+                let part = program.write(matrix, blocks, [*first, panel], &mut code);
                 program.parts.push(part);
             }
         }
@@ -105,32 +113,46 @@ impl Program {
             })
             .collect();
         cut.sort_by_key(|(_, rows)| rows.len());
-        let part = code.len();
+        if panel > 0 {
+            // The first panel begins the sums of blocks without rows, later ones add nothing to them.
+            let without = cut.partition_point(|(_, rows)| rows.is_empty());
+            cut.drain(..without - without % self.turns);
+        }
+        let part = Part { code: code.len(), turns: cut.len().div_ceil(self.turns) };
         let size = BLOCKS[self.block_at];
-        // Sums of columns that a block lacks lie behind all others.
-        let sums = |column: Option<&usize>| column.map_or(TOGETHER, |column| column - first) * self.pixels;
+        // Sums of columns that a block lacks lie behind all others: only the last columns together are so few.
+        let lanes = self.lanes();
+        let sums = |column: Option<&usize>| column.map_or(TOGETHER, |column| column - first) * lanes;
         let bytes = |words: usize| u32::try_from(words * size_of::<u32>()).expect("rooms are small");
-        let mut count = 0;
-        for (block, rows) in cut {
-            // Later panels add nothing to sums of such blocks, the first one begins them.
-            if rows.is_empty() && panel > 0 {
-                continue;
+        for cut in cut.chunks(self.turns) {
+            let blocks: Vec<_> = (0..self.turns).map(|nth| cut.get(nth).copied().unwrap_or((&NONE, &[]))).collect();
+            let steps = cut.last().map_or(0, |(_, rows)| rows.len());
+            code.push(u32::try_from(steps).expect("panels have few rows"));
+            for (block, _) in &blocks {
+                code.extend((0..size).map(|nth| bytes(sums(block.columns.get(nth)))));
             }
-            count += 1;
-            code.push(u32::try_from(rows.len()).expect("panels have few rows"));
-            code.extend((0..size).map(|nth| bytes(sums(block.columns.get(nth)))));
-            for rows in rows.chunks(STEPS as usize) {
-                let offset = |nth: usize| rows.get(nth).map_or(0, |row| bytes((row - panel) * self.pixels));
-                code.extend([0, 2].map(|nth| offset(nth) | offset(nth + 1) << OFFSET_BITS));
-                for row in rows {
-                    let weight = |nth: usize| block.columns.get(nth).map_or(0, |column| matrix.at(*row, *column));
-                    code.extend((0..size).map(weight));
-                    self.fill.nonzero += (0..size).filter(|&nth| weight(nth) != 0).count();
-                    self.fill.multiplied += size;
+            for step in 0..steps {
+                if step.is_multiple_of(STEPS as usize) {
+                    for (_, rows) in &blocks {
+                        let offset = |nth: usize| rows.get(step + nth).map_or(0, |row| bytes((row - panel) * lanes));
+                        code.extend([0, 2].map(|nth| offset(nth) | offset(nth + 1) << OFFSET_BITS));
+                    }
+                }
+                for (block, rows) in &blocks {
+                    let weight = |nth: usize| {
+                        let (row, column) = (rows.get(step)?, block.columns.get(nth)?);
+                        Some(matrix.at(*row, *column))
+                    };
+                    code.extend((0..size).map(|nth| weight(nth).unwrap_or(0)));
                 }
             }
+            for (block, rows) in cut {
+                let weights = rows.iter().flat_map(|row| block.columns.iter().map(|column| matrix.at(*row, *column)));
+                self.fill.nonzero += weights.filter(|&weight| weight != 0).count();
+            }
+            self.fill.multiplied += steps * blocks.len() * size;
         }
-        Part { code: part, blocks: count }
+        part
     }
 
     pub(crate) fn rows(&self) -> usize {
@@ -141,9 +163,18 @@ impl Program {
         self.columns
     }
 
-    /// Pixels of a full panel, and words from the sums of a column to those of the next.
+    /// Pixels of a full panel.
     pub(crate) fn pixels(&self) -> usize {
         self.pixels
+    }
+
+    /// Words from a row of a panel of so many pixels, or from the sums of a column, to the next.
+    pub(crate) fn pitch(&self, pixels: usize) -> usize {
+        pitch(pixels.div_ceil(self.lanes())) * self.lanes()
+    }
+
+    fn lanes(&self) -> usize {
+        self.pixels / VECTORS
     }
 
     /// Columns of a tile that leaves some to each of so many threads, where it can: rows of the image are laid out again
@@ -169,7 +200,7 @@ impl Program {
     }
 
     pub(super) fn panel_rows(&self) -> usize {
-        PANEL / self.pixels
+        self.panel_rows
     }
 
     pub(super) fn code(&self) -> &[u32] {
@@ -191,7 +222,7 @@ impl Program {
     /// When none begin with it.
     pub(super) fn part(&self, column: usize, panel: usize) -> Part {
         assert!(column.is_multiple_of(TOGETHER), "columns go together from {column} on");
-        self.parts[column / TOGETHER * self.panels() + panel]
+        self.parts[panel * self.columns.div_ceil(TOGETHER) + column / TOGETHER]
     }
 }
 
@@ -211,6 +242,17 @@ impl Matrix<'_> {
     fn at(&self, row: usize, column: usize) -> u32 {
         self.words[row * self.columns + column]
     }
+}
+
+/// Rows of each panel, of which there are as few as the nearest cache allows: sums are stored and loaded again for each.
+/// Where more of the words are not zero, a part of the cache is left for the rest.
+fn panel_rows(words: &[u32], rows: usize, row: usize) -> usize {
+    let nonzero = words.iter().filter(|&&word| word != 0).count();
+    let cache = nearest_cache().min(PANEL_MAX);
+    let bytes = if nonzero * SPARSE <= words.len() { cache } else { cache / 6 * 5 };
+    // A little more than fits is better than one panel more.
+    let panels = (rows * row).saturating_sub(cache / 24).div_ceil(bytes).max(1);
+    rows.div_ceil(panels).max(1)
 }
 
 /// Blocks of columns: those of equal rows first, and what is left in order.
@@ -244,8 +286,13 @@ fn blocks(matrix: &Matrix<'_>, columns: Range<usize>, size: usize) -> Vec<Block>
     blocks
 }
 
+static NONE: Block = Block { columns: Vec::new(), rows: Vec::new() };
+
 /// Columns whose blocks lie together.
 pub(super) const TOGETHER: usize = 64;
+
+/// One in so many words is not zero where panels fill the cache.
+const SPARSE: usize = 7;
 
 /// Tiles that share the work of an output evenly enough.
 const TILES_PER_THREAD: usize = 2;

@@ -1,5 +1,6 @@
 //! Sixteen lanes.
 
+use std::arch::asm;
 use std::arch::x86_64::{
     __m256i, __m512, __m512i, __mmask16, _CMP_LT_OQ, _MM_HINT_T1, _mm_loadu_si128, _mm_maskz_loadu_epi8, _mm_prefetch,
     _mm_storeu_si128, _mm256_loadu_si256, _mm256_mask_storeu_epi8, _mm256_mask_storeu_epi16, _mm256_maskz_loadu_epi16,
@@ -9,7 +10,7 @@ use std::arch::x86_64::{
     _mm512_cvtps_epi32, _mm512_div_ps, _mm512_extracti32x4_epi32, _mm512_fmadd_ps, _mm512_loadu_ps,
     _mm512_mask_blend_ps, _mm512_mask_cvtepi32_storeu_epi8, _mm512_mask_storeu_epi8, _mm512_mask_storeu_ps,
     _mm512_maskz_loadu_ps, _mm512_max_epi32, _mm512_max_epu8, _mm512_max_ps, _mm512_min_epi32, _mm512_min_epu8,
-    _mm512_min_ps, _mm512_mul_ps, _mm512_packs_epi32, _mm512_packus_epi16, _mm512_permutexvar_epi32,
+    _mm512_min_ps, _mm512_mul_ps, _mm512_packs_epi32, _mm512_packus_epi16, _mm512_permute_ps, _mm512_permutexvar_epi32,
     _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_epi8,
     _mm512_set1_epi16, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setr_epi32, _mm512_setzero_ps, _mm512_shuffle_f32x4,
     _mm512_slli_epi32, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_ps, _mm512_unpackhi_pd, _mm512_unpackhi_ps,
@@ -108,6 +109,27 @@ unsafe fn store_quarters([a, b, c, d]: [__m512; 4], to: [*mut f32; 4]) {
     }
 }
 
+/// Four elements in each quarter. A compiler that saw through it would load each of them on its own again, where loads
+/// are what is short.
+///
+/// # Safety
+/// The processor has AVX-512 F, and four elements are readable.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(crate) unsafe fn four_everywhere(from: *const f32) -> __m512 {
+    let four;
+    // SAFETY: the instruction reads what the caller says is readable, and writes a register.
+    unsafe {
+        asm!(
+            "vbroadcastf32x4 {four}, [{from}]",
+            four = lateout(zmm_reg) four,
+            from = in(reg) from,
+            options(pure, readonly, nostack, preserves_flags)
+        );
+    }
+    four
+}
+
 // SAFETY (all methods): AVX-512 F is there, and memory is readable and writable as the trait asks; the caller promised.
 impl Vector for F32x16 {
     const LANES: usize = 16;
@@ -116,6 +138,20 @@ impl Vector for F32x16 {
     unsafe fn splat(value: f32) -> Self {
         // SAFETY: as said above.
         Self(unsafe { _mm512_set1_ps(value) })
+    }
+
+    #[inline(always)]
+    unsafe fn splat_each(from: *const f32) -> [Self; 4] {
+        // SAFETY: as said above.
+        unsafe {
+            let four = four_everywhere(from);
+            [
+                Self(_mm512_permute_ps::<0b00_00_00_00>(four)),
+                Self(_mm512_permute_ps::<0b01_01_01_01>(four)),
+                Self(_mm512_permute_ps::<0b10_10_10_10>(four)),
+                Self(_mm512_permute_ps::<0b11_11_11_11>(four)),
+            ]
+        }
     }
 
     #[inline(always)]

@@ -69,6 +69,16 @@ fn sums_are_normalised() {
     let got = answers(own("SkipSimplifiedLayerNormalization", &["x", "x1", "b", "d"], &["y", "", "", "s"]), &both);
     near(&got[0], &normal(&biased, [&b, &none], false, 1e-12));
     near(&got[1], &biased);
+    // In a model of a version that has no such operator.
+    let early = Graph {
+        version: 13,
+        nodes: vec![node("LayerNormalization", &["x", "b", "c"], &["y"], vec![])],
+        constants: [("b", &b), ("c", &c)].map(|(name, row)| constant(name, &some(DType::F32, &[4], row))).to_vec(),
+        inputs: &[some(DType::F32, &[2, 3, 4], &x)],
+        outputs: ONE,
+    };
+    near(&early.answer(), &normal(&x, [&b, &c], true, 1e-5));
+    assert_eq!(early.layers().0, ["Normalize"]);
     let simplified = node("SimplifiedLayerNormalization", &["x", "b"], &["y"], vec![]);
     near(&answers(simplified, ONE)[0], &normal(&x, [&b, &none], false, 1e-5));
     let last = node("SimplifiedLayerNormalization", &["x", "b"], &["y"], vec![int("axis", 2)]);

@@ -169,6 +169,72 @@ fn products_of_integers_are_layers_of_bytes() {
     }
 }
 
+/// Attention between products of bytes: of integers that are scaled, or of what the bytes mean.
+fn attention_of_bytes(in_integers: bool) -> Case {
+    let Case { x, nodes, mut constants, rank } = recovered::attention();
+    let byte = |at: usize| if at.is_multiple_of(5) { (at % 7).to_le_bytes()[0] } else { 0 };
+    let tensor = |name: &str, data_type: DataType, dims: &[i64], bytes: Vec<u8>| TensorProto {
+        name: name.into(),
+        data_type: data_type as i32,
+        dims: dims.to_vec(),
+        raw_data: bytes.into(),
+        ..Default::default()
+    };
+    let is_weights = |name: &str| ["a", "b", "c"].contains(&name);
+    for constant in constants.iter_mut().filter(|constant| is_weights(&constant.name)) {
+        *constant = if in_integers {
+            tensor(&constant.name, DataType::Int8, &[12, 12], (0..144).map(byte).collect())
+        } else {
+            floats(&constant.name, &[12, 12], &(0..144).map(|at| f32::from(byte(at)) / 4.0).collect::<Vec<_>>())
+        };
+    }
+    constants.extend([
+        floats("step", &[], &[0.031_25]),
+        floats("scale", &[], &[0.007_812_5]),
+        tensor("zero", DataType::Uint8, &[], vec![128]),
+        tensor("weights zero", DataType::Int8, &[], vec![0]),
+    ]);
+    let product = |made: &NodeProto| {
+        let [from, weights, to] = [&made.input[0], &made.input[1], &made.output[0]];
+        let [bytes, between, cast] = ["bytes", "between", "cast"].map(|part| format!("{to} {part}"));
+        let begin = node("QuantizeLinear", &[from, "step", "zero"], &[&bytes], vec![]);
+        let rest = if in_integers {
+            vec![
+                node("MatMulInteger", &[&bytes, weights, "zero", "weights zero"], &[&between], vec![]),
+                node("Cast", &[&between], &[&cast], vec![int("to", DataType::Float as i64)]),
+                node("Mul", &[&cast, "scale"], &[to], vec![]),
+            ]
+        } else {
+            vec![
+                node("DequantizeLinear", &[&bytes, "step", "zero"], &[&between], vec![]),
+                node("MatMul", &[&between, weights], &[to], vec![]),
+            ]
+        };
+        [vec![begin], rest].concat()
+    };
+    let nodes = nodes.into_iter().flat_map(|node| match node.input.get(1) {
+        Some(weights) if is_weights(weights) => product(&node),
+        _ => vec![node],
+    });
+    Case { x, nodes: nodes.collect(), constants, rank }
+}
+
+#[test]
+fn attention_between_products_of_integers() {
+    let shape = [3, 7, 12];
+    attention_of_bytes(false).check(&shape);
+    let given = tensor(&shape, &made_up(shape.iter().product(), 1));
+    let [meant, integers] = [false, true].map(|in_integers| {
+        let plan = attention_of_bytes(in_integers).load(&options()).unwrap();
+        (operators(&layers_of(&*plan, &given)), answer(plan, vec![given.clone()]).unwrap().remove(0))
+    });
+    for (got, expected) in values(&integers.1).iter().zip(values(&meant.1)) {
+        assert!((got - expected).abs() <= 1e-4 * expected.abs().max(1.0), "{got} {expected}");
+    }
+    let count = |operator: &str| integers.0.iter().filter(|ran| **ran == operator).count();
+    assert_eq!(["QuantizedLinear", "Attention", "MatMul", "Softmax"].map(count), [4, 1, 0, 0], "{:?}", integers.0);
+}
+
 #[test]
 fn channels_that_are_always_zero_or_that_nobody_looks_at_go() {
     let mut window = made_up(24 * 6 * 9, 1);
