@@ -1,4 +1,5 @@
-//! Times of one row times weights of which some are zeros, in microseconds, beside all products.
+//! Times of one row times weights of which some are zeros, in microseconds, beside all products; and of a row of which some
+//! elements are zeros.
 //! `cargo bench -p kinglet-kernels --bench sparse_row`
 #![allow(clippy::print_stdout, reason = "a table is what it is for")]
 
@@ -24,6 +25,17 @@ fn main() {
                 let sparse = least(|| packed.run(&row, None, &packed.grid(&mut out)));
                 let share = packed.share();
                 print!(" | {zeros}: {sparse:.1} of {dense:.1} us at {share:.2} of the steps");
+            }
+            println!();
+            print!("{level:12} {depth}x{columns}, zeros in the row");
+            for zeros in [0.0, 0.4, 0.5, 0.65, 0.8] {
+                let row = made_up(depth, zeros);
+                let elements = made_up(depth * columns, 0.0);
+                let weights = Weights::new(&elements, [1, depth, columns]);
+                let gemm = Gemm::pack(level, &weights, None, Activation::RELU, None);
+                let window = Window::rows(1, depth);
+                let time = least(|| gemm.run(&row, &window, None, &gemm.grid(&mut out, columns, 1)));
+                print!(" | {zeros}: {time:.1} us");
             }
             println!();
         }
