@@ -169,6 +169,81 @@ fn products_of_integers_are_layers_of_bytes() {
     }
 }
 
+/// Layers of bytes with a ReLU between, whose weights are zero but for so many in a hundred blocks of such sides.
+fn bytes_behind_relu(kept: i64, [high, wide]: [i64; 2]) -> Case {
+    let raw = |name: &str, data_type: DataType, dims: &[i64], raw_data: Vec<u8>| TensorProto {
+        name: name.into(),
+        data_type: data_type as i32,
+        dims: dims.to_vec(),
+        raw_data: raw_data.into(),
+        ..Default::default()
+    };
+    let weights = |name: &str, [depth, columns]: [i64; 2]| {
+        let byte = |at: i64| {
+            let block = at / columns / high * 7919 + at % columns / wide * 104_729;
+            if block / 13 % 100 < kept { (at * 37 + 11).to_le_bytes()[0] } else { 0 }
+        };
+        raw(name, DataType::Int8, &[depth, columns], (0..depth * columns).map(byte).collect())
+    };
+    let zero = |name: &str, byte: u8| raw(name, DataType::Uint8, &[], vec![byte]);
+    let between = |from, scale, zero, bytes, to| {
+        let quantize = node("QuantizeLinear", &[from, scale, zero], &[bytes], vec![]);
+        [quantize, node("DequantizeLinear", &[bytes, scale, zero], &[to], vec![])]
+    };
+    let nodes = [
+        vec![node("DequantizeLinear", &["w", "u"], &["wf"], vec![])],
+        vec![node("DequantizeLinear", &["v", "u"], &["vf"], vec![])],
+        between("x", "s", "z", "xq", "xf").to_vec(),
+        vec![node("MatMul", &["xf", "wf"], &["a"], vec![]), node("Relu", &["a"], &["r"], vec![])],
+        between("r", "t", "z0", "rq", "rf").to_vec(),
+        vec![node("MatMul", &["rf", "vf"], &["y"], vec![])],
+    ];
+    Case {
+        x: vec!["N", "96"],
+        nodes: nodes.concat(),
+        constants: vec![
+            floats("s", &[], &[0.0625]),
+            floats("t", &[], &[0.25]),
+            floats("u", &[], &[0.015_625]),
+            zero("z", 100),
+            zero("z0", 0),
+            weights("w", [96, 128]),
+            weights("v", [128, 150]),
+        ],
+        rank: 2,
+    }
+}
+
+#[test]
+fn one_row_of_bytes_goes_by_what_is_not_zero() {
+    for (kept, sides, expected) in [
+        (100, [1, 1], ["", "u8s8_lines__"]),
+        (10, [4, 16], ["u8s8_sparse_row_", "u8s8_sparse_row_"]),
+        (5, [1, 1], ["u8s8_sparse_row__avx512vbmi", "u8s8_sparse_row__avx512vbmi"]),
+    ] {
+        let case = bytes_behind_relu(kept, sides);
+        for level in Level::all() {
+            if expected[0].ends_with("vbmi") && level.set() < kinglet_kernels::isa::Set::Avx512Bf16 {
+                continue;
+            }
+            let load = || case.load(&LoadOptions { isa_max: level.set(), ..options() }).unwrap();
+            let given = made_up(3 * 96, 1);
+            let layers = layers_of(&*load(), &tensor(&[1, 96], &given[..96]));
+            let products = layers.iter().filter(|layer| layer.operator == "QuantizedLinear");
+            let kernels: Vec<&str> = products.map(|layer| layer.kernel.as_str()).collect();
+            assert!(kernels.len() == 2, "{level} {layers:?}");
+            for (kernel, expected) in kernels.iter().zip(expected) {
+                assert!(kernel.contains(expected), "{level} {kernels:?}");
+            }
+            let together = values(&answer(load(), vec![tensor(&[3, 96], &given)]).unwrap()[0]);
+            for (row, together) in given.chunks(96).zip(together.chunks(150)) {
+                let alone = values(&answer(load(), vec![tensor(&[1, 96], row)]).unwrap()[0]);
+                assert_eq!(alone, together, "{level} {kernels:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn channels_that_are_always_zero_or_that_nobody_looks_at_go() {
     let mut window = made_up(24 * 6 * 9, 1);
