@@ -196,7 +196,8 @@ fn best_scale(weights: &[[f64; 2]], bound: f64) -> f64 {
 }
 
 /// So many numbers that weights are near to: the means of what is nearest to each, found in turns (Lloyd, Least Squares
-/// Quantization in PCM, 1982). Zero is one of them where weights are zero.
+/// Quantization in PCM, 1982). Zero is one of them where weights are zero. A short table is integers times one number, so that
+/// products with it are those of integers.
 fn table(weights: &Array2<f64>, squares: &Array2<f64>, entries: usize) -> Vec<f64> {
     let mut sorted: Vec<[f64; 2]> =
         weights.iter().zip(squares).map(|(weight, square)| [*weight, *square]).filter(|pair| pair[0] != 0.0).collect();
@@ -221,10 +222,24 @@ fn table(weights: &Array2<f64>, squares: &Array2<f64>, entries: usize) -> Vec<f6
         }
     }
     table.extend(has_zeros.then_some(0.0));
+    if entries <= SHORT_TABLE {
+        multiples(&mut table);
+    }
     let mut table: Vec<f64> = table.into_iter().map(|entry| f64::from(narrow(entry))).collect();
     table.sort_unstable_by(f64::total_cmp);
     table.dedup();
     table
+}
+
+/// Rounds numbers to multiples of one, at most 127 times it: of some the one that leaves the least squares.
+fn multiples(table: &mut [f64]) {
+    let greatest = table.iter().fold(0.0f64, |greatest, entry| greatest.max(entry.abs()));
+    let nearest = |entry: f64, unit: f64| (entry / unit).round() * unit;
+    let rest = |unit: f64| table.iter().map(|&entry| (entry - nearest(entry, unit)).powi(2)).sum::<f64>();
+    let units = (64..=i8::MAX).map(|most| greatest / f64::from(most)).filter_map(usable);
+    if let Some(unit) = units.min_by(|a, b| rest(*a).total_cmp(&rest(*b))) {
+        table.iter_mut().for_each(|entry| *entry = nearest(*entry, unit));
+    }
 }
 
 /// A scale as files have it, if it can be divided by.
@@ -240,6 +255,9 @@ fn narrow(x: f64) -> f32 {
 
 /// Inputs that share a scale of four bits.
 const INT4_BLOCK: usize = 32;
+
+/// Entries of a table whose places take four bits at most.
+const SHORT_TABLE: usize = 16;
 
 /// Times that scales are found for integers, and integers for scales.
 const ROUNDS: usize = 3;
@@ -275,11 +293,24 @@ mod tests {
         near(rounded("binary", &[1.0, -2.0, 0.0]), &[1.5, -1.5, 0.0]);
         near(rounded("ternary", &[1.0, -1.2, 0.1, 0.0]), &[1.1, -1.1, 0.0, 0.0]);
         near(rounded("bf16", &[1.0 + 1.0 / 1024.0, -0.5]), &[1.0, -0.5]);
-        near(rounded("codebook:2", &[1.0, 1.2, -3.0, -3.2]), &[1.1, 1.1, -3.1, -3.1]);
-        near(rounded("codebook:3", &[1.0, 1.2, -3.0, 0.0]), &[1.1, 1.1, -3.0, 0.0]);
+        near(rounded("codebook:2", &[1.0, 1.4, -3.0, -3.4]), &[1.2, 1.2, -3.2, -3.2]);
+        near(rounded("codebook:3", &[1.0, 1.4, -3.0, 0.0]), &[1.2, 1.2, -3.0, 0.0]);
+        // Where places take eight bits, products are of floats.
+        near(rounded("codebook:17", &[1.0, 0.1234, -3.0]), &[1.0, 0.1234, -3.0]);
         near(rounded("codebook:16", &[1.0, 2.0]), &[1.0, 2.0]);
         near(rounded("int8", &[0.0, 0.0]), &[0.0, 0.0]);
         near(rounded("codebook:4", &[0.0, 0.0]), &[0.0, 0.0]);
+    }
+
+    #[test]
+    fn short_tables_are_multiples_of_one_number() {
+        let mut table = vec![-1.7, -0.314_159, 0.0, 0.271_828, 0.9, 1.234_567];
+        let before = table.clone();
+        multiples(&mut table);
+        assert!(table.iter().zip(&before).all(|(a, b)| (a - b).abs() <= 1.7 / 128.0), "{table:?}");
+        let of = |unit: f64| table.iter().all(|entry| (entry / unit - (entry / unit).round()).abs() < 1e-6);
+        assert!((64..=127).any(|most| of(1.7 / f64::from(most))), "{table:?}");
+        assert!(table != before);
     }
 
     #[test]

@@ -96,6 +96,8 @@ pub(crate) trait Vector: Copy {
     unsafe fn sum(self) -> f32;
     /// Of all lanes, which are numbers.
     unsafe fn greatest(self) -> f32;
+    /// The lanes that have any bit set, the first in the lowest bit.
+    unsafe fn nonzero(self) -> u32;
     /// Of lanes that hold two bf16: all the lower ones as floats, and all the upper ones.
     unsafe fn apart(self) -> [Self; 2];
 }

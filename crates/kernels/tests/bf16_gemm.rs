@@ -77,6 +77,33 @@ fn windows_of_every_kind() {
 }
 
 #[test]
+fn elements_that_are_zero_add_nothing() {
+    let columns = 300;
+    for depth in [1, 2, 63, 64, 129, 1500] {
+        for (zeros, weight) in [(700, 1.0), (1000, 1.0), (700, f32::INFINITY)] {
+            let is_zero = |x: &f32| (x.to_bits() >> 8) % 1000 < zeros;
+            let row: Vec<f32> = values(depth, 5).into_iter().map(|x| if is_zero(&x) { 0.0 } else { x }).collect();
+            let mut elements = values(depth * columns, 6);
+            elements[depth / 2 * columns] = weight;
+            let (weights, together) = (Weights::new(&elements, [1, depth, columns]), row.repeat(2));
+            for level in Level::all() {
+                for vectors in PairGemm::widths(level) {
+                    let gemm = PairGemm::pack(level, &weights, None, Activation::None, Some(vectors));
+                    let run = |left: &[f32], rows| {
+                        let (image, window) = paired(&gemm, left, &Window::rows(rows, depth), depth);
+                        let mut out = vec![0.0; rows * columns];
+                        gemm.run(&image, &window, None, &gemm.grid(&mut out, columns, rows));
+                        out.truncate(columns);
+                        out.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+                    };
+                    assert_eq!(run(&row, 1), run(&together, 2), "{level} {vectors} {depth} {zeros} {weight}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn chains_longer_than_the_cache_go_on() {
     check(&Window::rows(3, 9001), 9001, 40, Activation::HardSwish);
 }

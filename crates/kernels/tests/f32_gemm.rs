@@ -137,6 +137,33 @@ fn results_do_not_depend_on_company_or_width() {
 }
 
 #[test]
+fn elements_that_are_zero_add_nothing() {
+    let columns = 300;
+    for depth in [1, 15, 63, 64, 65, 200, 1500] {
+        for (zeros, weight) in [(100, 1.0), (700, 1.0), (1000, 1.0), (700, f32::INFINITY)] {
+            let is_zero = |x: &f32| (x.to_bits() >> 8) % 1000 < zeros;
+            let row: Vec<f32> = values(depth, 5).into_iter().map(|x| if is_zero(&x) { 0.0 } else { x }).collect();
+            let mut elements = values(depth * columns, 6);
+            elements[depth / 2 * columns] = weight;
+            let weights = Weights::new(&elements, [1, depth, columns]);
+            let together = row.repeat(2);
+            for level in Level::all() {
+                for vectors in Gemm::widths(level) {
+                    let gemm = Gemm::pack(level, &weights, None, Activation::None, Some(vectors));
+                    let run = |left: &[f32], rows| {
+                        let mut out = vec![0.0; rows * columns];
+                        gemm.run(left, &Window::rows(rows, depth), None, &gemm.grid(&mut out, columns, rows));
+                        out.truncate(columns);
+                        out.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+                    };
+                    assert_eq!(run(&row, 1), run(&together, 2), "{level} {vectors} {depth} {zeros} {weight}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn threads_share_a_grid() {
     let (rows, depth, columns) = (1000, 32, 70);
     let (left, elements) = (values(rows * depth, 7), values(depth * columns, 8));

@@ -6,7 +6,8 @@ mod support;
 use kinglet_kernels::f32_functions::Function;
 use kinglet_kernels::f32_gemm::{Gemm, Residual, Weights};
 use kinglet_kernels::f32_sparse_row::SparseRow;
-use kinglet_kernels::{Activation, Level, Window, reference};
+use kinglet_kernels::isa::Set;
+use kinglet_kernels::{Activation, LeftOut, Level, Window, reference};
 use support::{assert_close, values};
 
 /// Weights of which so many in a thousand are not zero.
@@ -27,13 +28,16 @@ fn check(depth: usize, columns: usize, kept: u32, activation: Activation, is_res
         let gemm = Gemm::pack(level, &weights, Some(&bias), activation, None);
         let mut expected = vec![0.0; columns];
         gemm.run(&row, &Window::rows(1, depth), of_rows, &gemm.grid(&mut expected, columns, 1));
-        let packed = SparseRow::pack_any(level, &weights, Some(&bias), activation);
-        let mut out = vec![7.0; columns + 3];
-        packed.run(&row, residual, &packed.grid(&mut out[..columns]));
-        let same = out.iter().zip(&expected).all(|(got, expected)| got.to_bits() == expected.to_bits());
-        assert!(same, "{level} {depth}x{columns} of {kept}: {out:?} {expected:?}");
-        assert_close(&out[..columns], &meant, depth, &format!("{level} {depth}x{columns}"));
-        assert!(out[columns..].iter().all(|&x| x == 7.0), "{level}");
+        for left_out in [LeftOut::Blocks, LeftOut::Anywhere] {
+            let packed = SparseRow::pack_any(level, &weights, Some(&bias), activation, left_out);
+            let Some(packed) = packed else { continue };
+            let mut out = vec![7.0; columns + 3];
+            packed.run(&row, residual, &packed.grid(&mut out[..columns]));
+            let same = out.iter().zip(&expected).all(|(got, expected)| got.to_bits() == expected.to_bits());
+            assert!(same, "{level} {left_out:?} {depth}x{columns} of {kept}: {out:?} {expected:?}");
+            assert_close(&out[..columns], &meant, depth, &format!("{level} {left_out:?} {depth}x{columns}"));
+            assert!(out[columns..].iter().all(|&x| x == 7.0), "{level} {left_out:?}");
+        }
     }
 }
 
@@ -74,9 +78,29 @@ fn only_what_has_many_zeros_is_packed() {
 }
 
 #[test]
+fn zeros_of_blocks_are_told_from_zeros_anywhere() {
+    for level in Level::all() {
+        let kernel = |block: usize, kept| {
+            let of_blocks = sparse(512 * 512 / block, kept);
+            let element = |at: usize| of_blocks[at / 512 * (512 / block) + at % 512 / block];
+            let elements: Vec<f32> = (0..512 * 512).map(element).collect();
+            let weights = Weights::new(&elements, [1, 512, 512]);
+            SparseRow::pack(level, &weights, None, Activation::None).map(|packed| packed.kernel())
+        };
+        for kept in [50, 200, 400] {
+            assert!(kernel(16, kept).is_some_and(|kernel| kernel.contains("x1__")), "{level} {kept}");
+        }
+        // Blocks of eight are mostly empty then, and found sooner than by gathering.
+        let expected = if level.set() >= Set::Avx512 { "row__" } else { "x1__" };
+        assert!(kernel(1, 30).is_some_and(|kernel| kernel.contains(expected)), "{level}");
+        assert_eq!(kernel(1, 900), None, "{level}");
+    }
+}
+
+#[test]
 fn rows_that_are_no_numbers_are_told() {
     let level = Level::all().last().unwrap();
     let weights = Weights::new(&[1.0, 0.0], [1, 2, 1]);
-    let packed = SparseRow::pack_any(level, &weights, None, Activation::None);
+    let packed = SparseRow::pack_any(level, &weights, None, Activation::None, LeftOut::Blocks).unwrap();
     assert!(packed.takes(&[1.0, -2.0]) && !packed.takes(&[1.0, f32::INFINITY]) && !packed.takes(&[f32::NAN, 1.0]));
 }

@@ -137,6 +137,8 @@ pub(super) struct Job<E = f32> {
     pub(super) columns: usize,
     /// Whether sums begin with what is in `out`, which are floats.
     pub(super) resume: bool,
+    /// Whether elements of a row that are zero add nothing.
+    pub(super) skips: bool,
     /// What weights mean that are codes.
     pub(super) codes: Option<Codes>,
     /// What follows the last sum; without it the sums are written as they are.
@@ -265,7 +267,7 @@ impl<E> Block<E> {
 }
 
 /// One row of a product with `M` whole panels: its results are seen as a tile with a row for each panel. A product waits
-/// for its sum before it can add to it; this many sums leave no time to wait.
+/// for its sum before it can add to it; this many sums leave no time to wait. Weights of steps that add nothing are not read.
 ///
 /// # Safety
 /// As `tile`.
@@ -276,21 +278,53 @@ pub(super) unsafe fn row<P: Product, E: Stored<P::Sums>, const M: usize, const N
         let mut sums = begin::<P::Sums, E, M, N>(job, Block::first(job), 0);
         let mut weights = job.weights;
         for tap in 0..job.taps {
-            let row = *job.rows.add(tap);
-            for k in 0..job.depth {
-                let x = P::left(row.add(k * P::STEP));
-                for (m, sums) in sums.iter_mut().enumerate() {
-                    for (n, sum) in sums.iter_mut().enumerate() {
-                        let w = P::right(weights.add(m * job.weights_pitch + n * P::Sums::LANES));
-                        *sum = P::add(x, w, *sum);
+            let mut row = *job.rows.add(tap);
+            for from in (0..job.depth).step_by(LOOKED_AT / P::STEP) {
+                let steps = (LOOKED_AT / P::STEP).min(job.depth - from);
+                let mut left = if job.skips { nonzero::<P>(row, steps) } else { first::<P>(steps) };
+                while left != 0 {
+                    let k = left.trailing_zeros() as usize / P::STEP;
+                    left &= left - 1;
+                    let (x, weights) = (P::left(row.add(k * P::STEP)), weights.add(k * N * P::Sums::LANES));
+                    for (m, sums) in sums.iter_mut().enumerate() {
+                        for (n, sum) in sums.iter_mut().enumerate() {
+                            let w = P::right(weights.add(m * job.weights_pitch + n * P::Sums::LANES));
+                            *sum = P::add(x, w, *sum);
+                        }
                     }
                 }
-                weights = weights.add(N * P::Sums::LANES);
+                (row, weights) = (row.add(steps * P::STEP), weights.add(steps * N * P::Sums::LANES));
             }
         }
         end::<P::Sums, E, M, N>(job, Block::first(job), 0, &mut sums);
     }
 }
+
+/// Bits of the first steps of a row, at most as many as have [`LOOKED_AT`] elements: the lowest of each step's.
+#[inline(always)]
+fn first<P: Product>(steps: usize) -> u64 {
+    let every = if P::STEP == 1 { u64::MAX } else { u64::MAX / 3 };
+    every & u64::MAX >> (LOOKED_AT - steps * P::STEP)
+}
+
+/// As `first`, of those steps that have an element with any bit set.
+///
+/// # Safety
+/// The processor has the instructions of `P`, and so many steps of the row are readable.
+#[inline(always)]
+unsafe fn nonzero<P: Product>(row: *const f32, steps: usize) -> u64 {
+    const { assert!(P::STEP <= 2, "a step has an element or two") }
+    let mut elements = 0;
+    for at in (0..steps * P::STEP).step_by(P::Sums::LANES) {
+        // SAFETY: the caller's promise is that of this read.
+        let some = unsafe { <f32 as Stored<P::Sums>>::load(row.add(at), steps * P::STEP - at).nonzero() };
+        elements |= u64::from(some) << at;
+    }
+    first::<P>(steps) & (elements | elements >> (P::STEP - 1))
+}
+
+/// Elements of a row that are looked at together: as many as a word has bits.
+const LOOKED_AT: usize = 64;
 
 /// The nearest bf16, the even one of two; of what is no number one that is none.
 #[inline(always)]

@@ -44,6 +44,8 @@ pub struct Gemm {
     bias: Aligned,
     /// What taps outside the image see.
     zeros: Aligned,
+    /// Whether weights are numbers, so that their products with zero are zero.
+    is_finite: bool,
     activation: Activation,
 }
 
@@ -68,6 +70,7 @@ struct Operands<'a> {
     packed: &'a [f32],
     /// What taps outside the image see.
     zeros: &'a [f32],
+    is_finite: bool,
     /// What weights mean that are codes.
     codes: Option<Codes>,
 }
@@ -112,7 +115,7 @@ impl Gemm {
         let [taps, depth, columns] = weights.size();
         let size = ([taps, columns], [depth; 2]);
         let mut packed = Self::unfilled(level, kernels(level), size, bias, activation, vectors);
-        packed.packing.lay_out(weights, packed.weights.elements_mut());
+        packed.is_finite = packed.packing.lay_out(weights, packed.weights.elements_mut());
         packed
     }
 
@@ -133,6 +136,7 @@ impl Gemm {
             weights: Aligned::zeroed(packing.elements() * size_of::<f32>()),
             bias: Aligned::zeroed(panels.padded() * size_of::<f32>()),
             zeros: Aligned::zeroed(row_elements * size_of::<f32>()),
+            is_finite: false,
             activation,
         };
         if let Some(bias) = bias {
@@ -190,7 +194,7 @@ impl Gemm {
         let (activation, function) = self.activation.split();
         let ends = Ends { bias: self.bias.elements(), residual, activation, function };
         let (packed, zeros) = (self.weights.elements(), self.zeros.elements());
-        let operands = Operands { left, window, packed, zeros, codes: None };
+        let operands = Operands { left, window, packed, zeros, is_finite: self.is_finite, codes: None };
         self.packing.run_with(kernels, &operands, Some(&ends), grid);
     }
 }
@@ -263,14 +267,17 @@ impl Packing {
         self.lay_out(&Weights::matrix(from, [self.taps * self.depth, self.columns()], strides), to);
     }
 
-    /// Lays out weights of these extents.
-    fn lay_out(&self, weights: &Weights<'_>, to: &mut [f32]) {
+    /// Lays out weights of these extents, and says whether all are finite.
+    fn lay_out(&self, weights: &Weights<'_>, to: &mut [f32]) -> bool {
+        let mut is_finite = true;
         for first in self.panels.firsts() {
             let panel = self.panels.panel(first);
             let width = panel.vectors * self.kernels.tiles.lanes;
             let to = &mut to[self.offset(first)..][..self.taps * self.depth * width];
             weights.lay_out(first, panel.columns, width, to);
+            is_finite &= are_finite(to, FLOAT);
         }
+        is_finite
     }
 
     /// The product of rows, `pitch` elements apart, with packed weights, and nothing else, tile by tile until none is
@@ -281,7 +288,8 @@ impl Packing {
     pub fn run(&self, left: &[f32], pitch: usize, packed: &[f32], grid: &Grid<'_>) {
         // No tap of rows lies outside them.
         let window = Window::rows(grid.size()[0], pitch);
-        self.run_with(self.kernels, &Operands { left, window: &window, packed, zeros: &[], codes: None }, None, grid);
+        let operands = Operands { left, window: &window, packed, zeros: &[], is_finite: false, codes: None };
+        self.run_with(self.kernels, &operands, None, grid);
     }
 
     fn run_with<E: Written>(
@@ -319,7 +327,7 @@ impl Packing {
         part: &Part,
         pointers: &mut [*const f32; POINTERS],
     ) {
-        let Operands { left, window, packed, zeros, codes } = *operands;
+        let Operands { left, window, packed, zeros, is_finite, codes } = *operands;
         let (width, ends) = (self.panels.width(), ends.filter(|_| part.is_last));
         let from = part.from * self.kernels.step;
         // One row with all panels of the tile, or rows with one panel after the other.
@@ -358,6 +366,7 @@ impl Packing {
                     out_pitch: if together { width } else { tile.pitch },
                     columns: if together { width } else { all.columns },
                     resume: part.row > 0,
+                    skips: is_finite,
                     codes: codes.map(|codes| codes.of(first, width)),
                     ends: ends.map(|ends| ends.of(tile.first[0] + row, first, together.then_some(width))),
                 };
@@ -437,9 +446,19 @@ impl Written for f32 {
     }
 }
 
+/// Whether all weights are finite, which have these bits but for their sign, and add up to it where an exponent is the
+/// greatest.
+fn are_finite(packed: &[f32], [magnitude, unit]: [u32; 2]) -> bool {
+    let signs = packed.iter().fold(0, |signs, weight| signs | ((weight.to_bits() & magnitude) + unit));
+    signs & !magnitude == 0
+}
+
 fn kernels(level: Level) -> &'static Kernels {
     choose!(level, &KERNELS)
 }
+
+/// All bits of a float but its sign, and one of its exponent.
+const FLOAT: [u32; 2] = [0x7fff_ffff, 0x0080_0000];
 
 /// Elements of weights in a part: 256 KiB, a quarter of the second-level cache.
 const PART_ELEMENTS: usize = 64 << 10;

@@ -34,11 +34,19 @@ impl Pick for F32x16 {
 }
 
 /// # Safety
-/// The processor has AVX-512 F, BW, DQ and VL, and the job is as `generic::group` asks.
+/// The processor has AVX-512 F, BW, DQ and VL, and the job is as `generic::blocks` asks.
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn group(job: Job<'_>) {
+unsafe fn blocks(job: Job<'_>, offsets: &[u32]) {
     // SAFETY: the caller's promise; the features are enabled here.
-    unsafe { generic::group::<F32x16, 4>(job) }
+    unsafe { generic::blocks::<F32x16, 4>(job, offsets) }
 }
 
-pub(super) static KERNELS: Kernels = Kernels { name: "avx512", width: 64, share_max: 0.65, group };
+/// # Safety
+/// The processor has AVX-512 F, BW, DQ and VL, and the job is as `generic::places` asks.
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
+unsafe fn places(job: Job<'_>, steps: &[usize], places: &[u8]) {
+    // SAFETY: the caller's promise; the features are enabled here.
+    unsafe { generic::places::<F32x16, 4>(job, steps, places) }
+}
+
+pub(super) static KERNELS: Kernels = Kernels { name: "avx512", lanes: 16, width: 64, blocks, places: Some(places) };

@@ -21,22 +21,23 @@ pub(super) trait Pick: Vector {
 #[derive(Debug)]
 pub(super) struct Kernels {
     pub(super) name: &'static str,
+    pub(super) lanes: usize,
     /// Columns of a group.
     pub(super) width: usize,
-    /// With so many steps beside those of all weights it takes as long as all products do.
-    pub(super) share_max: f32,
-    pub(super) group: unsafe fn(Job<'_>),
+    pub(super) blocks: unsafe fn(Job<'_>, &[u32]),
+    /// Where elements are found by a permutation.
+    pub(super) places: Option<Places>,
 }
+
+/// Takes the steps of each chunk of the row, and `[step][column]` within a chunk.
+pub(super) type Places = unsafe fn(Job<'_>, &[usize], &[u8]);
 
 /// What a group works on.
 #[derive(Debug)]
 pub(super) struct Job<'a> {
     pub(super) row: &'a [f32],
-    /// Of each chunk of the row.
-    pub(super) steps: &'a [u8],
     /// `[step][column]`.
     pub(super) values: &'a [f32],
-    pub(super) places: &'a [u8],
     pub(super) bias: &'a [f32],
     pub(super) residual: Option<&'a [f32]>,
     pub(super) activation: Activation,
@@ -44,27 +45,59 @@ pub(super) struct Job<'a> {
     pub(super) out: &'a mut [f32],
 }
 
-/// Runs the kernel of a level.
-pub(super) fn call(kernels: &Kernels, job: Job<'_>) {
-    let steps: usize = job.steps.iter().map(|&steps| usize::from(steps)).sum();
-    let elements = steps * kernels.width;
-    assert!(job.values.len() >= elements && job.places.len() >= elements, "there are weights for all steps");
-    assert!(job.bias.len() >= kernels.width && job.out.len() <= kernels.width, "there is a bias for all columns");
-    assert_eq!(job.steps.len(), job.row.len().div_ceil(CHUNK), "every chunk has its steps");
-    // SAFETY: it is found in the table of a level, which proves its instructions; extents were asserted, and places are
-    // within chunks, as they were packed.
-    unsafe { (kernels.group)(job) }
+/// Runs the kernel of a level. Offsets are `[step][vector]`: the elements of the row that blocks meet.
+pub(super) fn call_blocks(kernels: &Kernels, job: Job<'_>, offsets: &[u32]) {
+    job.check(kernels, offsets.len() * kernels.lanes);
+    // SAFETY: it is found in the table of a level, which proves its instructions; extents were checked, and offsets are within
+    // the row, as they were packed.
+    unsafe { (kernels.blocks)(job, offsets) }
+}
+
+/// As `call_blocks`, where there is such a kernel.
+pub(super) fn call_places(kernels: &Kernels, job: Job<'_>, steps: &[usize], places: &[u8]) {
+    let elements = steps.iter().sum::<usize>() * kernels.width;
+    job.check(kernels, elements);
+    assert!(places.len() >= elements, "there are places for all steps");
+    assert_eq!(steps.len(), job.row.len().div_ceil(CHUNK), "every chunk has its steps");
+    let kernel = kernels.places.expect("what was packed has a kernel");
+    // SAFETY: as in `call_blocks`; places are within chunks, as they were packed.
+    unsafe { kernel(job, steps, places) }
+}
+
+impl Job<'_> {
+    fn check(&self, kernels: &Kernels, elements: usize) {
+        assert!(self.values.len() >= elements, "there are weights for all steps");
+        assert!(self.bias.len() >= kernels.width && self.out.len() <= kernels.width, "there is a bias for all columns");
+    }
 }
 
 /// # Safety
-/// The processor has the instructions of `V`, the job has `P` vectors of columns, and what `call` asserts holds.
+/// The processor has the instructions of `V`, the job has `P` vectors of columns, and what `call_blocks` says holds.
 #[inline(always)]
-pub(super) unsafe fn group<V: Pick, const P: usize>(job: Job<'_>) {
-    // SAFETY: the caller's promise is that of these reads, writes and calls.
+pub(super) unsafe fn blocks<V: Vector, const P: usize>(job: Job<'_>, offsets: &[u32]) {
+    // SAFETY: the caller's promise is that of these reads and calls.
+    unsafe {
+        let (mut sums, mut values) = ([V::splat(0.0); P], job.values.as_ptr());
+        for offsets in offsets.chunks_exact(P) {
+            for (sum, &offset) in sums.iter_mut().zip(offsets) {
+                let x = V::splat(*job.row.as_ptr().add(offset as usize));
+                *sum = x.mul_add(V::load(values), *sum);
+                values = values.add(V::LANES);
+            }
+        }
+        end(job, &sums);
+    }
+}
+
+/// # Safety
+/// As `blocks`, of what `call_places` says.
+#[inline(always)]
+pub(super) unsafe fn places<V: Pick, const P: usize>(job: Job<'_>, steps: &[usize], places: &[u8]) {
+    // SAFETY: the caller's promise is that of these reads and calls.
     unsafe {
         let mut sums = [V::splat(0.0); P];
-        let (mut values, mut places) = (job.values.as_ptr(), job.places.as_ptr());
-        for (row, &steps) in job.row.chunks(CHUNK).zip(job.steps) {
+        let (mut values, mut places) = (job.values.as_ptr(), places.as_ptr());
+        for (row, &steps) in job.row.chunks(CHUNK).zip(steps) {
             let chunk = V::chunk(row.as_ptr(), row.len());
             for _ in 0..steps {
                 for (p, sum) in sums.iter_mut().enumerate() {
@@ -74,6 +107,18 @@ pub(super) unsafe fn group<V: Pick, const P: usize>(job: Job<'_>) {
                 (values, places) = (values.add(P * V::LANES), places.add(P * V::LANES));
             }
         }
+        end(job, &sums);
+    }
+}
+
+/// What follows the sums of a group.
+///
+/// # Safety
+/// As `blocks`.
+#[inline(always)]
+unsafe fn end<V: Vector, const P: usize>(job: Job<'_>, sums: &[V; P]) {
+    // SAFETY: the caller's promise is that of these reads and writes.
+    unsafe {
         for (p, sum) in sums.iter().enumerate() {
             let first = p * V::LANES;
             let Some(count) = job.out.len().checked_sub(first).filter(|count| *count > 0) else { break };

@@ -13,7 +13,7 @@ use crate::panels::{Table, tiles};
 use crate::vector::{F32x8, Vector};
 
 #[derive(Clone, Copy)]
-struct I32x8(__m256i);
+pub(super) struct I32x8(__m256i);
 
 // SAFETY (all methods): AVX2 is there, and memory is readable and writable as the trait asks; the caller promised.
 impl Sums for I32x8 {
@@ -53,10 +53,7 @@ impl Sums for I32x8 {
     #[inline(always)]
     unsafe fn weights(from: *const i8) -> [__m256i; 2] {
         // SAFETY: as said above.
-        unsafe {
-            let all = _mm256_loadu_si256(from.cast());
-            [_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(all)), _mm256_srai_epi16::<8>(all)]
-        }
+        unsafe { widened(_mm256_loadu_si256(from.cast())) }
     }
 
     #[inline(always)]
@@ -80,6 +77,16 @@ impl Sums for I32x8 {
         // SAFETY: as said above.
         F32x8(unsafe { _mm256_cvtepi32_ps(self.0) })
     }
+}
+
+/// Bytes as sixteen bits, the even ones and the odd ones.
+///
+/// # Safety
+/// AVX2 is there.
+#[inline(always)]
+pub(super) unsafe fn widened(bytes: __m256i) -> [__m256i; 2] {
+    // SAFETY: the caller's promise.
+    unsafe { [_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(bytes)), _mm256_srai_epi16::<8>(bytes)] }
 }
 
 /// As `generic::tile` of one vector, for weights in the order of `order`: where products of neighbours fit into sixteen

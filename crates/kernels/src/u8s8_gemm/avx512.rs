@@ -10,7 +10,7 @@ use crate::panels::{Table, tiles};
 use crate::vector::F32x16;
 
 #[derive(Clone, Copy)]
-struct I32x16(__m512i);
+pub(super) struct I32x16(__m512i);
 
 // SAFETY (all methods): AVX-512 with VNNI is there, and memory is readable and writable as the trait asks; the caller
 // promised.

@@ -15,6 +15,7 @@ mod dynamic;
 mod generic;
 mod order;
 mod portable;
+mod row;
 mod sparse;
 
 use std::ptr;
@@ -32,6 +33,7 @@ use crate::window::Window;
 pub use computed::{Matrix, Zeros};
 pub use dynamic::DynamicGemm;
 use generic::{Job, Plus, Tables};
+pub use row::{Lines, Nonzero, SparseRow};
 pub use sparse::SparseGemm;
 
 /// Weights in the order `[tap][depth][column]`, dense.

@@ -5,9 +5,9 @@ use crate::panels::{Table, tiles};
 use crate::vector::Plain;
 
 #[derive(Clone, Copy)]
-struct Lanes([i32; LANES]);
+pub(super) struct Lanes([i32; LANES]);
 
-const LANES: usize = 8;
+pub(super) const LANES: usize = 8;
 
 // SAFETY (all methods): memory is readable and writable as the trait asks; the caller promised.
 impl Sums for Lanes {

@@ -139,6 +139,11 @@ impl Vector for Plain {
     }
 
     #[inline(always)]
+    unsafe fn nonzero(self) -> u32 {
+        self.0.iter().rev().fold(0, |bits, lane| bits << 1 | u32::from(lane.to_bits() != 0))
+    }
+
+    #[inline(always)]
     unsafe fn apart(self) -> [Self; 2] {
         let half =
             |bits: fn(u32) -> u32| Self(std::array::from_fn(|lane| f32::from_bits(bits(self.0[lane].to_bits()))));

@@ -7,12 +7,12 @@ use kinglet_kernels::u8s8_gemm::{Finish, Requantize, Residual, Weights, Written}
 use kinglet_kernels::{Fill, Level, Window};
 
 use super::super::tuning::Probe;
-use super::bytes::Bytes;
+use super::bytes::{Bytes, OneRow};
 use super::conv::{probe, window};
 use super::linear::rows;
 use super::merged::{merged, merges, widen};
 use super::{AllLines, ByLines, Io, Layer, LowerError, Lowered, Lowering, View, constant, with_residual};
-use crate::engine::graph::infer;
+use crate::engine::graph::infer::{self, Facts};
 use crate::engine::graph::op::{Quantized, QuantizedConv, Spatial};
 use crate::engine::graph::{Fact, Graph, Node, integers, taps_first};
 use crate::engine::pool::Team;
@@ -68,12 +68,14 @@ pub(super) fn lower_linear(
     let then = Requantize { bias: &constants.bias, scale: &constants.scale, finish: product.finish, plus: None };
     let probe = sample.map(|sample| Probe::rows(rows(sample), depth, columns));
     let gemm = Bytes::pack(lowering, &weights, product.zero, &then, probe.as_ref());
-    Ok(Lowered { layer: Box::new(Product { gemm, finish: product.finish }), operands: vec![node.inputs[0]] })
+    let row = OneRow::pack(lowering, &weights, product.zero, &then, &gemm);
+    Ok(Lowered { layer: Box::new(Product { gemm, row, finish: product.finish }), operands: vec![node.inputs[0]] })
 }
 
 #[derive(Debug)]
 struct Product {
     gemm: Bytes,
+    row: Option<OneRow>,
     finish: Finish,
 }
 
@@ -82,6 +84,10 @@ impl Product {
         let x = io.operands[0];
         let depth = x.shape().last().copied().unwrap_or(0);
         let rows = x.shape()[..x.shape().len().saturating_sub(1)].iter().product();
+        let row = self.row.as_ref().filter(|_| rows == 1);
+        if row.is_some_and(|row| row.run::<T>(x.bytes, io.scratch, io.output.elements(), team)) {
+            return;
+        }
         let grid = self.gemm.grid(io.output.elements::<T>(), self.gemm.columns(), rows, team.size());
         team.share(&|| self.gemm.run(x.bytes, &Window::rows(rows, depth), None, &grid));
     }
@@ -95,8 +101,12 @@ impl Layer for Product {
         }
     }
 
+    fn scratch(&self, _operands: &Facts<'_>, _threads: usize) -> usize {
+        self.row.as_ref().map_or(0, OneRow::scratch)
+    }
+
     fn bytes(&self) -> usize {
-        self.gemm.bytes()
+        self.gemm.bytes() + self.row.as_ref().map_or(0, OneRow::bytes)
     }
 
     fn fill(&self) -> Option<Fill> {
@@ -104,7 +114,10 @@ impl Layer for Product {
     }
 
     fn kernel(&self, _made: DType) -> String {
-        self.gemm.kernel()
+        match &self.row {
+            Some(row) => format!("{} and, for one row, {}", self.gemm.kernel(), row.kernel()),
+            None => self.gemm.kernel(),
+        }
     }
 }
 

@@ -315,8 +315,7 @@ fn a_row_without_zeros_is_the_same_as_in_company() {
     for level in Level::all() {
         let load = || case.load(&LoadOptions { isa_max: level.set(), ..options() }).unwrap();
         let kernel = &layers_of(&*load(), &tensor(&[1, 300], &given[..300]))[0].kernel;
-        let is_sparse = kernel.contains("f32_sparse_row");
-        assert_eq!(is_sparse, level.set() >= kinglet_kernels::isa::Set::Avx512, "{level}: {kernel}");
+        assert!(kernel.contains("f32_sparse_row"), "{level}: {kernel}");
         let together = values(&answer(load(), vec![tensor(&[3, 300], &given)]).unwrap().remove(0));
         for (row, together) in given.chunks(300).zip(together.chunks(150)) {
             let alone = values(&answer(load(), vec![tensor(&[1, 300], row)]).unwrap().remove(0));

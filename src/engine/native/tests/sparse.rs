@@ -99,25 +99,19 @@ fn weights_with_few_zeros_stay_dense() {
     assert!(kernels(&layers).iter().all(|kernel| kernel.starts_with("f32_gemm")), "{layers:?}");
 }
 
+fn raw(name: &str, data_type: DataType, dims: &[i64], raw_data: Vec<u8>) -> TensorProto {
+    let (name, dims) = (name.into(), dims.to_vec());
+    TensorProto { name, data_type: data_type as i32, dims, raw_data: raw_data.into(), ..Default::default() }
+}
+
 /// Bytes times signed ones, cast, scaled and with a bias, as some exporters write quantized layers.
 fn integer_layers(zeros: i64, scales: TensorProto) -> Case {
     let bytes = |name: &str, dims: &[i64]| {
         let count: i64 = dims.iter().product();
         let byte = |at: i64| if (at * 7919 / 13) % 100 < zeros { 0 } else { (at * 37 + 11).to_le_bytes()[0] };
-        TensorProto {
-            name: name.into(),
-            data_type: DataType::Int8 as i32,
-            dims: dims.to_vec(),
-            raw_data: (0..count).map(byte).collect::<Vec<u8>>().into(),
-            ..Default::default()
-        }
+        raw(name, DataType::Int8, dims, (0..count).map(byte).collect())
     };
-    let byte = |name: &str, data_type: DataType, byte: u8| TensorProto {
-        name: name.into(),
-        data_type: data_type as i32,
-        raw_data: vec![byte].into(),
-        ..Default::default()
-    };
+    let byte = |name: &str, data_type: DataType, byte: u8| raw(name, data_type, &[], vec![byte]);
     let cast = |from, to| node("Cast", &[from], &[to], vec![int("to", DataType::Float as i64)]);
     Case {
         x: vec!["N", "8", "H", "W"],
@@ -173,17 +167,10 @@ fn products_of_integers_are_layers_of_bytes() {
 fn attention_of_bytes(in_integers: bool) -> Case {
     let Case { x, nodes, mut constants, rank } = recovered::attention();
     let byte = |at: usize| if at.is_multiple_of(5) { (at % 7).to_le_bytes()[0] } else { 0 };
-    let tensor = |name: &str, data_type: DataType, dims: &[i64], bytes: Vec<u8>| TensorProto {
-        name: name.into(),
-        data_type: data_type as i32,
-        dims: dims.to_vec(),
-        raw_data: bytes.into(),
-        ..Default::default()
-    };
     let is_weights = |name: &str| ["a", "b", "c"].contains(&name);
     for constant in constants.iter_mut().filter(|constant| is_weights(&constant.name)) {
         *constant = if in_integers {
-            tensor(&constant.name, DataType::Int8, &[12, 12], (0..144).map(byte).collect())
+            raw(&constant.name, DataType::Int8, &[12, 12], (0..144).map(byte).collect())
         } else {
             floats(&constant.name, &[12, 12], &(0..144).map(|at| f32::from(byte(at)) / 4.0).collect::<Vec<_>>())
         };
@@ -191,8 +178,8 @@ fn attention_of_bytes(in_integers: bool) -> Case {
     constants.extend([
         floats("step", &[], &[0.031_25]),
         floats("scale", &[], &[0.007_812_5]),
-        tensor("zero", DataType::Uint8, &[], vec![128]),
-        tensor("weights zero", DataType::Int8, &[], vec![0]),
+        raw("zero", DataType::Uint8, &[], vec![128]),
+        raw("weights zero", DataType::Int8, &[], vec![0]),
     ]);
     let product = |made: &NodeProto| {
         let [from, weights, to] = [&made.input[0], &made.input[1], &made.output[0]];
@@ -233,6 +220,74 @@ fn attention_between_products_of_integers() {
     }
     let count = |operator: &str| integers.0.iter().filter(|ran| **ran == operator).count();
     assert_eq!(["QuantizedLinear", "Attention", "MatMul", "Softmax"].map(count), [4, 1, 0, 0], "{:?}", integers.0);
+}
+
+/// Layers of bytes with a ReLU between, whose weights are zero but for so many in a hundred blocks of such sides.
+fn bytes_behind_relu(kept: i64, [high, wide]: [i64; 2]) -> Case {
+    let weights = |name: &str, [depth, columns]: [i64; 2]| {
+        let byte = |at: i64| {
+            let block = at / columns / high * 7919 + at % columns / wide * 104_729;
+            if block / 13 % 100 < kept { (at * 37 + 11).to_le_bytes()[0] } else { 0 }
+        };
+        raw(name, DataType::Int8, &[depth, columns], (0..depth * columns).map(byte).collect())
+    };
+    let zero = |name: &str, byte: u8| raw(name, DataType::Uint8, &[], vec![byte]);
+    let between = |from, scale, zero, bytes, to| {
+        let quantize = node("QuantizeLinear", &[from, scale, zero], &[bytes], vec![]);
+        [quantize, node("DequantizeLinear", &[bytes, scale, zero], &[to], vec![])]
+    };
+    let nodes = [
+        vec![node("DequantizeLinear", &["w", "u"], &["wf"], vec![])],
+        vec![node("DequantizeLinear", &["v", "u"], &["vf"], vec![])],
+        between("x", "s", "z", "xq", "xf").to_vec(),
+        vec![node("MatMul", &["xf", "wf"], &["a"], vec![]), node("Relu", &["a"], &["r"], vec![])],
+        between("r", "t", "z0", "rq", "rf").to_vec(),
+        vec![node("MatMul", &["rf", "vf"], &["y"], vec![])],
+    ];
+    Case {
+        x: vec!["N", "96"],
+        nodes: nodes.concat(),
+        constants: vec![
+            floats("s", &[], &[0.0625]),
+            floats("t", &[], &[0.25]),
+            floats("u", &[], &[0.015_625]),
+            zero("z", 100),
+            zero("z0", 0),
+            weights("w", [96, 128]),
+            weights("v", [128, 150]),
+        ],
+        rank: 2,
+    }
+}
+
+#[test]
+fn one_row_of_bytes_goes_by_what_is_not_zero() {
+    for (kept, sides, expected) in [
+        (100, [1, 1], ["", "u8s8_lines__"]),
+        (10, [4, 16], ["u8s8_sparse_row_", "u8s8_sparse_row_"]),
+        (5, [1, 1], ["u8s8_sparse_row__avx512vbmi", "u8s8_sparse_row__avx512vbmi"]),
+    ] {
+        let case = bytes_behind_relu(kept, sides);
+        for level in Level::all() {
+            if expected[0].ends_with("vbmi") && level.set() < kinglet_kernels::isa::Set::Avx512Bf16 {
+                continue;
+            }
+            let load = || case.load(&LoadOptions { isa_max: level.set(), ..options() }).unwrap();
+            let given = made_up(3 * 96, 1);
+            let layers = layers_of(&*load(), &tensor(&[1, 96], &given[..96]));
+            let products = layers.iter().filter(|layer| layer.operator == "QuantizedLinear");
+            let kernels: Vec<&str> = products.map(|layer| layer.kernel.as_str()).collect();
+            assert!(kernels.len() == 2, "{level} {layers:?}");
+            for (kernel, expected) in kernels.iter().zip(expected) {
+                assert!(kernel.contains(expected), "{level} {kernels:?}");
+            }
+            let together = values(&answer(load(), vec![tensor(&[3, 96], &given)]).unwrap()[0]);
+            for (row, together) in given.chunks(96).zip(together.chunks(150)) {
+                let alone = values(&answer(load(), vec![tensor(&[1, 96], row)]).unwrap()[0]);
+                assert_eq!(alone, together, "{level} {kernels:?}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -30,6 +30,16 @@ pub(super) trait Integers {
     /// Sums with the products of both halves.
     unsafe fn add(pair: Self::Words, numbers: Self::Words, sums: Self::Words) -> Self::Words;
     unsafe fn floats(sums: Self::Words) -> Self::Floats;
+    /// What is summed of the pairs of a row whatever the columns.
+    #[inline(always)]
+    unsafe fn aside(_table: Self::Table, _pair: Self::Words, sums: Self::Words) -> Self::Words {
+        sums
+    }
+    /// Sums of numbers, from those of what was looked up and that beside them.
+    #[inline(always)]
+    unsafe fn settled(_table: Self::Table, sums: Self::Words, _aside: Self::Words) -> Self::Words {
+        sums
+    }
 }
 
 /// What becomes of the sums of blocks.
@@ -185,7 +195,7 @@ unsafe fn products<T: Integers, const M: usize, const P: usize, const N: usize>(
     // SAFETY: the caller's promise is that of these reads and calls.
     unsafe {
         let (table, pairs) = (T::table(codes.table), (HALF_BITS / codes.bits) as usize);
-        let mut sums = [[[T::zero(); N]; M]; P];
+        let (mut sums, mut aside) = ([[[T::zero(); N]; M]; P], [T::zero(); M]);
         for _ in 0..steps {
             let mut several = [[T::zero(); N]; P];
             for (p, several) in several.iter_mut().enumerate() {
@@ -195,6 +205,9 @@ unsafe fn products<T: Integers, const M: usize, const P: usize, const N: usize>(
             }
             *words = words.add(N * T::Floats::LANES);
             for pair in 0..pairs {
+                for m in 0..M {
+                    aside[m] = T::aside(table, T::pair(rows[m].add(pair)), aside[m]);
+                }
                 for p in 0..P {
                     let mut numbers = [T::zero(); N];
                     for n in 0..N {
@@ -211,6 +224,13 @@ unsafe fn products<T: Integers, const M: usize, const P: usize, const N: usize>(
             }
             for row in rows.iter_mut() {
                 *row = row.add(pairs);
+            }
+        }
+        for sums in &mut sums {
+            for (sums, &aside) in sums.iter_mut().zip(&aside) {
+                for sum in sums {
+                    *sum = T::settled(table, *sum, aside);
+                }
             }
         }
         sums

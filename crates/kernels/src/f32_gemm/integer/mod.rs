@@ -17,9 +17,7 @@ use super::{CodedWeights, Codes, Ends, Gemm, Operands, Packing};
 use crate::activation::Activation;
 use crate::aligned::Aligned;
 use crate::grid::Grid;
-#[cfg(target_arch = "x86_64")]
-use crate::isa::Set;
-use crate::isa::{Level, choose};
+use crate::isa::{Level, Set, choose};
 use crate::panels::Residual;
 use crate::window::Window;
 
@@ -120,8 +118,8 @@ impl IntegerGemm {
         let CodedWeights { elements, taps, depth, columns } = *weights;
         let Codebook { table, scales, zeros, block } = *codebook;
         assert!(taps == 1 && Self::fits(depth, table.len(), block), "{taps} taps in blocks of {block} fit");
-        let kernels = kernels_of(level);
-        let bits = bits(table.len());
+        let (bits, range) = (bits(table.len()), Range::of(table).filter(|_| has_even_kernels(level)));
+        let kernels = kernels_of(level, range.is_some());
         let (per_word, is_whole) = (per_word(bits), block >= depth && zeros.is_empty());
         let of_rows = row_block(depth, block, per_word).unwrap_or(ROW_BLOCK_MAX);
         let steps = depth.div_ceil(per_word);
@@ -136,6 +134,7 @@ impl IntegerGemm {
             let shift = place % 2 * generic::HALF_BITS as usize + place / 2 * bits as usize;
             for (word, &code) in to.iter_mut().zip(from) {
                 assert!(usize::from(code) < table.len(), "code {code} is one of {}", table.len());
+                let code = range.as_ref().map_or(code, |range| range.code(table[usize::from(code)]));
                 *word |= u32::from(code) << shift;
             }
         }
@@ -157,14 +156,17 @@ impl IntegerGemm {
         let shifts = if zeros.is_empty() { Aligned::default() } else { by_panel(&|at| -zeros[at] * scales[at]) };
         // What a half has beyond its code does not count.
         let number = |at: usize| table.get(at % (1 << bits)).copied().unwrap_or_default().into();
-        let table: [i16; 32] = std::array::from_fn(number);
+        let mut table: [i16; 32] = std::array::from_fn(number);
+        if let Some(Range { first, step }) = range {
+            table[..3].copy_from_slice(&[first, step, (1 << bits) - 1]);
+        }
         let table = Aligned::of(bytemuck::cast_slice(&table));
         Self { gemm, kernels, bits, depth, block: of_rows, blocks, table, scales: packed, shifts }
     }
 
     /// As [`Gemm::widths`].
     pub fn widths(level: Level) -> RangeInclusive<usize> {
-        1..=kernels_of(level).whole.tiles.tiles.len()
+        1..=kernels_of(level, false).whole.tiles.tiles.len()
     }
 
     /// Bytes of the packed weights.
@@ -240,7 +242,7 @@ impl IntegerGemm {
         let window = Window::rows(grid.size()[0], self.rounded());
         let ends = Ends { bias: gemm.bias.elements(), residual, activation, function };
         let (packed, zeros) = (gemm.weights.elements(), gemm.zeros.elements());
-        let operands = Operands { left: rounded, window: &window, packed, zeros, codes: Some(codes) };
+        let operands = Operands { left: rounded, window: &window, packed, zeros, is_finite: false, codes: Some(codes) };
         gemm.packing.run_with(gemm.packing.kernels, &operands, Some(&ends), grid);
     }
 }
@@ -255,12 +257,45 @@ impl IntegerKernels {
     }
 }
 
-fn kernels_of(level: Level) -> &'static IntegerKernels {
-    #[cfg(target_arch = "x86_64")]
-    if level.set() >= Set::Avx512Vnni {
-        return &avx512::VNNI_KERNELS;
+/// Integers at even distances.
+struct Range {
+    first: i16,
+    step: i16,
+}
+
+impl Range {
+    /// Of a table whose codes go as far, in the order of numbers.
+    fn of(table: &[i8]) -> Option<Self> {
+        let (least, most) = (i16::from(*table.iter().min()?), i16::from(*table.iter().max()?));
+        let steps = || table.iter().map(|&number| i16::from(number) - least);
+        let step = steps().fold(0, divisor).max(1);
+        let is_short = (most - least) / step < 1 << bits(table.len());
+        is_short.then_some(Self { first: least, step })
     }
-    choose!(level, &KERNELS)
+
+    fn code(&self, number: i8) -> u8 {
+        u8::try_from((i16::from(number) - self.first) / self.step).unwrap_or(0)
+    }
+}
+
+/// The greatest of two numbers.
+fn divisor(a: i16, b: i16) -> i16 {
+    if b == 0 { a } else { divisor(b, a % b) }
+}
+
+/// Whether codes of integers at even distances are multiplied as they are, which is faster than looking them up.
+fn has_even_kernels(level: Level) -> bool {
+    level.set() == Set::Avx2
+}
+
+fn kernels_of(level: Level, is_even: bool) -> &'static IntegerKernels {
+    match level.set() {
+        #[cfg(target_arch = "x86_64")]
+        Set::Avx512Vnni | Set::Avx512Bf16 => &avx512::VNNI_KERNELS,
+        #[cfg(target_arch = "x86_64")]
+        Set::Avx2 if is_even => &avx2::EVEN_KERNELS,
+        _ => choose!(level, &KERNELS),
+    }
 }
 
 /// Bits of a code, as many as halves of a word can be cut into.

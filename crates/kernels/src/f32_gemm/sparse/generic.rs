@@ -33,6 +33,7 @@ impl<E> Job<E> {
             out_pitch,
             columns,
             resume: false,
+            skips: false,
             ends,
             codes: None,
         }
