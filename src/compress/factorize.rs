@@ -18,7 +18,7 @@ use super::layers::problems;
 use super::moments::Problem;
 use super::pattern::taps;
 use super::samples::Samples;
-use super::{CompressError, Job, OnLayer};
+use super::{CompressError, Factorize, Job, OnLayer};
 use crate::engine::{Draft, Pool, WeightLayer, Weights};
 
 /// A layer that became two.
@@ -51,7 +51,7 @@ pub(super) fn all(
     pool: &Pool,
     on_layer: OnLayer<'_>,
 ) -> Result<Vec<Factored>, CompressError> {
-    let Some(energy) = job.recipe.factorize else { return Ok(Vec::new()) };
+    let Some(recipe) = job.recipe.factorize else { return Ok(Vec::new()) };
     let original = draft.clone();
     let layers: Vec<_> = job.recipe.of(original.layers()).into_iter().filter(|layer| layer.groups() == 1).collect();
     let mut factored = Vec::new();
@@ -63,7 +63,7 @@ pub(super) fn all(
                 let problems = calibration
                     .map(|rows| problems([&original; 2], (layer, None), rows, pool, &job.load))
                     .transpose()?;
-                Two::of(&original, layer, problems.as_ref().map(|problems| &problems[0]), energy)
+                Two::of(&original, layer, problems.as_ref().map(|problems| &problems[0]), recipe)
             }
         };
         kept.keep(STEP, place, &two)?;
@@ -88,14 +88,14 @@ struct Two {
 
 impl Two {
     /// Keeps so much of a layer's responses' energy with fewer weights than it has, if that can be.
-    fn of(original: &Draft, layer: &WeightLayer, problem: Option<&Problem>, energy: f64) -> Option<Self> {
+    fn of(original: &Draft, layer: &WeightLayer, problem: Option<&Problem>, recipe: Factorize) -> Option<Self> {
         let before = original.weights(layer);
         let elements = before.elements.iter().map(|&element| f64::from(element)).collect();
         let weights = Array2::from_shape_vec((layer.outputs, layer.depth), elements).ok()?;
         let gram = problem.map_or_else(|| Array2::eye(layer.depth), |problem| problem.gram.clone());
-        let responses = Responses { met: weights.dot(&gram), weights, gram, energy };
+        let responses = Responses { met: weights.dot(&gram), weights, gram, energy: recipe.energy };
         let (mut best, mut fewest) = (None, responses.weights.len());
-        for groups in ways(layer) {
+        for groups in ways(layer, recipe.blocks) {
             if let Some(factors) = responses.factors(groups, fewest) {
                 fewest = factors.first.len() + factors.second.len();
                 best = Some(factors);
@@ -118,9 +118,10 @@ impl Two {
 }
 
 /// Groups that the first and the second of two layers may have.
-fn ways(layer: &WeightLayer) -> impl Iterator<Item = [usize; 2]> {
+fn ways(layer: &WeightLayer, most: usize) -> impl Iterator<Item = [usize; 2]> {
     let (outputs, channels) = (layer.outputs, layer.depth / taps(layer));
-    let blocks = BLOCKS.into_iter().filter(|_| layer.windows.is_some());
+    let most = if layer.windows.is_some() { most } else { 1 };
+    let blocks = iter::successors(Some(2), |blocks| Some(blocks * 2)).take_while(move |blocks| *blocks <= most);
     let blocks = blocks.flat_map(move |blocks| {
         let of = |extent: usize, groups| extent.is_multiple_of(blocks).then_some(groups);
         [of(outputs, [1, blocks]), of(channels, [blocks, 1])]
@@ -273,9 +274,6 @@ fn narrow(x: f64) -> f32 {
 
 /// What files of this step are named for.
 const STEP: &str = "factors";
-
-/// Blocks that are tried.
-const BLOCKS: [usize; 3] = [2, 4, 8];
 
 /// Added to squares, in parts of their mean, where matrices may have no inverse.
 const SINGULAR: f64 = 1e-10;

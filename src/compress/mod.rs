@@ -38,7 +38,7 @@ pub use factorize::Factored;
 pub use npz::NpzError;
 pub use pattern::{Pattern, UnknownPattern};
 pub use ranges::{Ranges, UnknownRanges};
-pub use recipe::{Format, Prune, Recipe, Scope, UnknownFormat};
+pub use recipe::{Factorize, Format, Prune, Recipe, Scope, UnknownFormat};
 pub use report::{Report, Row};
 
 /// What to make of which model.

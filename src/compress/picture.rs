@@ -16,8 +16,12 @@ pub(super) fn of(report: &Report) -> String {
     );
     head(&mut svg, report);
     let errors = || lines.iter().filter_map(|line| line.errors);
-    let names = ["bytes", "multiply-adds", "time"].into_iter().chain(errors().next().map(|_| "error of responses"));
-    names.enumerate().for_each(|(column, name)| text(&mut svg, [left(column), TOP - LINE / 2], "quiet", name));
+    for (column, name) in ["bytes", "multiply-adds", "time", "error of responses"].into_iter().enumerate() {
+        let shows = |line: &Line<'_>| line.parts.get(column).map_or(line.errors.is_some(), Option::is_some);
+        if lines.iter().any(shows) {
+            text(&mut svg, [left(column), TOP - LINE / 2], "quiet", name);
+        }
+    }
     let worst = errors().flat_map(|(cut, fitted)| [cut.unwrap_or(0.0), fitted]).fold(f64::MIN_POSITIVE, f64::max);
     for (place, line) in lines.iter().enumerate() {
         draw(&mut svg, TOP + LINE * place, line, worst);
@@ -139,7 +143,7 @@ const MARGIN: usize = 16;
 const ERRORS: usize = 3;
 
 /// Letters that fit before the first bar, and into a line.
-const NAME_LETTERS: usize = 27;
+const NAME_LETTERS: usize = 24;
 const TITLE_LETTERS: usize = 84;
 
 const STYLE: &str = "<style>
@@ -162,7 +166,7 @@ mod tests {
         svg.clear();
         let name = "/backbone/layer3/layer3.22/conv2/Conv";
         text(&mut svg, [1, 2], "name", name);
-        let shown = "/backbone\u{2026}yer3.22/conv2/Conv";
+        let shown = "/backbon\u{2026}r3.22/conv2/Conv";
         assert_eq!(svg, format!("<text class=\"name\" x=\"1\" y=\"2\"><title>{name}</title>{shown}</text>\n"));
     }
 }

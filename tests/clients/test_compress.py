@@ -150,7 +150,9 @@ def test_blocks_of_low_rank_are_convolutions_of_groups(tmp_path):
     conv = helper.make_node("Conv", ["x", "w", "b"], ["y"], name="it", pads=[1, 1, 1, 1])
     model, rows = made(tmp_path, [conv], weights, [16, 6, 6])
     for options in ([], rows):
-        told = report(model, tmp_path / "out", "--factorize", "0.9999999", *options, "--evaluate", rows[1])
+        whole = report(model, tmp_path / "out", "--factorize", "0.9999999", *options, "--evaluate", rows[1])
+        assert whole["factored"][0]["weights"] == [32 * 144, 8 * (144 + 32)]
+        told = report(model, tmp_path / "out", "--factorize", "0.9999999", "--blocks", "8", *options, "--evaluate", rows[1])
         [layer] = told["factored"]
         assert (layer["groups"], layer["rank"], layer["weights"]) == ([1, 4], 8, [32 * 144, 8 * 144 + 32 * 2])
         assert told["compared"]["output_error"] < 1e-3

@@ -30,7 +30,9 @@ pub(super) fn find(draft: &Draft) -> Vec<Channels> {
     graph.output.iter().for_each(|output| ties.fix(&output.name));
     let is_free = |space: &Space| !space.fixed && space.joined.is_none() && !space.channels.takers.is_empty();
     let mut free: Vec<Channels> = ties.spaces.into_iter().filter(is_free).map(|space| space.channels).collect();
-    free.sort_by_key(|channels| layers.iter().position(|layer| *layer == channels.takers[0]));
+    let place = |of: &WeightLayer| layers.iter().position(|layer| layer.weights == of.weights);
+    free.iter_mut().for_each(|channels| channels.takers.sort_by_key(place));
+    free.sort_by_key(|channels| place(&channels.takers[0]));
     free
 }
 
@@ -63,19 +65,19 @@ struct Ties<'a> {
 impl<'a> Ties<'a> {
     fn walk(&mut self, node: &'a NodeProto) {
         let layer = node.input.get(1).and_then(|weights| self.layers.get(weights.as_str()).copied());
-        let is_standard = matches!(node.domain.as_str(), "" | "ai.onnx");
+        let operator = if matches!(node.domain.as_str(), "" | "ai.onnx") { node.op_type.as_str() } else { "" };
         // Others may be places of channels, or masks of them.
         let is_said_once = node.output.iter().skip(1).all(|other| !self.taken.contains_key(other.as_str()));
         let axis = node.input.first().and_then(|input| self.place(input)).map(|(_, axis)| axis);
         let is_image = matches!(axis, Some(Axis::Image(_)));
         let flattens = || attribute(node, "axis").is_none_or(|axis| axis.i == 1);
-        match (layer, node.op_type.as_str()) {
+        match (layer, operator) {
             (Some(layer), _) => self.layer(node, layer),
-            (_, operator) if JOINING.contains(&operator) && is_standard => self.join(node),
+            (_, operator) if JOINING.contains(&operator) => self.join(node),
             (_, "BatchNormalization") if is_said_once => self.normalize(node),
             (_, "Flatten") if is_image && flattens() => self.pass(node, Some(Axis::Row)),
             (_, operator) if POOLS.contains(&operator) && is_image && is_said_once => self.pass(node, axis),
-            (_, operator) if CHANNELWISE.contains(&operator) && is_standard && is_said_once => self.pass(node, axis),
+            (_, operator) if CHANNELWISE.contains(&operator) && is_said_once => self.pass(node, axis),
             _ => named(node).into_iter().for_each(|value| self.fix(value)),
         }
     }

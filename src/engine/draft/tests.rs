@@ -387,3 +387,23 @@ fn channels_that_others_see_stay() {
     let twice = vec![node("Add", &["p", "c"], &["q"], vec![]), node("Add", &["x", "c"], &["unused"], vec![])];
     assert!(!can_go(twice));
 }
+
+#[test]
+fn takers_stand_in_the_order_that_they_run() {
+    let product = |x: &str, w: &str, y: &str| node("MatMul", &[x, w], &[y], vec![]);
+    let add = |a: &str, b: &str, y: &str| node("Add", &[a, b], &[y], vec![]);
+    let nodes = vec![
+        product("x", "a", "p"),
+        product("p", "b", "early"),
+        product("x", "c", "q"),
+        product("q", "d", "late"),
+        add("q", "p", "s"),
+        product("s", "e", "last"),
+        add("early", "late", "t"),
+        add("t", "last", "y"),
+    ];
+    let constants = ["a", "b", "c", "d", "e"].map(|name| floats(name, &[4, 4], &numbers(16))).to_vec();
+    let [channels] = &draft(nodes, constants).channels()[..] else { panic!("what is summed is one") };
+    let names: Vec<_> = channels.takers.iter().map(|layer| layer.name.as_str()).collect();
+    assert_eq!(names, ["early", "late", "last"]);
+}

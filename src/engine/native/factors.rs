@@ -1,8 +1,8 @@
 //! Two products in a row as one, where that is faster: a layer that was factorized is not slower than it was whole.
 //!
 //! The first makes values that only the second takes, with no function between, so that the product of both weights answers
-//! as they do, but for rounding. Where neither way does half of what the other does, loads measure which is faster, on
-//! weights that are made up: what they are is computed once they are to be used.
+//! as they do, but for rounding. Where it has more of them, but not many times more, loads measure which is faster, on weights
+//! that are made up: what they are is computed when they are to be used.
 
 use kinglet_kernels::{Activation, Aligned};
 
@@ -77,9 +77,13 @@ impl Two {
         let chosen = tuning.choose(&name, &(1..=2), &|candidate| candidate, || {
             // Within a measurement nothing is chosen by another.
             let plain = Lowering { tuning: None, ..lowering };
-            let mut ways =
-                [Trial::of_two(graph, nodes, samples, plain, &x), Trial::of_one(graph, nodes, samples, plain, &x)];
-            move |candidate: &usize| ways[candidate - 1].iter_mut().for_each(Trial::run)
+            let two = Trial::of_two(graph, nodes, samples, plain, &x);
+            let mut ways = two.zip(Trial::of_one(graph, nodes, samples, plain, &x));
+            // Extents that none can be tried on are such for both.
+            move |candidate: &usize| match &mut ways {
+                Some((two, one)) => (if *candidate == 1 { two } else { one }).run(),
+                None => {}
+            }
         });
         chosen == Some(2)
     }
