@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::ArgGroup;
+use clap::builder::RangedU64ValueParser;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{Failure, ModelArgs, load, print};
-use crate::compress::{self, Format, Job, Pattern, Prune, Ranges, Recipe, Scope};
+use crate::compress::{self, Factorize, Format, Job, Pattern, Prune, Ranges, Recipe, Scope};
 use crate::config::Config;
 use crate::engine::{self, Cores, LoadOptions, ModelFile, Plan, Pool};
 use crate::repository::settings::NATIVE_FILE;
@@ -47,6 +48,9 @@ pub(super) struct Args {
     /// Make two layers of one where that takes fewer weights and keeps so much of its responses' energy, from 0 to 1
     #[arg(long, value_name = "ENERGY", value_parser = share)]
     factorize: Option<f64>,
+    /// Split convolutions by up to so many blocks of their outputs or inputs, where that takes fewer weights
+    #[arg(long, default_value_t = 1, value_name = "BLOCKS", requires = "factorize", value_parser = RangedU64ValueParser::<usize>::new().range(1..=64))]
+    blocks: usize,
     /// What weights are stored as: int8 (multiplied as bytes), bf16, int4, ternary, binary, codebook:K
     #[arg(long, value_name = "FORMAT")]
     quantize: Option<Format>,
@@ -91,7 +95,8 @@ impl Args {
         });
         let share = self.prune.or(self.target_speedup.map(|_| 0.0));
         let prune = share.map(|share| Prune { share, pattern, scope });
-        let (factorize, quantize) = (self.factorize, self.quantize);
+        let factorize = self.factorize.map(|energy| Factorize { energy, blocks: self.blocks });
+        let quantize = self.quantize;
         let recipe = Recipe { factorize, prune, quantize, ranges: self.ranges, leave: self.keep.clone() };
         (factorize.is_some() || prune.is_some() || quantize.is_some()).then_some(recipe)
     }

@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use ndarray::linalg::general_mat_mul;
-use ndarray::{Array2, ArrayBase, ArrayView1, ArrayView2, ArrayViewMut2, Axis, Data, Ix2, RawData, Zip};
+use ndarray::{Array1, Array2, ArrayBase, ArrayView1, ArrayView2, ArrayViewMut2, Axis, Data, Ix2, RawData, Zip};
 
 /// A matrix as the product of a lower triangle and its transpose.
 #[derive(Debug)]
@@ -76,57 +76,103 @@ impl Factor {
         x
     }
 
+    /// The lower triangle, zeros above it.
+    pub(super) fn triangle(&self) -> Array2<f64> {
+        Array2::from_shape_fn(self.0.dim(), |(line, column)| if column <= line { self.0[[line, column]] } else { 0.0 })
+    }
+
     pub(super) fn inverse(&self) -> Array2<f64> {
         self.solve(&Array2::eye(self.0.nrows()).view())
     }
 }
 
-/// Eigenvalues of a symmetric matrix, the greatest first, and their vectors as columns, by cyclic rotations (Golub and Van
-/// Loan, 8.5).
-pub(super) fn eigen(mut matrix: Array2<f64>) -> (Vec<f64>, Array2<f64>) {
-    let order = matrix.nrows();
-    // A line for each vector.
-    let mut vectors = Array2::eye(order);
-    let whole = matrix.iter().map(|element| element * element).sum::<f64>();
-    for _ in 0..TURNS_MAX {
-        let off: f64 = matrix.indexed_iter().filter(|((a, b), _)| a != b).map(|(_, element)| element * element).sum();
-        if off <= whole * f64::EPSILON * f64::EPSILON {
+/// Eigenvalues of a symmetric matrix, the greatest first, and their vectors as columns: reflections make it three diagonals,
+/// which turns of neighbouring axes then make one (Golub and Van Loan, 8.3).
+pub(super) fn eigen(matrix: Array2<f64>) -> (Vec<f64>, Array2<f64>) {
+    let Tridiagonal { mut diagonal, mut beside, mut vectors } = Tridiagonal::of(matrix);
+    let whole = diagonal.iter().chain(&beside).fold(0.0, |most: f64, element| most.max(element.abs()));
+    let mut last = diagonal.len().saturating_sub(1);
+    for _ in 0..TURNS_MAX * diagonal.len() {
+        let is_zero = |at: &usize| beside[at - 1].abs() <= f64::EPSILON * whole;
+        last = (1..=last).rev().find(|at| !is_zero(at)).unwrap_or(0);
+        if last == 0 {
             break;
         }
-        for a in 0..order {
-            for b in a + 1..order {
-                rotate(&mut matrix, &mut vectors, a, b);
-            }
-        }
+        let first = (1..=last).rev().find(is_zero).unwrap_or(0);
+        chase(&mut diagonal, &mut beside, &mut vectors, first..last);
     }
-    let mut places: Vec<usize> = (0..order).collect();
-    places.sort_by(|&a, &b| matrix[[b, b]].total_cmp(&matrix[[a, a]]));
-    let values = places.iter().map(|&at| matrix[[at, at]]).collect();
+    let mut places: Vec<usize> = (0..diagonal.len()).collect();
+    places.sort_by(|&a, &b| diagonal[b].total_cmp(&diagonal[a]));
+    let values = places.iter().map(|&at| diagonal[at]).collect();
     (values, vectors.select(Axis(0), &places).reversed_axes())
 }
 
-/// Turns two axes so that their entry becomes zero.
-fn rotate(matrix: &mut Array2<f64>, vectors: &mut Array2<f64>, a: usize, b: usize) {
-    let entry = matrix[[a, b]];
-    if entry == 0.0 {
-        return;
+/// What is left of a symmetric matrix in axes of its own.
+struct Tridiagonal {
+    diagonal: Vec<f64>,
+    beside: Vec<f64>,
+    /// A line for each axis.
+    vectors: Array2<f64>,
+}
+
+impl Tridiagonal {
+    fn of(mut matrix: Array2<f64>) -> Self {
+        let order = matrix.nrows();
+        let (mut beside, mut mirrors) = (Vec::new(), Vec::new());
+        for at in 0..order.saturating_sub(1) {
+            let column = matrix.column(at).iter().skip(at + 1).copied().collect::<Array1<f64>>();
+            let length = column.dot(&column).sqrt();
+            let made = if column[0] > 0.0 { -length } else { length };
+            let mut mirror = column;
+            mirror[0] -= made;
+            let factor = if length > 0.0 { 2.0 / mirror.dot(&mirror) } else { 0.0 };
+            let mut rest = part(matrix.view_mut(), at + 1..order, at + 1..order);
+            let seen = rest.dot(&mirror) * factor;
+            let turned = &seen - &(&mirror * (0.5 * factor * seen.dot(&mirror)));
+            for (line, mut elements) in rest.rows_mut().into_iter().enumerate() {
+                elements.scaled_add(-mirror[line], &turned);
+                elements.scaled_add(-turned[line], &mirror);
+            }
+            beside.push(made);
+            mirrors.push((mirror, factor));
+        }
+        let mut vectors = Array2::eye(order);
+        for (at, (mirror, factor)) in mirrors.iter().enumerate().rev() {
+            for mut line in part(vectors.view_mut(), at + 1..order, at + 1..order).rows_mut() {
+                let seen = line.dot(mirror);
+                line.scaled_add(-factor * seen, mirror);
+            }
+        }
+        Self { diagonal: matrix.diag().to_vec(), beside, vectors }
     }
-    let [first, last] = [matrix[[a, a]], matrix[[b, b]]];
-    let half = (last - first) / (2.0 * entry);
-    let tangent = half.signum() / (half.abs() + half.hypot(1.0));
-    let cosine = 1.0 / tangent.hypot(1.0);
-    for turned in [&mut *matrix, vectors] {
-        let (mut above, mut below) = turned.view_mut().split_at(Axis(0), b);
-        Zip::from(above.row_mut(a)).and(below.row_mut(0)).for_each(|x, y| {
-            (*x, *y) = (cosine * (*x - tangent * *y), cosine * (*y + tangent * *x));
+}
+
+/// One round of turns down a block of three diagonals, shifted by the eigenvalue that is nearest to its last element.
+fn chase(diagonal: &mut [f64], beside: &mut [f64], vectors: &mut Array2<f64>, block: Range<usize>) {
+    let Range { start: first, end: last } = block;
+    let (half, entry) = ((diagonal[last - 1] - diagonal[last]) / 2.0, beside[last - 1]);
+    let shift = diagonal[last] - entry * entry / (half + half.hypot(entry).copysign(half));
+    let (mut kept, mut bulge) = (diagonal[first] - shift, beside[first]);
+    for at in first..last {
+        let length = kept.hypot(bulge);
+        let (cosine, sine) = if length > 0.0 { (kept / length, bulge / length) } else { (1.0, 0.0) };
+        if at > first {
+            beside[at - 1] = length;
+        }
+        let (a, b, entry) = (diagonal[at], diagonal[at + 1], beside[at]);
+        let both = 2.0 * cosine * sine * entry;
+        diagonal[at] = cosine * cosine * a + both + sine * sine * b;
+        diagonal[at + 1] = sine * sine * a - both + cosine * cosine * b;
+        beside[at] = (cosine * cosine - sine * sine) * entry + cosine * sine * (b - a);
+        if at + 1 < last {
+            (kept, bulge) = (beside[at], sine * beside[at + 1]);
+            beside[at + 1] *= cosine;
+        }
+        let (mut above, mut below) = vectors.view_mut().split_at(Axis(0), at + 1);
+        Zip::from(above.row_mut(at)).and(below.row_mut(0)).for_each(|x, y| {
+            (*x, *y) = (cosine * *x + sine * *y, cosine * *y - sine * *x);
         });
     }
-    // Columns are what lines are, but where the two meet.
-    for at in 0..matrix.nrows() {
-        (matrix[[at, a]], matrix[[at, b]]) = (matrix[[a, at]], matrix[[b, at]]);
-    }
-    (matrix[[a, a]], matrix[[b, b]]) = (first - tangent * entry, last + tangent * entry);
-    (matrix[[a, b]], matrix[[b, a]]) = (0.0, 0.0);
 }
 
 /// Takes known lines times their factors from one, and divides it.
@@ -185,13 +231,11 @@ pub(super) fn part<S: RawData<Elem = f64>>(
 /// Lines of a block: three of them lie in the nearest cache.
 const BLOCK: usize = 48;
 
-/// Rounds of rotations; each squares what is left.
+/// Rounds of turns for each eigenvalue: two are what most take.
 const TURNS_MAX: usize = 30;
 
 #[cfg(test)]
 mod tests {
-    use ndarray::Array1;
-
     use super::*;
 
     /// Numbers that look random, the same each time.
@@ -212,6 +256,8 @@ mod tests {
             let right = made_up(order, 5);
             let factor = Factor::of(matrix.clone()).unwrap();
             let rest = matrix.dot(&factor.solve(&right.view())) - &right;
+            assert!(rest.iter().all(|rest| rest.abs() < 1e-8), "{order}");
+            let rest = factor.triangle().dot(&factor.triangle().t()) - &matrix;
             assert!(rest.iter().all(|rest| rest.abs() < 1e-8), "{order}");
             let rest = matrix.dot(&factor.inverse()) - Array2::<f64>::eye(order);
             assert!(rest.iter().all(|rest| rest.abs() < 1e-8), "{order}");

@@ -28,23 +28,102 @@ pub(super) struct Zeros {
 
 /// Weights with a share of zeros, a line for each output; none where the problem is not positive. `problem` has a ridge.
 pub(super) fn prune(problem: &Problem, original: &Array2<f64>, zeros: Zeros) -> Option<Array2<f64>> {
-    let roots = problem.gram.diag().mapv(f64::sqrt);
-    let column = roots.view().insert_axis(Axis(1));
-    let gram = &problem.gram / &roots / column;
-    let target = (&problem.target / &column).reversed_axes();
-    let inverse = Factor::of(&gram + &(Array2::<f64>::eye(gram.nrows()) * PENALTY))?.inverse();
-    let mut weights = original * &roots;
-    let mut dual = Array2::zeros(weights.dim());
+    let mut search = Search::of(problem, original)?;
     for round in 1..=ROUNDS {
-        let sum = &weights + &dual;
-        let kept = masked(&sum, &keep(&sum, zeros, share_in(round, zeros.share)));
-        dual = sum - &kept;
-        let right = &target + &((kept - &dual) * PENALTY);
-        weights = product(&right, &inverse);
+        search.step(&keep(&search.sum(), zeros, share_in(round, zeros.share)));
     }
-    let sum = weights + dual;
-    let kept = keep(&sum, zeros, zeros.share);
-    Some(refit(&gram, &target, &kept)? / &roots)
+    let sum = search.sum();
+    let kept = masked(&sum, &keep(&sum, zeros, zeros.share));
+    Some(refit(&search.gram, &search.target, &kept.mapv(|weight| weight != 0.0))? / &search.roots)
+}
+
+/// Weights of one of the layers that take some channels, with so many weights in a row for each channel.
+#[derive(Debug)]
+pub(super) struct Taker {
+    pub(super) original: Array2<f64>,
+    pub(super) each: usize,
+    /// With a ridge, where there are rows.
+    pub(super) problem: Option<Problem>,
+}
+
+/// The channels that stay when a share of them goes, for all layers that take them: those that matter most to the responses
+/// of all, each in parts of its own; none where a problem is not positive.
+pub(super) fn channels(takers: &[Taker], share: f64) -> Option<Vec<usize>> {
+    let mut searches: Vec<Search> = takers.iter().filter_map(Taker::search).collect::<Option<_>>()?;
+    let sums = |searches: &[Search]| -> Vec<Array2<f64>> {
+        // Where nothing is known of inputs, all are alike.
+        match searches.is_empty() {
+            true => takers.iter().map(|taker| taker.original.clone()).collect(),
+            false => searches.iter().map(Search::sum).collect(),
+        }
+    };
+    let whole: Vec<f64> = sums(&searches).iter().map(|sum| sum.iter().map(|weight| weight * weight).sum()).collect();
+    let stays = |sums: &[Array2<f64>], share: f64| -> Vec<bool> {
+        let effects = takers.iter().zip(sums).zip(&whole);
+        let effects: Vec<_> =
+            effects.map(|((taker, sum), whole)| taker.effects(sum) / whole.max(f64::MIN_POSITIVE)).collect();
+        let views: Vec<ArrayView2<'_, f64>> = effects.iter().map(|effects| effects.view()).collect();
+        let effects = concatenate(Axis(0), &views).expect("layers take the same channels");
+        Pattern::Channels.keep(&effects, share, 1).row(0).to_vec()
+    };
+    for round in 1..=if searches.is_empty() { 0 } else { ROUNDS } {
+        let stays = stays(&sums(&searches), share_in(round, share));
+        for (search, taker) in searches.iter_mut().zip(takers) {
+            search.step(&Array2::from_shape_fn(taker.original.dim(), |(_, column)| stays[column / taker.each]));
+        }
+    }
+    let stays = stays(&sums(&searches), share);
+    Some((0..stays.len()).filter(|&channel| stays[channel]).collect())
+}
+
+impl Taker {
+    fn search(&self) -> Option<Option<Search>> {
+        self.problem.as_ref().map(|problem| Search::of(problem, &self.original))
+    }
+
+    /// What each channel does for each output.
+    fn effects(&self, weights: &Array2<f64>) -> Array2<f64> {
+        let (outputs, depth) = weights.dim();
+        Array2::from_shape_fn((outputs, depth / self.each), |(line, channel)| {
+            let of = channel * self.each..(channel + 1) * self.each;
+            of.map(|column| weights[[line, column]].powi(2)).sum()
+        })
+    }
+}
+
+/// A search for weights that keep to a pattern, on inputs scaled to equal mean squares.
+struct Search {
+    gram: Array2<f64>,
+    target: Array2<f64>,
+    inverse: Array2<f64>,
+    roots: Array1<f64>,
+    weights: Array2<f64>,
+    dual: Array2<f64>,
+}
+
+impl Search {
+    fn of(problem: &Problem, original: &Array2<f64>) -> Option<Self> {
+        let roots = problem.gram.diag().mapv(f64::sqrt);
+        let column = roots.view().insert_axis(Axis(1));
+        let gram = &problem.gram / &roots / column;
+        let target = (&problem.target / &column).reversed_axes();
+        let inverse = Factor::of(&gram + &(Array2::<f64>::eye(gram.nrows()) * PENALTY))?.inverse();
+        let (weights, dual) = (original * &roots, Array2::zeros(original.dim()));
+        Some(Self { gram, target, inverse, roots, weights, dual })
+    }
+
+    /// What the pattern is to be found in.
+    fn sum(&self) -> Array2<f64> {
+        &self.weights + &self.dual
+    }
+
+    fn step(&mut self, keep: &Array2<bool>) {
+        let sum = self.sum();
+        let kept = masked(&sum, keep);
+        self.dual = sum - &kept;
+        let right = &self.target + &((kept - &self.dual) * PENALTY);
+        self.weights = product(&right, &self.inverse);
+    }
 }
 
 /// Zeros of the least magnitudes, where nothing is known of inputs.
@@ -249,5 +328,28 @@ mod tests {
         let rounded = round(&problem, &original, &nearest);
         assert!(rounded.iter().all(|weight| *weight == nearest(0, 0, *weight)) && rounded[[1, 5]] == 0.0);
         assert!(problem.error(&rounded) < problem.error(&plain));
+    }
+
+    #[test]
+    fn channels_stay_that_matter_to_all_who_take_them() {
+        // The first layer needs channels 0 and 1, the second 1 and 2, with two weights each; 3 nobody does.
+        let first = Array2::from_shape_fn((3, 4), |(line, at)| [3.0, 2.0, 0.1, 0.0][at] * (1.0 + line as f64 / 4.0));
+        let second =
+            Array2::from_shape_fn((2, 8), |(line, at)| [0.1, 20.0, 30.0, 0.0][at / 2] * (1.0 - line as f64 / 4.0));
+        let takers = |has_rows: bool| {
+            let taker = |original: &Array2<f64>, each| {
+                let problem = problem(original.ncols(), original).with_ridge(original);
+                Taker { original: original.clone(), each, problem: has_rows.then_some(problem) }
+            };
+            [taker(&first, 1), taker(&second, 2)]
+        };
+        for has_rows in [false, true] {
+            let kept = |share| channels(&takers(has_rows), share).unwrap();
+            assert_eq!(kept(0.25), [0, 1, 2], "{has_rows}");
+            assert_eq!(kept(0.0), [0, 1, 2, 3]);
+            assert!(kept(1.0).is_empty());
+            assert_eq!(channels(&takers(has_rows)[..1], 0.5).unwrap(), [0, 1]);
+            assert_eq!(channels(&takers(has_rows)[1..], 0.5).unwrap(), [1, 2]);
+        }
     }
 }

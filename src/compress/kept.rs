@@ -5,8 +5,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use super::CompressError;
-use super::layers::Change;
 use crate::repository::settings::NATIVE_FILE;
 
 /// A hidden folder in that of the model.
@@ -42,14 +44,14 @@ impl Kept {
         self.folder.join(NATIVE_FILE)
     }
 
-    /// What was done to a layer, if it was.
-    pub(super) fn change(&self, place: usize) -> Option<Change> {
-        serde_json::from_slice(&fs::read(self.folder.join(name(place))).ok()?).ok()
+    /// What a step made of a layer, if it came so far.
+    pub(super) fn done<T: DeserializeOwned>(&self, step: &str, place: usize) -> Option<T> {
+        serde_json::from_slice(&fs::read(self.folder.join(name(step, place))).ok()?).ok()
     }
 
-    pub(super) fn keep(&self, place: usize, change: &Change) -> Result<(), CompressError> {
-        let text = serde_json::to_vec(change).map_err(|error| unwritable(&self.folder, error.into()))?;
-        self.write(&name(place), &text)
+    pub(super) fn keep<T: Serialize>(&self, step: &str, place: usize, made: &T) -> Result<(), CompressError> {
+        let text = serde_json::to_vec(made).map_err(|error| unwritable(&self.folder, error.into()))?;
+        self.write(&name(step, place), &text)
     }
 
     /// Removes all of it, and the folders that were made for it and are empty.
@@ -69,8 +71,25 @@ fn unwritable(path: &Path, source: io::Error) -> CompressError {
     CompressError::Unwritable { path: path.display().to_string(), source }
 }
 
-fn name(place: usize) -> String {
-    format!("layer-{place}.json")
+fn name(step: &str, place: usize) -> String {
+    format!("{step}-{place}.json")
+}
+
+/// Weights as text: numbers of a file that is JSON otherwise.
+pub(super) mod encoded {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    pub(in crate::compress) fn serialize<S: Serializer>(weights: &[f32], serializer: S) -> Result<S::Ok, S::Error> {
+        let bytes: Vec<u8> = weights.iter().flat_map(|weight| weight.to_le_bytes()).collect();
+        serializer.serialize_str(&STANDARD.encode(bytes))
+    }
+
+    pub(in crate::compress) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<f32>, D::Error> {
+        let bytes = STANDARD.decode(String::deserialize(deserializer)?).map_err(de::Error::custom)?;
+        Ok(bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
+    }
 }
 
 const FOLDER: &str = ".compress";

@@ -1,31 +1,33 @@
 //! The walk over a model's layers: each is fitted to what the original made of calibration rows, given what the compressed
 //! layers before it make of them.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use ndarray::{Array2, Axis, concatenate};
 use serde::{Deserialize, Serialize};
 
 use super::algebra::part;
 use super::fit::{self, Zeros};
-use super::kept::Kept;
+use super::kept::{Kept, encoded};
 use super::moments::{Moments, Problem};
 use super::numbers::{self, Numbers, Stored};
 use super::pattern::{Pattern, taps};
 use super::ranges::Seen;
 use super::rates;
 use super::samples::Samples;
-use super::windows::Picks;
+use super::windows::{self, Picks};
 use super::{CompressError, Format, Job, OnLayer};
-use crate::engine::{Draft, Integers, LoadOptions, Plan, Pool, Scale, WeightLayer, Weights};
+use crate::engine::{Channels, Draft, Integers, LoadOptions, Plan, Pool, Scale, WeightLayer, Weights};
 
 /// A model whose layers are being compressed.
 pub(super) struct Layers<'a> {
     original: &'a Draft,
     pub(super) draft: Draft,
+    /// Channels that can go, if any shall.
+    channels: Vec<Channels>,
+    /// Outputs that are left of layers some of whose channels went.
+    left: HashMap<String, Vec<usize>>,
     job: &'a Job,
     calibration: Option<&'a Samples>,
     pool: &'a Pool,
@@ -48,7 +50,11 @@ pub(super) struct Change {
 
 impl<'a> Layers<'a> {
     pub(super) fn of(original: &'a Draft, job: &'a Job, calibration: Option<&'a Samples>, pool: &'a Pool) -> Self {
-        Self { original, draft: original.clone(), job, calibration, pool }
+        let prunes = job.recipe.prune.is_some_and(|prune| prune.pattern == Pattern::Channels);
+        let stays = |layer: &WeightLayer| job.recipe.leave.contains(&layer.name);
+        let mut channels = if prunes { original.channels() } else { Vec::new() };
+        channels.retain(|channels| !channels.makers.iter().chain(&channels.takers).any(stays));
+        Self { original, draft: original.clone(), channels, left: HashMap::new(), job, calibration, pool }
     }
 
     /// Goes through all layers, but those that are done.
@@ -67,7 +73,8 @@ impl<'a> Layers<'a> {
         let mut changes = Vec::new();
         for (place, (layer, share)) in layers.iter().zip(shares).enumerate() {
             on_layer(place, layers.len(), &layer.name);
-            let change = match kept.change(place) {
+            let done: Option<Change> = kept.done(STEP, place);
+            let change = match done {
                 Some(change) => {
                     self.quantize_values(&change.values);
                     self.keep_channels(layer, change.channels.as_deref());
@@ -76,11 +83,11 @@ impl<'a> Layers<'a> {
                 None => self.change(layer, share)?,
             };
             self.apply(&layer.name, &change);
-            kept.keep(place, &change)?;
-            if let (Some(source), Some(channels)) = (self.original.source(layer), &change.channels) {
-                let of =
-                    changes.iter_mut().find(|(earlier, _): &&mut (WeightLayer, Change)| earlier.name == source.name);
-                of.into_iter().for_each(|(_, change)| change.keep_lines(source.outputs, channels));
+            kept.keep(STEP, place, &change)?;
+            if let (Some(channels), Some(kept)) = (self.taken_first(layer), &change.channels) {
+                let made = |earlier: &WeightLayer| channels.makers.iter().any(|maker| maker.name == earlier.name);
+                let earlier = changes.iter_mut().filter(|(earlier, _): &&mut (WeightLayer, Change)| made(earlier));
+                earlier.for_each(|(earlier, change)| change.keep_lines(earlier.outputs, kept));
             }
             changes.push((layer.clone(), change));
         }
@@ -166,24 +173,23 @@ impl<'a> Layers<'a> {
         Some((weights, numbers.stored()))
     }
 
-    /// The channels that stay of what enters a layer, where some can go.
+    /// Channels that a layer is the first to take.
+    fn taken_first(&self, layer: &WeightLayer) -> Option<&Channels> {
+        self.channels.iter().find(|channels| channels.takers[0].name == layer.name)
+    }
+
+    /// The channels that stay of those that a layer is the first to take.
     fn channels(&self, layer: &WeightLayer, share: f64) -> Result<Option<Vec<usize>>, CompressError> {
-        let prunes = self.job.recipe.prune.is_some_and(|prune| prune.pattern == Pattern::Channels);
-        let source = self.original.source(layer).filter(|source| !self.job.recipe.leave.contains(&source.name));
-        let Some(source) = source.filter(|_| prunes) else { return Ok(None) };
-        let current = self.current(&layer.name);
-        let original = lines(&self.draft.weights(&current).elements, &current);
-        let each = layer.depth / source.outputs;
-        let zeros = Zeros { pattern: Pattern::Channels, share, taps: each };
-        let weights = match self.problems(&self.draft, &current)?.pop() {
-            Some(problem) => fit::prune(&problem.with_ridge(&original), &original, zeros),
-            None => Some(fit::cut(&original, zeros)),
-        };
-        let weights = weights.ok_or_else(|| CompressError::NotPositive { layer: layer.name.clone() })?;
-        let meets = |channel: usize| {
-            (channel * each..(channel + 1) * each).any(|at| weights.column(at).iter().any(|w| *w != 0.0))
-        };
-        let mut kept: Vec<usize> = (0..source.outputs).filter(|&channel| meets(channel)).collect();
+        let Some(channels) = self.taken_first(layer) else { return Ok(None) };
+        let mut takers = Vec::new();
+        for layer in &channels.takers {
+            let current = self.current(&layer.name);
+            let original = lines(&self.draft.weights(&current).elements, &current);
+            let problem = self.problems(&self.draft, &current)?.pop().map(|problem| problem.with_ridge(&original));
+            takers.push(fit::Taker { original, each: layer.depth / channels.count, problem });
+        }
+        let kept = fit::channels(&takers, share);
+        let mut kept = kept.ok_or_else(|| CompressError::NotPositive { layer: layer.name.clone() })?;
         // Operators take no tensors of nothing.
         if kept.is_empty() {
             kept.push(0);
@@ -191,9 +197,10 @@ impl<'a> Layers<'a> {
         Ok(Some(kept))
     }
 
-    fn keep_channels(&mut self, layer: &WeightLayer, channels: Option<&[usize]>) {
-        if let (Some(source), Some(channels)) = (self.original.source(layer), channels) {
-            self.draft.keep_channels(&source, &self.current(&layer.name), channels);
+    fn keep_channels(&mut self, layer: &WeightLayer, kept: Option<&[usize]>) {
+        if let (Some(channels), Some(kept)) = (self.taken_first(layer).cloned(), kept) {
+            self.draft.keep_channels(&channels, kept);
+            self.left.extend(channels.makers.into_iter().map(|maker| (maker.name, kept.to_vec())));
         }
     }
 
@@ -210,7 +217,8 @@ impl<'a> Layers<'a> {
     /// For each group of a layer what a draft's inputs and the original's responses say, where there are rows.
     fn problems(&self, draft: &Draft, layer: &WeightLayer) -> Result<Vec<Problem>, CompressError> {
         let Some(calibration) = self.calibration else { return Ok(Vec::new()) };
-        problems([draft, self.original], layer, calibration, self.pool, &self.job.load)
+        let left = self.left.get(&layer.name).map(Vec::as_slice);
+        problems([draft, self.original], (layer, left), calibration, self.pool, &self.job.load)
     }
 
     /// Values that are to become bytes before a layer: its input, and where that is a sum, what is summed.
@@ -264,10 +272,10 @@ impl<'a> Layers<'a> {
     }
 }
 
-/// For each group of a layer what enters it in one draft and leaves it in another.
+/// For each group of a layer what enters it in one draft and leaves it in another, of the latter those outputs that are left.
 pub(super) fn problems(
     [draft, original]: [&Draft; 2],
-    layer: &WeightLayer,
+    (layer, left): (&WeightLayer, Option<&[usize]>),
     calibration: &Samples,
     pool: &Pool,
     load: &LoadOptions,
@@ -277,7 +285,9 @@ pub(super) fn problems(
     let mut groups = Moments::of_groups(layer);
     let mut picks = Picks::of(calibration.rows);
     calibration.each(&[&plans[0], &plans[1]], pool, |answers| {
-        Moments::add(&mut groups, layer, [&answers[0][0], &answers[1][0]], &mut picks)
+        let (input, response) = (&answers[0][0], &answers[1][0]);
+        let some = left.map(|left| windows::left(layer, response, left));
+        Moments::add(&mut groups, layer, [input, some.as_ref().unwrap_or(response)], &mut picks)
     })?;
     Ok(groups.into_iter().map(|moments| moments.problem(layer.has_bias())).collect())
 }
@@ -296,7 +306,7 @@ impl Change {
 
     /// Of weights and what they need in the file.
     pub(super) fn bytes(&self) -> usize {
-        self.stored.bytes(self.weights.len())
+        self.stored.bytes(self.weights.len(), self.left())
     }
 }
 
@@ -346,19 +356,5 @@ fn lines(elements: &[f32], layer: &WeightLayer) -> Array2<f64> {
     Array2::from_shape_vec((layer.outputs, layer.depth), elements).expect("a layer has a line for each output")
 }
 
-/// Weights as text: numbers of a file that is JSON otherwise.
-mod encoded {
-    use serde::{Deserialize, Deserializer, Serializer, de};
-
-    use super::{Engine, STANDARD};
-
-    pub(super) fn serialize<S: Serializer>(weights: &[f32], serializer: S) -> Result<S::Ok, S::Error> {
-        let bytes: Vec<u8> = weights.iter().flat_map(|weight| weight.to_le_bytes()).collect();
-        serializer.serialize_str(&STANDARD.encode(bytes))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<f32>, D::Error> {
-        let bytes = STANDARD.decode(String::deserialize(deserializer)?).map_err(de::Error::custom)?;
-        Ok(bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
-    }
-}
+/// What files of this step are named for.
+const STEP: &str = "layer";

@@ -38,7 +38,7 @@ pub use factorize::Factored;
 pub use npz::NpzError;
 pub use pattern::{Pattern, UnknownPattern};
 pub use ranges::{Ranges, UnknownRanges};
-pub use recipe::{Format, Prune, Recipe, Scope, UnknownFormat};
+pub use recipe::{Factorize, Format, Prune, Recipe, Scope, UnknownFormat};
 pub use report::{Report, Row};
 
 /// What to make of which model.
@@ -186,7 +186,7 @@ impl Given {
     fn fill(&self, kept: &Kept, job: &Job, on_layer: OnLayer<'_>) -> Result<Report, CompressError> {
         let calibration = self.calibration.as_ref();
         let mut base = self.original.clone();
-        let factored = factorize::all(&mut base, job, calibration, &self.pool)?;
+        let factored = factorize::all(&mut base, kept, job, calibration, &self.pool, on_layer)?;
         let mut layers = Layers::of(&base, job, calibration, &self.pool);
         let changes = layers.compress(kept, on_layer)?;
         let written = layers.draft.write(&kept.candidate())?;
@@ -196,7 +196,7 @@ impl Given {
         let judges = self.evaluation.as_ref().or(calibration);
         let compared = judges.map(|rows| Compared::of(&plans, rows, &self.pool)).transpose()?;
         let zeros: Vec<usize> = changes.iter().map(|(layer, _)| base.weights(layer).zeros()).collect();
-        Ok(Report { factored, ..Report::of(job, &changes, &zeros, written, compared, &plans)? })
+        Report::of(job, factored, &changes, &zeros, written, compared, &plans)
     }
 }
 

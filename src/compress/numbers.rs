@@ -8,6 +8,7 @@ use super::algebra::part;
 use super::fit;
 use super::moments::Problem;
 use super::recipe::Format;
+use crate::engine::stored_bytes;
 
 /// What each weight of a layer is rounded to.
 #[derive(Clone, Debug)]
@@ -153,12 +154,15 @@ impl Numbers {
 }
 
 impl Stored {
-    /// Of so many weights and what they need.
-    pub(super) fn bytes(&self, weights: usize) -> usize {
+    /// Of so many weights, of which some are not zero, and what they need.
+    pub(super) fn bytes(&self, weights: usize, nonzero: usize) -> usize {
         let floats = |count: usize| count * size_of::<f32>();
+        // Zeros take a bit each where they are many.
+        let stored = |size: usize| stored_bytes(weights, nonzero, size);
         match self {
-            Self::Floats => floats(weights),
-            Self::Bf16 => weights * size_of::<bf16>(),
+            Self::Floats => stored(size_of::<f32>()),
+            Self::Bf16 => stored(size_of::<bf16>()),
+            Self::Integers { bits: 8, scales, .. } => stored(1) + floats(scales.len()),
             Self::Integers { bits, scales, .. } => (weights * bits).div_ceil(8) + floats(scales.len()),
             Self::Table { values } => weights + floats(values.len()),
         }

@@ -11,14 +11,22 @@ use crate::engine::{Draft, WeightLayer};
 /// What is done to every layer but those that are left alone.
 #[derive(Clone, Debug, Default)]
 pub struct Recipe {
-    /// The part of responses' energy that layers keep which become two with fewer weights.
-    pub factorize: Option<f64>,
+    pub factorize: Option<Factorize>,
     pub prune: Option<Prune>,
     pub quantize: Option<Format>,
     /// How bytes between layers get their ranges.
     pub ranges: Ranges,
     /// Names of layers that stay as they are.
     pub leave: Vec<String>,
+}
+
+/// Which layers become two: those that so have fewer weights.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Factorize {
+    /// The part of their responses' energy that they keep.
+    pub energy: f64,
+    /// Blocks that convolutions are split by at most.
+    pub blocks: usize,
 }
 
 /// Which share of weights becomes zero, and where.
@@ -111,7 +119,10 @@ impl Format {
 impl fmt::Display for Recipe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut parts = Vec::new();
-        parts.extend(self.factorize.map(|energy| format!("factorize {energy}")));
+        if let Some(Factorize { energy, blocks }) = self.factorize {
+            let blocks = if blocks > 1 { format!(" by up to {blocks} blocks") } else { String::new() };
+            parts.push(format!("factorize {energy}{blocks}"));
+        }
         if let Some(Prune { share, pattern, scope }) = self.prune {
             let scope = match scope {
                 Scope::Layer => "of each layer",
@@ -208,8 +219,12 @@ mod tests {
     fn recipes_say_what_was_asked_for() {
         let prune = Prune { share: 0.9, pattern: Pattern::Block { outputs: 4, inputs: 1 }, scope: Scope::Global };
         let leave = vec!["a".into(), "b".into()];
-        let recipe =
-            Recipe { factorize: None, prune: Some(prune), quantize: Some(Format::Int8), ranges: Ranges::Mse, leave };
-        assert_eq!(recipe.to_string(), "prune 0.9 of all layers, block:4x1; quantize int8; keep a, b");
+        let factorize = Some(Factorize { energy: 0.95, blocks: 4 });
+        let recipe = Recipe { factorize, prune: Some(prune), quantize: Some(Format::Int8), ranges: Ranges::Mse, leave };
+        let told = recipe.to_string();
+        assert_eq!(
+            told,
+            "factorize 0.95 by up to 4 blocks; prune 0.9 of all layers, block:4x1; quantize int8; keep a, b"
+        );
     }
 }

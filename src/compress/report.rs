@@ -41,9 +41,9 @@ pub struct Row {
     pub zeros: [usize; 2],
     /// Of weights and scales.
     pub bytes: [usize; 2],
-    /// Of one row, those with a zero left out.
-    pub macs: [u64; 2],
-    /// Of the layer with what is fused into it or done for it, the shortest of some runs.
+    /// Of one row, those with a zero left out; not known of layers that run together with others.
+    pub macs: Option<[u64; 2]>,
+    /// Of the layer with what is fused into it or done for it, the shortest of some runs, where it runs by itself.
     pub microseconds: [Option<f64>; 2],
     /// Mean square of what is left of the layer's responses on calibration rows, in parts of what they vary by: cut and
     /// rounded alone, and as it was fitted.
@@ -53,6 +53,7 @@ pub struct Row {
 impl Report {
     pub(super) fn of(
         job: &Job,
+        factored: Vec<Factored>,
         layers: &[(WeightLayer, Change)],
         zeros_before: &[usize],
         written: Written,
@@ -61,7 +62,11 @@ impl Report {
     ) -> Result<Self, CompressError> {
         let times = evaluate::times(plans, &job.row)?.map(|time| time.as_secs_f64() * 1e3);
         let ran = [plans[0].layers(&job.row, RUNS)?, plans[1].layers(&job.row, RUNS)?];
-        let rows = layers.iter().zip(zeros_before).map(|((layer, change), &zeros)| row(layer, change, zeros, &ran));
+        let row = |((layer, change), &zeros): (&(WeightLayer, Change), &usize)| {
+            let of = factored.iter().find(|of| layer.name == of.name || layer.name == of.first_name());
+            row(layer, of, change, zeros, &ran)
+        };
+        let rows = layers.iter().zip(zeros_before).map(row).collect();
         let source = job.source.folder.join(&job.source.file);
         Ok(Self {
             bytes: [fs::metadata(&source).map_or(0, |metadata| metadata.len()), written.bytes],
@@ -69,8 +74,8 @@ impl Report {
             recipe: job.recipe.to_string(),
             milliseconds: times,
             compared,
-            factored: Vec::new(),
-            layers: rows.collect(),
+            factored,
+            layers: rows,
         })
     }
 
@@ -95,16 +100,28 @@ impl Report {
     }
 }
 
-fn row(layer: &WeightLayer, change: &Change, zeros_before: usize, ran: &[Vec<LayerReport>; 2]) -> Row {
+/// A layer, which may be one of two that were made of another.
+fn row(
+    layer: &WeightLayer,
+    of: Option<&Factored>,
+    change: &Change,
+    zeros_before: usize,
+    ran: &[Vec<LayerReport>; 2],
+) -> Row {
     let weights = layer.outputs * layer.depth;
     let zeros = [zeros_before, weights - change.left()];
-    let named = format!("{} {}", layer.operator, layer.name);
     // What else is done for the layer, as turning an image, has its name too.
-    let found = [0, 1].map(|side: usize| ran[side].iter().filter(|report| report.name == named).collect::<Vec<_>>());
-    let dense: u64 = found[0].iter().map(|report| report.macs).sum();
-    let micros = |reports: &Vec<&LayerReport>| reports.iter().map(|report| report.time.as_secs_f64() * 1e6).sum();
+    let found = |side: usize, name: &str| {
+        let is_it = |report: &&LayerReport| report.name.split_once(' ').is_some_and(|(_, node)| node == name);
+        let found: Vec<_> = ran[side].iter().filter(is_it).collect();
+        found.iter().any(|report| report.macs > 0).then_some(found)
+    };
+    let [before, after] = [found(0, of.map_or(&layer.name, |of| &of.name)), found(1, &layer.name)];
+    let dense = before.as_ref().map(|reports| reports.iter().map(|report| report.macs).sum::<u64>());
+    let micros = |reports: Vec<&LayerReport>| reports.iter().map(|report| report.time.as_secs_f64() * 1e6).sum();
     // Each weight is met as often as any other.
-    let left = |zeros: usize| dense / weights as u64 * (weights - zeros) as u64;
+    let all = of.map_or(weights, |of| of.weights[0]) as u64;
+    let left = |dense: u64| zeros.map(|zeros| dense / all * (weights - zeros) as u64);
     Row {
         name: layer.name.clone(),
         operator: layer.operator.clone(),
@@ -112,8 +129,8 @@ fn row(layer: &WeightLayer, change: &Change, zeros_before: usize, ran: &[Vec<Lay
         weights,
         zeros,
         bytes: [weights * size_of::<f32>(), change.bytes()],
-        macs: zeros.map(left),
-        microseconds: found.map(|reports| (!reports.is_empty()).then(|| micros(&reports))),
+        macs: dense.map(left),
+        microseconds: [before.filter(|_| of.is_none()), after].map(|reports| reports.map(micros)),
         errors: change.errors,
     }
 }
@@ -136,11 +153,12 @@ impl fmt::Display for Report {
             writeln!(f, "\nJudged by {} rows.", compared.rows)?;
         }
         if !self.factored.is_empty() {
-            writeln!(f, "\n| layer | values between its two | weights | error |\n|---|---:|---|---:|")?;
+            writeln!(f, "\n| layer | values between its two | groups | weights | error |\n|---|---:|---|---|---:|")?;
         }
-        for Factored { name, rank, weights, error } in &self.factored {
+        for Factored { name, rank, groups, weights, error } in &self.factored {
             let error = error.map_or_else(String::new, |error| format!("{error:.4}"));
-            writeln!(f, "| {name} | {rank} | {} to {} | {error} |", weights[0], weights[1])?;
+            let [first, second] = groups;
+            writeln!(f, "| {name} | {rank} | {first}, {second} | {} to {} | {error} |", weights[0], weights[1])?;
         }
         self.layers_shown(f)
     }
@@ -156,9 +174,10 @@ impl Report {
         for row in &self.layers {
             let micros = row.microseconds.map(|time| time.map_or_else(String::new, |time| format!("{time:.1}")));
             let errors = row.errors.map_or_else(Default::default, |errors| errors.map(|error| format!("{error:.4}")));
+            let macs = row.macs.map_or_else(String::new, |macs| format!("{} to {}", macs[0], macs[1]));
             writeln!(
                 f,
-                "| {} {} | {:?} | {} to {} | {} to {} | {} to {} | {} to {} | {} | {} |",
+                "| {} {} | {:?} | {} to {} | {} to {} | {macs} | {} to {} | {} | {} |",
                 row.operator,
                 row.name,
                 row.shape,
@@ -166,8 +185,6 @@ impl Report {
                 row.zeros[1],
                 row.bytes[0],
                 row.bytes[1],
-                row.macs[0],
-                row.macs[1],
                 micros[0],
                 micros[1],
                 errors[0],

@@ -4,7 +4,7 @@ use ndarray::Array2;
 
 use super::CompressError;
 use crate::engine::{WeightLayer, Windows};
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Shape, Tensor};
 
 /// Chooses positions of responses, evenly spread over all rows, and no more than are of use.
 #[derive(Clone, Debug)]
@@ -84,6 +84,18 @@ pub(super) fn responses(layer: &WeightLayer, response: &Tensor, group: usize, po
         let at = (row * layer.outputs + group * outputs + output) * area + place;
         f64::from(f32::from_le_bytes(elements[at]))
     })
+}
+
+/// A response of which some outputs are left.
+pub(super) fn left(layer: &WeightLayer, response: &Tensor, outputs: &[usize]) -> Tensor {
+    let axis = if layer.windows.is_some() { 1 } else { response.shape().len().saturating_sub(1) };
+    let mut extents = response.shape().to_vec();
+    let each = extents[axis + 1..].iter().product::<usize>() * size_of::<f32>();
+    let lines = response.bytes().chunks(extents[axis] * each);
+    let bytes: Vec<u8> =
+        lines.flat_map(|line| outputs.iter().flat_map(move |at| &line[at * each..(at + 1) * each])).copied().collect();
+    extents[axis] = outputs.len();
+    Tensor::new(DType::F32, Shape::new(&extents), bytes.into()).expect("what is left fills its shape")
 }
 
 /// How windows lie over an input.

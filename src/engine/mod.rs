@@ -44,11 +44,11 @@ use kinglet_kernels::isa::Set;
 use crate::telemetry::PlanMetrics;
 use crate::tensor::{DType, Shape};
 
-pub use artifact::{Written, digest};
+pub use artifact::{Written, digest, stored_bytes};
 pub use batch::{Batch, BatchInput, Executed, Share};
 pub use choice::{Automatic, EngineChoice, Precision, UnknownPrecision, by_name};
 pub use config::EngineConfig;
-pub use draft::{Draft, Integers, Padding, Scale, WeightLayer, Weights, Windows};
+pub use draft::{Channels, Draft, Integers, Padding, Scale, WeightLayer, Weights, Windows};
 pub use identity::Identity;
 pub use model_file::is_named as is_model_file;
 pub use native::Native;

@@ -123,6 +123,76 @@ def test_a_job_that_was_ended_goes_on(rows, tmp_path):
     assert models[0] == models[1] and not (tmp_path / "cut" / ".compress").exists()
 
 
+def test_a_factorization_that_was_ended_goes_on(rows, tmp_path):
+    whole = report(DENSE, tmp_path / "whole", "--factorize", "0.95", *rows)
+    command = [binary(), "compress", str(DENSE), "-o", str(tmp_path / "cut"), "--factorize", "0.95", *rows]
+    cut = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    second = tmp_path / "cut" / ".compress" / "factors-1.json"
+    while not second.exists() and cut.poll() is None:
+        pass
+    cut.kill()
+    cut.wait()
+    assert second.exists()
+    two = json.loads(second.read_text())
+    two["told"]["error"] = 7.0
+    second.write_text(json.dumps(two))
+    again = report(DENSE, tmp_path / "cut", "--factorize", "0.95", *rows)
+    errors = {layer["name"]: layer["error"] for layer in again["factored"]}
+    assert errors[two["told"]["name"]] == 7.0
+    models = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "cut")]
+    assert models[0] == models[1] and again["compared"] == whole["compared"]
+
+
+def test_blocks_of_low_rank_are_convolutions_of_groups(tmp_path):
+    """Each quarter of the outputs sees two directions of its own, which the layer as a whole has eight of."""
+    blocks = numpy.concatenate([RANDOM.standard_normal((8, 2)) @ RANDOM.standard_normal((2, 16 * 9)) for _ in range(4)])
+    weights = {"w": blocks.reshape(32, 16, 3, 3), "b": RANDOM.standard_normal(32)}
+    conv = helper.make_node("Conv", ["x", "w", "b"], ["y"], name="it", pads=[1, 1, 1, 1])
+    model, rows = made(tmp_path, [conv], weights, [16, 6, 6])
+    for options in ([], rows):
+        whole = report(model, tmp_path / "out", "--factorize", "0.9999999", *options, "--evaluate", rows[1])
+        assert whole["factored"][0]["weights"] == [32 * 144, 8 * (144 + 32)]
+        told = report(model, tmp_path / "out", "--factorize", "0.9999999", "--blocks", "8", *options, "--evaluate", rows[1])
+        [layer] = told["factored"]
+        assert (layer["groups"], layer["rank"], layer["weights"]) == ([1, 4], 8, [32 * 144, 8 * 144 + 32 * 2])
+        assert told["compared"]["output_error"] < 1e-3
+
+
+def test_channels_of_sums_go_together(tmp_path):
+    """Half of the channels of every value are of no use to any layer, and can go from sums and from depthwise layers."""
+    names = iter(range(100))
+    weights: dict[str, numpy.ndarray] = {}
+
+    def conv(x: str, outputs: int, inputs: int, useful: list[int], **attributes) -> tuple:
+        name = f"conv{next(names)}"
+        weights[name] = RANDOM.standard_normal((outputs, inputs, 3, 3)) / 6
+        if attributes.get("group", 1) == 1:
+            weights[name][:, [at for at in range(inputs) if at not in useful]] = 0
+        weights[f"{name}b"] = RANDOM.standard_normal(outputs)
+        node = helper.make_node("Conv", [x, name, f"{name}b"], [f"{name}y"], name=name, pads=[1, 1, 1, 1], **attributes)
+        return node, f"{name}y"
+
+    trunk, inner = [0, 2, 3, 7], [1, 2, 4, 5, 6, 11]
+    stem, a = conv("x", 8, 3, [0, 1, 2])
+    wide, b = conv(a, 12, 8, trunk)
+    alone, c = conv("relu", 12, 1, [], group=12)
+    narrow, d = conv(c, 8, 12, inner)
+    again, e = conv("sum", 8, 8, trunk)
+    last = helper.make_node("Conv", ["sum2", "lastw"], ["y"], name="last")
+    weights["lastw"] = RANDOM.standard_normal((5, 8, 1, 1))
+    weights["lastw"][:, [1, 4, 5, 6]] = 0
+    nodes = [stem, wide, helper.make_node("Relu", [b], ["relu"]), alone, narrow, helper.make_node("Add", [a, d], ["sum"]),
+             again, helper.make_node("Add", [e, "sum"], ["sum2"]), last]
+    model, rows = made(tmp_path, nodes, weights, [3, 9, 9])
+    for options in ([], rows):
+        told = report(model, tmp_path / "out", "--prune", "0.5", "--pattern", "channels", *options, "--evaluate", rows[1])
+        left = {layer["name"]: layer["weights"] - layer["zeros"][1] for layer in told["layers"]}
+        assert [left[node.name] for node in (stem, wide, alone, narrow, again, last)] == [
+            4 * 27, 6 * 4 * 9, 6 * 9, 4 * 6 * 9, 4 * 4 * 9, 5 * 4]
+        # A ridge holds weights of the least squares solution near those that were there.
+        assert told["compared"]["output_error"] < (1e-2 if options else 1e-5)
+
+
 def made(folder: Path, nodes: list, weights: dict[str, numpy.ndarray], shape: list) -> tuple[Path, list[str]]:
     """A model of one input and output, and rows for it."""
     constants = [numpy_helper.from_array(array.astype(numpy.float32), name) for name, array in weights.items()]

@@ -18,6 +18,7 @@ use crate::proto::onnx::tensor_proto::DataType;
 use crate::proto::onnx_descriptors::DESCRIPTOR_SET;
 
 pub(super) use read::{header_digest, read};
+pub use sparse::stored_bytes;
 pub use write::Written;
 pub(super) use write::write;
 

@@ -13,9 +13,7 @@ pub(super) fn apart(elements: &[u8], size: usize) -> Option<Sparse> {
     let is_set = |element: &&[u8]| element.iter().any(|&byte| byte != 0);
     let kept = elements.chunks_exact(size).filter(is_set).count();
     let count = elements.len() / size;
-    if kept * size + count.div_ceil(BITS) > elements.len() / 4 * 3 {
-        return None;
-    }
+    bytes_apart(count, kept, size)?;
     let mut places = vec![0; count.div_ceil(BITS)];
     let mut values = Vec::with_capacity(kept * size);
     for (at, element) in elements.chunks_exact(size).enumerate().filter(|(_, element)| is_set(element)) {
@@ -23,6 +21,17 @@ pub(super) fn apart(elements: &[u8], size: usize) -> Option<Sparse> {
         values.extend_from_slice(element);
     }
     Some(Sparse { places: places.into(), values: values.into() })
+}
+
+/// Bytes that so many elements take, of which some are not zero.
+pub fn stored_bytes(count: usize, nonzero: usize, size: usize) -> usize {
+    bytes_apart(count, nonzero, size).unwrap_or(count * size)
+}
+
+/// The same where zeros are taken out, if that is much shorter.
+fn bytes_apart(count: usize, nonzero: usize, size: usize) -> Option<usize> {
+    let bytes = nonzero * size + count.div_ceil(BITS);
+    (bytes <= count * size / 4 * 3).then_some(bytes)
 }
 
 /// So many elements of `size` bytes each.

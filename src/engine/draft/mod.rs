@@ -4,6 +4,7 @@
 //! It stays the graph that ONNX has, so that what comes out is a model for any engine. Which weights are good ones is not
 //! known here.
 
+mod channels;
 mod layer;
 mod quantized;
 mod surgery;
@@ -18,6 +19,7 @@ use super::{EngineError, LoadOptions, ModelFile, Plan, choice, model_file, proto
 use crate::proto::onnx::tensor_proto::DataType;
 use crate::proto::onnx::{GraphProto, ModelProto, NodeProto, TensorProto};
 
+pub use channels::Channels;
 pub use layer::{Padding, WeightLayer, Windows};
 pub use quantized::{Integers, Scale};
 
@@ -57,6 +59,11 @@ impl Draft {
     /// Layers whose weights are FP32 constants that nothing else takes, in the order that they run.
     pub fn layers(&self) -> Vec<WeightLayer> {
         layer::find(self.graph())
+    }
+
+    /// Channels that can go, in the order that layers take them.
+    pub fn channels(&self) -> Vec<Channels> {
+        channels::find(self)
     }
 
     /// # Panics

@@ -189,7 +189,7 @@ pub(super) fn floats_as_bytes(floats: &[f32]) -> Vec<u8> {
     floats.iter().flat_map(|element| element.to_le_bytes()).collect()
 }
 
-fn int(name: &str, value: usize) -> AttributeProto {
+pub(super) fn int(name: &str, value: usize) -> AttributeProto {
     let i = value.cast_signed() as i64;
     AttributeProto { name: name.into(), r#type: AttributeType::Int as i32, i, ..AttributeProto::default() }
 }

@@ -1,30 +1,36 @@
 //! Changes of a draft's shape: a layer that becomes two, channels that go.
 
 use super::layer::transposed;
-use super::quantized::floats_as_bytes;
-use super::{Draft, WeightLayer, Weights, constant};
-use crate::engine::proto::{attribute, node};
+use super::quantized::{floats_as_bytes, int};
+use super::{Channels, Draft, WeightLayer, Weights, constant};
+use crate::engine::proto::node;
 use crate::proto::onnx::tensor_proto::DataType;
 use crate::proto::onnx::{NodeProto, TensorProto};
 
 impl Draft {
-    /// Has a layer of one group computed by two: `first` has a line for each of `rank` values between them, `second` one for
-    /// each output, with the bias. The first has the layer's windows.
+    /// Has a layer of one group computed by two, of some groups each: `first` has a line for each value between them, `second`
+    /// one for each output, with the bias. The first has the layer's windows. Only convolutions have more than one group.
     ///
     /// # Panics
     /// When the layer is another draft's, or the extents do not fit.
-    pub fn split(&mut self, layer: &WeightLayer, first: &[f32], second: &Weights, rank: usize) {
-        assert_eq!((first.len(), second.elements.len()), (rank * layer.depth, layer.outputs * rank), "two layers fit");
+    pub fn split(&mut self, layer: &WeightLayer, first: &[f32], second: &Weights, groups: [usize; 2]) {
+        let rank = first.len() * groups[0] / layer.depth;
+        let fits =
+            first.len() * groups[0] == rank * layer.depth && second.elements.len() * groups[1] == layer.outputs * rank;
+        assert!(fits && (layer.windows.is_some() || groups == [1, 1]), "two layers fit");
         let name = |what: &str| self.unused(&format!("{} {what}", layer.weights));
         let [between, narrow] = ["between", "first"].map(name);
         let slides = layer.windows.is_some();
         let (first_shape, first) = match slides {
-            true => ([&[rank], &layer.shape[1..]].concat(), first.to_vec()),
+            true => ([&[rank, layer.shape[1] / groups[0]], &layer.shape[2..]].concat(), first.to_vec()),
             false => (vec![layer.depth, rank], transposed(first, rank, layer.depth)),
         };
         let (second_shape, elements) = match layer.by_inputs {
             true => (vec![rank, layer.outputs], transposed(&second.elements, layer.outputs, rank)),
-            false => ([&[layer.outputs, rank][..], &vec![1; layer.shape.len() - 2]].concat(), second.elements.clone()),
+            false => {
+                let taps = vec![1; layer.shape.len() - 2];
+                ([&[layer.outputs, rank / groups[1]][..], &taps].concat(), second.elements.clone())
+            }
         };
         self.remove_constant(&layer.weights);
         let graph = self.graph_mut();
@@ -35,6 +41,10 @@ impl Draft {
         let mut before = node(operator, &[&layer.input, &narrow], &[&between], attributes);
         before.name = format!("{} first", layer.name);
         graph.node[at].input[0] = between;
+        if slides {
+            set_groups(&mut before, groups[0]);
+            set_groups(&mut graph.node[at], groups[1]);
+        }
         graph.node.insert(at, before);
         let floats = |name: &str, shape: &[usize], elements: &[f32]| {
             constant(name, DataType::Float, shape, floats_as_bytes(elements))
@@ -46,47 +56,28 @@ impl Draft {
         }
     }
 
-    /// The layer whose output channels are a layer's inputs and go nowhere else, if what is between works on each channel
-    /// by itself.
-    pub fn source(&self, layer: &WeightLayer) -> Option<WeightLayer> {
-        let takers = super::layer::takers(self.graph());
-        let layers = self.layers();
-        let mut value = layer.input.as_str();
-        loop {
-            if takers.get(value) != Some(&1) {
-                return None;
-            }
-            if let Some(source) = layers.iter().find(|source| source.output == value) {
-                let fits = layer.groups() == 1 && source.groups() == 1 && layer.depth.is_multiple_of(source.outputs);
-                return fits.then(|| source.clone());
-            }
-            let maker = self.maker(value)?;
-            let flattens = maker.op_type == "Flatten" && attribute(maker, "axis").is_none_or(|axis| axis.i == 1);
-            if !flattens && !CHANNELWISE.contains(&maker.op_type.as_str()) {
-                return None;
-            }
-            value = &maker.input[0];
-        }
-    }
-
-    /// Leaves a source with some of its channels, and the layer behind it with the weights that meet these. Of the source
-    /// it does not matter what its weights are stored as, if each has a byte of its own.
+    /// Leaves the graph with some of the channels that some layers share. Of layers that make them it does not matter what
+    /// their weights are stored as, if each has a byte of its own.
     ///
     /// # Panics
-    /// When the layers are another draft's, or the second was quantized before.
-    pub fn keep_channels(&mut self, source: &WeightLayer, layer: &WeightLayer, kept: &[usize]) {
-        let each = layer.depth / source.outputs;
-        let columns: Vec<usize> = kept.iter().flat_map(|channel| channel * each..(channel + 1) * each).collect();
-        // A convolution has its taps behind its channels.
-        let taps = layer.windows.as_ref().map_or(1, |windows| windows.kernel.iter().product());
-        let inputs: Vec<usize> = columns.iter().step_by(taps).map(|column| column / taps).collect();
-        self.keep_along(&layer.weights, layer.input_axis(), layer.depth / taps, &inputs);
-        self.keep_along(&source.weights, source.output_axis(), source.outputs, kept);
-        if let Some(bias) = &source.bias {
-            // Of a matrix product it may have an axis of one element before its own.
-            let axis = self.constant(bias).map_or(0, |bias| bias.dims.len() - 1);
-            self.keep_along(bias, axis, source.outputs, kept);
+    /// When the channels are another draft's, or a layer that takes them was quantized before.
+    pub fn keep_channels(&mut self, channels: &Channels, kept: &[usize]) {
+        for layer in &channels.takers {
+            let each = layer.depth / channels.count;
+            let columns: Vec<usize> = kept.iter().flat_map(|channel| channel * each..(channel + 1) * each).collect();
+            // A convolution has its taps behind its channels.
+            let taps = layer.windows.as_ref().map_or(1, |windows| windows.kernel.iter().product());
+            let inputs: Vec<usize> = columns.iter().step_by(taps).map(|column| column / taps).collect();
+            self.keep_along(&layer.weights, layer.input_axis(), layer.depth / taps, &inputs);
         }
+        for layer in &channels.makers {
+            self.keep_along(&layer.weights, layer.output_axis(), layer.outputs, kept);
+            let of_weights = |node: &&mut NodeProto| node.input.get(1) == Some(&layer.weights);
+            if let Some(node) = self.graph_mut().node.iter_mut().find(of_weights).filter(|_| layer.groups() > 1) {
+                set_groups(node, kept.len());
+            }
+        }
+        channels.along.iter().for_each(|(name, axis)| self.keep_along(name, *axis, channels.count, kept));
     }
 
     /// Cuts a constant, or those that a value is made of, along an axis of some extent; those of one axis along that.
@@ -106,6 +97,14 @@ impl Draft {
     }
 }
 
+/// Has a convolution work in so many groups.
+fn set_groups(node: &mut NodeProto, groups: usize) {
+    node.attribute.retain(|attribute| attribute.name != GROUPS);
+    if groups > 1 {
+        node.attribute.push(int(GROUPS, groups));
+    }
+}
+
 /// Some of a tensor's places along an axis.
 fn cut(tensor: &mut TensorProto, axis: usize, kept: &[usize]) {
     let extents: Vec<usize> = tensor.dims.iter().map(|&extent| usize::try_from(extent).unwrap_or(0)).collect();
@@ -118,20 +117,5 @@ fn cut(tensor: &mut TensorProto, axis: usize, kept: &[usize]) {
     tensor.dims[axis] = kept.len().cast_signed() as i64;
 }
 
-/// Operators that make each channel of the same channel before them.
-const CHANNELWISE: [&str; 14] = [
-    "Relu",
-    "Clip",
-    "LeakyRelu",
-    "Sigmoid",
-    "Tanh",
-    "HardSigmoid",
-    "HardSwish",
-    "MaxPool",
-    "AveragePool",
-    "GlobalAveragePool",
-    "GlobalMaxPool",
-    "Identity",
-    "Dropout",
-    "Erf",
-];
+/// The attribute that says how many groups a convolution has.
+const GROUPS: &str = "group";

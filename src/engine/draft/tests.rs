@@ -7,7 +7,12 @@ use crate::proto::onnx::AttributeProto;
 use crate::tensor::Tensor;
 
 fn draft(nodes: Vec<NodeProto>, constants: Vec<TensorProto>) -> Draft {
-    let free = |name: &str| value_free(name, DataType::Float, &["n", "4"]);
+    draft_of(&["n", "4"], nodes, constants)
+}
+
+/// With an input and an output of such axes.
+fn draft_of(axes: &[&str], nodes: Vec<NodeProto>, constants: Vec<TensorProto>) -> Draft {
+    let free = |name: &str| value_free(name, DataType::Float, axes);
     Draft { model: model(vec![free("x")], nodes, vec![free("y")], constants), source: "made.onnx".into() }
 }
 
@@ -19,7 +24,6 @@ fn two_layers() -> Draft {
         node("Relu", &["q"], &["r"], vec![]),
         node("Gemm", &["r", "b", "bb"], &["y"], vec![int("transB", 1)]),
     ];
-    let numbers = |count: usize| (0..count).map(|at| (at * 7 % 11) as f32 / 4.0 - 1.0).collect::<Vec<_>>();
     let constants = vec![
         floats("a", &[4, 3], &numbers(12)),
         floats("ab", &[3], &[0.5, -0.5, 0.25]),
@@ -27,6 +31,11 @@ fn two_layers() -> Draft {
         floats("bb", &[4], &[1.0, 2.0, 3.0, 4.0]),
     ];
     draft(nodes, constants)
+}
+
+/// Numbers that are told apart.
+fn numbers(count: usize) -> Vec<f32> {
+    (0..count).map(|at| (at * 7 % 11) as f32 / 4.0 - 1.0).collect()
 }
 
 fn rows() -> Vec<Tensor> {
@@ -199,7 +208,7 @@ fn a_layer_in_two_answers_as_in_one() {
         let weights = draft.weights(&layer);
         let rank = layer.outputs;
         let ones = (0..rank * rank).map(|at| f32::from(u8::from(at % (rank + 1) == 0))).collect();
-        draft.split(&layer, &weights.elements, &Weights { elements: ones, bias: weights.bias.clone() }, rank);
+        draft.split(&layer, &weights.elements, &Weights { elements: ones, bias: weights.bias.clone() }, [1, 1]);
     }
     assert_eq!(answer_of(&draft), before);
     let told: Vec<_> = draft.layers().iter().map(|layer| (layer.name.clone(), layer.outputs, layer.depth)).collect();
@@ -208,11 +217,39 @@ fn a_layer_in_two_answers_as_in_one() {
 }
 
 #[test]
+fn a_convolution_in_two_of_groups_answers_as_in_one() {
+    let attributes = vec![int("group", 1), ints("pads", &[1, 0]), ints("strides", &[2])];
+    let nodes = vec![node("Conv", &["x", "w", "b"], &["y"], attributes)];
+    let constants = vec![floats("w", &[4, 4, 3], &numbers(48)), floats("b", &[4], &[0.5, -0.5, 0.25, 1.0])];
+    let given = || vec![tensor(&[2, 4, 7], &numbers(56))];
+    let whole = draft_of(&["n", "4", "t"], nodes, constants);
+    let expected = values(&answer(whole.plan(&options()).unwrap(), given()).unwrap()[0]);
+    let layer = &whole.layers()[0];
+    let Weights { elements, bias } = whole.weights(layer);
+    let ones = |lines: usize, columns: usize| {
+        (0..lines * columns).map(move |at| f32::from(u8::from(at % columns == at / columns % columns)))
+    };
+    // The weights as they are, and the identity behind each half of the outputs; and the weights of each half of the inputs.
+    let halves = [0, 1].map(|half| elements.chunks(6).skip(half).step_by(2).flatten().copied());
+    let of_outputs = (elements.clone(), ones(4, 2).collect(), [1, 2]);
+    let both = ones(4, 4).collect::<Vec<_>>().chunks(4).flat_map(|line| [line, line].concat()).collect();
+    let of_inputs = (halves.into_iter().flatten().collect(), both, [2, 1]);
+    for (first, second, groups) in [of_outputs, of_inputs] {
+        let mut draft = whole.clone();
+        draft.split(layer, &first, &Weights { elements: second, bias: bias.clone() }, groups);
+        let told: Vec<_> = draft.layers().iter().map(WeightLayer::groups).collect();
+        assert_eq!(told, groups);
+        let got = values(&answer(draft.plan(&options()).unwrap(), given()).unwrap()[0]);
+        assert!(got.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-5), "{groups:?}: {got:?} {expected:?}");
+    }
+}
+
+#[test]
 fn channels_go_on_both_sides() {
     let mut draft = two_layers();
     let [first, second] = &draft.layers()[..] else { panic!("two layers") };
-    assert_eq!(draft.source(second).as_ref(), Some(first));
-    assert_eq!(draft.source(first), None);
+    let [channels] = &draft.channels()[..] else { panic!("channels between two layers") };
+    assert_eq!((&channels.makers, &channels.takers), (&vec![first.clone()], &vec![second.clone()]));
     // A channel that nothing comes of.
     let mut silent = draft.weights(second);
     (0..4).for_each(|line| silent.elements[line * 3 + 1] = 0.0);
@@ -227,26 +264,146 @@ fn channels_go_on_both_sides() {
             let integers = Integers { elements, bits: 8, scales: vec![0.25; 3], block: None, bias: None };
             draft.quantize_weights(first, &integers, None);
         }
-        draft.keep_channels(first, second, &[0, 2]);
+        draft.keep_channels(channels, &[0, 2]);
         assert_eq!(answer_of(&draft), before, "{quantized}");
         let told: Vec<_> = draft.layers().iter().map(|layer| (layer.outputs, layer.depth)).collect();
         assert_eq!(told.last(), Some(&(4, 2)));
     }
 }
 
+/// Two residual blocks, the second with a layer of single channels; behind them a product of what is left of images.
+fn residual() -> Draft {
+    let conv = |x: &str, w: &str, y: &str, attributes| node("Conv", &[x, w], &[y], attributes);
+    let normalized = |x: &str, y: &str| {
+        node(
+            "BatchNormalization",
+            &[x, &format!("{y}s"), &format!("{y}b"), &format!("{y}m"), &format!("{y}v")],
+            &[y],
+            vec![],
+        )
+    };
+    let nodes = vec![
+        conv("x", "stem", "a", vec![]),
+        normalized("a", "b"),
+        node("Relu", &["b"], &["c"], vec![]),
+        conv("c", "narrow", "d", vec![]),
+        node("Relu", &["d"], &["e"], vec![]),
+        conv("e", "wide", "f", vec![]),
+        node("Add", &["f", "c"], &["g"], vec![]),
+        conv("g", "spread", "h", vec![]),
+        conv("h", "alone", "i", vec![int("group", 4), ints("pads", &[1, 1])]),
+        node("Clip", &["i"], &["j"], vec![]),
+        node("Conv", &["j", "back", "back bias"], &["k"], vec![]),
+        node("Add", &["g", "k"], &["l"], vec![]),
+        node("Mul", &["l", "scales"], &["m"], vec![]),
+        node("MaxPool", &["m"], &["o"], vec![ints("kernel_shape", &[2]), ints("strides", &[2])]),
+        node("Flatten", &["o"], &["p"], vec![]),
+        node("Gemm", &["p", "last"], &["y"], vec![]),
+    ];
+    let some = |name: &str, dims: &[i64]| {
+        floats(name, dims, &numbers(dims.iter().map(|&dim| usize::try_from(dim).unwrap()).product()))
+    };
+    let constants = vec![
+        some("stem", &[6, 2, 1]),
+        some("bs", &[6]),
+        some("bb", &[6]),
+        some("bm", &[6]),
+        floats("bv", &[6], &[1.0; 6]),
+        some("narrow", &[3, 6, 1]),
+        some("wide", &[6, 3, 1]),
+        some("spread", &[4, 6, 1]),
+        some("alone", &[4, 1, 3]),
+        some("back", &[6, 4, 1]),
+        some("back bias", &[6]),
+        some("scales", &[6, 1]),
+        some("last", &[18, 5]),
+    ];
+    let free = |name: &str, axes| value_free(name, DataType::Float, axes);
+    let (x, y) = (free("x", &["n", "2", "6"][..]), free("y", &["n", "5"]));
+    Draft { model: model(vec![x], nodes, vec![y], constants), source: "made.onnx".into() }
+}
+
 #[test]
-fn a_source_is_one_that_goes_nowhere_else() {
-    let weights = || vec![floats("a", &[4, 4], &[1.0; 16]), floats("b", &[4, 4], &[1.0; 16])];
-    let source = |between: Vec<NodeProto>| {
+fn channels_of_a_sum_go_together() {
+    let draft = residual();
+    let told: Vec<_> = draft
+        .channels()
+        .iter()
+        .map(|channels| {
+            let names =
+                |layers: &[WeightLayer]| layers.iter().map(|layer| layer.name.clone()).collect::<Vec<_>>().join(" ");
+            (names(&channels.makers), names(&channels.takers))
+        })
+        .collect();
+    let expected = [("f a k", "d h y"), ("d", "f"), ("h i", "k")];
+    assert_eq!(told, expected.map(|(makers, takers)| (makers.to_owned(), takers.to_owned())));
+    let given = || vec![tensor(&[3, 2, 6], &numbers(36))];
+    let answer_of = |draft: &Draft| values(&answer(draft.plan(&options()).unwrap(), given()).unwrap()[0]);
+    for (channels, kept) in draft.channels().iter().zip([&[0, 3, 4][..], &[2], &[0, 1, 3]]) {
+        let mut silent = draft.clone();
+        for layer in &channels.takers {
+            let mut weights = silent.weights(layer);
+            let each = layer.depth / channels.count;
+            let at = |place: usize| place % layer.depth / each;
+            weights
+                .elements
+                .iter_mut()
+                .enumerate()
+                .filter(|(place, _)| !kept.contains(&at(*place)))
+                .for_each(|(_, w)| *w = 0.0);
+            silent.set_weights(layer, &weights);
+        }
+        let expected = answer_of(&silent);
+        assert_ne!(answer_of(&draft), expected);
+        silent.keep_channels(channels, kept);
+        let (got, all) = (answer_of(&silent), silent.channels());
+        assert!(got.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-5), "{kept:?}: {got:?} {expected:?}");
+        assert!(
+            all.iter().any(|left| left.makers.len() == channels.makers.len() && left.count == kept.len()),
+            "{all:?}"
+        );
+    }
+}
+
+#[test]
+fn channels_that_others_see_stay() {
+    let weights =
+        || vec![floats("a", &[4, 4], &[1.0; 16]), floats("b", &[4, 4], &[1.0; 16]), floats("c", &[4], &[2.0; 4])];
+    let can_go = |between: Vec<NodeProto>| {
         let mut nodes = vec![node("MatMul", &["x", "a"], &["p"], vec![])];
         nodes.extend(between);
         nodes.push(node("MatMul", &["q", "b"], &["y"], vec![]));
-        let draft = draft(nodes, weights());
-        draft.source(&draft.layers()[1]).is_some()
+        !draft(nodes, weights()).channels().is_empty()
     };
-    assert!(source(vec![node("Relu", &["p"], &["r"], vec![]), node("Flatten", &["r"], &["q"], vec![])]));
-    assert!(!source(vec![node("Softmax", &["p"], &["q"], vec![])]));
-    assert!(!source(vec![node("Add", &["p", "x"], &["q"], vec![])]));
-    assert!(!source(vec![node("Relu", &["p"], &["q"], vec![]), node("Relu", &["p"], &["unused"], vec![])]));
-    assert!(!source(vec![node("Flatten", &["p"], &["q"], vec![int("axis", 0)])]));
+    let one = |operator: &str, inputs: &[&str]| can_go(vec![node(operator, inputs, &["q"], vec![])]);
+    assert!(one("Relu", &["p"]) && one("Add", &["p", "c"]) && one("Mul", &["p", "p"]));
+    assert!(
+        !one("Softmax", &["p"]) && !one("Add", &["p", "x"]) && !one("Flatten", &["p"]) && !one("Transpose", &["p"])
+    );
+    let relu = |then: NodeProto| can_go(vec![node("Relu", &["p"], &["q"], vec![]), then]);
+    assert!(relu(node("Identity", &["q"], &["unused"], vec![])));
+    assert!(!relu(node("Softmax", &["p"], &["unused"], vec![])));
+    // A constant that is there twice cannot be cut for one of them.
+    let twice = vec![node("Add", &["p", "c"], &["q"], vec![]), node("Add", &["x", "c"], &["unused"], vec![])];
+    assert!(!can_go(twice));
+}
+
+#[test]
+fn takers_stand_in_the_order_that_they_run() {
+    let product = |x: &str, w: &str, y: &str| node("MatMul", &[x, w], &[y], vec![]);
+    let add = |a: &str, b: &str, y: &str| node("Add", &[a, b], &[y], vec![]);
+    let nodes = vec![
+        product("x", "a", "p"),
+        product("p", "b", "early"),
+        product("x", "c", "q"),
+        product("q", "d", "late"),
+        add("q", "p", "s"),
+        product("s", "e", "last"),
+        add("early", "late", "t"),
+        add("t", "last", "y"),
+    ];
+    let constants = ["a", "b", "c", "d", "e"].map(|name| floats(name, &[4, 4], &numbers(16))).to_vec();
+    let [channels] = &draft(nodes, constants).channels()[..] else { panic!("what is summed is one") };
+    let names: Vec<_> = channels.takers.iter().map(|layer| layer.name.as_str()).collect();
+    assert_eq!(names, ["early", "late", "last"]);
 }

@@ -2,6 +2,7 @@
 //! extents of a request.
 
 mod chain;
+mod factors;
 mod halves;
 mod layers;
 mod load;

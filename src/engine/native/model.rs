@@ -5,9 +5,9 @@ use std::ops::Range;
 use kinglet_kernels::f32_gemm::PairGemm;
 use kinglet_kernels::{Aligned, Level};
 
-use super::halves;
 use super::layers::{self, Layer, Lowering};
 use super::tuning::Tuning;
+use super::{factors, halves};
 use crate::engine::beside::beside_each_other;
 use crate::engine::graph::control::{Body, Repeat, Several};
 use crate::engine::graph::samples::{GraphFacts, Inputs, Others, Samples, Stopped};
@@ -62,6 +62,10 @@ impl Limits {
             rounds_max: options.loop_rounds_max,
         }
     }
+
+    fn lowering(self, tuning: &Tuning) -> Lowering<'_> {
+        Lowering { level: self.level, precision: self.precision, tuning: Some(tuning) }
+    }
 }
 
 impl Model {
@@ -73,15 +77,17 @@ impl Model {
         tuning: &Tuning,
     ) -> Result<(Self, Samples), EngineError> {
         let level = limits.level;
-        let graph = passes::run(imported, inputs, &move |graph, node, operands| evaluate(graph, node, operands, level))
-            .map_err(stopped)?;
+        let mut graph =
+            passes::run(imported, inputs, &move |graph, node, operands| evaluate(graph, node, operands, level))
+                .map_err(stopped)?;
         let mut samples = samples(&graph, inputs, Others::Different, level).map_err(stopped)?;
         samples.forget_constants(&graph);
+        factors::settle(&mut graph, &samples, limits.lowering(tuning));
         Ok((Self::new(graph, &samples, limits, tuning)?, samples))
     }
 
     fn new(mut graph: Graph, samples: &Samples, limits: Limits, tuning: &Tuning) -> Result<Self, EngineError> {
-        let lowering = Lowering { level: limits.level, precision: limits.precision, tuning: Some(tuning) };
+        let lowering = limits.lowering(tuning);
         let mut layers = Vec::with_capacity(graph.nodes.len());
         let mut constants: Vec<Option<Aligned>> = (0..graph.value_count()).map(|_| None).collect();
         let ends = ends(&graph);

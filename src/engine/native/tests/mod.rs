@@ -8,6 +8,7 @@ mod classical;
 mod composed;
 mod contributed;
 mod control;
+mod factors;
 mod functions;
 mod fused;
 mod hostile;

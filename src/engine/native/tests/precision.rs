@@ -95,8 +95,9 @@ fn of_halves() -> Vec<(Case, Vec<usize>, Vec<&'static str>)> {
             node("Conv", &["e", "back"], &["f"], vec![]),
             node("Add", &["f", "c"], &["g"], vec![]),
             node("Conv", &["g", "odd"], &["h"], vec![]),
-            node("Conv", &["h", "last"], &["i"], vec![]),
-            node("GlobalAveragePool", &["i"], &["y"], vec![]),
+            relu("h", "i"),
+            node("Conv", &["i", "last"], &["j"], vec![]),
+            node("GlobalAveragePool", &["j"], &["y"], vec![]),
         ],
         constants: vec![
             weights("first", &[16, 3, 3, 3]),
