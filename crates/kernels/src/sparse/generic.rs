@@ -209,13 +209,13 @@ unsafe fn step<W: Words, const R: usize, const T: usize, const U: usize>(
             offsets[t] >>= OFFSET_BITS;
             for u in 0..U {
                 let pixels = W::load(row.add(u * W::LANES));
-                for r in 0..R {
+                for (r, sums) in sums[t].iter_mut().enumerate() {
                     let at = t * R + r;
                     let weight = match four {
                         Some(four) => four[at],
                         None => W::splat(weights.add(at)),
                     };
-                    sums[t][r][u] = W::add(weight, pixels, sums[t][r][u]);
+                    sums[u] = W::add(weight, pixels, sums[u]);
                 }
             }
         }

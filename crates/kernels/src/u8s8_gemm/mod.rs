@@ -27,6 +27,7 @@ use crate::grid::{Grid, Tile};
 use crate::isa::{Level, Set};
 pub use crate::panels::Residual;
 use crate::panels::{Panel, Panels, ROWS_MAX, Table};
+use crate::sparse::PIXELS_MAX;
 use crate::u8_functions::{Added, Sum};
 use crate::vector::ToBytes;
 use crate::window::Window;
@@ -288,6 +289,32 @@ impl Ends {
     fn is_small(&self) -> bool {
         self.is_small && self.plus.is_none_or(|plus| plus.is_small())
     }
+
+    /// What becomes of the sums of a tile: a job without a product.
+    fn results<T>(&self, tile: &Tile<'_, T>, plus: Option<Plus>) -> Job {
+        Job {
+            taps: 0,
+            depth: 0,
+            blocks: 1,
+            rows: ptr::null(),
+            panels: 1,
+            weights: ptr::null(),
+            order: ptr::null(),
+            next: ptr::null(),
+            next_step: 0,
+            next_pitch: 0,
+            next_block: 0,
+            out: tile.out.cast(),
+            out_pitch: tile.pitch * size_of::<T>(),
+            columns: tile.size[1],
+            bias: self.bias.elements()[tile.first[1]..].as_ptr(),
+            row_bias: NO_ROW_BIAS.as_ptr(),
+            scale: self.scale.elements()[tile.first[1]..].as_ptr(),
+            bytes: self.finish.bytes(),
+            plus,
+            is_small: self.is_small(),
+        }
+    }
 }
 
 impl Finish {
@@ -412,6 +439,9 @@ impl Packed<'_> {
 
 /// Rows of the blocks that one call of a kernel takes.
 const ROWS_TOGETHER: usize = 8 * ROWS_MAX;
+
+/// Nothing is added to the sums of the rows of a tile without a product.
+static NO_ROW_BIAS: [i32; PIXELS_MAX] = [0; PIXELS_MAX];
 
 fn tables(level: Level) -> &'static Tables {
     match level.set() {

@@ -1,11 +1,11 @@
 //! Products of bytes with weights of which most are zero: those of [`Gemm`](super::Gemm), bit for bit. Four weights that
 //! follow each other along the depth are one word, which is left out where all of them are zero.
 
-use super::generic::{self, Job, Planes, Plus};
+use super::generic::{self, Planes, Plus};
 use super::{Ends, Requantize, Residual, Weights, Written, tables};
-use crate::grid::{Grid, Tile};
+use crate::grid::Grid;
 use crate::isa::Level;
-use crate::sparse::{self, BLOCKS, Fill, Image, Matrix, PIXELS_MAX, Program, Room};
+use crate::sparse::{self, BLOCKS, Fill, Image, Matrix, Program, Room};
 use crate::window::Window;
 
 /// The weights that are not zero, laid out for the kernels of one instruction set, with what follows the product.
@@ -117,42 +117,13 @@ impl SparseGemm {
                     let other = elements[row * pitch + column..].as_ptr();
                     Plus { added, other, pitch }
                 });
-                let results = self.results(&tile, plus);
+                let results = self.ends.results(&tile, plus);
                 let planes = Planes { sums: room.sums().cast(), pitch: self.program.pitch(rows), rows, results };
                 generic::call_planes(tables(self.level).planes, &planes);
             }
         });
     }
-
-    /// What becomes of the sums of a tile: a job without a product.
-    fn results<T>(&self, tile: &Tile<'_, T>, plus: Option<Plus>) -> Job {
-        Job {
-            taps: 0,
-            depth: 0,
-            blocks: 1,
-            rows: std::ptr::null(),
-            panels: 1,
-            weights: std::ptr::null(),
-            order: std::ptr::null(),
-            next: std::ptr::null(),
-            next_step: 0,
-            next_pitch: 0,
-            next_block: 0,
-            out: tile.out.cast(),
-            out_pitch: tile.pitch * size_of::<T>(),
-            columns: tile.size[1],
-            bias: self.ends.bias.elements()[tile.first[1]..].as_ptr(),
-            row_bias: NO_ROW_BIAS.as_ptr(),
-            scale: self.ends.scale.elements()[tile.first[1]..].as_ptr(),
-            bytes: self.ends.finish.bytes(),
-            plus,
-            is_small: self.ends.is_small(),
-        }
-    }
 }
 
 /// Bytes of a word.
 const WORD: usize = size_of::<u32>();
-
-/// Nothing is added to the sums of the rows of a tile.
-static NO_ROW_BIAS: [i32; PIXELS_MAX] = [0; PIXELS_MAX];

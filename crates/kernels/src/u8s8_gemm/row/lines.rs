@@ -2,7 +2,7 @@
 //! row meets, and lines that would meet zeros are not read. Four lines become words of weights in registers.
 
 use super::generic::{self, Kernels, LinesJob, VECTORS, WORD};
-use super::{Ends, Requantize, Weights, Written, ends, group, kernels, results};
+use super::{Ends, Requantize, Weights, Written, ends, group, kernels};
 use crate::aligned::Aligned;
 use crate::grid::Grid;
 use crate::isa::Level;
@@ -124,7 +124,7 @@ impl Lines {
             group(&tile, GROUPS * width);
             let groups = tile.size[1].div_ceil(width);
             let weights = &self.weights.elements()[tile.first[1] * self.depth..][..groups * width * self.depth];
-            let (lines, bytes, results) = (row.lines, row.bytes, results(&self.ends, &tile));
+            let (lines, bytes, results) = (row.lines, row.bytes, self.ends.results(&tile, None));
             let are_far = self.weights.bytes() > NEAR_BYTES;
             generic::call_lines(self.kernels, &LinesJob { lines, bytes, groups, are_far, weights, results });
         }

@@ -11,7 +11,6 @@ mod portable;
 
 use std::array;
 
-use super::generic::Job;
 use super::{Ends, Requantize, Weights, Written};
 use crate::aligned::Aligned;
 use crate::f32_sparse_row::LeftOut;
@@ -116,7 +115,7 @@ impl SparseRow {
             let (first, end) = (self.groups[group], self.groups[group + 1]);
             let each = self.kernels.lanes * WORD;
             let weights = &self.weights.elements()[first * each..end * each];
-            let results = results(&self.ends, &tile);
+            let results = self.ends.results(&tile, None);
             match &self.left {
                 Left::Blocks(offsets) => {
                     let offsets = &offsets[first..end];
@@ -213,32 +212,6 @@ fn group<T>(tile: &Tile<'_, T>, columns: usize) -> usize {
     first / columns
 }
 
-/// What becomes of the sums of a tile: a job without a product.
-fn results<T>(ends: &Ends, tile: &Tile<'_, T>) -> Job {
-    Job {
-        taps: 0,
-        depth: 0,
-        blocks: 1,
-        rows: std::ptr::null(),
-        panels: 1,
-        weights: std::ptr::null(),
-        order: std::ptr::null(),
-        next: std::ptr::null(),
-        next_step: 0,
-        next_pitch: 0,
-        next_block: 0,
-        out: tile.out.cast(),
-        out_pitch: tile.pitch * size_of::<T>(),
-        columns: tile.size[1],
-        bias: ends.bias.elements()[tile.first[1]..].as_ptr(),
-        row_bias: &raw const NO_ROW_BIAS,
-        scale: ends.scale.elements()[tile.first[1]..].as_ptr(),
-        bytes: ends.finish.bytes(),
-        plus: None,
-        is_small: ends.is_small(),
-    }
-}
-
 fn aligned<T: bytemuck::Pod>(elements: &[T]) -> Aligned {
     let mut copy = Aligned::zeroed(size_of_val(elements));
     copy.elements_mut()[..elements.len()].copy_from_slice(elements);
@@ -256,6 +229,3 @@ fn kernels(level: Level) -> &'static Kernels {
         _ => &portable::KERNELS,
     }
 }
-
-/// Nothing is added to the sums of a row.
-static NO_ROW_BIAS: i32 = 0;
