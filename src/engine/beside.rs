@@ -1,31 +1,33 @@
 //! Pieces of a load beside each other. Its threads are the load's own: they begin with its priority, and take no core from
 //! the compute pool.
 
+use std::cmp::Reverse;
 use std::ops::Range;
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-/// What `work` makes of each position, in order, on so many threads. The calling one is one of them.
+/// What `work` makes of each position, in order, on so many threads. The calling one is one of them. What is largest, as
+/// `size` says, is begun first: begun last, all others would wait for it.
 pub(super) fn beside_each_other<T: Send>(
     threads: usize,
     positions: Range<usize>,
+    size: impl Fn(usize) -> usize,
     work: impl Fn(usize) -> T + Sync,
 ) -> Vec<T> {
     let threads = threads.min(positions.len());
     if threads <= 1 {
         return positions.map(work).collect();
     }
-    let next = AtomicUsize::new(positions.start);
+    let mut order: Vec<usize> = positions.collect();
+    order.sort_by_cached_key(|&at| Reverse(size(at)));
+    let next = AtomicUsize::new(0);
     let take = || {
         let mut made = Vec::new();
-        loop {
-            let at = next.fetch_add(1, Ordering::Relaxed);
-            if at >= positions.end {
-                return made;
-            }
+        while let Some(&at) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
             made.push((at, work(at)));
         }
+        made
     };
     let mut made = thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(take)).collect();
@@ -48,7 +50,7 @@ mod tests {
         for threads in [0, 1, 2, 7] {
             for positions in [0..0, 3..4, 2..100] {
                 let expected: Vec<usize> = positions.clone().map(|at| at * at).collect();
-                assert_eq!(beside_each_other(threads, positions, |at| at * at), expected);
+                assert_eq!(beside_each_other(threads, positions, |at| at % 5, |at| at * at), expected);
             }
         }
     }
@@ -56,6 +58,6 @@ mod tests {
     #[test]
     #[should_panic(expected = "on purpose")]
     fn a_panic_is_the_caller_s() {
-        beside_each_other(2, 0..100, |at| assert!(at < 50, "on purpose"));
+        beside_each_other(2, 0..100, |at| at, |at| assert!(at < 50, "on purpose"));
     }
 }

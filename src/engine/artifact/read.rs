@@ -43,7 +43,8 @@ pub(in crate::engine) fn read(
     each_tensor(&mut model, &mut |tensor| {
         inline(tensor, &mut |tensor, expected| stored.fetch(tensor, expected, budget))
     })?;
-    let compared = beside_each_other(threads, 0..stored.taken.len(), |at| stored.compare(&stored.taken[at]));
+    let size = |at: usize| stored.taken[at].bytes.len();
+    let compared = beside_each_other(threads, 0..stored.taken.len(), size, |at| stored.compare(&stored.taken[at]));
     compared.into_iter().collect::<Result<(), _>>()?;
     Ok(model)
 }

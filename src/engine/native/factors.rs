@@ -80,9 +80,10 @@ impl Two {
             let two = Trial::of_two(graph, nodes, samples, plain, &x);
             let mut ways = two.zip(Trial::of_one(graph, nodes, samples, plain, &x));
             // Extents that none can be tried on are such for both.
-            move |candidate: &usize| match &mut ways {
-                Some((two, one)) => (if *candidate == 1 { two } else { one }).run(),
-                None => {}
+            move |candidate: &usize| {
+                if let Some((two, one)) = &mut ways {
+                    (if *candidate == 1 { two } else { one }).run();
+                }
             }
         });
         chosen == Some(2)

@@ -95,7 +95,8 @@ impl Model {
         let threads = if tuning.may_measure() { 1 } else { limits.threads_max };
         while layers.len() < graph.nodes.len() {
             let round = round(&graph, layers.len());
-            let made = beside_each_other(threads, round.clone(), |at| {
+            let size = |at: usize| weights_bytes(&graph, &graph.nodes[at]);
+            let made = beside_each_other(threads, round.clone(), size, |at| {
                 let node = &graph.nodes[at];
                 let lowered = layers::lower(&graph, node, samples.0[0].get(node.output), lowering);
                 let lowered = lowered.map_err(|error| EngineError::UnsupportedOperator {
@@ -146,19 +147,17 @@ impl Model {
 /// Nodes from one on that are packed before their originals go: as many as have so many bytes of weights together.
 fn round(graph: &Graph, from: usize) -> Range<usize> {
     let mut bytes = 0;
-    let weights = |node: &Node| {
-        node.inputs
-            .iter()
-            .filter_map(|&input| graph.constant(input))
-            .map(|constant| constant.bytes().len())
-            .sum::<usize>()
-    };
     let is_full = |node: &Node| {
-        bytes += weights(node);
+        bytes += weights_bytes(graph, node);
         bytes >= ROUND_BYTES
     };
     let count = graph.nodes[from..].iter().position(is_full).map_or(graph.nodes.len() - from, |last| last + 1);
     from..from + count
+}
+
+fn weights_bytes(graph: &Graph, node: &Node) -> usize {
+    let constants = node.inputs.iter().filter_map(|&input| graph.constant(input));
+    constants.map(|constant| constant.bytes().len()).sum()
 }
 
 /// Copies constants that are taken at run time.

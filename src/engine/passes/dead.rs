@@ -91,8 +91,16 @@ fn used(weights: &Tensor, axis: usize) -> Option<Vec<bool>> {
     let elements = floats_in(weights)?;
     let (extent, inner) = (*weights.shape().get(axis)?, inner(weights.shape(), axis));
     let mut used = vec![false; extent];
-    for (at, run) in elements.chunks_exact(inner.max(1)).enumerate() {
-        used[at % extent] |= run.iter().any(|&element| element != 0.0);
+    // Places that nothing was found at yet: mostly none are left after the first elements.
+    let mut left: Vec<usize> = (0..extent).collect();
+    for all in elements.chunks_exact((extent * inner).max(1)) {
+        if left.is_empty() {
+            break;
+        }
+        left.retain(|&place| {
+            used[place] = all[place * inner..][..inner].iter().any(|&element| element != 0.0);
+            !used[place]
+        });
     }
     Some(used)
 }

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use crate::engine::graph::infer::axis;
 use crate::engine::graph::op::{Axes, Reduce};
 use crate::engine::graph::samples::Samples;
-use crate::engine::graph::{Graph, Node, Op, ValueId, floats, tensor_of, tensor_of_integers};
+use crate::engine::graph::{Graph, Node, Op, ValueId, floats_in, tensor_holding, tensor_of_integers};
 use crate::tensor::Shape;
 
 pub(super) fn push_transpositions(graph: &mut Graph, samples: &Samples) {
@@ -158,12 +158,12 @@ impl Pass<'_> {
         let moved = if inner <= 1 {
             constant.clone().reshaped(shape).ok()?
         } else {
-            let source = floats(constant)?;
+            let source = floats_in(constant)?;
             let strides = dense_strides(&extents);
             let mut own = vec![0; axes.len()];
             axes.iter().zip(&strides).for_each(|(&axis, &stride)| own[axis] = stride);
             let picked: Vec<f32> = (0..elements).map(|index| source[seen(index, &before, &own)]).collect();
-            tensor_of(&before, &picked)
+            tensor_holding(&before, picked)
         };
         Some(self.graph.add_constant(self.graph.name(value).to_owned(), moved))
     }
@@ -198,16 +198,21 @@ impl Pass<'_> {
             return Some(());
         }
         let weights = self.graph.constant(node.inputs[1])?;
-        let (elements, &[depth, width]) = (floats(weights)?, &weights.shape()[..]) else { return None };
+        let (elements, &[depth, width]) = (floats_in(weights)?, &weights.shape()[..]) else { return None };
         if permuted.columns.len() != depth {
             return None;
+        }
+        // Of one pixel, channels lie in order whether they are first or last.
+        if permuted.columns.iter().enumerate().all(|(at, &column)| at == column) {
+            self.moved_linear(node, base, node.inputs[1]);
+            return Some(());
         }
         let mut rows = vec![0.0; elements.len()];
         for (from, &to) in elements.chunks_exact(width.max(1)).zip(&permuted.columns) {
             rows[to * width..][..width].copy_from_slice(from);
         }
         let grain = self.graph.grain(node.inputs[1]).filter(|grain| grain.axis == 1).cloned();
-        let weights = self.graph.add_grained(name, tensor_of(&[depth, width], &rows), grain);
+        let weights = self.graph.add_grained(name, tensor_holding(&[depth, width], rows), grain);
         self.moved_linear(node, base, weights);
         Some(())
     }

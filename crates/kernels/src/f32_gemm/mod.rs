@@ -19,6 +19,7 @@ mod weights;
 
 use std::ops::Range;
 use std::ptr;
+use std::sync::OnceLock;
 
 use crate::activation::Activation;
 use crate::aligned::Aligned;
@@ -44,8 +45,8 @@ pub struct Gemm {
     bias: Aligned,
     /// What taps outside the image see.
     zeros: Aligned,
-    /// Whether weights are numbers, so that their products with zero are zero.
-    is_finite: bool,
+    /// Whether weights are numbers, so that their products with zero are zero; looked at when it is asked first.
+    is_finite: OnceLock<bool>,
     activation: Activation,
 }
 
@@ -70,7 +71,8 @@ struct Operands<'a> {
     packed: &'a [f32],
     /// What taps outside the image see.
     zeros: &'a [f32],
-    is_finite: bool,
+    /// Whether a row skips weights that would meet its zeros.
+    skips: bool,
     /// What weights mean that are codes.
     codes: Option<Codes>,
 }
@@ -115,7 +117,7 @@ impl Gemm {
         let [taps, depth, columns] = weights.size();
         let size = ([taps, columns], [depth; 2]);
         let mut packed = Self::unfilled(level, kernels(level), size, bias, activation, vectors);
-        packed.is_finite = packed.packing.lay_out(weights, packed.weights.elements_mut());
+        packed.packing.lay_out(weights, packed.weights.elements_mut());
         packed
     }
 
@@ -136,7 +138,7 @@ impl Gemm {
             weights: Aligned::zeroed(packing.elements() * size_of::<f32>()),
             bias: Aligned::zeroed(panels.padded() * size_of::<f32>()),
             zeros: Aligned::zeroed(row_elements * size_of::<f32>()),
-            is_finite: false,
+            is_finite: OnceLock::new(),
             activation,
         };
         if let Some(bias) = bias {
@@ -194,8 +196,14 @@ impl Gemm {
         let (activation, function) = self.activation.split();
         let ends = Ends { bias: self.bias.elements(), residual, activation, function };
         let (packed, zeros) = (self.weights.elements(), self.zeros.elements());
-        let operands = Operands { left, window, packed, zeros, is_finite: self.is_finite, codes: None };
+        let skips = window.pixels() == 1 && self.is_finite();
+        let operands = Operands { left, window, packed, zeros, skips, codes: None };
         self.packing.run_with(kernels, &operands, Some(&ends), grid);
+    }
+
+    fn is_finite(&self) -> bool {
+        let form = if self.packing.kernels.step == 1 { FLOAT } else { pairs::PAIR };
+        *self.is_finite.get_or_init(|| are_finite(self.weights.elements(), form))
     }
 }
 
@@ -267,17 +275,14 @@ impl Packing {
         self.lay_out(&Weights::matrix(from, [self.taps * self.depth, self.columns()], strides), to);
     }
 
-    /// Lays out weights of these extents, and says whether all are finite.
-    fn lay_out(&self, weights: &Weights<'_>, to: &mut [f32]) -> bool {
-        let mut is_finite = true;
+    /// Lays out weights of these extents.
+    fn lay_out(&self, weights: &Weights<'_>, to: &mut [f32]) {
         for first in self.panels.firsts() {
             let panel = self.panels.panel(first);
             let width = panel.vectors * self.kernels.tiles.lanes;
             let to = &mut to[self.offset(first)..][..self.taps * self.depth * width];
             weights.lay_out(first, panel.columns, width, to);
-            is_finite &= are_finite(to, FLOAT);
         }
-        is_finite
     }
 
     /// The product of rows, `pitch` elements apart, with packed weights, and nothing else, tile by tile until none is
@@ -288,7 +293,7 @@ impl Packing {
     pub fn run(&self, left: &[f32], pitch: usize, packed: &[f32], grid: &Grid<'_>) {
         // No tap of rows lies outside them.
         let window = Window::rows(grid.size()[0], pitch);
-        let operands = Operands { left, window: &window, packed, zeros: &[], is_finite: false, codes: None };
+        let operands = Operands { left, window: &window, packed, zeros: &[], skips: false, codes: None };
         self.run_with(self.kernels, &operands, None, grid);
     }
 
@@ -327,7 +332,7 @@ impl Packing {
         part: &Part,
         pointers: &mut [*const f32; POINTERS],
     ) {
-        let Operands { left, window, packed, zeros, is_finite, codes } = *operands;
+        let Operands { left, window, packed, zeros, skips, codes } = *operands;
         let (width, ends) = (self.panels.width(), ends.filter(|_| part.is_last));
         let from = part.from * self.kernels.step;
         // One row with all panels of the tile, or rows with one panel after the other.
@@ -366,7 +371,7 @@ impl Packing {
                     out_pitch: if together { width } else { tile.pitch },
                     columns: if together { width } else { all.columns },
                     resume: part.row > 0,
-                    skips: is_finite,
+                    skips,
                     codes: codes.map(|codes| codes.of(first, width)),
                     ends: ends.map(|ends| ends.of(tile.first[0] + row, first, together.then_some(width))),
                 };

@@ -5,7 +5,7 @@
 use half::bf16;
 
 use super::generic::{self, PairKernels};
-use super::{Gemm, Operands, Packing, Residual, TAPS_MAX, Weights, Written, are_finite, portable};
+use super::{Gemm, Operands, Packing, Residual, TAPS_MAX, Weights, Written, portable};
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
 use crate::activation::Activation;
@@ -52,10 +52,8 @@ impl Packing {
         }
     }
 
-    /// Lays out weights rounded to bf16: every two rows of a tap become one of pairs, the last with zeros if it has no other. Says
-    /// whether all are finite.
-    fn lay_out_in_pairs(&self, weights: &Weights<'_>, to: &mut [f32]) -> bool {
-        let mut is_finite = true;
+    /// Lays out weights rounded to bf16: every two rows of a tap become one of pairs, the last with zeros if it has no other.
+    fn lay_out_in_pairs(&self, weights: &Weights<'_>, to: &mut [f32]) {
         let (mut rows, depth) = (Vec::new(), weights.depth);
         for first in self.panels.firsts() {
             let panel = self.panels.panel(first);
@@ -71,9 +69,7 @@ impl Packing {
                     *to = f32::from_bits(u32::from(generic::half(upper)) << 16 | u32::from(generic::half(lower)));
                 }
             }
-            is_finite &= are_finite(to, PAIR);
         }
-        is_finite
     }
 
     /// As `run`, of rows of pairs, with results rounded to bf16.
@@ -83,7 +79,7 @@ impl Packing {
     pub(crate) fn run_to_halves(&self, left: &[f32], pitch: usize, packed: &[f32], grid: &Grid<'_, bf16>) {
         let kernels = pair_kernels(self.level).to_halves.as_ref().expect("pairs are multiplied");
         let window = Window::rows(grid.size()[0], pitch);
-        let operands = Operands { left, window: &window, packed, zeros: &[], is_finite: false, codes: None };
+        let operands = Operands { left, window: &window, packed, zeros: &[], skips: false, codes: None };
         self.run_with(kernels, &operands, None, grid);
     }
 }
@@ -113,7 +109,7 @@ impl PairGemm {
         let pairs = depth.div_ceil(2);
         let size = ([taps, columns], [pairs, pairs * kernels.step]);
         let mut packed = Gemm::unfilled(level, kernels, size, bias, activation, vectors);
-        packed.is_finite = packed.packing.lay_out_in_pairs(weights, packed.weights.elements_mut());
+        packed.packing.lay_out_in_pairs(weights, packed.weights.elements_mut());
         Self(packed)
     }
 
@@ -242,7 +238,7 @@ fn pair_kernels(level: Level) -> &'static PairKernels {
 }
 
 /// As `FLOAT`, of both bf16.
-const PAIR: [u32; 2] = [0x7fff_7fff, 0x0080_0080];
+pub(super) const PAIR: [u32; 2] = [0x7fff_7fff, 0x0080_0080];
 
 /// Elements that one thread rounds at a time.
 const ROUNDED_TOGETHER: usize = 16 << 10;

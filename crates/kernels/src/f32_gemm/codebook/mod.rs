@@ -139,7 +139,7 @@ impl CodebookGemm {
         };
         let (packed, zeros) = (gemm.weights.elements(), gemm.zeros.elements());
         let ends = Ends { bias: gemm.bias.elements(), residual, activation, function };
-        let operands = Operands { left, window, packed, zeros, is_finite: false, codes: Some(codes) };
+        let operands = Operands { left, window, packed, zeros, skips: false, codes: Some(codes) };
         gemm.packing.run_with(gemm.packing.kernels, &operands, Some(&ends), grid);
     }
 }

@@ -242,7 +242,7 @@ impl IntegerGemm {
         let window = Window::rows(grid.size()[0], self.rounded());
         let ends = Ends { bias: gemm.bias.elements(), residual, activation, function };
         let (packed, zeros) = (gemm.weights.elements(), gemm.zeros.elements());
-        let operands = Operands { left: rounded, window: &window, packed, zeros, is_finite: false, codes: Some(codes) };
+        let operands = Operands { left: rounded, window: &window, packed, zeros, skips: false, codes: Some(codes) };
         gemm.packing.run_with(gemm.packing.kernels, &operands, Some(&ends), grid);
     }
 }
