@@ -10,7 +10,7 @@ mod portable;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx2::F32x8;
 #[cfg(target_arch = "x86_64")]
-pub(crate) use avx512::{F32x16, first_lanes, four_everywhere};
+pub(crate) use avx512::{F32x16, columns_as_bytes, first_lanes, four_everywhere, store_rows_of_bytes};
 pub(crate) use portable::Plain;
 
 use bytemuck::Pod;

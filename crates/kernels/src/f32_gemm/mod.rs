@@ -45,8 +45,10 @@ pub struct Gemm {
     bias: Aligned,
     /// What taps outside the image see.
     zeros: Aligned,
-    /// Whether weights are numbers, so that their products with zero are zero; looked at when it is asked first.
+    /// Whether weights are numbers, so that their products with zero are zero; looked at when it is asked first, as what
+    /// `are_finite` takes them for.
     is_finite: OnceLock<bool>,
+    form: [u32; 2],
     activation: Activation,
 }
 
@@ -139,6 +141,7 @@ impl Gemm {
             bias: Aligned::zeroed(panels.padded() * size_of::<f32>()),
             zeros: Aligned::zeroed(row_elements * size_of::<f32>()),
             is_finite: OnceLock::new(),
+            form: FLOAT,
             activation,
         };
         if let Some(bias) = bias {
@@ -202,8 +205,7 @@ impl Gemm {
     }
 
     fn is_finite(&self) -> bool {
-        let form = if self.packing.kernels.step == 1 { FLOAT } else { pairs::PAIR };
-        *self.is_finite.get_or_init(|| are_finite(self.weights.elements(), form))
+        *self.is_finite.get_or_init(|| are_finite(self.weights.elements(), self.form))
     }
 }
 

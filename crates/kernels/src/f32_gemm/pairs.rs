@@ -109,6 +109,7 @@ impl PairGemm {
         let pairs = depth.div_ceil(2);
         let size = ([taps, columns], [pairs, pairs * kernels.step]);
         let mut packed = Gemm::unfilled(level, kernels, size, bias, activation, vectors);
+        packed.form = PAIR;
         packed.packing.lay_out_in_pairs(weights, packed.weights.elements_mut());
         Self(packed)
     }
@@ -238,7 +239,7 @@ fn pair_kernels(level: Level) -> &'static PairKernels {
 }
 
 /// As `FLOAT`, of both bf16.
-pub(super) const PAIR: [u32; 2] = [0x7fff_7fff, 0x0080_0080];
+const PAIR: [u32; 2] = [0x7fff_7fff, 0x0080_0080];
 
 /// Elements that one thread rounds at a time.
 const ROUNDED_TOGETHER: usize = 16 << 10;

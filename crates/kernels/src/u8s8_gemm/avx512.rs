@@ -5,9 +5,9 @@ use std::arch::x86_64::{
     _mm512_setzero_si512,
 };
 
-use super::generic::{self, Job, Planes, Sums, Tables};
+use super::generic::{self, Block, Job, Planes, Sums, Tables};
 use crate::panels::{Table, tiles};
-use crate::vector::F32x16;
+use crate::vector::{F32x16, ToBytes, Vector, columns_as_bytes, store_rows_of_bytes};
 
 #[derive(Clone, Copy)]
 pub(super) struct I32x16(__m512i);
@@ -90,7 +90,56 @@ unsafe fn by_row<const M: usize, const N: usize>(job: &Job) {
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 unsafe fn planes(job: &Planes) {
     // SAFETY: the caller's promise; the features are enabled here.
-    unsafe { generic::planes::<I32x16, 4>(job) }
+    unsafe {
+        match job.results.bytes {
+            Some(bytes) if job.results.plus.is_none() && job.results.is_small => planes_of_bytes(job, bytes),
+            _ => generic::planes::<I32x16, 4>(job),
+        }
+    }
+}
+
+/// Sums that become bytes before they are turned: there is a quarter as much to turn.
+///
+/// # Safety
+/// As `planes`.
+#[inline(always)]
+unsafe fn planes_of_bytes(job: &Planes, bytes: ToBytes) {
+    const LANES: usize = I32x16::LANES;
+    let results = &job.results;
+    let mut block = Block::first(results);
+    for row in (0..job.rows).step_by(LANES) {
+        let count = LANES.min(job.rows - row);
+        for column in (0..results.columns).step_by(LANES) {
+            // SAFETY: the caller's promise is that of these reads, writes and calls.
+            unsafe {
+                if count < LANES || column + LANES > results.columns {
+                    generic::planes_of::<I32x16, 1>(job, block, [row, count], column);
+                    continue;
+                }
+                let mut four = [_mm512_setzero_si512(); 4];
+                for (nth, four) in four.iter_mut().enumerate() {
+                    let product = |beside: usize| product(job, row, column + nth * 4 + beside);
+                    *four = columns_as_bytes([product(0), product(1), product(2), product(3)], bytes);
+                }
+                store_rows_of_bytes(four, block.out.add(column), results.out_pitch);
+            }
+        }
+        block = block.below(results, count);
+    }
+}
+
+/// What a vector of sums of one column becomes.
+///
+/// # Safety
+/// As `planes`.
+#[inline(always)]
+unsafe fn product(job: &Planes, row: usize, column: usize) -> F32x16 {
+    // SAFETY: the caller's promise is that of these reads.
+    unsafe {
+        let bias = I32x16::splat(*job.results.bias.add(column));
+        let sums = I32x16::load(job.sums.add(column * job.pitch + row)).add(bias);
+        sums.floats().mul(F32x16::splat(*job.results.scale.add(column)))
+    }
 }
 
 macro_rules! table {

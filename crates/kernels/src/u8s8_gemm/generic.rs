@@ -120,7 +120,7 @@ pub(super) fn call_planes(kernel: unsafe fn(&Planes), job: &Planes) {
 #[derive(Clone, Copy)]
 pub(super) struct Block {
     pub(super) rows: *const *const u8,
-    out: *mut u8,
+    pub(super) out: *mut u8,
     row_bias: *const i32,
     other: *const u8,
 }
@@ -438,7 +438,12 @@ pub(super) unsafe fn planes<S: Sums, const N: usize>(job: &Planes) {
 /// # Safety
 /// As `planes`.
 #[inline(always)]
-unsafe fn planes_of<S: Sums, const N: usize>(job: &Planes, block: Block, [row, count]: [usize; 2], column: usize) {
+pub(super) unsafe fn planes_of<S: Sums, const N: usize>(
+    job: &Planes,
+    block: Block,
+    [row, count]: [usize; 2],
+    column: usize,
+) {
     // SAFETY: the caller's promise is that of these reads and calls.
     unsafe {
         let mut turned = Turned([[0; LANES_MAX * LANES_MAX]; N]);

@@ -3,16 +3,17 @@
 use std::arch::asm;
 use std::arch::x86_64::{
     __m256i, __m512, __m512i, __mmask16, _CMP_LT_OQ, _MM_HINT_T1, _mm_loadu_si128, _mm_maskz_loadu_epi8, _mm_prefetch,
-    _mm_storeu_si128, _mm256_loadu_si256, _mm256_mask_storeu_epi8, _mm256_mask_storeu_epi16, _mm256_maskz_loadu_epi16,
-    _mm256_storeu_si256, _mm512_add_epi32, _mm512_add_ps, _mm512_adds_epi16, _mm512_and_si512, _mm512_castpd_ps,
-    _mm512_castps_pd, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_castsi512_si256, _mm512_cmp_ps_mask,
-    _mm512_cvtepi32_epi8, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32, _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh,
-    _mm512_cvtps_epi32, _mm512_div_ps, _mm512_extracti32x4_epi32, _mm512_fmadd_ps, _mm512_loadu_ps,
-    _mm512_mask_blend_ps, _mm512_mask_cvtepi32_storeu_epi8, _mm512_mask_storeu_epi8, _mm512_mask_storeu_ps,
-    _mm512_maskz_loadu_ps, _mm512_max_epi32, _mm512_max_epu8, _mm512_max_ps, _mm512_min_epi32, _mm512_min_epu8,
-    _mm512_min_ps, _mm512_mul_ps, _mm512_packs_epi32, _mm512_packus_epi16, _mm512_permute_ps, _mm512_permutexvar_epi32,
-    _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_epi8,
-    _mm512_set1_epi16, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setr_epi32, _mm512_setzero_ps, _mm512_shuffle_f32x4,
+    _mm_setr_epi8, _mm_storeu_si128, _mm256_loadu_si256, _mm256_mask_storeu_epi8, _mm256_mask_storeu_epi16,
+    _mm256_maskz_loadu_epi16, _mm256_storeu_si256, _mm512_add_epi32, _mm512_add_ps, _mm512_adds_epi16,
+    _mm512_and_si512, _mm512_broadcast_i32x4, _mm512_castpd_ps, _mm512_castps_pd, _mm512_castps_si512,
+    _mm512_castsi512_ps, _mm512_castsi512_si128, _mm512_castsi512_si256, _mm512_cmp_ps_mask, _mm512_cvtepi32_epi8,
+    _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32, _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh, _mm512_cvtps_epi32,
+    _mm512_div_ps, _mm512_extracti32x4_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_blend_ps,
+    _mm512_mask_cvtepi32_storeu_epi8, _mm512_mask_storeu_epi8, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
+    _mm512_max_epi32, _mm512_max_epu8, _mm512_max_ps, _mm512_min_epi32, _mm512_min_epu8, _mm512_min_ps, _mm512_mul_ps,
+    _mm512_packs_epi32, _mm512_packus_epi16, _mm512_permute_ps, _mm512_permutexvar_epi32, _mm512_reduce_add_ps,
+    _mm512_reduce_max_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_epi8, _mm512_set1_epi16,
+    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setr_epi32, _mm512_setzero_ps, _mm512_shuffle_epi8, _mm512_shuffle_f32x4,
     _mm512_slli_epi32, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_ps, _mm512_test_epi32_mask,
     _mm512_unpackhi_pd, _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
 };
@@ -50,6 +51,59 @@ unsafe fn halves<const SMALL: bool>(a: F32x16, b: F32x16) -> __m512i {
         let most = F32x16::splat(65536.0);
         let [a, b] = if SMALL { [a, b] } else { [most.min(a), most.min(b)] };
         _mm512_packs_epi32(_mm512_cvtps_epi32(a.0), _mm512_cvtps_epi32(b.0))
+    }
+}
+
+/// Four vectors as bytes, four of each by turns. `SMALL` as for `store_as_bytes`.
+///
+/// # Safety
+/// As `halves`.
+#[inline(always)]
+unsafe fn by_turns<const SMALL: bool>([a, b, c, d]: [F32x16; 4], bytes: ToBytes) -> __m512i {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (first, second) = (halves::<SMALL>(a, b), halves::<SMALL>(c, d));
+        if bytes.is_plain() {
+            return _mm512_packus_epi16(first, second);
+        }
+        let zero = _mm512_set1_epi16(i16::try_from(bytes.zero()).unwrap_or_default());
+        let [low, high] = bytes.bounds_of_bytes().map(u8::cast_signed);
+        let packed = _mm512_packus_epi16(_mm512_adds_epi16(first, zero), _mm512_adds_epi16(second, zero));
+        _mm512_min_epu8(_mm512_max_epu8(packed, _mm512_set1_epi8(low)), _mm512_set1_epi8(high))
+    }
+}
+
+/// Sixteen results of each of four columns as bytes: those of a row side by side, and rows by turns. That all are small
+/// is promised as for `store_as_bytes`.
+///
+/// # Safety
+/// As `halves`.
+#[inline(always)]
+pub(crate) unsafe fn columns_as_bytes(columns: [F32x16; 4], bytes: ToBytes) -> __m512i {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let beside = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+        _mm512_shuffle_epi8(by_turns::<true>(columns, bytes), _mm512_broadcast_i32x4(beside))
+    }
+}
+
+/// Stores sixteen rows of bytes, of four times four columns.
+///
+/// # Safety
+/// The processor has AVX-512 F, and sixteen bytes are writable at each of sixteen places `pitch` apart.
+#[inline(always)]
+pub(crate) unsafe fn store_rows_of_bytes(columns: [__m512i; 4], to: *mut u8, pitch: usize) {
+    let [a, b, c, d] = columns;
+    // SAFETY: the caller's promise.
+    unsafe {
+        let floats = [_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), _mm512_castsi512_ps(c), _mm512_castsi512_ps(d)];
+        for (nth, rows) in turn_quarters(floats).into_iter().enumerate() {
+            let (rows, to) = (_mm512_castps_si512(rows), |row: usize| to.add((row * 4 + nth) * pitch).cast());
+            _mm_storeu_si128(to(0), _mm512_castsi512_si128(rows));
+            _mm_storeu_si128(to(1), _mm512_extracti32x4_epi32::<1>(rows));
+            _mm_storeu_si128(to(2), _mm512_extracti32x4_epi32::<2>(rows));
+            _mm_storeu_si128(to(3), _mm512_extracti32x4_epi32::<3>(rows));
+        }
     }
 }
 
@@ -219,16 +273,8 @@ impl Vector for F32x16 {
                 return store_one::<SMALL>(several[0], bytes, to, count);
             }
             // Where there are fewer vectors than four, what takes the place of the others is not stored.
-            let first = halves::<SMALL>(several[0], several[1 % N]);
-            let second = if N > 2 { halves::<SMALL>(several[2 % N], several[3 % N]) } else { first };
-            let packed = if bytes.is_plain() {
-                _mm512_packus_epi16(first, second)
-            } else {
-                let zero = _mm512_set1_epi16(i16::try_from(bytes.zero()).unwrap_or_default());
-                let [low, high] = bytes.bounds_of_bytes().map(u8::cast_signed);
-                let packed = _mm512_packus_epi16(_mm512_adds_epi16(first, zero), _mm512_adds_epi16(second, zero));
-                _mm512_min_epu8(_mm512_max_epu8(packed, _mm512_set1_epi8(low)), _mm512_set1_epi8(high))
-            };
+            let last = if N > 2 { [several[2 % N], several[3 % N]] } else { [several[0], several[1 % N]] };
+            let packed = by_turns::<SMALL>([several[0], several[1 % N], last[0], last[1]], bytes);
             // Every 128 bits have four of each vector.
             let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
             let packed = _mm512_permutexvar_epi32(order, packed);
