@@ -248,11 +248,13 @@ impl Matrix<'_> {
 /// Where more of the words are not zero, a part of the cache is left for the rest.
 fn panel_rows(words: &[u32], rows: usize, row: usize) -> usize {
     let nonzero = words.iter().filter(|&&word| word != 0).count();
-    let cache = nearest_cache().min(PANEL_MAX);
+    let cache = nearest_cache().min(CACHE_MAX);
     let bytes = if nonzero * SPARSE <= words.len() { cache } else { cache / 6 * 5 };
     // A little more than fits is better than one panel more.
     let panels = (rows * row).saturating_sub(cache / 24).div_ceil(bytes).max(1);
-    rows.div_ceil(panels).max(1)
+    let panel_rows = rows.div_ceil(panels).max(1);
+    assert!(panel_rows * row <= PANEL_MAX, "a panel fits the room");
+    panel_rows
 }
 
 /// Blocks of columns: those of equal rows first, and what is left in order.
@@ -290,6 +292,9 @@ static NONE: Block = Block { columns: Vec::new(), rows: Vec::new() };
 
 /// Columns whose blocks lie together.
 pub(super) const TOGETHER: usize = 64;
+
+/// Bytes of a cache that a panel fills at most, so that a little more fits the room.
+const CACHE_MAX: usize = PANEL_MAX / 13 * 12;
 
 /// One in so many words is not zero where panels fill the cache.
 const SPARSE: usize = 7;
