@@ -226,17 +226,18 @@ impl Responses {
 /// The directions in which responses to inputs that vary so vary most: how much in each, and what each is of the inputs.
 fn directions(weights: &Array2<f64>, gram: ArrayView2<'_, f64>) -> (Vec<f64>, Array2<f64>) {
     // Where there are more outputs than inputs a triangle has the same responses, but for a turn.
-    let narrow = if weights.nrows() > weights.ncols() { triangle(weights) } else { weights.clone() };
+    let narrow = if weights.nrows() > weights.ncols() { triangle(weights) } else { None };
+    let narrow = narrow.unwrap_or_else(|| weights.clone());
     let (values, vectors) = eigen(narrow.dot(&gram).dot(&narrow.t()));
     (values, vectors.t().dot(&narrow))
 }
 
-/// A square matrix that has the same product of its transpose and itself.
-fn triangle(matrix: &Array2<f64>) -> Array2<f64> {
+/// A square matrix that has the same product of its transpose and itself, if rounding leaves one.
+fn triangle(matrix: &Array2<f64>) -> Option<Array2<f64>> {
     let mut gram = matrix.t().dot(matrix);
     let ridge = SINGULAR * gram.diag().sum() / gram.nrows() as f64;
     gram.diag_mut().mapv_inplace(|square| square + ridge);
-    Factor::of(gram).map_or_else(|| Array2::zeros([matrix.ncols(); 2]), |factor| factor.triangle().reversed_axes())
+    Some(Factor::of(gram)?.triangle().reversed_axes())
 }
 
 /// The fewest of the greatest values that have so much of their sum.

@@ -90,7 +90,7 @@ fn zeros_of_blocks_are_told_from_zeros_anywhere() {
         for kept in [50, 200, 400] {
             assert!(kernel(16, kept).is_some_and(|kernel| kernel.contains("x1__")), "{level} {kept}");
         }
-        // Blocks of eight are mostly empty then, and found sooner than by gathering.
+        // Blocks of eight are mostly empty then.
         let expected = if level.set() >= Set::Avx512 { "row__" } else { "x1__" };
         assert!(kernel(1, 30).is_some_and(|kernel| kernel.contains(expected)), "{level}");
         assert_eq!(kernel(1, 900), None, "{level}");

@@ -122,6 +122,8 @@ impl<'a> Ties<'a> {
         if let Some((space, axis)) = self.place(&node.input[0]) {
             node.input[1..].iter().for_each(|each| self.constant(each, space, Axis::Row));
             self.places.insert(&node.output[0], (space, axis));
+        } else {
+            node.input.iter().for_each(|input| self.fix(input));
         }
     }
 
@@ -162,7 +164,10 @@ impl<'a> Ties<'a> {
             Some((elements, Some(at))) if elements == count && self.taken.get(name) == Some(&1) => {
                 self.spaces[space].channels.along.push((name.to_owned(), at));
             }
-            _ => self.spaces[space].fixed = true,
+            _ => {
+                self.fix(name);
+                self.spaces[space].fixed = true;
+            }
         }
     }
 

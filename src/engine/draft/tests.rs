@@ -367,8 +367,14 @@ fn channels_of_a_sum_go_together() {
 
 #[test]
 fn channels_that_others_see_stay() {
-    let weights =
-        || vec![floats("a", &[4, 4], &[1.0; 16]), floats("b", &[4, 4], &[1.0; 16]), floats("c", &[4], &[2.0; 4])];
+    let weights = || {
+        vec![
+            floats("a", &[4, 4], &[1.0; 16]),
+            floats("b", &[4, 4], &[1.0; 16]),
+            floats("c", &[4], &[2.0; 4]),
+            floats("c2", &[4, 4], &[1.0; 16]),
+        ]
+    };
     let can_go = |between: Vec<NodeProto>| {
         let mut nodes = vec![node("MatMul", &["x", "a"], &["p"], vec![])];
         nodes.extend(between);
@@ -383,6 +389,9 @@ fn channels_that_others_see_stay() {
     let relu = |then: NodeProto| can_go(vec![node("Relu", &["p"], &["q"], vec![]), then]);
     assert!(relu(node("Identity", &["q"], &["unused"], vec![])));
     assert!(!relu(node("Softmax", &["p"], &["unused"], vec![])));
+    // What is added to a product from elsewhere.
+    let gemm = |inputs: &[&str]| relu(node("Gemm", inputs, &["unused"], vec![]));
+    assert!(gemm(&["x", "c2"]) && !gemm(&["x", "c2", "q"]));
     // A constant that is there twice cannot be cut for one of them.
     let twice = vec![node("Add", &["p", "c"], &["q"], vec![]), node("Add", &["x", "c"], &["unused"], vec![])];
     assert!(!can_go(twice));

@@ -38,6 +38,9 @@ struct Two {
 
 impl Two {
     fn of(graph: &Graph, second: usize) -> Option<Self> {
+        if !matches!(graph.nodes[second].op, Op::Linear(_) | Op::Conv(_)) {
+            return None;
+        }
         let first = graph.sole_maker(*graph.nodes[second].inputs.first()?, second)?;
         let nodes = [&graph.nodes[first], &graph.nodes[second]];
         let goes_on = |residual: bool, activation: Activation| !residual && activation == Activation::None;
@@ -58,6 +61,14 @@ impl Two {
             Some(floats_in(weights?)?.iter().filter(|weight| **weight != 0.0).count())
         };
         let two = nonzero(nodes[0])? + nonzero(nodes[1])?;
+        // Between groups stand zeros: a few weights of many channels may be a large matrix.
+        let weights = |node: &Node| graph.constant(node.inputs[1]).map_or(0, Tensor::element_count);
+        if nodes
+            .iter()
+            .any(|node| weights(node).saturating_mul(groups(node)) > WITH_ZEROS_MAX * weights(node).max(SMALL))
+        {
+            return None;
+        }
         let one = shape(graph, nodes).iter().product();
         (two > 0 && one > 0).then_some(Self { first, second, weights: [two, one] })
     }
@@ -73,7 +84,12 @@ impl Two {
         let Some(x) = tried_on(nodes[0], samples) else { return false };
         let [first, second] = nodes
             .map(|node| graph.constant(node.inputs[1]).map_or_else(String::new, |weights| weights.shape().to_string()));
-        let name = format!("{:?} {first} then {second} of {two} weights over {}", lowering.precision, x.shape);
+        let window = match &nodes[0].op {
+            Op::Conv(conv) => format!(" {:?} by {:?}", conv.window.stride, conv.window.dilation),
+            _ => String::new(),
+        };
+        let precision = lowering.precision;
+        let name = format!("{precision:?} {first}{window} then {second} of {two} weights over {}", x.shape);
         let chosen = tuning.choose(&name, &(1..=2), &|candidate| candidate, || {
             // Within a measurement nothing is chosen by another.
             let plain = Lowering { tuning: None, ..lowering };
@@ -192,6 +208,10 @@ fn shape(graph: &Graph, [first, second]: [&Node; 2]) -> Vec<usize> {
     }
 }
 
+fn groups(node: &Node) -> usize {
+    if let Op::Conv(conv) = &node.op { conv.groups } else { 1 }
+}
+
 /// Weights with a line for each output, zeros between groups.
 fn matrix(graph: &Graph, node: &Node) -> Option<Tensor> {
     let weights = graph.constant(node.inputs[1])?;
@@ -270,7 +290,10 @@ impl Trial {
     }
 
     fn over(x: &Fact) -> Self {
-        Self { x: x.clone(), image: Aligned::zeroed(x.bytes().unwrap_or(0)), steps: Vec::new() }
+        let mut image = Aligned::zeroed(x.bytes().unwrap_or(0));
+        // Zeros would be left out.
+        image.elements_mut::<f32>().fill(0.5);
+        Self { x: x.clone(), image, steps: Vec::new() }
     }
 
     /// A layer, without what is added to it from elsewhere. `sample` is what it makes of a whole image.
@@ -304,6 +327,10 @@ impl Trial {
         }
     }
 }
+
+/// How many times its weights a matrix may be that has zeros between groups, of so many weights at least.
+const WITH_ZEROS_MAX: usize = 16;
+const SMALL: usize = 1 << 16;
 
 /// How many times the products of two layers their one may do, to be worth a trial.
 const TRIED_MAX: usize = 3;

@@ -1,8 +1,8 @@
 //! Which of the kernels that make the same bits runs a product fastest: measured when a model loads, within a budget, and
 //! kept beside the model for the next load.
 //!
-//! A choice depends on the processor, in the file's name, and on the geometry of the product, in its key, but not on what
-//! the weights are: a model that changed keeps the choices that still apply. The file is not trusted: what is in it only
+//! A choice depends on the processor, in the file's name, and on the geometry of the product and how many weights are zero,
+//! in its key, but not on what the weights are: a model that changed keeps the choices that still apply. The file is not trusted: what is in it only
 //! decides between candidates, and one that is broken is measured again.
 
 use std::collections::BTreeMap;

@@ -205,7 +205,7 @@ fn blocks(elements: &[f32], [depth, columns]: [usize; 2], kernels: &Kernels) -> 
                 let weights = met.get(step).map_or(&[][..], |&k| row(k, from));
                 values.extend(weights);
                 values.resize(values.len() + lanes - weights.len(), 0.0);
-                offsets.push(u32::try_from(met.get(step).copied().unwrap_or(0)).unwrap_or(u32::MAX));
+                offsets.push(u32::try_from(met.get(step).copied().unwrap_or(0)).expect("rows are short"));
             }
         }
     }

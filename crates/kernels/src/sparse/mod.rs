@@ -13,7 +13,7 @@ mod generic;
 mod portable;
 mod program;
 
-use std::cell::RefCell;
+use std::mem::MaybeUninit;
 use std::ptr;
 
 use crate::aligned::LANES_MAX;
@@ -101,29 +101,22 @@ pub(crate) struct Image<'a, T> {
     pub(crate) depth: usize,
 }
 
-/// What one thread works in. It stays for the next product: to clear it takes as long as small ones.
+/// What one thread works in. To clear it would take as long as small products.
 #[repr(C, align(64))]
 pub(crate) struct Room {
-    panel: [u32; PANEL_MAX / size_of::<u32>()],
+    panel: [MaybeUninit<u32>; PANEL_MAX / size_of::<u32>()],
     /// With those of columns that blocks lack behind them.
-    sums: [u32; SUMS + PIXELS_MAX],
-}
-
-thread_local! {
-    static ROOM: RefCell<Room> = const {
-        RefCell::new(Room { panel: [0; PANEL_MAX / size_of::<u32>()], sums: [0; SUMS + PIXELS_MAX] })
-    };
+    sums: [MaybeUninit<u32>; SUMS + PIXELS_MAX],
 }
 
 impl Room {
-    /// Lends that of this thread.
-    pub(crate) fn with<R>(work: impl FnOnce(&mut Self) -> R) -> R {
-        ROOM.with_borrow_mut(work)
+    pub(crate) const fn new() -> Self {
+        Self { panel: [MaybeUninit::uninit(); _], sums: [MaybeUninit::uninit(); _] }
     }
 
     /// The sums of each column, `Program::pitch` apart.
     pub(crate) fn sums(&self) -> *const u32 {
-        self.sums.as_ptr()
+        self.sums.as_ptr().cast()
     }
 }
 
@@ -143,6 +136,9 @@ impl Program {
         assert!((1..=self.pixels()).contains(&pixels) && columns <= SUMS / self.pixels(), "sums fit the room");
         let vectors = pixels.div_ceil(kernels.lanes);
         let kernel = kernels.products.kernels[self.block_at()][vectors - 1];
+        // What follows sums takes whole vectors of columns.
+        let behind = columns.next_multiple_of(LANES_MAX).min(SUMS / self.pitch(pixels));
+        room.sums[columns * self.pitch(pixels)..behind * self.pitch(pixels)].fill(MaybeUninit::new(0));
         for panel in 0..self.panels() {
             self.lay_out(kernels, image, [pixel, pixels], panel * self.panel_rows(), room);
             for together in (0..columns).step_by(TOGETHER) {
@@ -150,8 +146,8 @@ impl Program {
                 let job = Job {
                     code: self.code()[part.code..].as_ptr(),
                     turns: part.turns,
-                    panel: room.panel.as_ptr(),
-                    sums: room.sums[together * self.pitch(pixels)..].as_mut_ptr(),
+                    panel: room.panel.as_ptr().cast(),
+                    sums: room.sums[together * self.pitch(pixels)..].as_mut_ptr().cast(),
                     resume: panel > 0,
                 };
                 generic::call(kernel, &job);
@@ -181,7 +177,7 @@ impl Program {
             let last = places[pixels - 1];
             places[pixels..].fill(last);
             for first_lane in (0..pixels).step_by(kernels.lanes) {
-                let to = room.panel[(row - first) * pitch + first_lane..].as_mut_ptr();
+                let to = room.panel[(row - first) * pitch + first_lane..].as_mut_ptr().cast();
                 let pixels = places[first_lane..].as_ptr().cast();
                 generic::call(kernels.turn, &Turn { pixels, words, to, pitch });
             }

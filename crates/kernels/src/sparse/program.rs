@@ -21,7 +21,8 @@ pub(crate) struct Matrix<'a> {
 /// The code of a part is that of blocks, some of which take their steps by turns. Of such there is the number of steps that
 /// the longest has; of each column of each block the offset in bytes of its sums; and steps, always four together: of each
 /// block two words with the offsets in bytes of the rows in the panel, 16 bits each, and of each step the weights of the
-/// columns of each block. The last of them may be fewer.
+/// columns of each block. The last of them may be fewer. Offsets are those of one vector of pixels: kernels take them times their
+/// pitch.
 #[derive(Debug)]
 pub(crate) struct Program {
     rows: usize,

@@ -109,19 +109,18 @@ impl SparseGemm {
             residual.check(grid.size());
         }
         let image = Image { elements: left, zeros: self.ends.zeros.elements(), window, depth: self.depth / WORD };
-        Room::with(|room| {
-            while let Some(tile) = grid.take() {
-                let ([row, column], [rows, columns]) = (tile.first, tile.size);
-                self.program.run(sparse::bytes(self.level), &image, [row, rows], [column, columns], room);
-                let plus = plus.map(|(added, Residual { elements, pitch })| {
-                    let other = elements[row * pitch + column..].as_ptr();
-                    Plus { added, other, pitch }
-                });
-                let results = self.ends.results(&tile, plus);
-                let planes = Planes { sums: room.sums().cast(), pitch: self.program.pitch(rows), rows, results };
-                generic::call_planes(tables(self.level).planes, &planes);
-            }
-        });
+        let mut room = Room::new();
+        while let Some(tile) = grid.take() {
+            let ([row, column], [rows, columns]) = (tile.first, tile.size);
+            self.program.run(sparse::bytes(self.level), &image, [row, rows], [column, columns], &mut room);
+            let plus = plus.map(|(added, Residual { elements, pitch })| {
+                let other = elements[row * pitch + column..].as_ptr();
+                Plus { added, other, pitch }
+            });
+            let results = self.ends.results(&tile, plus);
+            let planes = Planes { sums: room.sums().cast(), pitch: self.program.pitch(rows), rows, results };
+            generic::call_planes(tables(self.level).planes, &planes);
+        }
     }
 }
 

@@ -83,6 +83,20 @@ fn what_is_seen_between_is_made() {
 }
 
 #[test]
+fn zeros_between_many_groups_are_not_made() {
+    // As one, the first would have 20,000 x 20,000 places.
+    let channels = 20_000;
+    let nodes = vec![
+        node("Conv", &["x", "each"], &["p"], vec![int("group", channels)]),
+        node("Conv", &["p", "across"], &["y"], vec![]),
+    ];
+    let constants = vec![weights("each", &[channels, 1, 1, 3]), weights("across", &[1, channels, 1, 1])];
+    let plan = Case { x: vec!["N", "20000", "1", "W"], nodes, constants, rank: 4 }.load(&options()).unwrap();
+    let layers = layers_of(&*plan, &tensor(&[1, 20_000, 1, 3], &made_up(60_000, 1)));
+    assert_eq!(operators(&layers).iter().filter(|operator| **operator == "Conv").count(), 2, "{layers:?}");
+}
+
+#[test]
 fn what_is_measured_decides_between() {
     let given = tensor(&[3, 24], &made_up(72, 1));
     let folder = tempfile::tempdir().unwrap();

@@ -120,17 +120,16 @@ impl SparseGemm {
         let (activation, function) = self.activation.split();
         let ends = Ends { bias: self.bias.elements(), residual, activation, function };
         let image = Image { elements: left, zeros: self.zeros.elements(), window, depth: self.depth };
-        Room::with(|room| {
-            while let Some(mut tile) = grid.take() {
-                let ([row, column], [rows, columns]) = (tile.first, tile.size);
-                self.program.run(sparse::floats(self.level), &image, [row, rows], [column, columns], room);
-                let results = Job::results(tile.out, tile.pitch, columns, Some(ends.of(row, column, None)));
-                let planes = Planes { sums: room.sums().cast(), pitch: self.program.pitch(rows), rows, results };
-                generic::call_planes(*choose!(self.level, &PLANES), &planes);
-                if let Some(function) = function {
-                    f32::follow(function, self.level, &mut tile);
-                }
+        let mut room = Room::new();
+        while let Some(mut tile) = grid.take() {
+            let ([row, column], [rows, columns]) = (tile.first, tile.size);
+            self.program.run(sparse::floats(self.level), &image, [row, rows], [column, columns], &mut room);
+            let results = Job::results(tile.out, tile.pitch, columns, Some(ends.of(row, column, None)));
+            let planes = Planes { sums: room.sums().cast(), pitch: self.program.pitch(rows), rows, results };
+            generic::call_planes(*choose!(self.level, &PLANES), &planes);
+            if let Some(function) = function {
+                f32::follow(function, self.level, &mut tile);
             }
-        });
+        }
     }
 }

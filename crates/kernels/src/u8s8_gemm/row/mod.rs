@@ -150,7 +150,7 @@ fn blocks(weights: &Weights<'_>, lanes: usize) -> Packed {
                 let begin = packed.len();
                 packed.resize(begin + lanes * WORD, 0);
                 let word = words.get(step).copied();
-                offsets.push(u32::try_from(word.unwrap_or(0) * WORD).unwrap_or(u32::MAX));
+                offsets.push(u32::try_from(word.unwrap_or(0) * WORD).expect("rows are short"));
                 for (k, word) in (0..WORD).zip(word.into_iter().cycle()) {
                     let to = packed[begin + k..].iter_mut().step_by(WORD);
                     to.zip(row(word * WORD + k, from)).for_each(|(to, weight)| *to = *weight);
@@ -191,7 +191,7 @@ fn places(weights: &Weights<'_>, lanes: usize) -> Packed {
                         counts[lane] += 1;
                     }
                 }
-                steps.push(u8::try_from(most).unwrap_or(u8::MAX));
+                steps.push(u8::try_from(most).expect("chunks have few rows"));
             }
         }
         groups.push(packed.len() / (lanes * WORD));
