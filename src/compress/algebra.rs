@@ -216,6 +216,12 @@ fn product(a: ArrayView1<'_, f64>, b: ArrayView1<'_, f64>, count: usize) -> f64 
     a.iter().zip(b).take(count).map(|(a, b)| a * b).sum()
 }
 
+/// A number as files have it.
+#[expect(clippy::cast_possible_truncation, reason = "weights and scales are stored in FP32")]
+pub(super) fn narrow(x: f64) -> f32 {
+    x as f32
+}
+
 /// Some lines and columns of a matrix.
 pub(super) fn part<S: RawData<Elem = f64>>(
     of: ArrayBase<S, Ix2>,

@@ -12,7 +12,7 @@ use std::iter;
 use ndarray::{Array2, ArrayBase, ArrayView2, Axis, Data, Ix2, concatenate};
 use serde::{Deserialize, Serialize};
 
-use super::algebra::{Factor, eigen, part};
+use super::algebra::{Factor, eigen, narrow, part};
 use super::kept::{Kept, encoded};
 use super::layers::problems;
 use super::moments::Problem;
@@ -203,10 +203,8 @@ impl Responses {
         let fitted = |rank: usize| {
             let places: Vec<usize> = (0..blocks).flat_map(|at| at * most..at * most + rank).collect();
             let cross = cross.select(Axis(0), &places);
-            let mut gram = gram.select(Axis(0), &places).select(Axis(1), &places);
-            let ridge = SINGULAR * gram.diag().sum() / places.len() as f64;
-            gram.diag_mut().mapv_inplace(|square| square + ridge);
-            let second = Factor::of(gram)?.solve(&cross.view());
+            let gram = gram.select(Axis(0), &places).select(Axis(1), &places);
+            let second = factor(gram)?.solve(&cross.view());
             Some(((&second * &cross).sum(), second))
         };
         let wanted = self.energy * (&self.weights * &self.met).sum();
@@ -234,10 +232,14 @@ fn directions(weights: &Array2<f64>, gram: ArrayView2<'_, f64>) -> (Vec<f64>, Ar
 
 /// A square matrix that has the same product of its transpose and itself, if rounding leaves one.
 fn triangle(matrix: &Array2<f64>) -> Option<Array2<f64>> {
-    let mut gram = matrix.t().dot(matrix);
+    Some(factor(matrix.t().dot(matrix))?.triangle().reversed_axes())
+}
+
+/// Of a matrix of squares that may have no inverse.
+fn factor(mut gram: Array2<f64>) -> Option<Factor> {
     let ridge = SINGULAR * gram.diag().sum() / gram.nrows() as f64;
     gram.diag_mut().mapv_inplace(|square| square + ridge);
-    Some(Factor::of(gram)?.triangle().reversed_axes())
+    Factor::of(gram)
 }
 
 /// The fewest of the greatest values that have so much of their sum.
@@ -266,11 +268,6 @@ fn block_diagonal(blocks: &Array2<f64>, count: usize) -> Array2<f64> {
         part(all.view_mut(), of, at * columns..(at + 1) * columns).assign(&block);
     }
     all
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "weights are stored so")]
-fn narrow(x: f64) -> f32 {
-    x as f32
 }
 
 /// What files of this step are named for.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ndarray::{Array2, Axis, concatenate};
 use serde::{Deserialize, Serialize};
 
-use super::algebra::part;
+use super::algebra::{narrow, part};
 use super::fit::{self, Zeros};
 use super::kept::{Kept, encoded};
 use super::moments::{Moments, Problem};
@@ -344,11 +344,6 @@ fn group(layer: &WeightLayer, weights: &Array2<f64>, at: usize) -> Array2<f64> {
 #[expect(clippy::cast_possible_truncation, reason = "the cast saturates")]
 fn whole(x: f32) -> i32 {
     x.round_ties_even() as i32
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "weights are stored so")]
-fn narrow(x: f64) -> f32 {
-    x as f32
 }
 
 fn lines(elements: &[f32], layer: &WeightLayer) -> Array2<f64> {

@@ -4,7 +4,7 @@ use half::bf16;
 use ndarray::{Array1, Array2, Axis, concatenate};
 use serde::{Deserialize, Serialize};
 
-use super::algebra::part;
+use super::algebra::{narrow, part};
 use super::fit;
 use super::moments::Problem;
 use super::recipe::Format;
@@ -250,11 +250,6 @@ fn multiples(table: &mut [f64]) {
 fn usable(scale: f64) -> Option<f64> {
     let scale = narrow(scale);
     (scale.is_finite() && scale >= f32::MIN_POSITIVE).then(|| f64::from(scale))
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "files have scales in FP32")]
-fn narrow(x: f64) -> f32 {
-    x as f32
 }
 
 /// Inputs that share a scale of four bits.

@@ -39,9 +39,9 @@ impl Aligned {
     }
 
     /// The elements, in lines of which the last is filled with zeros.
-    pub fn of(elements: &[f32]) -> Self {
+    pub fn of<T: Pod>(elements: &[T]) -> Self {
         let mut aligned = Self::zeroed(size_of_val(elements));
-        aligned.elements_mut::<f32>()[..elements.len()].copy_from_slice(elements);
+        aligned.elements_mut()[..elements.len()].copy_from_slice(elements);
         aligned
     }
 
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn lines_are_whole_and_aligned() {
-        let aligned = Aligned::of(&[1.0; 17]);
+        let aligned = Aligned::of(&[1.0f32; 17]);
         assert_eq!(aligned.bytes(), 128);
         assert_eq!(aligned.elements::<u8>().as_ptr().align_offset(LINE), 0);
         assert_eq!(aligned.elements::<f32>()[16..18], [1.0, 0.0]);

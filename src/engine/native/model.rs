@@ -164,7 +164,7 @@ fn weights_bytes(graph: &Graph, node: &Node) -> usize {
 fn keep(constants: &mut [Option<Aligned>], graph: &Graph, taken: &[ValueId]) {
     for &value in taken {
         if let (None, Some(tensor)) = (&constants[value.index()], graph.constant(value)) {
-            constants[value.index()] = Some(layers::aligned(tensor.bytes()));
+            constants[value.index()] = Some(Aligned::of(tensor.bytes()));
         }
     }
 }

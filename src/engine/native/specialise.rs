@@ -5,7 +5,6 @@ use std::ops::Range;
 use kinglet_kernels::Aligned;
 
 use super::chain::{self, Chain};
-use super::layers;
 use super::memory::{self, Tenant};
 use super::model::Model;
 use crate::engine::graph::infer::{Facts, PerOperand};
@@ -211,7 +210,7 @@ impl<'a> Homes<'a> {
         } else {
             let known = fact(self.facts, value).value.as_ref();
             let tensor = known.expect("a value without a layer before it is an input, a constant, or known");
-            self.known.push(layers::aligned(tensor.bytes()));
+            self.known.push(Aligned::of(tensor.bytes()));
             Home::Known(self.known.len() - 1)
         };
         self.at[value.index()] = Some(home);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use kinglet_kernels::Aligned;
 
-use super::layers::{self, Io, Unfit, View, ViewMut};
+use super::layers::{Io, Unfit, View, ViewMut};
 use super::model::Model;
 use super::spare::Memory;
 use crate::engine::graph::control::{Repeat, Several};
@@ -78,7 +78,7 @@ impl Value<'_> {
 
     /// A copy of a few bytes.
     fn small(dtype: DType, shape: Shape, bytes: &[u8]) -> Self {
-        let at = Place::Own(Rc::new(layers::aligned(bytes)));
+        let at = Place::Own(Rc::new(Aligned::of(bytes)));
         Self { fact: Fact::new(dtype, shape), at }.with_contents()
     }
 
@@ -270,7 +270,7 @@ impl<'m> Run<'m> {
             _ => {
                 let bytes = fact.value.as_ref().map(Tensor::bytes);
                 let bytes = bytes.expect("what is not made is a small constant");
-                Value { fact: fact.clone(), at: Place::Own(Rc::new(layers::aligned(bytes))) }
+                Value { fact: fact.clone(), at: Place::Own(Rc::new(Aligned::of(bytes))) }
             }
         }
     }

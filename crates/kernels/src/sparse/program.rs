@@ -91,8 +91,7 @@ impl Program {
                 program.parts.push(part);
             }
         }
-        program.code = Aligned::zeroed(size_of_val(&*code));
-        program.code.elements_mut()[..code.len()].copy_from_slice(&code);
+        program.code = Aligned::of(&code);
         program
     }
 

@@ -40,7 +40,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use bytemuck::Pod;
-use kinglet_kernels::{Aligned, Fill, LINE, Level, Window};
+use kinglet_kernels::{Aligned, Fill, Level, Window};
 
 use super::tuning::{self, Tuning};
 use crate::engine::Precision;
@@ -390,7 +390,7 @@ pub(in crate::engine) fn evaluate(graph: &Graph, node: &Node, operands: &[&Tenso
     let mut views = Vec::new();
     for operand in &lowered.operands {
         let at = node.inputs.iter().position(|input| input == operand)?;
-        storage.push((at, aligned(operands[at].bytes())));
+        storage.push((at, Aligned::of(operands[at].bytes())));
     }
     for (at, aligned) in &storage {
         views.push(View { fact: facts[*at], bytes: &aligned.elements()[..operands[*at].bytes().len()] });
@@ -408,10 +408,3 @@ pub(in crate::engine) fn evaluate(graph: &Graph, node: &Node, operands: &[&Tenso
 
 /// What constants may grow to when they are computed at load.
 const EVALUATED_BYTES_MAX: usize = 256 << 20;
-
-/// A copy that starts on a cache line.
-pub(super) fn aligned(bytes: &[u8]) -> Aligned {
-    let mut copy = Aligned::zeroed(bytes.len().next_multiple_of(LINE));
-    copy.elements_mut::<u8>()[..bytes.len()].copy_from_slice(bytes);
-    copy
-}

@@ -160,7 +160,7 @@ impl IntegerGemm {
         if let Some(Range { first, step }) = range {
             table[..3].copy_from_slice(&[first, step, (1 << bits) - 1]);
         }
-        let table = Aligned::of(bytemuck::cast_slice(&table));
+        let table = Aligned::of(&table);
         Self { gemm, kernels, bits, depth, block: of_rows, blocks, table, scales: packed, shifts }
     }
 

@@ -65,7 +65,7 @@ impl SparseRow {
         };
         let ends = ends(weights, zero, then, kernels);
         let (groups, weights, left) = packed;
-        let weights = aligned(&weights);
+        let weights = Aligned::of(&weights);
         Some(Self { kernels, depth, columns, groups, weights, left, ends })
     }
 
@@ -196,7 +196,7 @@ fn places(weights: &Weights<'_>, lanes: usize) -> Packed {
         }
         groups.push(packed.len() / (lanes * WORD));
     }
-    (groups, packed, Left::Places(aligned(&places), steps))
+    (groups, packed, Left::Places(Aligned::of(&places), steps))
 }
 
 /// What follows the sums of whole groups of columns.
@@ -210,12 +210,6 @@ fn group<T>(tile: &Tile<'_, T>, columns: usize) -> usize {
     let first = tile.first[1];
     assert!(first.is_multiple_of(columns) && tile.size[1] <= columns, "a tile of the output is a group");
     first / columns
-}
-
-fn aligned<T: bytemuck::Pod>(elements: &[T]) -> Aligned {
-    let mut copy = Aligned::zeroed(size_of_val(elements));
-    copy.elements_mut()[..elements.len()].copy_from_slice(elements);
-    copy
 }
 
 fn kernels(level: Level) -> &'static Kernels {
