@@ -40,6 +40,10 @@ fn main() {
                 for block in SparseGemm::blocks() {
                     print!(" {:6.1}", sparse_rate(case, level, one_in, block));
                 }
+                print!(" bf16");
+                for block in SparseGemm::blocks() {
+                    print!(" {:6.1}", sparse_pairs_rate(case, level, one_in, block));
+                }
                 print!(" bytes");
                 for block in u8s8_gemm::SparseGemm::blocks() {
                     print!(" {:6.1}", sparse_bytes_rate(case, level, one_in, block));
@@ -114,12 +118,12 @@ fn pair_rate((_, window, depth, columns): &Case, level: Level, vectors: usize) -
     let (left, elements) = (made_up(window.reach(*depth)), made_up(window.taps() * depth * columns));
     let weights = Weights::new(&elements, [window.taps(), *depth, *columns]);
     let gemm = PairGemm::pack(level, &weights, None, Activation::RELU, Some(vectors));
-    let each = gemm.rounded(*depth);
+    let each = gemm.rounding().elements(*depth);
     let mut rounded = vec![0.0; left.len() / depth * each];
     let paired = Window { pitch: Window::image(window.images, window.size, each).pitch, ..*window };
     let mut out = vec![0.0; window.pixels() * columns];
     let time = least(|| {
-        gemm.round(&left, *depth, &gemm.rounded_grid(&mut rounded, *depth));
+        gemm.rounding().run(&left, *depth, &gemm.rounding().grid(&mut rounded, *depth));
         gemm.run(&rounded, &paired, None, &gemm.grid(&mut out, *columns, window.pixels()));
     });
     (window.pixels() * elements.len()) as f64 / time.as_secs_f64() / 1e9
@@ -161,6 +165,25 @@ fn sparse_rate((_, window, depth, columns): &Case, level: Level, one_in: usize, 
     let gemm = SparseGemm::pack(level, &weights, None, Activation::RELU, block);
     let mut out = vec![0.0; window.pixels() * columns];
     let time = least(|| gemm.run(&left, window, None, &gemm.grid(&mut out, *columns, window.pixels(), 1)));
+    (window.pixels() * elements.len()) as f64 / time.as_secs_f64() / 1e9
+}
+
+/// As `sparse_rate`, of words of pairs of bf16, with the rounding of the image.
+fn sparse_pairs_rate((_, window, depth, columns): &Case, level: Level, one_in: usize, block: usize) -> f64 {
+    let left = made_up(window.reach(*depth));
+    let kept = thinned(window.taps() * depth / 2, *columns, one_in, block);
+    let elements: Vec<f32> = kept.chunks(*columns).flat_map(|row| [row, row].concat()).collect();
+    let weights = Weights::new(&elements, [window.taps(), *depth, *columns]);
+    let gemm = SparseGemm::pack_in_pairs(level, &weights, None, Activation::RELU, block);
+    let rounding = gemm.rounding().expect("images are rounded for pairs");
+    let each = rounding.elements(*depth);
+    let mut rounded = vec![0.0; left.len() / depth * each];
+    let paired = Window { pitch: Window::image(window.images, window.size, each).pitch, ..*window };
+    let mut out = vec![0.0; window.pixels() * columns];
+    let time = least(|| {
+        rounding.run(&left, *depth, &rounding.grid(&mut rounded, *depth));
+        gemm.run(&rounded, &paired, None, &gemm.grid(&mut out, *columns, window.pixels(), 1));
+    });
     (window.pixels() * elements.len()) as f64 / time.as_secs_f64() / 1e9
 }
 

@@ -55,7 +55,7 @@ impl Products {
 
 fn of_pairs(level: Level, weights: &Weights<'_>, vectors: usize, samples: usize) -> Duration {
     let gemm = PairGemm::pack(level, weights, None, Activation::None, Some(vectors));
-    let each = gemm.rounded(DEPTH);
+    let each = gemm.rounding().elements(DEPTH);
     let (left, mut out) = (vec![0.0; each], vec![0.0; ROWS * COLUMNS]);
     shortest(samples, || gemm.run(&left, &rows(each), None, &gemm.grid(&mut out, COLUMNS, ROWS)))
 }

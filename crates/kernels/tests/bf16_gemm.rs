@@ -3,7 +3,9 @@
 
 mod support;
 
-use kinglet_kernels::f32_gemm::{Gemm, PairGemm, Residual, Weights};
+use half::bf16;
+use kinglet_kernels::f32_functions::Function;
+use kinglet_kernels::f32_gemm::{Gemm, PairGemm, Residual, Rounding, SparseGemm, Weights};
 use kinglet_kernels::{Activation, Level, Window, reference};
 use support::{assert_close, values};
 
@@ -17,10 +19,10 @@ fn rounded(x: f32) -> f32 {
 }
 
 /// An image rounded for a product, and a window over it.
-fn paired(gemm: &PairGemm, image: &[f32], window: &Window, channels: usize) -> (Vec<f32>, Window) {
-    let each = gemm.rounded(channels);
+fn paired(rounding: Rounding, image: &[f32], window: &Window, channels: usize) -> (Vec<f32>, Window) {
+    let each = rounding.elements(channels);
     let mut rounded = vec![7.0; image.len() / channels.max(1) * each];
-    gemm.round(image, channels, &gemm.rounded_grid(&mut rounded, channels));
+    rounding.run(image, channels, &rounding.grid(&mut rounded, channels));
     (rounded, Window { pitch: Window::image(window.images, window.size, each).pitch, ..*window })
 }
 
@@ -39,7 +41,7 @@ fn check(window: &Window, depth: usize, columns: usize, activation: Activation) 
     for level in Level::all() {
         for vectors in PairGemm::widths(level).map(Some).chain([None]) {
             let gemm = PairGemm::pack(level, &weights(&elements), Some(&bias), activation, vectors);
-            let (image, window) = paired(&gemm, &left, window, depth);
+            let (image, window) = paired(gemm.rounding(), &left, window, depth);
             let mut out = vec![7.0; rows * pitch];
             gemm.run(&image, &window, Some(residual), &gemm.grid(&mut out, pitch, rows));
             let got: Vec<f32> = out.chunks(pitch).flat_map(|row| row[..columns].iter().copied()).collect();
@@ -90,7 +92,7 @@ fn elements_that_are_zero_add_nothing() {
                 for vectors in PairGemm::widths(level) {
                     let gemm = PairGemm::pack(level, &weights, None, Activation::None, Some(vectors));
                     let run = |left: &[f32], rows| {
-                        let (image, window) = paired(&gemm, left, &Window::rows(rows, depth), depth);
+                        let (image, window) = paired(gemm.rounding(), left, &Window::rows(rows, depth), depth);
                         let mut out = vec![0.0; rows * columns];
                         gemm.run(&image, &window, None, &gemm.grid(&mut out, columns, rows));
                         out.truncate(columns);
@@ -128,7 +130,7 @@ fn floats_are_rounded_to_the_even_one_of_two() {
     let weights = Weights::new(&[1.0], [1, 1, 1]);
     for level in Level::all() {
         let gemm = PairGemm::pack(level, &weights, None, Activation::None, None);
-        let (image, window) = paired(&gemm, &floats, &Window::rows(floats.len(), 1), 1);
+        let (image, window) = paired(gemm.rounding(), &floats, &Window::rows(floats.len(), 1), 1);
         let mut out = vec![0.0; floats.len()];
         gemm.run(&image, &window, None, &gemm.grid(&mut out, 1, floats.len()));
         for (out, expected) in out.iter().zip(&expected) {
@@ -157,10 +159,68 @@ fn lines_of_halves_have_every_tail() {
         for (count, first) in (0..34).flat_map(|count| [(count, 0), (count, 1)]) {
             let from = values(count, 5);
             let mut to = vec![7u16; first + count + 2];
-            gemm.round_line(&from, &mut to[first..first + count]);
+            gemm.rounding().line(&from, &mut to[first..first + count]);
             let halves = from.iter().map(|&x| u16::try_from(rounded(x).to_bits() >> 16).unwrap());
             assert!(to[first..first + count].iter().copied().eq(halves), "{level} {count}");
             assert!(to[..first].iter().chain(&to[first + count..]).all(|&half| half == 7), "{level} {count}");
         }
+    }
+}
+
+/// Products without zeros have the bits of dense ones.
+fn check_sparse(window: &Window, depth: usize, columns: usize, one_in: u32, activation: Activation) {
+    let left = values(window.reach(depth), 1);
+    let kept = |x: f32| if (x.to_bits() >> 8).is_multiple_of(one_in) { x } else { 0.0 };
+    let elements: Vec<f32> = values(window.taps() * depth * columns, 2).into_iter().map(kept).collect();
+    let weights = Weights::new(&elements, [window.taps(), depth, columns]);
+    let (bias, rows, pitch) = (values(columns, 3), window.pixels(), columns + 3);
+    let residual = values(rows * columns, 4);
+    let residual = Residual { elements: &residual, pitch: columns };
+    for level in Level::all() {
+        let dense = PairGemm::pack(level, &weights, Some(&bias), activation, None);
+        let (image, window) = paired(dense.rounding(), &left, window, depth);
+        let mut expected = vec![7.0; rows * pitch];
+        dense.run(&image, &window, Some(residual), &dense.grid(&mut expected, pitch, rows));
+        for block in SparseGemm::blocks() {
+            let gemm = SparseGemm::pack_in_pairs(level, &weights, Some(&bias), activation, block);
+            assert_eq!(gemm.rounding(), Some(dense.rounding()));
+            let mut out = vec![7.0; rows * pitch];
+            gemm.run(&image, &window, Some(residual), &gemm.grid(&mut out, pitch, rows, 1));
+            let told = format!("{level} {block} {window:?} {depth}x{columns} {one_in}");
+            assert!(out == expected, "{told}: {out:?} {expected:?}");
+            assert_eq!(gemm.has_halves(), dense.has_halves(), "{told}");
+            if !gemm.has_halves() {
+                continue;
+            }
+            let added: Vec<bf16> = residual.elements.iter().map(|&x| bf16::from_f32(x)).collect();
+            let added = Residual { elements: &added[..], pitch: columns };
+            let (mut out, mut expected) = (vec![bf16::ONE; rows * pitch], vec![bf16::ONE; rows * pitch]);
+            dense.run_to_halves(&image, &window, Some(added), &dense.grid(&mut expected, pitch, rows));
+            gemm.run_to_halves(&image, &window, Some(added), &gemm.grid(&mut out, pitch, rows, 1));
+            assert!(out == expected, "{told}: {out:?} {expected:?}");
+        }
+    }
+}
+
+#[test]
+fn products_without_zeros_have_every_tail() {
+    for rows in [0, 1, 5, 15, 16, 17, 33, 64, 70] {
+        for columns in [1, 3, 16, 17, 33, 65] {
+            for depth in [0, 1, 2, 3, 8, 31] {
+                check_sparse(&Window::rows(rows, depth), depth, columns, 4, Activation::None);
+            }
+        }
+    }
+    for one_in in [1, 20, 1_000_003] {
+        check_sparse(&Window::rows(40, 700), 700, 70, one_in, Activation::Function(Function::Gelu));
+    }
+}
+
+#[test]
+fn windows_of_products_without_zeros() {
+    for depth in [4, 5] {
+        let window = Window { kernel: [3, 3], pad: [1, 1], ..Window::image(2, [6, 7], depth) };
+        check_sparse(&Window { out: [6, 7], ..window }, depth, 20, 5, Activation::RELU);
+        check_sparse(&Window { stride: [2, 2], out: [3, 4], ..window }, depth, 20, 5, Activation::HardSwish);
     }
 }

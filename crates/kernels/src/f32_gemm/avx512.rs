@@ -143,6 +143,16 @@ unsafe fn planes(job: &Planes<f32>) {
 
 pub(super) static PLANES: unsafe fn(&Planes<f32>) = planes;
 
+/// # Safety
+/// The processor has AVX-512 F, BW, DQ, VL and BF16, and the job's pointers are valid.
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+unsafe fn planes_to_halves(job: &Planes<bf16>) {
+    // SAFETY: the caller's promise; the features are enabled here.
+    unsafe { planes_of::<F32x16, bf16>(job) }
+}
+
+pub(super) static PLANES_TO_HALVES: unsafe fn(&Planes<bf16>) = planes_to_halves;
+
 pub(super) static KERNELS: Kernels = Kernels {
     operation: "f32_gemm",
     tiles: Table {

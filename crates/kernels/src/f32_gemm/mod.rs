@@ -14,6 +14,7 @@ mod generic;
 mod integer;
 mod pairs;
 mod portable;
+mod rounding;
 mod sparse;
 mod weights;
 
@@ -33,7 +34,9 @@ pub use codebook::{CodebookGemm, CodedWeights};
 use generic::{Codes, Job, Kernels};
 pub use integer::{Codebook, IntegerGemm};
 pub use pairs::PairGemm;
+pub use rounding::Rounding;
 pub use sparse::SparseGemm;
+use sparse::generic::Planes;
 pub use weights::Weights;
 
 /// Weights laid out for the kernels of one instruction set, with what follows the product.
@@ -443,6 +446,9 @@ trait Written: Copy {
 
     /// What follows once results are stored.
     fn follow(function: Function, level: Level, tile: &mut Tile<'_, Self>);
+
+    /// What ends sums that lie column by column, where there is such a kernel.
+    fn planes(level: Level) -> Option<unsafe fn(&Planes<Self>)>;
 }
 
 impl Written for f32 {
@@ -450,6 +456,10 @@ impl Written for f32 {
 
     fn follow(function: Function, level: Level, tile: &mut Tile<'_, Self>) {
         function.over_tile(level, tile);
+    }
+
+    fn planes(level: Level) -> Option<unsafe fn(&Planes<Self>)> {
+        Some(*choose!(level, &PLANES))
     }
 }
 

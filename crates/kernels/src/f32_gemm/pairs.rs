@@ -5,6 +5,8 @@
 use half::bf16;
 
 use super::generic::{self, PairKernels};
+use super::rounding::Rounding;
+use super::sparse::generic::Planes;
 use super::{Gemm, Operands, Packing, Residual, TAPS_MAX, Weights, Written, portable};
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
@@ -106,63 +108,21 @@ impl PairGemm {
         vectors: Option<usize>,
     ) -> Self {
         let (kernels, [taps, depth, columns]) = (&pair_kernels(level).products, weights.size());
-        let pairs = depth.div_ceil(2);
-        let size = ([taps, columns], [pairs, pairs * kernels.step]);
+        let size = ([taps, columns], [depth.div_ceil(2), Rounding::of(level).elements(depth)]);
         let mut packed = Gemm::unfilled(level, kernels, size, bias, activation, vectors);
         packed.form = PAIR;
         packed.packing.lay_out_in_pairs(weights, packed.weights.elements_mut());
         Self(packed)
     }
 
-    /// Elements that a pixel of `channels` floats takes in an image that was rounded.
-    pub fn rounded(&self, channels: usize) -> usize {
-        channels.div_ceil(2) * self.0.packing.kernels.step
-    }
-
-    /// A rounded image, to be filled tile by tile.
-    ///
-    /// # Panics
-    /// When `to` has not the elements of whole pixels.
-    pub fn rounded_grid<'a>(&self, to: &'a mut [f32], channels: usize) -> Grid<'a> {
-        let each = self.rounded(channels).max(1);
-        assert!(to.len().is_multiple_of(each), "a rounded image has whole pixels");
-        let rows = to.len() / each;
-        Grid::new(to, each, [rows, each], [(ROUNDED_TOGETHER / each).max(1), each])
-    }
-
-    /// Rounds pixels of `channels` floats, each to the nearest bf16 (the even one of two), tile by tile until none is left.
-    /// What that leaves is for products of the same instruction set alone.
-    ///
-    /// # Panics
-    /// When there are fewer floats than the pixels of the grid have.
-    pub fn round(&self, from: &[f32], channels: usize, grid: &Grid<'_>) {
-        let (kernels, each) = (pair_kernels(self.0.packing.level), self.rounded(channels));
-        while let Some(mut tile) = grid.take() {
-            let (first, rows) = (tile.first()[0], tile.size()[0]);
-            let from = &from[first * channels..][..rows * channels];
-            let to = tile.whole();
-            if channels.is_multiple_of(2) {
-                generic::call_round(kernels, from, to);
-                continue;
-            }
-            for (from, to) in from.chunks_exact(channels).zip(to.chunks_exact_mut(each)) {
-                to[each - 1] = 0.0;
-                generic::call_round(kernels, from, to);
-            }
-        }
-    }
-
-    /// Rounds elements to as many bf16 beside each other.
-    ///
-    /// # Panics
-    /// When there are not as many, or the instruction set does not multiply pairs.
-    pub fn round_line(&self, from: &[f32], to: &mut [u16]) {
-        generic::call_round_halves(pair_kernels(self.0.packing.level), from, to);
+    /// How images are rounded for it.
+    pub fn rounding(&self) -> Rounding {
+        Rounding::of(self.0.packing.level)
     }
 
     /// Whether results may be bf16: where pairs are multiplied, and one call sees all taps.
     pub fn has_halves(&self) -> bool {
-        pair_kernels(self.0.packing.level).to_halves.is_some() && self.0.packing.taps <= TAPS_MAX
+        has_halves(self.0.packing.level, self.0.packing.taps)
     }
 
     /// As `run`, with residual and results rounded to bf16. A function that is the activation is applied to rounded sums.
@@ -228,9 +188,23 @@ impl Written for bf16 {
     fn follow(function: Function, level: Level, tile: &mut Tile<'_, Self>) {
         function.over_halves(level, tile);
     }
+
+    fn planes(level: Level) -> Option<unsafe fn(&Planes<Self>)> {
+        #[cfg(target_arch = "x86_64")]
+        if level.set() >= Set::Avx512Bf16 {
+            return Some(avx512::PLANES_TO_HALVES);
+        }
+        let _ = level;
+        None
+    }
 }
 
-fn pair_kernels(level: Level) -> &'static PairKernels {
+/// Whether products with so many taps may have results that are bf16.
+pub(super) fn has_halves(level: Level, taps: usize) -> bool {
+    pair_kernels(level).to_halves.is_some() && taps <= TAPS_MAX
+}
+
+pub(super) fn pair_kernels(level: Level) -> &'static PairKernels {
     #[cfg(target_arch = "x86_64")]
     if level.set() >= Set::Avx512Bf16 {
         return &avx512::FUSED_PAIRS;
@@ -240,6 +214,3 @@ fn pair_kernels(level: Level) -> &'static PairKernels {
 
 /// As `FLOAT`, of both bf16.
 const PAIR: [u32; 2] = [0x7fff_7fff, 0x0080_0080];
-
-/// Elements that one thread rounds at a time.
-const ROUNDED_TOGETHER: usize = 16 << 10;

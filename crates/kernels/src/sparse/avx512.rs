@@ -1,9 +1,10 @@
 //! Four vectors of sixteen lanes.
 
 use std::arch::x86_64::{
-    __m512i, _mm512_castps_si512, _mm512_dpbusd_epi32, _mm512_loadu_si512, _mm512_set1_epi32, _mm512_setzero_si512,
-    _mm512_shuffle_epi32, _mm512_storeu_si512,
+    __m512bh, __m512i, _mm512_castps_si512, _mm512_dpbf16_ps, _mm512_dpbusd_epi32, _mm512_loadu_si512,
+    _mm512_set1_epi32, _mm512_setzero_si512, _mm512_shuffle_epi32, _mm512_storeu_si512,
 };
+use std::mem::transmute;
 
 use super::generic::{self, Floats, Job, Turn, Words};
 use super::{Kernels, products};
@@ -76,6 +77,65 @@ impl Words for Bytes {
     }
 }
 
+/// Two bf16 in each word, multiplied and added by one instruction.
+struct Pairs;
+
+// SAFETY (all methods): AVX-512 with BF16 is there, and memory is readable and writable as the trait asks; the caller
+// promised. All types are 512 bits that may be any.
+impl Words for Pairs {
+    const LANES: usize = 16;
+    type Lanes = __m512bh;
+    type Sums = F32x16;
+
+    #[inline(always)]
+    unsafe fn prefetch(from: *const u32) {
+        // SAFETY: as said above.
+        unsafe { F32x16::prefetch(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn zero() -> F32x16 {
+        // SAFETY: as said above.
+        unsafe { F32x16::splat(0.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_sums(from: *const u32) -> F32x16 {
+        // SAFETY: as said above.
+        unsafe { F32x16::load(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_sums(sums: F32x16, to: *mut u32) {
+        // SAFETY: as said above.
+        unsafe { sums.store(to.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn splat(weight: *const u32) -> __m512bh {
+        // SAFETY: as said above.
+        unsafe { transmute(Bytes::splat(weight)) }
+    }
+
+    #[inline(always)]
+    unsafe fn splat_each(weights: *const u32) -> [__m512bh; 4] {
+        // SAFETY: as said above.
+        unsafe { transmute(Bytes::splat_each(weights)) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const u32) -> __m512bh {
+        // SAFETY: as said above.
+        unsafe { transmute(_mm512_loadu_si512(from.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn add(weight: __m512bh, pixels: __m512bh, sums: F32x16) -> F32x16 {
+        // SAFETY: as said above.
+        F32x16(unsafe { _mm512_dpbf16_ps(sums.0, pixels, weight) })
+    }
+}
+
 /// # Safety
 /// The processor has AVX-512 F, BW, DQ and VL, and the job's pointers are valid.
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
@@ -93,6 +153,14 @@ unsafe fn turn(job: &Turn) {
 }
 
 /// # Safety
+/// The processor has AVX-512 F, BW, DQ, VL and BF16, and the job's pointers are valid.
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+unsafe fn pairs<const R: usize, const T: usize, const U: usize>(job: &Job) {
+    // SAFETY: the caller's promise; the features are enabled here.
+    unsafe { generic::products::<Pairs, R, T, U>(job) }
+}
+
+/// # Safety
 /// The processor has AVX-512 F, BW, DQ, VL and VNNI, and the job's pointers are valid.
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 unsafe fn bytes<const R: usize, const T: usize, const U: usize>(job: &Job) {
@@ -101,6 +169,9 @@ unsafe fn bytes<const R: usize, const T: usize, const U: usize>(job: &Job) {
 }
 
 pub(super) static FLOATS: Kernels = Kernels { name: "avx512", lanes: 16, products: products!(floats, [4, 2, 1]), turn };
+
+pub(super) static PAIRS: Kernels =
+    Kernels { name: "avx512bf16", lanes: 16, products: products!(pairs, [4, 2, 1]), turn };
 
 pub(super) static BYTES: Kernels =
     Kernels { name: "avx512vnni", lanes: 16, products: products!(bytes, [4, 2, 1]), turn };

@@ -80,6 +80,15 @@ pub(crate) fn floats(level: Level) -> &'static Kernels {
     choose!(level, &FLOATS)
 }
 
+/// Words that are two bf16 where the instruction set multiplies pairs, else floats.
+pub(crate) fn pairs(level: Level) -> &'static Kernels {
+    match level.set() {
+        #[cfg(target_arch = "x86_64")]
+        Set::Avx512Bf16 => &avx512::PAIRS,
+        _ => floats(level),
+    }
+}
+
 /// Words that are four bytes, unsigned ones of the image and signed ones of the weights.
 pub(crate) fn bytes(level: Level) -> &'static Kernels {
     match level.set() {

@@ -99,7 +99,7 @@ impl Convolution {
             let is_exact = sample.is_none() || (conv.groups > 1 && !depth.is_multiple_of(2));
             let lowering = if is_exact { Lowering::plain(level) } else { lowering };
             let probe = probe(&spatial, sample, conv.groups * depth, taps * depth * columns);
-            let group = |group: usize| {
+            let group = |lowering, group: usize| {
                 let range = group * columns..(group + 1) * columns;
                 let source = &source[range.start * depth * taps..range.end * depth * taps];
                 let scale = scale.map(|scale| &scale[range.clone()]);
@@ -107,7 +107,13 @@ impl Convolution {
                 let bias = bias.map(|bias| &bias[range]);
                 Dense::pack(lowering, &weights, bias, conv.activation, probe.as_ref())
             };
-            Runs::Groups((0..conv.groups).map(group).collect())
+            let mut groups: Vec<_> = (0..conv.groups).map(|at| group(lowering, at)).collect();
+            // All meet the same image: where some were chosen for a rounded one and others not, none is.
+            if groups.iter().any(|other| other.rounding() != groups[0].rounding()) {
+                let exact = Lowering { precision: Precision::Exact, ..lowering };
+                groups = (0..conv.groups).map(|at| group(exact, at)).collect();
+            }
+            Runs::Groups(groups)
         };
         Ok(Self { spatial, runs, after, level })
     }
@@ -148,15 +154,16 @@ fn timed(window: Window, depth: usize, columns: usize) -> impl FnMut(&Convolutio
     let fact =
         |size: [usize; 2], channels| Fact::new(DType::F32, [1, size[0], size[1], channels].into_iter().collect());
     let (x, made) = (fact(window.size, depth), fact(window.out, columns));
-    let room = |fact: &Fact| Aligned::zeroed(fact.bytes().unwrap_or(0));
-    let (image, mut out, mut scratch) = (room(&x), room(&made), Aligned::default());
+    // Of exactly so many bytes: what is cut into images would find a part of one behind them.
+    let room = |fact: &Fact| vec![0.0; fact.bytes().unwrap_or(0) / size_of::<f32>()];
+    let (image, mut out, mut scratch): (Vec<f32>, Vec<f32>, _) = (room(&x), room(&made), Aligned::default());
     move |conv: &Convolution| {
         let needed = conv.scratch_over(&window, &x, 1);
         if scratch.bytes() < needed {
             scratch = Aligned::zeroed(needed);
         }
-        let operands = [View { fact: &x, bytes: image.elements() }].into_iter().collect();
-        let output = ViewMut { fact: &made, bytes: out.elements_mut() };
+        let operands = [View { fact: &x, bytes: bytemuck::cast_slice(&image) }].into_iter().collect();
+        let output = ViewMut { fact: &made, bytes: bytemuck::cast_slice_mut(&mut out) };
         conv.run_over(&window, &mut Io { operands, output, scratch: scratch.elements_mut() }, &mut Team::alone());
     }
 }

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use bytemuck::Pod;
 use half::bf16;
 use kinglet_kernels::f32_depthwise::Depthwise;
-use kinglet_kernels::f32_gemm::{CodebookGemm, Gemm, IntegerGemm, PairGemm, Residual, SparseGemm, Weights};
+use kinglet_kernels::f32_gemm::{CodebookGemm, Gemm, IntegerGemm, PairGemm, Residual, Rounding, SparseGemm, Weights};
 use kinglet_kernels::f32_winograd::Element;
 use kinglet_kernels::{Activation, Aligned, Fill, Grid, LINE, Window};
 
@@ -47,7 +47,10 @@ impl Float for f32 {
         match dense {
             Dense::Floats(gemm) => gemm.run(image, window, residual, grid),
             Dense::Pairs(gemm) => gemm.run(image, window, residual, grid),
-            Dense::Sparse(gemm) => gemm.run(image, window, residual, grid),
+            Dense::Sparse(sparse) => match sparse.few(window.pixels()) {
+                Some(dense) => Self::run_dense(dense, image, window, residual, grid),
+                None => sparse.gemm.run(image, window, residual, grid),
+            },
             Dense::Numbers(gemm) => gemm.run(image, window, residual, grid),
             Dense::Integers(gemm) => gemm.run(image, residual, grid),
         }
@@ -72,6 +75,10 @@ impl Float for bf16 {
     ) {
         match dense {
             Dense::Pairs(gemm) => gemm.run_to_halves(image, window, residual, grid),
+            Dense::Sparse(sparse) => match sparse.few(window.pixels()) {
+                Some(dense) => Self::run_dense(dense, image, window, residual, grid),
+                None => sparse.gemm.run_to_halves(image, window, residual, grid),
+            },
             _ => unreachable!("products of floats say that they make floats"),
         }
     }
@@ -114,26 +121,37 @@ impl Dense {
             if exact { ("f32_gemm", Gemm::widths(level)) } else { ("bf16_gemm", PairGemm::widths(level)) };
         let zeros = sparse::zeros(weights.elements());
         let pixels_min = probe.map_or(1, |probe| probe.pixels_min);
-        let dense = |vectors| match exact {
+        let dense = |is_exact, vectors| match is_exact {
             true => Self::Floats(Gemm::pack(level, weights, bias, activation, vectors)),
             false => Self::Pairs(PairGemm::pack(level, weights, bias, activation, vectors)),
         };
-        let sparse = |block| {
-            Sparse::pack(level, weights, bias, activation, block, pixels_min)
-                .map(|sparse| Self::Sparse(Box::new(sparse)))
+        let sparse = |is_exact: bool, block| {
+            let pack = if is_exact { SparseGemm::pack } else { SparseGemm::pack_in_pairs };
+            let gemm = pack(level, weights, bias, activation, block);
+            let few = sparse::few(gemm.fill(), block, gemm.lanes())?;
+            let few = (pixels_min < few).then(|| (few, dense(is_exact, None)));
+            Some(Self::Sparse(Box::new(Sparse { gemm, few })))
         };
         let size = [taps, depth, columns];
-        let Some(zeros) = zeros else { return Self::chosen(lowering, operation, size, probe, &widths, dense) };
+        let Some(zeros) = zeros else {
+            return Self::chosen(lowering, operation, size, probe, &widths, |vectors| dense(exact, vectors));
+        };
+        // Behind dense panels come blocks, of floats and then, where those may be, of rounded ones.
+        let blocks = SparseGemm::blocks();
         let pack = |candidate: Option<usize>| match candidate {
-            Some(candidate) if candidate > *widths.end() => sparse(SparseGemm::blocks()[candidate - widths.end() - 1]),
-            vectors => Some(dense(vectors)),
+            Some(candidate) if candidate > *widths.end() => {
+                let at = candidate - widths.end() - 1;
+                sparse(at < blocks.len(), blocks[at % blocks.len()])
+            }
+            vectors => Some(dense(exact, vectors)),
         };
         let operation = format!("{operation} {zeros} % zeros");
-        let candidates = 1..=widths.end() + SparseGemm::blocks().len();
+        let kinds = if exact { 1 } else { 2 };
+        let candidates = 1..=widths.end() + kinds * blocks.len();
         let window = probe.map(|probe| &probe.longer);
         let chosen = lowering.choose(&operation, size, window, &candidates, &pack, |window| timed(*window, columns));
-        let by_rule = || sparse::by_rule(zeros, SparseGemm::blocks(), sparse);
-        chosen.or_else(by_rule).unwrap_or_else(|| dense(None))
+        let by_rule = || sparse::by_rule(zeros, blocks, |block| sparse(true, block));
+        chosen.or_else(by_rule).unwrap_or_else(|| dense(exact, None))
     }
 
     /// Packed with panels of the width that runs fastest.
@@ -150,28 +168,35 @@ impl Dense {
         chosen.unwrap_or_else(|| pack(None))
     }
 
+    /// How images are rounded for it, where they are.
+    pub(super) fn rounding(&self) -> Option<Rounding> {
+        match self {
+            Self::Pairs(gemm) => Some(gemm.rounding()),
+            Self::Sparse(sparse) => sparse.gemm.rounding(),
+            Self::Floats(_) | Self::Numbers(_) | Self::Integers(_) => None,
+        }
+    }
+
     /// Bytes of scratch for an image of so many pixels that lie in memory as this type.
     pub(super) fn scratch(&self, dtype: DType, pixels: usize, channels: usize) -> usize {
-        match self {
-            Self::Pairs(gemm) if dtype != DType::Bf16 => {
-                (pixels * gemm.rounded(channels) * size_of::<f32>()).next_multiple_of(LINE)
-            }
-            Self::Integers(gemm) => (pixels * gemm.rounded() * size_of::<f32>()).next_multiple_of(LINE),
-            Self::Floats(_) | Self::Pairs(_) | Self::Sparse(_) | Self::Numbers(_) => 0,
-        }
+        let each = match (self, self.rounding()) {
+            (Self::Integers(gemm), _) => gemm.rounded(),
+            (_, Some(rounding)) if dtype != DType::Bf16 => rounding.elements(channels),
+            _ => return 0,
+        };
+        (pixels * each * size_of::<f32>()).next_multiple_of(LINE)
     }
 
     /// What an image may lie in, and results, for pixels of so many channels.
     pub(super) fn halves(&self, channels: usize) -> Halves {
-        match self {
-            Self::Floats(_) | Self::Sparse(_) | Self::Numbers(_) | Self::Integers(_) => Halves::NONE,
-            // Behind the image comes a residual.
-            Self::Pairs(gemm) => Halves {
-                alike: 1,
-                first: if channels.is_multiple_of(2) { First::Either } else { First::Floats },
-                output: gemm.has_halves(),
-            },
-        }
+        let output = match self {
+            Self::Pairs(gemm) => gemm.has_halves(),
+            Self::Sparse(sparse) => sparse.gemm.has_halves(),
+            Self::Floats(_) | Self::Numbers(_) | Self::Integers(_) => false,
+        };
+        let first = if channels.is_multiple_of(2) { First::Either } else { First::Floats };
+        // Behind the image comes a residual.
+        self.rounding().map_or(Halves::NONE, |_| Halves { alike: 1, first, output })
     }
 
     /// The image and the window as `run` takes them.
@@ -209,12 +234,12 @@ impl Dense {
             }
             return (rounded, *window);
         }
-        let Self::Pairs(gemm) = self else { return (image, *window) };
-        let (each, pixels) = (gemm.rounded(channels), image.len() / channels.max(1));
+        let Some(rounding) = self.rounding() else { return (image, *window) };
+        let (each, pixels) = (rounding.elements(channels), image.len() / channels.max(1));
         let rounded: &mut [f32] = &mut bytemuck::cast_slice_mut(scratch)[..pixels * each];
         {
-            let grid = gemm.rounded_grid(rounded, channels);
-            team.share(&|| gemm.round(image, channels, &grid));
+            let grid = rounding.grid(rounded, channels);
+            team.share(&|| rounding.run(image, channels, &grid));
         }
         let pitch = window.pitch.map(|pitch| pitch / channels.max(1) * each);
         (rounded, Window { pitch, ..*window })
@@ -222,10 +247,7 @@ impl Dense {
 
     /// Elements of an image that so many channels of a pixel take.
     pub(super) fn elements(&self, channels: usize) -> usize {
-        match self {
-            Self::Floats(_) | Self::Sparse(_) | Self::Numbers(_) | Self::Integers(_) => channels,
-            Self::Pairs(gemm) => gemm.rounded(channels),
-        }
+        self.rounding().map_or(channels, |rounding| rounding.elements(channels))
     }
 
     /// For so many threads.
@@ -239,7 +261,10 @@ impl Dense {
         match self {
             Self::Floats(gemm) => gemm.grid(out, pitch, rows),
             Self::Pairs(gemm) => gemm.grid(out, pitch, rows),
-            Self::Sparse(gemm) => gemm.grid(out, pitch, rows, threads),
+            Self::Sparse(sparse) => match sparse.few(rows) {
+                Some(dense) => dense.grid(out, pitch, rows, threads),
+                None => sparse.gemm.grid(out, pitch, rows, threads),
+            },
             Self::Numbers(gemm) => gemm.grid(out, pitch, rows),
             Self::Integers(gemm) => gemm.grid(out, pitch, rows),
         }
@@ -249,7 +274,7 @@ impl Dense {
         match self {
             Self::Floats(gemm) => gemm.columns(),
             Self::Pairs(gemm) => gemm.columns(),
-            Self::Sparse(gemm) => gemm.columns(),
+            Self::Sparse(sparse) => sparse.gemm.columns(),
             Self::Numbers(gemm) => gemm.columns(),
             Self::Integers(gemm) => gemm.columns(),
         }
@@ -259,7 +284,7 @@ impl Dense {
         match self {
             Self::Floats(gemm) => gemm.bytes(),
             Self::Pairs(gemm) => gemm.bytes(),
-            Self::Sparse(gemm) => gemm.bytes(),
+            Self::Sparse(sparse) => sparse.gemm.bytes() + sparse.few.as_ref().map_or(0, |(_, dense)| dense.bytes()),
             Self::Numbers(gemm) => gemm.bytes(),
             Self::Integers(gemm) => gemm.bytes(),
         }
@@ -267,7 +292,7 @@ impl Dense {
 
     pub(super) fn fill(&self) -> Option<Fill> {
         match self {
-            Self::Sparse(gemm) => Some(gemm.fill()),
+            Self::Sparse(sparse) => Some(sparse.gemm.fill()),
             _ => None,
         }
     }
@@ -276,7 +301,7 @@ impl Dense {
         match self {
             Self::Floats(gemm) => gemm.kernel(),
             Self::Pairs(gemm) => gemm.kernel(),
-            Self::Sparse(gemm) => gemm.kernel(),
+            Self::Sparse(sparse) => sparse.gemm.kernel(),
             Self::Numbers(gemm) => gemm.kernel(),
             Self::Integers(gemm) => gemm.kernel(),
         }

@@ -44,7 +44,8 @@ pub(super) fn lower(
         (None, None) => return Err(LowerError::Weights(shape)),
     };
     // Packing is most of a load: it is tried where there are zeros enough to win anything.
-    let row = weights.filter(|_| matches!(gemm, Dense::Floats(_) | Dense::Sparse(_)) && zeros(&elements).is_some());
+    let is_exact = matches!(gemm, Dense::Floats(_) | Dense::Sparse(_)) && gemm.rounding().is_none();
+    let row = weights.filter(|_| is_exact && zeros(&elements).is_some());
     let row = row.and_then(|weights| SparseRow::pack(lowering.level, &weights, bias, linear.activation));
     Ok(Lowered { layer: Box::new(Product { gemm, row }), operands: with_residual(node, linear.residual) })
 }

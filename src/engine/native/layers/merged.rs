@@ -86,7 +86,7 @@ pub(super) fn image<'a>(
     match weights {
         Dense::Pairs(gemm) => {
             let halves = bytemuck::cast_slice_mut(lines);
-            widen(x, spatial.axes, [left, line * 2], 0, halves, |to, from| gemm.round_line(from, to), team);
+            widen(x, spatial.axes, [left, line * 2], 0, halves, |to, from| gemm.rounding().line(from, to), team);
         }
         _ => widen(x, spatial.axes, [left, line], 0.0, lines, <[f32]>::copy_from_slice, team),
     }

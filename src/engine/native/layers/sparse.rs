@@ -1,12 +1,14 @@
 //! Products with weights of which most are zero: those that leave the zeros out, and dense ones for outputs of few pixels,
 //! which would leave lanes empty. Both make the same bits of finite numbers.
 
-use kinglet_kernels::f32_gemm::{Gemm, Residual, SparseGemm, Weights};
-use kinglet_kernels::{Activation, Fill, Grid, Level, Window};
+use kinglet_kernels::Fill;
+use kinglet_kernels::f32_gemm::SparseGemm;
+
+use super::dense::Dense;
 
 /// Weights without zeros, and all of them.
 #[derive(Debug)]
-pub(super) struct Sparse<S = SparseGemm, D = Gemm> {
+pub(super) struct Sparse<S = SparseGemm, D = Dense> {
     pub(super) gemm: S,
     /// For outputs of fewer pixels than so many, where there are such.
     pub(super) few: Option<(usize, D)>,
@@ -47,54 +49,6 @@ impl<S, D> Sparse<S, D> {
     /// What makes outputs of so many pixels, where it is not the one without zeros.
     pub(super) fn few(&self, pixels: usize) -> Option<&D> {
         self.few.as_ref().filter(|(few, _)| pixels < *few).map(|(_, gemm)| gemm)
-    }
-}
-
-impl Sparse {
-    /// With blocks of so many columns, if most of what they hold are weights. `pixels_min` is the least of an output.
-    pub(super) fn pack(
-        level: Level,
-        weights: &Weights<'_>,
-        bias: Option<&[f32]>,
-        activation: Activation,
-        block: usize,
-        pixels_min: usize,
-    ) -> Option<Self> {
-        let gemm = SparseGemm::pack(level, weights, bias, activation, block);
-        let few = few(gemm.fill(), block, gemm.lanes())?;
-        let dense = || Gemm::pack(level, weights, bias, activation, None);
-        let few = (pixels_min < few).then(|| (few, dense()));
-        Some(Self { gemm, few })
-    }
-
-    pub(super) fn run(&self, image: &[f32], window: &Window, residual: Option<Residual<'_>>, grid: &Grid<'_>) {
-        match self.few(window.pixels()) {
-            Some(gemm) => gemm.run(image, window, residual, grid),
-            None => self.gemm.run(image, window, residual, grid),
-        }
-    }
-
-    pub(super) fn grid<'a, E>(&self, out: &'a mut [E], pitch: usize, rows: usize, threads: usize) -> Grid<'a, E> {
-        match self.few(rows) {
-            Some(gemm) => gemm.grid(out, pitch, rows),
-            None => self.gemm.grid(out, pitch, rows, threads),
-        }
-    }
-
-    pub(super) fn columns(&self) -> usize {
-        self.gemm.columns()
-    }
-
-    pub(super) fn bytes(&self) -> usize {
-        self.gemm.bytes() + self.few.as_ref().map_or(0, |(_, gemm)| gemm.bytes())
-    }
-
-    pub(super) fn fill(&self) -> Fill {
-        self.gemm.fill()
-    }
-
-    pub(super) fn kernel(&self) -> String {
-        self.gemm.kernel()
     }
 }
 

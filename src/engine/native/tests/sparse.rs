@@ -5,7 +5,7 @@ use super::*;
 use crate::engine::proto::{int, ints, node};
 
 /// Weights of which so many in a hundred are zero, for as many outputs in a row alike.
-fn thinned(name: &str, dims: &[i64], zeros: usize, alike: usize) -> TensorProto {
+pub(super) fn thinned(name: &str, dims: &[i64], zeros: usize, alike: usize) -> TensorProto {
     let mut elements = made_up(dims.iter().map(|&dim| usize::try_from(dim).unwrap()).product(), name.len());
     let each = elements.len() / usize::try_from(dims[0]).unwrap();
     for (at, element) in elements.iter_mut().enumerate() {
