@@ -48,7 +48,7 @@ pub(super) struct Args {
     /// Make two layers of one where that takes fewer weights and keeps so much of its responses' energy, from 0 to 1
     #[arg(long, value_name = "ENERGY", value_parser = share)]
     factorize: Option<f64>,
-    /// Split convolutions by up to so many blocks of their outputs or inputs, where that takes fewer weights
+    /// Split layers by up to so many blocks of their outputs or inputs, where that takes fewer weights
     #[arg(long, default_value_t = 1, value_name = "BLOCKS", requires = "factorize", value_parser = RangedU64ValueParser::<usize>::new().range(1..=64))]
     blocks: usize,
     /// What weights are stored as: int8 (multiplied as bytes), bf16, int4, ternary, binary, codebook:K

@@ -3,9 +3,9 @@
 //! What is between is the directions in which the original's responses on calibration rows vary most, and the second layer
 //! is the least squares solution for these responses: of all pairs of a rank, the one that loses the least of them (Zhang et
 //! al., Accelerating Very Deep Convolutional Networks, 2015, 3.1). Without rows every input counts the same, and this is the
-//! singular value decomposition of the weights. Convolutions may have it by blocks, of their outputs or of their inputs,
-//! each with a part of the values between of its own; that is a convolution of groups. Of all ways that keep the energy, a
-//! layer takes the one of the fewest weights.
+//! singular value decomposition of the weights. Layers may have it by blocks, of their outputs or of their inputs,
+//! each with a part of the values between of its own; that is a convolution of groups. In a linear layer, for which models have
+//! no groups, zeros stand between the blocks. Of all ways that keep the energy, a layer takes the one of the fewest weights.
 
 use std::iter;
 
@@ -68,14 +68,15 @@ pub(super) fn all(
         };
         kept.keep(STEP, place, &two)?;
         if let Some(Two { first, second, bias, told }) = two {
-            draft.split(layer, &first, &Weights { elements: second, bias }, told.groups);
+            let groups = if layer.windows.is_some() { told.groups } else { [1, 1] };
+            draft.split(layer, &first, &Weights { elements: second, bias }, groups);
             factored.push(told);
         }
     }
     Ok(factored)
 }
 
-/// What a layer becomes.
+/// What a layer becomes. Of a linear layer's blocks the zeros between them are there too.
 #[derive(Debug, Serialize, Deserialize)]
 struct Two {
     #[serde(with = "encoded")]
@@ -102,7 +103,8 @@ impl Two {
             }
         }
         let Factors { groups, first, second } = best?;
-        let both = block_diagonal(&second, groups[1]).dot(&block_diagonal(&first, groups[0]));
+        let whole = [block_diagonal(&first, groups[0]), block_diagonal(&second, groups[1])];
+        let both = whole[1].dot(&whole[0]);
         let bias = problem.map(|problem| problem.bias(&both).iter().copied().map(narrow).collect());
         let floats = |matrix: &Array2<f64>| matrix.iter().copied().map(narrow).collect::<Vec<f32>>();
         let told = Factored {
@@ -113,6 +115,7 @@ impl Two {
             error: problem.map(|problem| problem.error(&both)),
         };
         let bias = before.bias.map(|before| bias.unwrap_or(before));
+        let [first, second] = if layer.windows.is_some() { [first, second] } else { whole };
         Some(Self { first: floats(&first), second: floats(&second), bias, told })
     }
 }
@@ -120,7 +123,6 @@ impl Two {
 /// Groups that the first and the second of two layers may have.
 fn ways(layer: &WeightLayer, most: usize) -> impl Iterator<Item = [usize; 2]> {
     let (outputs, channels) = (layer.outputs, layer.depth / taps(layer));
-    let most = if layer.windows.is_some() { most } else { 1 };
     let blocks = iter::successors(Some(2), |blocks| Some(blocks * 2)).take_while(move |blocks| *blocks <= most);
     let blocks = blocks.flat_map(move |blocks| {
         let of = |extent: usize, groups| extent.is_multiple_of(blocks).then_some(groups);

@@ -158,6 +158,23 @@ def test_blocks_of_low_rank_are_convolutions_of_groups(tmp_path):
         assert told["compared"]["output_error"] < 1e-3
 
 
+def test_blocks_of_low_rank_in_a_linear_layer_are_zeros_between_them(tmp_path):
+    """By outputs and by inputs; what is left out is neither stored nor multiplied."""
+    by_outputs = numpy.concatenate([RANDOM.standard_normal((64, 4)) @ RANDOM.standard_normal((4, 256)) for _ in range(4)])
+    for weights, groups in ((by_outputs, [1, 4]), (by_outputs.T, [4, 1])):
+        gemm = helper.make_node("Gemm", ["x", "w", "b"], ["y"], name="it", transB=1)
+        model, rows = made(tmp_path, [gemm], {"w": weights, "b": RANDOM.standard_normal(256)}, [256])
+        sizes = {}
+        for blocks in ("1", "4"):
+            options = ["--factorize", "0.9999999", "--blocks", blocks, *rows, "--evaluate", rows[1]]
+            told = report(model, tmp_path / "out", *options)
+            [layer] = told["factored"]
+            assert told["compared"]["output_error"] < 1e-3
+            sizes[blocks] = (tmp_path / "out" / "model.safetensors").stat().st_size
+        assert (layer["groups"], layer["rank"], layer["weights"]) == (groups, 16, [256 * 256, 16 * 256 + 64 * 4 * 4])
+        assert sizes["4"] < 0.75 * sizes["1"]
+
+
 def test_channels_of_sums_go_together(tmp_path):
     """Half of the channels of every value are of no use to any layer, and can go from sums and from depthwise layers."""
     names = iter(range(100))
