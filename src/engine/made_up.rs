@@ -1,5 +1,7 @@
 //! Inputs with small made-up values, for whoever runs a model without a client.
 
+use half::{bf16, f16};
+
 use super::{Batch, Dim, EngineError, Plan, TensorSpec};
 use crate::tensor::{DType, Shape, Tensor};
 
@@ -21,7 +23,8 @@ pub fn batch(plan: &dyn Plan, batch: usize, extent: usize) -> Result<Batch, Engi
     Ok(Batch::merge(&[inputs], vec![batch]))
 }
 
-fn filled(dtype: DType, shape: Shape) -> Result<Tensor, EngineError> {
+/// A tensor of values of which hardly one is zero, but for types that may be places in a table.
+pub(super) fn filled(dtype: DType, shape: Shape) -> Result<Tensor, EngineError> {
     // An empty string has four bytes: its length.
     let bytes = shape.element_count().and_then(|count| count.checked_mul(dtype.size().unwrap_or(4)));
     if bytes.is_none_or(|bytes| bytes > INPUT_BYTES_MAX) {
@@ -30,8 +33,12 @@ fn filled(dtype: DType, shape: Shape) -> Result<Tensor, EngineError> {
     }
     let count = shape.element_count().unwrap_or(0);
     // A small odd step through 0..1: neither constant, nor large, nor denormal.
-    let value = |index: usize| f32::from(u8::try_from(index * 37 % 101).unwrap_or(0)) / 101.0;
+    let step = |index: usize| u8::try_from(index * 37 % 101).unwrap_or(0);
+    let value = |index: usize| f32::from(step(index)) / 101.0;
     let made = match dtype {
+        DType::U8 | DType::I8 => (0..count).map(step).collect(),
+        DType::F16 => (0..count).flat_map(|i| f16::from_f32(value(i)).to_le_bytes()).collect(),
+        DType::Bf16 => (0..count).flat_map(|i| bf16::from_f32(value(i)).to_le_bytes()).collect(),
         DType::F32 => (0..count).flat_map(|i| value(i).to_le_bytes()).collect(),
         DType::F64 => (0..count).flat_map(|i| f64::from(value(i)).to_le_bytes()).collect::<Vec<u8>>(),
         DType::Bytes => vec![0; count * 4],
@@ -42,3 +49,20 @@ fn filled(dtype: DType, shape: Shape) -> Result<Tensor, EngineError> {
 
 /// A made-up input beyond this is a mistake of the flags, or of the model.
 const INPUT_BYTES_MAX: usize = 16 << 30;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_multiplied_is_seldom_zero() {
+        for dtype in [DType::F32, DType::F64, DType::F16, DType::Bf16, DType::U8, DType::I8] {
+            let made = filled(dtype, [4, 101].into_iter().collect()).unwrap();
+            let zeros =
+                made.bytes().chunks(dtype.size().unwrap()).filter(|element| element.iter().all(|&byte| byte == 0));
+            assert_eq!((zeros.count(), made.bytes().len()), (4, 404 * dtype.size().unwrap()), "{dtype}");
+        }
+        let places = filled(DType::I64, [3].into_iter().collect()).unwrap();
+        assert!(places.bytes().iter().all(|&byte| byte == 0));
+    }
+}

@@ -3,8 +3,6 @@
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-
 use kinglet_kernels::peak::Products;
 use kinglet_kernels::{Fill, Level};
 
@@ -15,8 +13,8 @@ use super::run::{Arenas, Given};
 use super::specialise::{Step, Work, fact};
 use super::times::Times;
 use crate::engine::batch::{regroup, scatter};
-use crate::engine::graph::Fact;
 use crate::engine::graph::samples::GraphFacts;
+use crate::engine::made_up::filled;
 use crate::engine::pool::Team;
 use crate::engine::{
     Batch, BatchInput, Cores, Dim, EngineError, Executed, LayerReport, Merging, Part, Plan, Share, Signature,
@@ -95,7 +93,7 @@ impl Plan for NativePlan {
         let is_wanted = !self.warm_up_time_max.is_zero() && self.times.get().is_none();
         if is_wanted && !self.signature.inputs.iter().any(decided) {
             let rows_max = if batched { batch_size_max } else { 1 };
-            let times = Times::measure(rows_max, self.warm_up_time_max, |rows| self.run_on_zeros(rows))?;
+            let times = Times::measure(rows_max, self.warm_up_time_max, |rows| self.run_made_up(rows))?;
             // Somebody else may have been faster; either result is right.
             let _ = self.times.set(times);
         }
@@ -175,15 +173,15 @@ impl NativePlan {
         self.model.run(&prepared, given, (&self.arenas, team), &self.signature.outputs, |_| {})
     }
 
-    /// How long a batch takes here.
-    fn run_on_zeros(&self, rows: usize) -> Result<Duration, EngineError> {
+    /// How long a batch takes here. One row of zeros would take no time: what meets them is not read.
+    fn run_made_up(&self, rows: usize) -> Result<Duration, EngineError> {
         let input = |spec: &TensorSpec| {
             let extents = spec.dims.iter().map(|dim| if let Dim::Fixed(extent) = dim { *extent } else { rows });
             let shape: Shape = extents.collect();
-            let length = Fact::new(spec.dtype, shape.clone()).bytes().unwrap_or(0);
-            BatchInput { dtype: spec.dtype, shape, pieces: vec![Bytes::from(vec![0; length])] }
+            let made = filled(spec.dtype, shape.clone())?;
+            Ok(BatchInput { dtype: spec.dtype, shape, pieces: vec![made.bytes().clone()] })
         };
-        let inputs: Vec<BatchInput> = self.signature.inputs.iter().map(input).collect();
+        let inputs = self.signature.inputs.iter().map(input).collect::<Result<Vec<_>, EngineError>>()?;
         let batched = (self.merging == Merging::Rows).then_some(rows);
         let (_, times) = self.run_piece(Given { inputs: &inputs, from: 0 }, batched, &mut Team::alone())?;
         Ok(times.total())
