@@ -10,6 +10,7 @@ use crate::batching::{BatchError, Batcher, Executed};
 use crate::engine::EngineError;
 use crate::error::ErrorCode;
 use crate::infer::{InferRequest, InferResponse, ModelName, VersionId};
+use crate::metering::{Estimate, Meter};
 use crate::repository::Variant;
 use crate::repository::catalog::LookupError;
 use crate::routing::{RouteError, Router};
@@ -21,6 +22,7 @@ pub struct Pipeline {
     admission: Admission,
     router: Router,
     batcher: Batcher,
+    meter: Meter,
     metrics: Arc<Metrics>,
 }
 
@@ -29,6 +31,8 @@ pub struct Pipeline {
 pub struct Answer {
     pub response: InferResponse,
     pub variant: Arc<Variant>,
+    /// What it took, where that can be told.
+    pub energy: Option<Estimate>,
     admitted: Admitted,
     answered_at: Instant,
 }
@@ -66,8 +70,8 @@ pub enum InferError {
 }
 
 impl Pipeline {
-    pub fn new(admission: Admission, router: Router, batcher: Batcher, metrics: Arc<Metrics>) -> Self {
-        Self { admission, router, batcher, metrics }
+    pub fn new(admission: Admission, router: Router, batcher: Batcher, meter: Meter, metrics: Arc<Metrics>) -> Self {
+        Self { admission, router, batcher, meter, metrics }
     }
 
     /// To be called when the head of an inference call has come: whatever becomes of it is counted.
@@ -111,17 +115,22 @@ impl Pipeline {
         let routed = self.router.bind(admitted, variant)?;
         let executed = self.batcher.submit(routed).await?;
         outcome.answered = true;
-        Ok(Answer::settle(executed))
+        let energy = self.meter.estimate(executed.usage.cpu);
+        Ok(Answer::settle(executed, energy))
     }
 
     pub fn admission(&self) -> &Admission {
         &self.admission
     }
+
+    pub fn meter(&self) -> &Meter {
+        &self.meter
+    }
 }
 
 impl Answer {
     /// Notes what the request cost and brings its outputs into the order and shapes the client asked for.
-    fn settle(executed: Executed) -> Self {
+    fn settle(executed: Executed, energy: Option<Estimate>) -> Self {
         let Executed { routed, share, usage } = executed;
         let variant = routed.variant;
         let metrics = &variant.metrics;
@@ -130,6 +139,9 @@ impl Answer {
         metrics.stages.gather.observe(usage.compute.gather.as_secs_f64());
         metrics.stages.compute.observe(usage.compute.infer.as_secs_f64());
         metrics.rows.inc_by(routed.rows as u64);
+        if let Some(estimate) = energy {
+            variant.account.observe(estimate.energy);
+        }
         let request = &routed.admitted.request;
         let outputs = outputs(&variant, &request.outputs, share);
         let response = InferResponse {
@@ -140,7 +152,7 @@ impl Answer {
             outputs,
             usage,
         };
-        Self { response, variant, admitted: routed.admitted, answered_at: Instant::now() }
+        Self { response, variant, energy, admitted: routed.admitted, answered_at: Instant::now() }
     }
 
     /// To be called when the answer's bytes are ready.

@@ -21,6 +21,7 @@ use crate::frontend::admin::{self, ReloadReport, ReloadRequest};
 use crate::frontend::health::Phase;
 use crate::frontend::listener::{Drain, Listener, Routes, Serving};
 use crate::frontend::{Frontend, Health, Parts, Refusal, grpc, rest};
+use crate::metering::Meter;
 use crate::pipeline::Pipeline;
 use crate::repository::{Control, Loading, Repository};
 use crate::routing::Router;
@@ -99,6 +100,7 @@ pub async fn check(config: &Config, logs: Logs) -> Result<String> {
 
 async fn build(config: &Config, logs: Logs) -> Result<Frontend> {
     let metrics = Arc::new(Metrics::new());
+    let meter = Meter::start(&config.metering, &metrics)?;
     let pool = Pool::start_spinning(Some(config.engine.cores()), config.engine.spin_time_max.0);
     let loading = Loading {
         batching: config.batching.clone(),
@@ -106,12 +108,14 @@ async fn build(config: &Config, logs: Logs) -> Result<Frontend> {
         options: config.load_options(),
         pool: pool.clone(),
         metrics: Arc::clone(&metrics),
+        meter: meter.clone(),
     };
     let repository = Repository::start(config.repository.clone(), loading).await?;
     let pipeline = Pipeline::new(
         Admission::new(config.admission.clone(), Arc::clone(&metrics)),
         Router::new(repository.published()),
         Batcher::new(pool.clone(), config.engine.inline_time_max.0),
+        meter,
         Arc::clone(&metrics),
     );
     Ok(Frontend::new(Parts {

@@ -8,11 +8,11 @@ use tokio::time::Instant;
 
 use super::queue::Entry;
 use super::{BatchError, Executed};
-use crate::engine::pool::thread_cpu_time;
 use crate::engine::{self, Batch, Cores, EngineError, Plan, Share};
 use crate::infer::{BatchReason, Usage};
+use crate::metering::attribution::by_rows;
 use crate::metering::statistics::RequestTimes;
-use crate::metering::{Settled, Statistics};
+use crate::metering::{Account, Settled, Statistics};
 use crate::telemetry::ModelMetrics;
 use crate::tensor::Tensor;
 
@@ -23,6 +23,7 @@ pub(super) struct Job {
     pub plan: Arc<dyn Plan>,
     pub metrics: Arc<ModelMetrics>,
     pub statistics: Arc<Statistics>,
+    pub account: Arc<Account>,
     pub done: Done,
 }
 
@@ -84,12 +85,12 @@ impl Job {
     /// Runs entries together. Where contents stand in the way of an answer, those of one entry must not cost the others
     /// theirs: each half runs on its own then.
     fn run_batch(&mut self, batch: &Batch, mut entries: Vec<Entry>, cores: &Cores, runs: &mut Vec<Run>) {
-        let (started, cpu_before, helped) = (Instant::now(), thread_cpu_time(), cores.helper_cpu());
+        let (started, interval) = (Instant::now(), self.account.begin(cores));
         let outcome = self.plan.run(batch, cores).and_then(|executed| self.verified(executed, &batch.rows));
-        let (elapsed, own) = (started.elapsed(), thread_cpu_time().saturating_sub(cpu_before));
-        let cpu = own + cores.helper_cpu().saturating_sub(helped);
-        self.done.cpu += own;
-        self.metrics.cpu.inc_by(cpu.as_secs_f64());
+        let (elapsed, used) = (started.elapsed(), interval.end());
+        self.done.cpu += used.own;
+        self.metrics.cpu.inc_by(used.all.as_secs_f64());
+        self.statistics.record_cpu(used.all);
         if let (Err(EngineError::InvalidContents(_)), 2..) = (&outcome, entries.len()) {
             let (count, half) = (entries.len(), entries.len() / 2);
             let behind = entries.split_off(half);
@@ -97,7 +98,7 @@ impl Job {
             self.run_batch(&batch.entries(half..count), behind, cores, runs);
             return;
         }
-        runs.push(Run { entries, outcome, rows: batch.rows_total(), started, elapsed, cpu });
+        runs.push(Run { entries, outcome, rows: batch.rows_total(), started, elapsed, cpu: used.all });
     }
 
     fn settle(&mut self, run: Run) {
@@ -130,9 +131,11 @@ impl Job {
     ) {
         self.metrics.count_batch(self.reason, rows_total);
         let now = Instant::now();
-        // Whoever has gone while the batch ran is counted where that was noticed.
+        let rows: Vec<usize> = entries.iter().map(|entry| entry.routed.rows).collect();
+        let shares = executed.shares.into_iter().zip(by_rows(cpu, &rows));
+        // Whoever has gone while the batch ran is counted where that was noticed; what it took stays its own.
         let (entries, shares): (Vec<_>, Vec<_>) =
-            entries.into_iter().zip(executed.shares).filter(|(entry, _)| !entry.reply.is_closed()).unzip();
+            entries.into_iter().zip(shares).filter(|(entry, _)| !entry.reply.is_closed()).unzip();
         let times: Vec<RequestTimes> = entries
             .iter()
             .map(|entry| RequestTimes {
@@ -141,25 +144,18 @@ impl Job {
             })
             .collect();
         self.statistics.record_batch(&Settled { rows: rows_total, times: executed.times, requests: &times });
-        let answer = |((entry, share), times): ((Entry, Share), RequestTimes)| {
+        let answer = |((entry, (share, cpu)), times): ((Entry, (Share, Duration)), RequestTimes)| {
             let usage = Usage {
                 queue: times.queue,
                 compute: executed.times,
                 batch_size: rows_total,
                 batch_reason: self.reason,
-                cpu: share_of(cpu, entry.routed.rows, rows_total),
+                cpu,
             };
             (entry.reply, Ok(Executed { routed: entry.routed, share, usage }))
         };
         self.done.answers.extend(entries.into_iter().zip(shares).zip(times).map(answer));
     }
-}
-
-/// Rows share the CPU time of their batch.
-fn share_of(cpu: Duration, rows: usize, total: usize) -> Duration {
-    let rows = u32::try_from(rows).unwrap_or(u32::MAX);
-    let total = u32::try_from(total).unwrap_or(u32::MAX).max(1);
-    cpu * rows / total
 }
 
 impl Done {

@@ -12,7 +12,6 @@ use super::*;
 use crate::admission::{Admission, AdmissionConfig};
 use crate::engine::{self, Batch, Cores, Dim, Merging, Part, Plan, Signature, TensorSpec};
 use crate::infer::{BatchReason, InferRequest};
-use crate::metering::Statistics;
 use crate::repository::{ModelSettings, TimeoutAction};
 use crate::telemetry::Metrics;
 use crate::tensor::{DType, NamedTensor, Shape, Tensor};
@@ -133,7 +132,8 @@ impl House {
             signature,
             settings: ModelSettings { instances_max: 4, ..ModelSettings::plain(batching, 1) },
             metrics: metrics.model("m", "1", ""),
-            statistics: Arc::new(Statistics::default()),
+            statistics: Arc::default(),
+            account: Arc::default(),
             attachment: crate::repository::variant::Attachment::default(),
             presence: crate::repository::variant::Presence::default(),
         });

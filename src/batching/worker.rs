@@ -17,7 +17,7 @@ use super::rule::{BatchPolicy, Decision};
 use crate::engine::pool::Core;
 use crate::engine::{Plan, Pool};
 use crate::infer::BatchReason;
-use crate::metering::Statistics;
+use crate::metering::{Account, Statistics};
 use crate::repository::Variant;
 use crate::telemetry::ModelMetrics;
 
@@ -40,6 +40,7 @@ struct Worker {
     core: Option<Pin<Box<dyn Future<Output = Core> + Send>>>,
     metrics: Arc<ModelMetrics>,
     statistics: Arc<Statistics>,
+    account: Arc<Account>,
 }
 
 /// What to wait for next.
@@ -89,6 +90,7 @@ pub(super) fn start(variant: &Variant, house: &Batcher, entries: mpsc::Receiver<
         core: None,
         metrics: Arc::clone(&variant.metrics),
         statistics: Arc::clone(&variant.statistics),
+        account: Arc::clone(&variant.account),
     };
     tokio::spawn(worker.run());
 }
@@ -137,6 +139,7 @@ impl Worker {
             plan: Arc::clone(&self.plan),
             metrics: Arc::clone(&self.metrics),
             statistics: Arc::clone(&self.statistics),
+            account: Arc::clone(&self.account),
             done: Done::new(self.done.0.clone()),
         };
         if self.here.takes(self.plan.time_of(rows)) {

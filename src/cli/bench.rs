@@ -13,11 +13,13 @@ use super::{EngineArgs, Failure, ModelArgs, from_one};
 use crate::config::Config;
 use crate::engine::pool::thread_cpu_time;
 use crate::engine::{Batch, Cores, LayerReport, Plan, Pool, made_up};
+use crate::metering::Stopwatch;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "With --json, one object a line and configuration: model, engine, batch, threads, median_ms, \
     min_ms, cpu_ms, throughput (rows per second at the median), load_ms, memory_mib (of this process), macs (of one run), peak_gmacs \
-    (what one core can do of such products in its nearest cache, 1e9 in a second).")]
+    (what one core can do of such products in its nearest cache, 1e9 in a second), joules_per_row, energy_source, energy_quality \
+    (docs/energy.md; absent without a source).")]
 pub(super) struct Args {
     #[command(flatten)]
     model: ModelArgs,
@@ -60,6 +62,13 @@ struct Line {
     macs: Option<u64>,
     /// What one core can do of such products in its nearest cache, 10^9 in a second.
     peak_gmacs: Option<f64>,
+    /// Of all runs together; what is not known is not told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    joules_per_row: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    energy_source: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    energy_quality: Option<&'static str>,
 }
 
 /// Wall and CPU time of one run.
@@ -72,6 +81,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let started = Instant::now();
     let loaded = load::plan(&args.model.model, &args.by, &config)?;
     let opened = started.elapsed();
+    let mut watch = Stopwatch::open(&config.metering).map_err(|error| Failure::Config(error.into()))?;
     let progress = ProgressBar::new((threads.len() * args.batch.len()) as u64);
     let mut lines = Vec::new();
     for &count in &threads {
@@ -82,7 +92,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         load::on_core(&pool, move |cores| plan.warm_up(largest, cores))??;
         let load = opened + started.elapsed();
         for &batch in &args.batch {
-            lines.push(measure(&loaded, load, &pool, batch, args)?);
+            lines.push(measure(&loaded, load, &pool, batch, (args, watch.as_mut()))?);
             progress.inc(1);
         }
     }
@@ -101,12 +111,22 @@ impl Args {
     }
 }
 
-fn measure(loaded: &Loaded, load: Duration, pool: &Pool, batch: usize, args: &Args) -> Result<Line> {
+fn measure(
+    loaded: &Loaded,
+    load: Duration,
+    pool: &Pool,
+    batch: usize,
+    (args, mut watch): (&Args, Option<&mut Stopwatch>),
+) -> Result<Line> {
     let inputs = made_up::batch(&*loaded.plan, batch, args.extent)?;
     // A run of its own, for what only JSON tells.
     let layers = if args.json { loaded.plan.layers(&inputs, 1)? } else { Vec::new() };
     let (plan, time) = (Arc::clone(&loaded.plan), Duration::from_millis(args.time));
+    watch.iter_mut().for_each(|watch| watch.start());
     let mut runs = load::on_core(pool, move |cores| time_runs(&*plan, &inputs, cores, time))??;
+    let used = runs.iter().map(|run| run.1).sum();
+    let energy = watch.and_then(|watch| watch.stop(used));
+    let rows = (runs.len() * batch) as f64;
     runs.sort_unstable();
     let median = runs[runs.len() / 2].0.as_secs_f64();
     let cpu = runs.iter().map(|run| run.1).min().unwrap_or_default();
@@ -123,6 +143,9 @@ fn measure(loaded: &Loaded, load: Duration, pool: &Pool, batch: usize, args: &Ar
         memory_mib: resident_mib(),
         macs: (!layers.is_empty()).then(|| layers.iter().map(|layer| layer.macs).sum()),
         peak_gmacs: LayerReport::peak_of(&layers).map(|peak| peak / 1e9),
+        joules_per_row: energy.map(|estimate| estimate.energy.as_joules() / rows),
+        energy_source: energy.map(|estimate| estimate.kind.as_str()),
+        energy_quality: energy.map(|estimate| estimate.kind.quality().as_str()),
     })
 }
 
@@ -159,12 +182,19 @@ fn print(lines: &[Line], json: bool) -> Result<()> {
     }
     writeln!(
         out,
-        "{:>7} {:>7} {:>11} {:>11} {:>11} {:>12}",
-        "batch", "threads", "median ms", "min ms", "CPU ms", "rows/s"
+        "{:>7} {:>7} {:>11} {:>11} {:>11} {:>12} {:>11}",
+        "batch", "threads", "median ms", "min ms", "CPU ms", "rows/s", "mJ/row"
     )?;
     for line in lines {
-        let Line { batch, threads, median_ms, min_ms, cpu_ms, throughput, .. } = line;
-        writeln!(out, "{batch:>7} {threads:>7} {median_ms:>11.4} {min_ms:>11.4} {cpu_ms:>11.4} {throughput:>12.1}")?;
+        let Line { batch, threads, median_ms, min_ms, cpu_ms, throughput, joules_per_row, .. } = line;
+        let joules = joules_per_row.map_or_else(String::new, |joules| format!("{:.4}", joules * 1e3));
+        writeln!(
+            out,
+            "{batch:>7} {threads:>7} {median_ms:>11.4} {min_ms:>11.4} {cpu_ms:>11.4} {throughput:>12.1} {joules:>11}"
+        )?;
+    }
+    if let Some(Line { energy_source: Some(source), energy_quality: Some(quality), .. }) = lines.first() {
+        writeln!(out, "energy: {quality}, by {source}")?;
     }
     Ok(())
 }

@@ -3,9 +3,9 @@
 use std::fmt::Write;
 
 use super::load::Loaded;
-use super::{EngineArgs, Failure, ModelArgs, from_one, load, print};
+use super::{EngineArgs, Failure, ModelArgs, design, from_one, load, print};
 use crate::config::Config;
-use crate::engine::{LayerReport, Merging, Part, Plan, TensorSpec, made_up};
+use crate::engine::{LayerReport, Merging, Part, TensorSpec, made_up};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -13,7 +13,7 @@ pub(super) struct Args {
     model: ModelArgs,
     /// Run the model and show every layer: what it takes, at what rate, and at what share of what one core can do in its
     /// nearest cache (transformed convolutions and those without zeros count as direct ones, and may be above 100: "% ideal" is
-    /// where zeros would take no time, "% fill" what is not zero of what is multiplied)
+    /// where zeros would take no time, "% fill" what is not zero of what is multiplied); then what each moves and how often it is used
     #[arg(long)]
     layers: bool,
     /// Rows of that run
@@ -31,7 +31,9 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let loaded = load::plan(&args.model.model, &args.by, &config)?;
     let mut text = describe(&loaded);
     if args.layers {
-        text.push_str(&describe_layers(&*loaded.plan, args)?);
+        let layers = loaded.plan.layers(&made_up::batch(&*loaded.plan, args.batch, args.extent)?, RUNS)?;
+        text.push_str(&describe_layers(&layers));
+        text.push_str(&design::describe(&layers));
     }
     print(text.as_bytes())
 }
@@ -80,8 +82,7 @@ fn describe_part(part: &Part) -> String {
 }
 
 /// A row for every layer, in the order they run.
-fn describe_layers(plan: &dyn Plan, args: &Args) -> anyhow::Result<String> {
-    let layers = plan.layers(&made_up::batch(plan, args.batch, args.extent)?, RUNS)?;
+fn describe_layers(layers: &[LayerReport]) -> String {
     let mut text = format!(
         "\n{:>9} {:>6} {:>9} {:>9} {:>7} {:>7} {:>6} {:>6} {:>9}  {:<10} {:<26} {:<5} {:<18} node\n",
         "us",
@@ -99,7 +100,7 @@ fn describe_layers(plan: &dyn Plan, args: &Args) -> anyhow::Result<String> {
         "output"
     );
     let total: f64 = layers.iter().map(|layer| layer.time.as_secs_f64()).sum();
-    for layer in &layers {
+    for layer in layers {
         let (seconds, macs) = (layer.time.as_secs_f64(), layer.macs as f64);
         let _ = writeln!(
             text,
@@ -128,9 +129,9 @@ fn describe_layers(plan: &dyn Plan, args: &Args) -> anyhow::Result<String> {
         100.0,
         macs as f64 / 1e6,
         macs as f64 / total / 1e9,
-        share(macs as f64 / total, LayerReport::peak_of(&layers))
+        share(macs as f64 / total, LayerReport::peak_of(layers))
     );
-    Ok(text)
+    text
 }
 
 /// A rate in percent of what one core can do.

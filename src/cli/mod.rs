@@ -2,6 +2,7 @@
 
 mod bench;
 mod compress;
+mod design;
 mod healthcheck;
 mod inspect;
 mod load;
@@ -15,6 +16,7 @@ use clap::builder::RangedU64ValueParser;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::engine::Precision;
+use crate::metering::SourceError;
 use crate::repository::RepositoryError;
 
 /// An inference server that serves neural networks on CPUs for the fewest joules.
@@ -107,9 +109,10 @@ fn print(text: &[u8]) -> Result<(), Failure> {
 }
 
 impl Failure {
-    /// A repository that cannot be read or served is a mistake of the configuration; all else went wrong while running.
+    /// A repository that cannot be read or served, and a source of energy that does not work, are mistakes of the
+    /// configuration; all else went wrong while running.
     fn of_start(error: anyhow::Error) -> Self {
-        if error.is::<RepositoryError>() { Self::Config(error) } else { Self::Run(error) }
+        if error.is::<RepositoryError>() || error.is::<SourceError>() { Self::Config(error) } else { Self::Run(error) }
     }
 }
 
@@ -127,6 +130,7 @@ mod tests {
     fn a_wrong_repository_has_the_exit_code_of_a_wrong_configuration() {
         let unreadable = RepositoryError::Start { path: "x".into(), reason: "gone".into() };
         assert!(matches!(Failure::of_start(unreadable.into()), Failure::Config(_)));
+        assert!(matches!(Failure::of_start(SourceError::NoFile.into()), Failure::Config(_)));
         let in_use = std::io::Error::from(std::io::ErrorKind::AddrInUse);
         assert!(matches!(Failure::of_start(in_use.into()), Failure::Run(_)));
     }

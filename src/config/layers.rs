@@ -158,6 +158,7 @@ impl Settings {
         let refuse = |expected| wrong(place.clone(), key, expected, &format!("{text:?}"));
         let value = match self.0.get(key).map(|setting| &setting.default) {
             Some(Value::Array(_)) => Value::Array(elements.into_iter().map(Value::String).collect()),
+            Some(Value::Float(_)) => Value::Float(text.parse().map_err(|_| refuse("a number"))?),
             Some(Value::Integer(_)) => Value::Integer(text.parse().map_err(|_| refuse("a whole number"))?),
             Some(Value::Boolean(_)) => Value::Boolean(text.parse().map_err(|_| refuse("true or false"))?),
             _ => Value::String(text.to_owned()),
@@ -220,6 +221,7 @@ const PHRASES: &[(&str, &str)] = &[
     ("usize", "a whole number from 0"),
     ("u64", "a whole number from 0"),
     ("u32", "a whole number from 0 to 4294967295"),
+    ("f64", "a number"),
     ("a boolean", "true or false"),
     ("a sequence", "a list"),
     ("path string", "a path"),

@@ -19,6 +19,7 @@ use crate::admission::config::AdmissionConfig;
 use crate::engine::LoadOptions;
 use crate::engine::config::EngineConfig;
 use crate::frontend::config::{LimitsConfig, ListenConfig};
+use crate::metering::MeteringConfig;
 use crate::repository::batching_defaults::BatchingConfig;
 use crate::repository::config::RepositoryConfig;
 use crate::telemetry::TelemetryConfig;
@@ -41,6 +42,7 @@ pub struct Config {
     pub admission: AdmissionConfig,
     pub batching: BatchingConfig,
     pub engine: EngineConfig,
+    pub metering: MeteringConfig,
     pub repository: RepositoryConfig,
     pub drain: DrainConfig,
     pub telemetry: TelemetryConfig,

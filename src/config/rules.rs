@@ -3,8 +3,11 @@
 //! A type error is not found here, nor is what only the machine can answer, such as a port in use.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::{Cause, Config};
+use crate::metering::Coefficients;
+use crate::metering::config::SourceChoice;
 use crate::repository::config::Control;
 use crate::units::{ByteSize, Span};
 
@@ -24,6 +27,7 @@ pub(super) fn broken(config: &Config) -> Vec<Broken> {
     broken.extend(linger(config));
     broken.extend(listeners(config));
     broken.extend(repository(config));
+    broken.extend(metering(config));
     broken
 }
 
@@ -90,6 +94,7 @@ fn times(config: &Config) -> impl Iterator<Item = Broken> {
         ("limits.write_timeout", config.limits.write_timeout),
         ("repository.poll_interval", config.repository.poll_interval),
         ("drain.linger", config.drain.linger),
+        ("metering.carbon_lifetime", config.metering.carbon_lifetime),
     ]
     .into_iter()
     .filter(|(_, got)| *got == Span::default())
@@ -178,6 +183,40 @@ fn repository(config: &Config) -> impl Iterator<Item = Broken> {
     .flatten()
 }
 
+fn metering(config: &Config) -> impl Iterator<Item = Broken> {
+    let metering = &config.metering;
+    let watts = [
+        ("metering.idle_watts", metering.idle_watts, WATTS_MAX),
+        ("metering.model_idle_watts", metering.model_idle_watts, WATTS_MAX),
+        ("metering.model_max_watts", metering.model_max_watts, WATTS_MAX),
+        ("metering.carbon_intensity", metering.carbon_intensity, GRAMS_PER_KWH_MAX),
+        ("metering.carbon_embodied", metering.carbon_embodied, GRAMS_MAX),
+    ];
+    let watts = watts.into_iter().filter(|(_, got, most)| !(0.0..=*most).contains(got));
+    let watts = watts.map(|(key, got, most)| wrong(key, &format!("a number from 0 to {most}"), &got.to_string()));
+    let window = metering.window;
+    let window = (!(WINDOW_MIN..=WINDOW_MAX).contains(&window))
+        .then(|| wrong("metering.window", &format!("{WINDOW_MIN} to {WINDOW_MAX}"), &window.to_string()));
+    let quantum = metering.quantum_microjoules;
+    let quantum = (!(1..=QUANTUM_MAX).contains(&quantum))
+        .then(|| wrong("metering.quantum_microjoules", &format!("1 to {QUANTUM_MAX}"), &quantum.to_string()));
+    let coefficients = &metering.model_coefficients;
+    let unknown = (!Coefficients::names().any(|name| name == coefficients)).then(|| {
+        let names: Vec<_> = Coefficients::names().collect();
+        wrong("metering.model_coefficients", &format!("one of {}", names.join(", ")), &format!("{coefficients:?}"))
+    });
+    let custom = (coefficients == "custom" && metering.model_max_watts <= metering.model_idle_watts).then(|| Broken {
+        keys: vec!["metering.model_max_watts", "metering.model_idle_watts"],
+        cause: impossible("metering.model_max_watts above metering.model_idle_watts, for \"custom\"".to_owned()),
+    });
+    let no_file = metering.source == SourceChoice::File && metering.file_path.as_os_str().is_empty();
+    let no_file = no_file.then(|| Broken {
+        keys: vec!["metering.file_path", "metering.source"],
+        cause: impossible("a path in metering.file_path, for the source \"file\"".to_owned()),
+    });
+    watts.chain([window, quantum, unknown, custom, no_file].into_iter().flatten())
+}
+
 /// Whether one socket would take connections meant for the other. Port 0 is a free one each time.
 fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     let any = a.ip().is_unspecified() || b.ip().is_unspecified();
@@ -208,13 +247,21 @@ const HEADER_BYTES_MIN: ByteSize = ByteSize(8 << 10);
 const CONTROL_BYTES_MIN: ByteSize = ByteSize(1 << 10);
 /// HTTP/2 announces the limit in 32 bits; this is far below and still beyond any honest client.
 const HEADER_BYTES_MAX: ByteSize = ByteSize(16 << 20);
+/// Counters of hardware move every few milliseconds; over more than some seconds a counter of 32 bits may come to its end
+/// twice (`metering::counter`).
+const WINDOW_MIN: Span = Span(Duration::from_millis(100));
+const WINDOW_MAX: Span = Span(Duration::from_secs(10));
+/// A kilojoule: then nothing is told but that something was used.
+const QUANTUM_MAX: u64 = 1_000_000_000;
+/// No machine takes a megawatt, no grid has ten kilograms a kWh, no machine takes a thousand tonnes to make.
+const WATTS_MAX: f64 = 1e6;
+const GRAMS_PER_KWH_MAX: f64 = 1e4;
+const GRAMS_MAX: f64 = 1e9;
 /// A typing error should not start a million threads.
 const CORES_MAX: usize = 4096;
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn check(change: impl FnOnce(&mut Config), keys: &[&str], says: &str) {
@@ -259,6 +306,34 @@ mod tests {
         check(|config| config.repository.variants_max = 0, &["repository.variants_max"], "at least 1");
         let temporary = ["repository.temporary_path"];
         check(|config| config.repository.temporary_path = "x".into(), &temporary, "an absolute path");
+    }
+
+    #[test]
+    fn metering_values() {
+        let check = |change: fn(&mut crate::metering::MeteringConfig), key: &'static str, says: &str| {
+            check(|config| change(&mut config.metering), &[key], says);
+        };
+        check(|metering| metering.window = Span(Duration::from_millis(99)), "metering.window", "100ms to 10s");
+        check(|metering| metering.window = Span(Duration::from_secs(11)), "metering.window", "100ms to 10s");
+        check(|metering| metering.quantum_microjoules = 0, "metering.quantum_microjoules", "1 to 1000000000");
+        check(|metering| metering.quantum_microjoules = 1 << 40, "metering.quantum_microjoules", "1 to 1000000000");
+        check(|metering| metering.idle_watts = -1.0, "metering.idle_watts", "0 to 1000000");
+        check(|metering| metering.idle_watts = f64::NAN, "metering.idle_watts", "0 to 1000000");
+        check(|metering| metering.model_idle_watts = 1e7, "metering.model_idle_watts", "0 to 1000000");
+        check(|metering| metering.model_max_watts = f64::INFINITY, "metering.model_max_watts", "0 to 1000000");
+        check(|metering| metering.carbon_intensity = 10_001.0, "metering.carbon_intensity", "0 to 10000");
+        check(|metering| metering.carbon_embodied = 1e10, "metering.carbon_embodied", "0 to 1000000000");
+        check(|metering| metering.carbon_lifetime = Span::default(), "metering.carbon_lifetime", "above zero");
+        let coefficients = "metering.model_coefficients";
+        check(|metering| metering.model_coefficients = "z80".into(), coefficients, "one of auto, custom, epyc-naples");
+    }
+
+    #[test]
+    fn metering_values_that_need_each_other() {
+        let watts = ["metering.model_max_watts", "metering.model_idle_watts"];
+        check(|config| config.metering.model_coefficients = "custom".into(), &watts, "for \"custom\"");
+        let file = ["metering.file_path", "metering.source"];
+        check(|config| config.metering.source = SourceChoice::File, &file, "for the source \"file\"");
     }
 
     #[test]

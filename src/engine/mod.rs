@@ -244,8 +244,14 @@ pub struct LayerReport {
     pub time: Duration,
     /// Multiply-accumulates that one core can do in a second at most, of the kind that the kernel does.
     pub peak: Option<f64>,
+    /// Weights, biases and other constants that it takes, as they were in the model.
+    pub parameters: u64,
+    /// Elements of operands and output.
+    pub activations: u64,
     /// Bytes of operands, output and weights.
     pub bytes: u64,
+    /// Of them, bytes of weights as they lie in memory.
+    pub weight_bytes: u64,
     /// What is left of weights that are multiplied without their zeros.
     pub fill: Option<Fill>,
 }
@@ -255,6 +261,13 @@ impl LayerReport {
     /// not zero.
     pub fn speed_up_max(&self) -> Option<f64> {
         self.fill.map(|fill| fill.all as f64 / fill.nonzero.max(1) as f64)
+    }
+
+    /// Multiply-accumulates whose weight is not zero.
+    pub fn macs_effective(&self) -> u64 {
+        let Some(fill) = self.fill else { return self.macs };
+        let macs = u128::from(self.macs) * fill.nonzero as u128 / fill.all.max(1) as u128;
+        u64::try_from(macs).unwrap_or(self.macs)
     }
 
     /// How many times as fast as a dense product at the processor's peak it was, where that is known.

@@ -38,7 +38,8 @@ pub struct Cores {
     shared: Arc<Shared>,
     /// The most cores the job may use at once, its own included.
     limit: usize,
-    helper_cpu_nanos: Arc<AtomicU64>,
+    /// CPU time spent by borrowed cores so far, also for whoever looks while the job runs.
+    pub helper_cpu_nanos: Arc<AtomicU64>,
     /// Given back when the job ends, whatever way it ends.
     _core: Core,
 }

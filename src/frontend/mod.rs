@@ -26,6 +26,7 @@ pub use config::{INFLATE_FREE, LimitsConfig, ListenConfig};
 pub use health::Health;
 use http::{HeaderMap, header};
 pub use refusal::Refusal;
+pub use report::Report;
 
 use crate::engine::Pool;
 use crate::infer::{InferRequest, ModelName, VariantName, VersionId};
@@ -59,8 +60,8 @@ pub struct Call {
     pub wishes: Vec<OutputWish>,
     /// Binary form of outputs whose wish does not say.
     pub binary_default: bool,
-    /// Whether batch size, reason and times are wanted in the response parameters.
-    pub report: bool,
+    /// What is wanted in the response parameters.
+    pub report: Report,
 }
 
 /// How a client wants one output.

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::Refusal;
+use super::{Refusal, Report};
 use crate::infer::{Schedule, VariantName};
 
 /// A parameter's value on either wire.
@@ -24,7 +24,7 @@ pub struct RequestParameters {
     pub schedule: Schedule,
     pub variant: Option<VariantName>,
     pub binary_default: bool,
-    pub report: bool,
+    pub report: Report,
 }
 
 impl RequestParameters {
@@ -42,7 +42,11 @@ impl RequestParameters {
             }
             "variant" => self.variant = value.as_variant(key)?,
             "binary_data_output" => self.binary_default = value.as_bool(key)?,
-            REPORT => self.report = value.as_bool(key)?,
+            REPORT => self.report.batch |= value.as_bool(key)?,
+            ENERGY => {
+                let energy = value.as_bool(key)?;
+                self.report = Report { batch: self.report.batch || energy, energy };
+            }
             // 0 and "" say that the request belongs to no sequence.
             "sequence_id"
                 if !matches!(value, Value::Int(0) | Value::Uint(0)) && *value != Value::Text(String::new()) =>
@@ -116,6 +120,8 @@ fn wrong(key: &str, expected: &str, got: &Value) -> Refusal {
 
 /// Asks for batch size, reason and times in the response parameters.
 const REPORT: &str = "kinglet_report";
+/// Asks for joules and CPU time as well.
+const ENERGY: &str = "energy";
 const SHOWN_MAX: usize = 64;
 
 #[cfg(test)]
@@ -140,7 +146,11 @@ mod tests {
             Value::Text("1".into()),
             Err("parameter \"priority\" expects a whole number of at least 0, got \"1\""),
         );
-        check("kinglet_report", Value::Bool(true), Ok(RequestParameters { report: true, ..none.clone() }));
+        let report = |batch, energy| RequestParameters { report: Report { batch, energy }, ..none.clone() };
+        check("kinglet_report", Value::Bool(true), Ok(report(true, false)));
+        check("energy", Value::Bool(true), Ok(report(true, true)));
+        check("energy", Value::Bool(false), Ok(report(false, false)));
+        check("energy", Value::Int(1), Err("parameter \"energy\" expects a boolean, got 1"));
         check("binary_data_output", Value::Int(1), Err("parameter \"binary_data_output\" expects a boolean, got 1"));
         check("anything", Value::Double(0.5), Ok(none.clone()));
         let named = Some("int8".parse().unwrap());

@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::infer::ComputeTimes;
+use crate::units::Nanojoules;
 
 /// The counters of one version. Updated once per batch and once per failed request, under a lock held for nanoseconds.
 #[derive(Debug, Default)]
@@ -33,6 +34,10 @@ pub struct Snapshot {
     pub compute_input: Total,
     pub compute_infer: Total,
     pub compute_output: Total,
+    /// CPU time of all executions, failed ones included.
+    pub cpu: Duration,
+    /// What windows have attributed so far; nothing before the first that did.
+    pub energy: Option<Nanojoules>,
     /// Executions by rows of the batch.
     pub batches: BTreeMap<usize, BatchTotals>,
 }
@@ -85,6 +90,20 @@ impl Statistics {
         batch.compute_input.add(1, settled.times.gather);
         batch.compute_infer.add(1, settled.times.infer);
         batch.compute_output.add(1, settled.times.scatter);
+    }
+
+    /// CPU time of a batch, whatever came of it.
+    pub fn record_cpu(&self, cpu: Duration) {
+        self.lock().cpu += cpu;
+    }
+
+    /// A window's energy of one of the version's builds.
+    pub fn record_energy(&self, energy: Nanojoules) {
+        let mut all = self.lock();
+        if all.energy.is_some() || energy > Nanojoules::ZERO {
+            let sum = all.energy.unwrap_or_default().0.saturating_add(energy.0);
+            all.energy = Some(Nanojoules(sum));
+        }
     }
 
     /// A request that failed after its model was found.

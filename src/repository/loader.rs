@@ -27,6 +27,7 @@ use super::workers::{Seat, Workers};
 use super::{manifest, triton};
 use crate::engine::{Engine, LoadOptions, ModelFile, Pool};
 use crate::infer::{ModelName, VariantName, VersionId};
+use crate::metering::Meter;
 use crate::telemetry::{Metrics, PlanMetrics};
 
 /// What loads need of the rest of the server.
@@ -39,6 +40,7 @@ pub struct Loading {
     pub batching: BatchingConfig,
     pub pool: Pool,
     pub metrics: Arc<Metrics>,
+    pub meter: Meter,
 }
 
 #[derive(Debug)]
@@ -200,8 +202,11 @@ impl Loader {
         }
         // Only now: a name that never serves must leave no series.
         let (version, variant) = (target.version.to_string(), target.variant());
+        let labels = [target.model.as_str(), &version, variant];
         let metrics = self.with.metrics.model(target.model.as_str(), &version, variant);
-        self.with.metrics.export_plans(&plans, [target.model.as_str(), &version, variant]);
+        self.with.metrics.export_plans(&plans, labels);
+        let statistics = before.map(|before| Arc::clone(&before.statistics)).unwrap_or_default();
+        let account = self.with.meter.account(labels, &statistics);
         let took = started.elapsed();
         metrics.load_duration.set(took.as_secs_f64());
         metrics.memory.set(i64::try_from(resolved.plan.memory_bytes()).unwrap_or(i64::MAX));
@@ -213,7 +218,8 @@ impl Loader {
             signature: resolved.signature,
             settings: resolved.settings,
             metrics,
-            statistics: before.map(|before| Arc::clone(&before.statistics)).unwrap_or_default(),
+            statistics,
+            account,
             attachment: super::variant::Attachment::default(),
             presence: super::variant::Presence::default(),
         };

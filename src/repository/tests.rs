@@ -16,9 +16,11 @@ use tokio::time::timeout;
 
 use super::fake::FakeEngine;
 use super::*;
+use crate::config::Config;
 use crate::engine::{LoadOptions, Pool};
 use crate::error::ErrorCode;
 use crate::infer::{ModelName, VersionId};
+use crate::metering::Meter;
 use crate::telemetry::Metrics;
 use crate::units::{ByteSize, Span};
 
@@ -65,6 +67,7 @@ fn loading(engine: &FakeEngine, metrics: &Arc<Metrics>) -> Loading {
         },
         pool: Pool::start(Some(2)),
         metrics: Arc::clone(metrics),
+        meter: Meter::silent(&Config::default().metering, metrics),
     }
 }
 

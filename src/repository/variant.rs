@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::settings::ModelSettings;
 use crate::engine::{Merging, Plan, Signature};
 use crate::infer::{ModelName, VariantName, VersionId};
-use crate::metering::Statistics;
+use crate::metering::{Account, Statistics};
 use crate::telemetry::ModelMetrics;
 
 /// Dropping the last handle unloads the build; requests on their way hold one.
@@ -25,6 +25,8 @@ pub struct Variant {
     pub settings: ModelSettings,
     pub metrics: Arc<ModelMetrics>,
     pub statistics: Arc<Statistics>,
+    /// What its batches use, for the meter.
+    pub account: Arc<Account>,
     /// The batching room's queue.
     pub attachment: Attachment,
     /// The last field, so that its end comes after that of all others.

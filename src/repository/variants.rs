@@ -145,7 +145,10 @@ impl Loader {
 
     /// A build under one more name: with the same plan, and a queue of its own.
     fn again(&self, twin: &Variant, target: &Target<'_>) -> Variant {
-        let metrics = self.with.metrics.model(target.model.as_str(), &target.version.to_string(), target.variant());
+        let version = target.version.to_string();
+        let labels = [target.model.as_str(), &version, target.variant()];
+        let metrics = self.with.metrics.model(target.model.as_str(), &version, target.variant());
+        let account = self.with.meter.account(labels, &twin.statistics);
         // Its plan's memory is counted where it was loaded.
         metrics.memory.set(0);
         let mut settings = twin.settings.clone();
@@ -159,6 +162,7 @@ impl Loader {
             settings,
             metrics,
             statistics: Arc::clone(&twin.statistics),
+            account,
             attachment: Attachment::default(),
             presence: Presence::default(),
         }

@@ -8,7 +8,6 @@ use crate::admission::{Admission, AdmissionConfig};
 use crate::engine::{self, Batch, Cores, Dim, EngineError, Merging, Part, Plan, Signature, TensorSpec};
 use crate::error::ErrorCode;
 use crate::infer::{InferRequest, Schedule, VersionId};
-use crate::metering::Statistics;
 use crate::pipeline::InferError;
 use crate::repository::ModelSettings;
 use crate::repository::variant::{Attachment, Presence};
@@ -65,7 +64,8 @@ fn variant(merging: Merging, rows_alone_max: Option<usize>) -> Arc<Variant> {
         signature,
         settings: ModelSettings { rows_alone_max, ..ModelSettings::plain(batching, 1) },
         metrics: Metrics::new().model("m", "1", ""),
-        statistics: Arc::new(Statistics::default()),
+        statistics: Arc::default(),
+        account: Arc::default(),
         attachment: Attachment::default(),
         presence: Presence::default(),
     })

@@ -123,6 +123,63 @@ pub const PROCESS_FDS: Metric = gauge("process_open_fds", &[], "Open file descri
 pub const PROCESS_START: Metric =
     gauge("process_start_time_seconds", &[], "Start of the process, in seconds since the epoch.");
 
+pub const ENERGY: Metric = counter(
+    "kinglet_energy_joules_total",
+    &["source", "quality", "domain"],
+    "Energy of the machine as the source counts it: package, dram, core, uncore, psys, meter, model. Domains are within each \
+     other; what is shared out are packages and dram, psys where there are no packages. Absent while the source cannot be \
+     read, as are all metrics of energy.",
+);
+pub const ENERGY_ATTRIBUTED: Metric = counter(
+    "kinglet_energy_attributed_joules_total",
+    &["model", "version", "variant", "source", "quality"],
+    "Energy of a build's batches, by their CPU time, at the end of each window. Idle power is in none of it.",
+);
+pub const ENERGY_OVERHEAD: Metric = counter(
+    "kinglet_energy_overhead_joules_total",
+    &["source", "quality"],
+    "Energy of this process outside of batches: connections, coding, loads, waiting awake.",
+);
+pub const ENERGY_IDLE: Metric = counter(
+    "kinglet_energy_idle_joules_total",
+    &["source", "quality"],
+    "Energy that the machine takes when it does nothing.",
+);
+pub const ENERGY_OTHER: Metric =
+    counter("kinglet_energy_other_joules_total", &["source", "quality"], "Energy of other processes of the machine.");
+pub const REQUEST_ENERGY: Metric = histogram(
+    "kinglet_request_energy_joules",
+    &["model", "version", "variant", "source", "quality"],
+    "Energy of a request as its answer says it: its share of the batch's CPU time, at the last window's price of a second, \
+     rounded up to the quantum.",
+    JOULES,
+);
+pub const ENERGY_SOURCE: Metric = gauge(
+    "kinglet_energy_source_info",
+    &["source", "quality", "coefficients", "idle"],
+    "Always 1; the source of energy that was chosen, a model's coefficients, and what is taken for idle power: configured, \
+     lowest (that was observed), model.",
+);
+pub const ENERGY_WINDOWS_DROPPED: Metric = counter(
+    "kinglet_energy_windows_dropped_total",
+    &["reason"],
+    "Windows whose energy is not known: unreadable (the source), zones (counters came or went), backwards (a counter was \
+     set back), gap (a counter may have come to its end twice), stuck (none moved).",
+);
+pub const ENERGY_SAMPLER_CPU: Metric =
+    counter("kinglet_energy_sampler_cpu_seconds_total", &[], "CPU time of the thread that reads the source.");
+pub const CARBON_OPERATIONAL: Metric = counter(
+    "kinglet_carbon_operational_grams_total",
+    &["model", "version", "variant", "source", "quality"],
+    "Carbon dioxide equivalent of a build's energy, by metering.carbon_intensity; absent without one.",
+);
+pub const CARBON_EMBODIED: Metric = counter(
+    "kinglet_carbon_embodied_grams_total",
+    &[],
+    "Carbon dioxide equivalent of making the machine, for the part of its life since the start; absent without \
+     metering.carbon_embodied.",
+);
+
 /// Every metric, in the order of the documentation.
 pub const ALL: &[&Metric] = &[
     &REQUESTS,
@@ -147,6 +204,17 @@ pub const ALL: &[&Metric] = &[
     &REFUSAL_DURATION,
     &CONNECTIONS,
     &CONNECTIONS_REFUSED,
+    &ENERGY,
+    &ENERGY_ATTRIBUTED,
+    &ENERGY_OVERHEAD,
+    &ENERGY_IDLE,
+    &ENERGY_OTHER,
+    &REQUEST_ENERGY,
+    &ENERGY_SOURCE,
+    &ENERGY_WINDOWS_DROPPED,
+    &ENERGY_SAMPLER_CPU,
+    &CARBON_OPERATIONAL,
+    &CARBON_EMBODIED,
     &CORES,
     &CORES_BUSY,
     &PANICS,
@@ -204,6 +272,11 @@ const fn histogram(
 const SECONDS: &[f64] = &[
     0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5,
     0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
+];
+/// From a small model's row to a large model's batch.
+const JOULES: &[f64] = &[
+    0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
+    1.0, 2.5, 5.0, 10.0,
 ];
 const POWERS_OF_TWO: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
 

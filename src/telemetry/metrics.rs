@@ -12,6 +12,8 @@ use prometheus::{
 };
 
 use super::catalogue::{self, Kind, Metric};
+use super::energy::EnergyMetrics;
+use super::process::{ProcessUsage, started_at};
 use crate::error::ErrorCode;
 use crate::infer::BatchReason;
 
@@ -46,6 +48,7 @@ pub struct Metrics {
     process_cpu: Counter,
     process_memory: IntGauge,
     process_fds: IntGauge,
+    pub energy: EnergyMetrics,
     /// Requests that named no loaded model.
     unknown: Vec<IntCounter>,
 }
@@ -115,7 +118,7 @@ impl Metrics {
         let build: IntGaugeVec = register(&registry, &catalogue::BUILD_INFO, IntGaugeVec::new);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let start: Gauge = register(&registry, &catalogue::PROCESS_START, |opts, _| Gauge::with_opts(opts));
-        start.set(process_start());
+        start.set(started_at());
         let requests: IntCounterVec = register(&registry, &catalogue::REQUESTS, IntCounterVec::new);
         let unknown = codes(&requests, [UNKNOWN, "", ""]);
         Self {
@@ -149,6 +152,7 @@ impl Metrics {
             process_cpu: register(&registry, &catalogue::PROCESS_CPU, |opts, _| Counter::with_opts(opts)),
             process_memory: register(&registry, &catalogue::PROCESS_MEMORY, |opts, _| IntGauge::with_opts(opts)),
             process_fds: register(&registry, &catalogue::PROCESS_FDS, |opts, _| IntGauge::with_opts(opts)),
+            energy: EnergyMetrics::new(&registry),
             unknown,
             registry,
         }
@@ -217,6 +221,7 @@ impl Metrics {
         forget_in(&self.model_loads, model);
         forget_in(&self.plan_builds, model);
         forget_in(&self.plan_build_seconds, model);
+        self.energy.forget_model(model);
     }
 
     /// Takes the gauges of an unloaded build away; its counters stay as long as its model is known, so that rates
@@ -264,6 +269,7 @@ impl Metrics {
         self.read_process();
         let mut text = Vec::new();
         let mut families = self.registry.gather();
+        families.extend(self.energy.families());
         // Prometheus takes an empty label for none: most versions have no variants.
         for series in families.iter_mut().flat_map(|family| family.mut_metric()) {
             let mut labels = series.take_label();
@@ -362,39 +368,12 @@ impl fmt::Debug for ModelMetrics {
     }
 }
 
-/// CPU time, memory and files of this process, from `/proc/self`; zeros where that is not mounted.
-#[derive(Default)]
-struct ProcessUsage {
-    cpu: Duration,
-    resident_bytes: i64,
-    open_fds: i64,
-}
-
-impl ProcessUsage {
-    fn read() -> Self {
-        let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-        let pages: i64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
-        let page = i64::try_from(rustix::param::page_size()).unwrap_or(0);
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-        Self {
-            cpu: Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0)),
-            resident_bytes: pages * page,
-            open_fds: std::fs::read_dir("/proc/self/fd").map_or(0, |fds| i64::try_from(fds.count()).unwrap_or(0)),
-        }
-    }
-}
-
-/// Seconds since the epoch at which this process made its metrics, which is the first thing it does.
-fn process_start() -> f64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0.0, |age| age.as_secs_f64())
-}
-
 fn codes(requests: &IntCounterVec, [model, version, variant]: [&str; 3]) -> Vec<IntCounter> {
     ErrorCode::all().map(|code| requests.with_label_values(&[model, version, variant, code.as_str()])).collect()
 }
 
 /// Removes a family's series of one model.
-fn forget_in<T: MetricVecBuilder>(family: &MetricVec<T>, model: &str) {
+pub(super) fn forget_in<T: MetricVecBuilder>(family: &MetricVec<T>, model: &str) {
     for gathered in family.collect() {
         for series in gathered.get_metric() {
             let labels: HashMap<&str, &str> =
@@ -407,7 +386,7 @@ fn forget_in<T: MetricVecBuilder>(family: &MetricVec<T>, model: &str) {
     }
 }
 
-fn register<T: Collector + Clone + 'static>(
+pub(super) fn register<T: Collector + Clone + 'static>(
     registry: &Registry,
     metric: &Metric,
     make: impl FnOnce(Opts, &[&str]) -> prometheus::Result<T>,
@@ -417,7 +396,7 @@ fn register<T: Collector + Clone + 'static>(
     family
 }
 
-fn register_histogram(registry: &Registry, metric: &Metric) -> HistogramVec {
+pub(super) fn register_histogram(registry: &Registry, metric: &Metric) -> HistogramVec {
     let Kind::Histogram(bounds) = metric.kind else { unreachable!("{} is no histogram", metric.name) };
     register(registry, metric, |opts, labels| {
         HistogramVec::new(HistogramOpts { common_opts: opts, buckets: bounds.to_vec() }, labels)
@@ -433,6 +412,7 @@ const NO_LABELS: &[&str] = &[];
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::energy::Origin;
 
     #[test]
     fn every_catalogue_entry_is_exported() {
@@ -444,6 +424,7 @@ mod tests {
         metrics.export_plans(&plans, ["m", "1", ""]);
         plans.count_build(Duration::from_millis(1500));
         let _ = metrics.listener("http");
+        every_energy(&metrics.energy);
         let text = String::from_utf8(metrics.render()).unwrap();
         for metric in catalogue::ALL {
             let line = format!("# TYPE {} {}", metric.name, metric.kind.as_str());
@@ -453,6 +434,16 @@ mod tests {
         assert!(text.contains(r#"kinglet_plan_build_seconds_total{model="m",version="1"} 2"#));
     }
 
+    fn every_energy(energy: &EnergyMetrics) {
+        let origin = Origin { source: "s", quality: "q" };
+        energy.begin(origin, "", "");
+        energy.build(origin, ["m", "1", ""], true);
+        energy.counted(origin, "d");
+        energy.dropped("r");
+        energy.embodied();
+        energy.tell(true);
+    }
+
     #[test]
     fn a_forgotten_model_leaves_no_series() {
         let metrics = Metrics::new();
@@ -460,7 +451,9 @@ mod tests {
             metrics.model(model, version, "").count_batch(BatchReason::Idle, 1);
             metrics.export_plans(&PlanMetrics::default(), [model, version, ""]);
             metrics.count_load(model, true);
+            let _ = metrics.energy.build(Origin { source: "s", quality: "q" }, [model, version, ""], true);
         }
+        metrics.energy.tell(true);
         let series = |model: &str| {
             let text = String::from_utf8(metrics.render()).unwrap();
             text.lines().filter(|line| line.contains(&format!("model=\"{model}\""))).count()

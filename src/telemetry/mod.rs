@@ -6,8 +6,10 @@
 
 pub mod catalogue;
 pub mod config;
+pub mod energy;
 pub mod logs;
 pub mod metrics;
+mod process;
 pub mod trace;
 
 pub use config::TelemetryConfig;

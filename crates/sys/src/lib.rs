@@ -5,3 +5,5 @@ pub mod allocator;
 pub mod lend;
 pub mod mapped;
 pub mod pages;
+pub mod perf;
+pub mod thread_clock;

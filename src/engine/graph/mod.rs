@@ -200,6 +200,14 @@ impl Graph {
         (0..self.values.len()).map(ValueId)
     }
 
+    /// Elements of a constant, whether it has its contents or not.
+    pub(super) fn constant_elements(&self, value: ValueId) -> Option<usize> {
+        let value = &self.values[value.0];
+        let coded = || value.coded.as_ref().and_then(|coded| coded.shape.element_count());
+        let forgotten = || value.forgotten.as_ref().and_then(|fact| fact.shape.element_count());
+        value.constant.as_ref().map(Tensor::element_count).or_else(coded).or_else(forgotten)
+    }
+
     /// What is known of constants, whether they have their contents or not.
     pub(super) fn constant_facts(&self) -> impl Iterator<Item = (ValueId, Fact)> {
         self.values.iter().enumerate().filter_map(|(at, value)| {

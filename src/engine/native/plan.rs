@@ -193,7 +193,10 @@ pub(super) fn report(model: &Model, facts: &GraphFacts, node: usize, time: Durat
     let layered = &model.layers[node];
     let node = &model.graph.nodes[node];
     let out = fact(facts, node.output);
+    let operands = || layered.operands.iter().filter(|&&value| model.graph.constant_elements(value).is_none());
     let taken: usize = layered.operands.iter().filter_map(|&value| fact(facts, value).bytes()).sum();
+    let activations: usize = operands().filter_map(|&value| fact(facts, value).shape.element_count()).sum();
+    let parameters: usize = node.inputs.iter().filter_map(|&value| model.graph.constant_elements(value)).sum();
     let (macs, kernel) = (facts.macs(node).unwrap_or(0), layered.layer.kernel(out.dtype));
     LayerReport {
         name: node.name.clone(),
@@ -204,7 +207,10 @@ pub(super) fn report(model: &Model, facts: &GraphFacts, node: usize, time: Durat
         time,
         peak: if macs > 0 { peaks.of(&kernel) } else { None },
         kernel,
+        parameters: parameters as u64,
+        activations: (activations + out.shape.element_count().unwrap_or(0)) as u64,
         bytes: (taken + out.bytes().unwrap_or(0) + layered.layer.bytes()) as u64,
+        weight_bytes: layered.layer.bytes() as u64,
         fill: layered.layer.fill(),
     }
 }
@@ -217,7 +223,7 @@ fn chain_report(model: &Model, facts: &GraphFacts, chain: &Chain, time: Duration
     let made = fact(facts, node(chain.last()).output);
     let (first, last) = (links.first().map(|link| link.name.as_str()), node(chain.last()));
     let taken = chain.operands(model).chain([last.output]);
-    let moved: usize = taken.filter_map(|value| fact(facts, value).bytes()).sum();
+    let moved: Vec<&Fact> = taken.map(|value| fact(facts, value)).collect();
     let weights: usize = chain.nodes().map(|node| model.layers[node].layer.bytes()).sum();
     LayerReport {
         name: format!("{} .. {}", first.unwrap_or_default(), last.name),
@@ -228,7 +234,10 @@ fn chain_report(model: &Model, facts: &GraphFacts, chain: &Chain, time: Duration
         kernel: chain.kernel(),
         time,
         peak: LayerReport::peak_of(&links),
-        bytes: (moved + weights) as u64,
+        parameters: links.iter().map(|link| link.parameters).sum(),
+        activations: moved.iter().filter_map(|fact| fact.shape.element_count()).sum::<usize>() as u64,
+        bytes: (moved.iter().filter_map(|fact| fact.bytes()).sum::<usize>() + weights) as u64,
+        weight_bytes: weights as u64,
         fill: links.iter().filter_map(|link| link.fill).reduce(Fill::with),
     }
 }

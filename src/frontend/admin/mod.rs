@@ -1,5 +1,7 @@
 //! The operators' listener: metrics, health, metadata and control. No inference.
 
+mod energy;
+
 use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -22,7 +24,11 @@ pub struct ReloadReport {
 /// `reloads` reaches whoever owns the configuration.
 pub fn router(frontend: Frontend, reloads: mpsc::Sender<ReloadRequest>) -> Router {
     let reload = Router::new().route("/admin/config/reload", post(reload)).with_state(reloads);
-    let own = Router::new().route("/metrics", get(metrics)).merge(admin_router()).with_state(frontend);
+    let own = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/admin/energy", get(energy::latest))
+        .merge(admin_router())
+        .with_state(frontend);
     fallbacks(own.merge(reload))
 }
 

@@ -3,6 +3,7 @@
 //! that count before they decode, for the calls that carry tensors or files. All other messages are small.
 
 use std::convert::Infallible;
+use std::future::ready;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -10,6 +11,7 @@ use arc_swap::ArcSwap;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body_util::BodyExt;
 use tonic::body::Body;
 use tonic::codec::{Codec, CompressionEncoding};
 use tonic::server::{Grpc, NamedService};
@@ -26,7 +28,8 @@ use crate::admission::Held;
 use crate::error::ErrorCode;
 use crate::frontend::listener::{Direct, Shortcut};
 use crate::frontend::pace::Pace;
-use crate::frontend::{LimitsConfig, is_grpc, trace};
+use crate::frontend::{LimitsConfig, is_grpc, report, trace};
+use crate::metering::Estimate;
 use crate::pipeline::Outcome;
 use crate::proto::inference::grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer};
 use crate::proto::inference::{ModelInferResponse, RepositoryModelLoadRequest, RepositoryModelLoadResponse};
@@ -60,7 +63,7 @@ async fn infer(calls: Arc<Calls>, incoming: Arc<Incoming>, request: Request<Body
         incoming.handed_over();
         infer_once(Arc::clone(&calls), outcome.take(), request)
     });
-    let response = grpc.unary(service, request).await;
+    let response = with_energy(grpc.unary(service, request).await);
     // What could not be decoded was never handed over.
     if let Some(outcome) = outcome {
         let refused = response.extensions().get().map_or(ErrorCode::Internal, status::code);
@@ -200,6 +203,14 @@ fn answer_as_asked(headers: &mut HeaderMap) {
             headers.remove(ACCEPT_ENCODING);
         }
     }
+}
+
+/// What a request took stands behind its message, as trailing metadata.
+fn with_energy(mut response: Response<Body>) -> Response<Body> {
+    let Some(energy) = response.extensions_mut().remove::<Estimate>() else { return response };
+    let mut trailers = HeaderMap::new();
+    report::tell(Some(energy), &mut trailers);
+    response.map(|body| Body::new(body.with_trailers(ready(Some(Ok(trailers))))))
 }
 
 /// The library has a code of its own for a message that is longer than it may be; no room of ours uses that one.

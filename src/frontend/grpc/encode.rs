@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::frontend::parameters::Value;
-use crate::frontend::{OutputWish, Refusal, classification, report};
+use crate::frontend::{OutputWish, Refusal, Report, classification};
 use crate::pipeline::Answer;
 use crate::proto::inference::infer_parameter::ParameterChoice;
 use crate::proto::inference::model_infer_response::InferOutputTensor;
@@ -15,7 +15,7 @@ use crate::tensor::{NamedTensor, Tensor};
 pub(super) fn response(
     answer: &mut Answer,
     wishes: &[OutputWish],
-    report: bool,
+    report: Report,
 ) -> Result<ModelInferResponse, Refusal> {
     let given = std::mem::take(&mut answer.response.outputs);
     let mut outputs = Vec::with_capacity(given.len());
@@ -34,7 +34,7 @@ pub(super) fn response(
         model_name: answer.response.model.to_string(),
         model_version: answer.response.version.to_string(),
         id: answer.response.id.take().unwrap_or_default(),
-        parameters: if report { costs(answer) } else { HashMap::new() },
+        parameters: costs(answer, report),
         outputs,
         raw_output_contents,
     })
@@ -69,6 +69,10 @@ fn as_wished(name: &str, tensor: Tensor, answer: &Answer, wishes: &[OutputWish])
     classification::of_output(name, &tensor, classes, &answer.variant)
 }
 
-fn costs(answer: &Answer) -> HashMap<String, InferParameter> {
-    report::entries(&answer.response).into_iter().map(|(key, value)| (key.to_owned(), parameter(value))).collect()
+fn costs(answer: &Answer, report: Report) -> HashMap<String, InferParameter> {
+    report
+        .entries(&answer.response, answer.energy)
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), parameter(value)))
+        .collect()
 }

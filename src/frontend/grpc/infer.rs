@@ -6,9 +6,13 @@ use tonic::{Request, Response, Status};
 use super::bounded::Decoded;
 use super::convert::Arrival;
 use super::{arrival, convert, encode};
-use crate::frontend::{Call, Frontend, OutputWish, Refusal, large};
+use crate::frontend::{Call, Frontend, OutputWish, Refusal, Report, large};
+use crate::metering::Estimate;
 use crate::pipeline::{Answer, Outcome};
 use crate::proto::inference::{ModelInferRequest, ModelInferResponse};
+
+/// A message, and what its request took.
+type Encoded = (ModelInferResponse, Option<Estimate>);
 
 /// Dropping the future takes the request out of its queue, so that a client that leaves costs no more.
 pub(super) async fn unary(
@@ -19,7 +23,13 @@ pub(super) async fn unary(
     let (metadata, _, decoded) = request.into_parts();
     let answer = answered(frontend, &metadata, decoded, &mut outcome).await;
     outcome.settle(answer.as_ref().err().map(|refusal| refusal.code));
-    Ok(Response::new(answer?))
+    let (message, energy) = answer?;
+    let mut response = Response::new(message);
+    if let Some(energy) = energy.filter(|_| frontend.pipeline.meter().replies().headers) {
+        // For the edge, which writes it behind the message.
+        response.extensions_mut().insert(energy);
+    }
+    Ok(response)
 }
 
 async fn answered(
@@ -27,7 +37,7 @@ async fn answered(
     metadata: &MetadataMap,
     decoded: Decoded,
     outcome: &mut Outcome,
-) -> Result<ModelInferResponse, Refusal> {
+) -> Result<Encoded, Refusal> {
     // The client's time runs from its call's head on, as over REST.
     let deadline = arrival::deadline(metadata, outcome.began())?;
     respond(frontend, Arrival { at: decoded.at, deadline }, decoded.message, outcome).await
@@ -38,11 +48,12 @@ pub(super) async fn respond(
     arrival: Arrival,
     message: ModelInferRequest,
     outcome: &mut Outcome,
-) -> Result<ModelInferResponse, Refusal> {
+) -> Result<Encoded, Refusal> {
     outcome.received(arrival.at);
     // The guard of the limits must not be held while waiting.
     let call = convert::call(message, arrival, &frontend.limits.load())?;
-    let Call { request, wishes, report, .. } = call;
+    let Call { request, wishes, mut report, .. } = call;
+    report.energy |= frontend.pipeline.meter().replies().parameters;
     let answer = frontend.pipeline.infer(request, None, outcome).await.map_err(|error| frontend.refusal(&error))?;
     if large::is_large(encode::bytes_to_code(&answer, &wishes)) {
         Box::pin(frontend.on_pool(move || response(answer, &wishes, report))).await?
@@ -51,8 +62,8 @@ pub(super) async fn respond(
     }
 }
 
-fn response(mut answer: Answer, wishes: &[OutputWish], report: bool) -> Result<ModelInferResponse, Refusal> {
+fn response(mut answer: Answer, wishes: &[OutputWish], report: Report) -> Result<Encoded, Refusal> {
     let response = encode::response(&mut answer, wishes, report)?;
     answer.encoded();
-    Ok(response)
+    Ok((response, answer.energy))
 }

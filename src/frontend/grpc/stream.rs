@@ -100,7 +100,7 @@ impl Answers {
             let id = message.id.clone();
             let result = infer::respond(&frontend, arrival, message, &mut outcome).await;
             outcome.settle(result.as_ref().err().map(|refusal| refusal.code));
-            Answered { id, result }
+            Answered { id, result: result.map(|(message, _)| message) }
         };
         self.in_flight.push(answered.boxed());
     }

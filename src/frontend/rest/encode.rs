@@ -8,8 +8,7 @@ use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 
 use super::body::Coding;
 use crate::frontend::parameters::Value;
-use crate::frontend::{OutputWish, Refusal, classification, report};
-use crate::infer::InferResponse;
+use crate::frontend::{OutputWish, Refusal, Report, classification};
 use crate::pipeline::Answer;
 use crate::tensor::{DType, NamedTensor, Tensor};
 
@@ -26,7 +25,9 @@ pub(super) struct Encoded {
 pub(super) struct Wishes {
     pub outputs: Vec<OutputWish>,
     pub binary_default: bool,
-    pub report: bool,
+    pub report: Report,
+    /// Whether headers tell what the request took.
+    pub energy_headers: bool,
 }
 
 impl Wishes {
@@ -46,7 +47,7 @@ pub(super) fn answer(answer: &Answer, wishes: &Wishes) -> Result<Encoded, Refusa
         answer.response.outputs.iter().map(|named| Output::prepare(named, answer, wishes)).collect::<Result<_, _>>()?;
     let estimate = outputs.iter().map(Output::json_estimate).sum::<usize>() + JSON_FRAME;
     let mut json = Vec::with_capacity(estimate);
-    let body = Body { response: &answer.response, outputs: &outputs, report: wishes.report };
+    let body = Body { answer, outputs: &outputs, report: wishes.report };
     serde_json::to_writer(&mut json, &body).expect("writing JSON into memory succeeds");
     let json_length = outputs.iter().any(|output| output.binary).then_some(json.len());
     let binary = outputs.into_iter().filter(|output| output.binary).map(|output| output.tensor.into_bytes());
@@ -138,30 +139,31 @@ fn refuse_what_json_cannot_hold(name: &str, tensor: &Tensor) -> Result<(), Refus
 }
 
 struct Body<'a> {
-    response: &'a InferResponse,
+    answer: &'a Answer,
     outputs: &'a [Output],
-    report: bool,
+    report: Report,
 }
 
 impl Serialize for Body<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Answer { response, energy, .. } = self.answer;
         let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("model_name", self.response.model.as_str())?;
-        map.serialize_entry("model_version", &self.response.version.to_string())?;
-        if let Some(id) = &self.response.id {
+        map.serialize_entry("model_name", response.model.as_str())?;
+        map.serialize_entry("model_version", &response.version.to_string())?;
+        if let Some(id) = &response.id {
             map.serialize_entry("id", id)?;
         }
-        if self.report {
-            map.serialize_entry("parameters", &Report(&report::entries(self.response)))?;
+        if self.report.is_wanted() {
+            map.serialize_entry("parameters", &Parameters(&self.report.entries(response, *energy)))?;
         }
         map.serialize_entry("outputs", self.outputs)?;
         map.end()
     }
 }
 
-struct Report<'a>(&'a [(&'static str, Value)]);
+struct Parameters<'a>(&'a [(&'static str, Value)]);
 
-impl Serialize for Report<'_> {
+impl Serialize for Parameters<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.0.iter().map(|(key, value)| (key, Scalar(value))))
     }

@@ -13,7 +13,7 @@ use super::in_path::InPath;
 use super::respond;
 use crate::error::ErrorCode;
 use crate::frontend::listener::{Direct, Shortcut};
-use crate::frontend::{Call, Frontend, Refusal, large, trace};
+use crate::frontend::{Call, Frontend, Refusal, large, report, trace};
 use crate::pipeline::{Answer, Outcome, Undecoded};
 
 /// The model and version that a path names.
@@ -102,7 +102,7 @@ async fn infer(
     head.received_at = Instant::now();
     outcome.received(head.received_at);
     let mut reserved = None;
-    let Call { request, wishes, binary_default, report } = if head.json_length == Some(0) {
+    let Call { request, wishes, binary_default, mut report } = if head.json_length == Some(0) {
         let catalog = frontend.repository.catalog();
         let variant = catalog.find(&head.model, head.version)?;
         outcome.found(variant);
@@ -118,7 +118,9 @@ async fn infer(
     // From here on admission counts.
     drop(held);
     let answer = frontend.pipeline.infer(request, reserved, outcome).await.map_err(|error| frontend.refusal(&error))?;
-    let wishes = Wishes { outputs: wishes, binary_default, report };
+    let replies = frontend.pipeline.meter().replies();
+    report.energy |= replies.parameters;
+    let wishes = Wishes { outputs: wishes, binary_default, report, energy_headers: replies.headers };
     let coding = body::response_coding(headers);
     if large::is_large(encode::bytes_to_code(&answer, &wishes, coding)) {
         Box::pin(frontend.on_pool(move || response(&answer, &wishes, coding))).await?
@@ -174,6 +176,9 @@ fn response(answer: &Answer, wishes: &Wishes, coding: Option<Coding>) -> Result<
     };
     if let Some(length) = json_length {
         response.headers_mut().insert(JSON_LENGTH, HeaderValue::from(length));
+    }
+    if wishes.energy_headers {
+        report::tell(answer.energy, response.headers_mut());
     }
     answer.encoded();
     Ok(response)

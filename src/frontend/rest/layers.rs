@@ -106,7 +106,11 @@ fn layer(layer: &LayerReport) -> Value {
         "macs": layer.macs,
         "time_us": layer.time.as_secs_f64() * 1e6,
         "peak_gmacs": layer.peak.map(|peak| peak / 1e9),
+        "macs_effective": layer.macs_effective(),
+        "parameters": layer.parameters,
+        "activations": layer.activations,
         "bytes": layer.bytes,
+        "weight_bytes": layer.weight_bytes,
         "weights": weights,
     })
 }

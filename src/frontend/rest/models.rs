@@ -13,6 +13,7 @@ use super::respond;
 use crate::engine::TensorSpec;
 use crate::frontend::{EXTENSIONS, Frontend, Refusal, SERVER_NAME, SERVER_VERSION};
 use crate::infer::ModelName;
+use crate::metering::SourceFacts;
 use crate::metering::statistics::{BatchTotals, Total};
 use crate::repository::{Variant, triton};
 
@@ -94,21 +95,21 @@ pub(super) async fn statistics(
 ) -> Result<Response, Refusal> {
     let newest = find(&frontend, &selector)?;
     if selector.version.is_some() {
-        return Ok(statistics_of([newest].iter()));
+        return Ok(statistics_of(&frontend, [newest].iter()));
     }
     // The model may have gone since: then its newest build tells the last.
     let catalog = frontend.repository.catalog();
-    Ok(catalog
-        .models
-        .get(&newest.model)
-        .map_or_else(|| statistics_of([&newest].into_iter()), |model| statistics_of(model.ready())))
+    Ok(catalog.models.get(&newest.model).map_or_else(
+        || statistics_of(&frontend, [&newest].into_iter()),
+        |model| statistics_of(&frontend, model.ready()),
+    ))
 }
 
 pub(super) async fn all_statistics(State(frontend): State<Frontend>) -> Response {
     let catalog = frontend.repository.catalog();
     let mut variants: Vec<&Arc<Variant>> = catalog.ready().collect();
     variants.sort_by_key(|variant| (&variant.model, variant.version));
-    statistics_of(variants.into_iter())
+    statistics_of(&frontend, variants.into_iter())
 }
 
 /// The model and version in a path.
@@ -139,12 +140,13 @@ fn tensors(specs: &[TensorSpec]) -> Vec<TensorJson<'_>> {
     specs.iter().map(TensorJson::new).collect()
 }
 
-fn statistics_of<'a>(variants: impl Iterator<Item = &'a Arc<Variant>>) -> Response {
-    let entries: Vec<Value> = variants.map(|variant| statistics_entry(variant)).collect();
+fn statistics_of<'a>(frontend: &Frontend, variants: impl Iterator<Item = &'a Arc<Variant>>) -> Response {
+    let source = frontend.pipeline.meter().source();
+    let entries: Vec<Value> = variants.map(|variant| statistics_entry(variant, source)).collect();
     respond::json(&json!({ "model_stats": entries }))
 }
 
-fn statistics_entry(variant: &Variant) -> Value {
+fn statistics_entry(variant: &Variant, source: Option<SourceFacts>) -> Value {
     let all = variant.statistics.snapshot();
     let batch = |(size, totals): (&usize, &BatchTotals)| {
         json!({
@@ -154,7 +156,7 @@ fn statistics_entry(variant: &Variant) -> Value {
             "compute_output": duration(totals.compute_output),
         })
     };
-    json!({
+    let mut entry = json!({
         "name": variant.model.as_str(),
         "version": variant.version.to_string(),
         "last_inference": all.last_inference_ms,
@@ -173,7 +175,14 @@ fn statistics_entry(variant: &Variant) -> Value {
         "response_stats": {},
         "batch_stats": all.batches.iter().map(batch).collect::<Vec<_>>(),
         "memory_usage": [{ "type": "CPU", "id": 0, "byte_size": variant.plan.memory_bytes() }],
-    })
+        "cpu_seconds": all.cpu.as_secs_f64(),
+    });
+    if let (Some(energy), Some(source)) = (all.energy, source) {
+        entry["energy_joules"] = energy.as_joules().into();
+        entry["energy_source"] = source.kind.as_str().into();
+        entry["energy_quality"] = source.kind.quality().as_str().into();
+    }
+    entry
 }
 
 fn duration(total: Total) -> Value {

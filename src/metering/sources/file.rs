@@ -1,0 +1,31 @@
+//! A file into which somebody's own meter writes how many microjoules it has counted so far.
+
+use std::path::{Path, PathBuf};
+
+use super::{Source, SourceError, read_number};
+use crate::metering::counter::{Counter, Domain, Zone};
+use crate::metering::moment::Moment;
+use crate::units::Nanojoules;
+
+#[derive(Debug)]
+pub(super) struct Meter {
+    path: PathBuf,
+}
+
+impl Meter {
+    pub(super) fn open(path: &Path) -> Self {
+        Self { path: path.to_owned() }
+    }
+}
+
+impl Source for Meter {
+    fn read(&mut self, _: &Moment) -> Result<Vec<Zone>, SourceError> {
+        let microjoules = read_number(&self.path, MICROJOULES)?;
+        let garbage =
+            || SourceError::Garbage { path: self.path.clone(), expected: MICROJOULES, got: microjoules.to_string() };
+        let value = Nanojoules(microjoules.checked_mul(1000).ok_or_else(garbage)?);
+        Ok(vec![Zone { name: "meter".to_owned(), domain: Domain::Meter, value, counter: Counter::Endless }])
+    }
+}
+
+const MICROJOULES: &str = "a whole number of microjoules, counted from some time on";

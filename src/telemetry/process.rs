@@ -1,0 +1,30 @@
+//! What the system says of this process.
+
+use std::time::Duration;
+
+/// CPU time, memory and files of this process, from `/proc/self`; zeros where that is not mounted.
+#[derive(Default)]
+pub(super) struct ProcessUsage {
+    pub(super) cpu: Duration,
+    pub(super) resident_bytes: i64,
+    pub(super) open_fds: i64,
+}
+
+impl ProcessUsage {
+    pub(super) fn read() -> Self {
+        let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+        let pages: i64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
+        let page = i64::try_from(rustix::param::page_size()).unwrap_or(0);
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+        Self {
+            cpu: Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0)),
+            resident_bytes: pages * page,
+            open_fds: std::fs::read_dir("/proc/self/fd").map_or(0, |fds| i64::try_from(fds.count()).unwrap_or(0)),
+        }
+    }
+}
+
+/// Seconds since the epoch at which this process made its metrics, which is the first thing it does.
+pub(super) fn started_at() -> f64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0.0, |age| age.as_secs_f64())
+}
