@@ -13,6 +13,7 @@ use super::run::{Arenas, Given};
 use super::specialise::{Step, Work, fact};
 use super::times::Times;
 use crate::engine::batch::{regroup, scatter};
+use crate::engine::graph::Fact;
 use crate::engine::graph::samples::GraphFacts;
 use crate::engine::made_up::filled;
 use crate::engine::pool::Team;
