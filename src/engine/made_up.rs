@@ -24,7 +24,7 @@ pub fn batch(plan: &dyn Plan, batch: usize, extent: usize) -> Result<Batch, Engi
 }
 
 /// A tensor of values of which hardly one is zero, but for types that may be places in a table.
-pub(super) fn filled(dtype: DType, shape: Shape) -> Result<Tensor, EngineError> {
+fn filled(dtype: DType, shape: Shape) -> Result<Tensor, EngineError> {
     // An empty string has four bytes: its length.
     let bytes = shape.element_count().and_then(|count| count.checked_mul(dtype.size().unwrap_or(4)));
     if bytes.is_none_or(|bytes| bytes > INPUT_BYTES_MAX) {
@@ -33,19 +33,23 @@ pub(super) fn filled(dtype: DType, shape: Shape) -> Result<Tensor, EngineError> 
     }
     let count = shape.element_count().unwrap_or(0);
     // A small odd step through 0..1: neither constant, nor large, nor denormal.
-    let step = |index: usize| u8::try_from(index * 37 % 101).unwrap_or(0);
-    let value = |index: usize| f32::from(step(index)) / 101.0;
-    let made = match dtype {
-        DType::U8 | DType::I8 => (0..count).map(step).collect(),
-        DType::F16 => (0..count).flat_map(|i| f16::from_f32(value(i)).to_le_bytes()).collect(),
-        DType::Bf16 => (0..count).flat_map(|i| bf16::from_f32(value(i)).to_le_bytes()).collect(),
-        DType::F32 => (0..count).flat_map(|i| value(i).to_le_bytes()).collect(),
-        DType::F64 => (0..count).flat_map(|i| f64::from(value(i)).to_le_bytes()).collect::<Vec<u8>>(),
-        DType::Bytes => vec![0; count * 4],
-        _ => vec![0; count * dtype.size().unwrap_or(0)],
+    let steps = (0..u16::from(PERIOD)).map(|index| u8::try_from(index * 37 % u16::from(PERIOD)).unwrap_or(0));
+    let values = steps.clone().map(|step| f32::from(step) / f32::from(PERIOD));
+    let period: Vec<u8> = match dtype {
+        DType::U8 | DType::I8 => steps.collect(),
+        DType::F16 => values.flat_map(|value| f16::from_f32(value).to_le_bytes()).collect(),
+        DType::Bf16 => values.flat_map(|value| bf16::from_f32(value).to_le_bytes()).collect(),
+        DType::F32 => values.flat_map(f32::to_le_bytes).collect(),
+        DType::F64 => values.flat_map(|value| f64::from(value).to_le_bytes()).collect(),
+        _ => vec![0; usize::from(PERIOD) * dtype.size().unwrap_or(4)],
     };
+    let mut made = period.repeat(count.div_ceil(usize::from(PERIOD)));
+    made.truncate(count * dtype.size().unwrap_or(4));
     Ok(Tensor::new(dtype, shape, made.into()).expect("the bytes were made for the shape"))
 }
+
+/// Values before they come again: a prime, so that few rows are alike.
+const PERIOD: u8 = 101;
 
 /// A made-up input beyond this is a mistake of the flags, or of the model.
 const INPUT_BYTES_MAX: usize = 16 << 30;

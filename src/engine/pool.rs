@@ -363,8 +363,7 @@ fn nanos(time: Duration) -> u64 {
 
 /// CPU time of the calling thread.
 pub fn thread_cpu_time() -> Duration {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
+    Duration::try_from(rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime)).unwrap_or_default()
 }
 
 /// Cores that affinity, cpuset and the cgroup's quota (version 1 and 2) leave to this process.

@@ -5,6 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::telemetry::process::cpu_time;
+
 /// One reading of all clocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Moment {
@@ -40,9 +42,7 @@ impl Clock {
     pub(super) fn read(&self) -> io::Result<Moment> {
         let host = HostCpu::parse(&fs::read_to_string(&self.stat)?, rustix::param::clock_ticks_per_second());
         let host = host.ok_or_else(|| io::Error::other("expected a line of CPU times"))?;
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-        let process = Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0));
-        Ok(Moment { at: self.started.elapsed(), host, process })
+        Ok(Moment { at: self.started.elapsed(), host, process: cpu_time() })
     }
 }
 

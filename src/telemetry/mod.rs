@@ -9,7 +9,7 @@ pub mod config;
 pub mod energy;
 pub mod logs;
 pub mod metrics;
-mod process;
+pub mod process;
 pub mod trace;
 
 pub use config::TelemetryConfig;

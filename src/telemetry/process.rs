@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use rustix::time::{ClockId, clock_gettime};
+
 /// CPU time, memory and files of this process, from `/proc/self`; zeros where that is not mounted.
 #[derive(Default)]
 pub(super) struct ProcessUsage {
@@ -15,13 +17,17 @@ impl ProcessUsage {
         let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
         let pages: i64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
         let page = i64::try_from(rustix::param::page_size()).unwrap_or(0);
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
         Self {
-            cpu: Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0)),
+            cpu: cpu_time(),
             resident_bytes: pages * page,
             open_fds: std::fs::read_dir("/proc/self/fd").map_or(0, |fds| i64::try_from(fds.count()).unwrap_or(0)),
         }
     }
+}
+
+/// CPU time of this process, all threads.
+pub fn cpu_time() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).unwrap_or_default()
 }
 
 /// Seconds since the epoch at which this process made its metrics, which is the first thing it does.

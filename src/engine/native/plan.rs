@@ -15,14 +15,14 @@ use super::times::Times;
 use crate::engine::batch::{regroup, scatter};
 use crate::engine::graph::Fact;
 use crate::engine::graph::samples::GraphFacts;
-use crate::engine::made_up::filled;
+use crate::engine::made_up;
 use crate::engine::pool::Team;
 use crate::engine::{
     Batch, BatchInput, Cores, Dim, EngineError, Executed, LayerReport, Merging, Part, Plan, Share, Signature,
     TensorSpec,
 };
 use crate::infer::ComputeTimes;
-use crate::tensor::{Shape, Tensor};
+use crate::tensor::Tensor;
 
 #[derive(Debug)]
 pub(super) struct NativePlan {
@@ -176,15 +176,10 @@ impl NativePlan {
 
     /// How long a batch takes here. One row of zeros would take no time: what meets them is not read.
     fn run_made_up(&self, rows: usize) -> Result<Duration, EngineError> {
-        let input = |spec: &TensorSpec| {
-            let extents = spec.dims.iter().map(|dim| if let Dim::Fixed(extent) = dim { *extent } else { rows });
-            let shape: Shape = extents.collect();
-            let made = filled(spec.dtype, shape.clone())?;
-            Ok(BatchInput { dtype: spec.dtype, shape, pieces: vec![made.bytes().clone()] })
-        };
-        let inputs = self.signature.inputs.iter().map(input).collect::<Result<Vec<_>, EngineError>>()?;
+        // No axis but that of rows is free.
+        let batch = made_up::batch(self, rows, 1)?;
         let batched = (self.merging == Merging::Rows).then_some(rows);
-        let (_, times) = self.run_piece(Given { inputs: &inputs, from: 0 }, batched, &mut Team::alone())?;
+        let (_, times) = self.run_piece(Given { inputs: &batch.inputs, from: 0 }, batched, &mut Team::alone())?;
         Ok(times.total())
     }
 }

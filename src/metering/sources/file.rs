@@ -2,10 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Source, SourceError, read_number};
+use super::{Source, SourceError, read_microjoules};
 use crate::metering::counter::{Counter, Domain, Zone};
 use crate::metering::moment::Moment;
-use crate::units::Nanojoules;
 
 #[derive(Debug)]
 pub(super) struct Meter {
@@ -20,10 +19,7 @@ impl Meter {
 
 impl Source for Meter {
     fn read(&mut self, _: &Moment) -> Result<Vec<Zone>, SourceError> {
-        let microjoules = read_number(&self.path, MICROJOULES)?;
-        let garbage =
-            || SourceError::Garbage { path: self.path.clone(), expected: MICROJOULES, got: microjoules.to_string() };
-        let value = Nanojoules(microjoules.checked_mul(1000).ok_or_else(garbage)?);
+        let value = read_microjoules(&self.path, MICROJOULES)?;
         Ok(vec![Zone { name: "meter".to_owned(), domain: Domain::Meter, value, counter: Counter::Endless }])
     }
 }

@@ -17,6 +17,7 @@ use std::time::Duration;
 use super::config::{MeteringConfig, SourceChoice};
 use super::counter::{Reading, Zone};
 use super::moment::Moment;
+use crate::units::Nanojoules;
 
 pub use model::Coefficients;
 use model::Model;
@@ -181,6 +182,13 @@ fn open(kind: Kind, config: &MeteringConfig) -> Result<Opened, SourceError> {
         }
     };
     Ok(Opened { kind, coefficients, source })
+}
+
+/// A file's whole number of microjoules.
+fn read_microjoules(path: &Path, expected: &'static str) -> Result<Nanojoules, SourceError> {
+    let microjoules = read_number(path, expected)?;
+    let too_great = || SourceError::Garbage { path: path.to_owned(), expected, got: microjoules.to_string() };
+    microjoules.checked_mul(1000).map(Nanojoules).ok_or_else(too_great)
 }
 
 /// A file's whole number.

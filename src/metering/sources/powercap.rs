@@ -5,10 +5,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{Source, SourceError, names, read_number, read_text};
+use super::{Source, SourceError, names, read_microjoules, read_text};
 use crate::metering::counter::{Counter, Domain, Zone};
 use crate::metering::moment::Moment;
-use crate::units::Nanojoules;
 
 #[derive(Debug)]
 pub(super) struct Powercap {
@@ -59,13 +58,7 @@ impl Source for Powercap {
 /// Nothing for a zone of a kind that is not known.
 fn zone(name: &str, folder: &Path) -> Result<Option<Zone>, SourceError> {
     let Some(domain) = domain(name, folder)? else { return Ok(None) };
-    let microjoules = |file: &str| {
-        let path = folder.join(file);
-        read_number(&path, MICROJOULES).and_then(|value| {
-            let nanojoules = value.checked_mul(1000).map(Nanojoules);
-            nanojoules.ok_or(SourceError::Garbage { path, expected: MICROJOULES, got: value.to_string() })
-        })
-    };
+    let microjoules = |file: &str| read_microjoules(&folder.join(file), MICROJOULES);
     let value = microjoules("energy_uj").map_err(root_only)?;
     let counter = match microjoules("max_energy_range_uj") {
         Ok(max) => Counter::Wraps { max },

@@ -154,16 +154,16 @@ fn timed(window: Window, depth: usize, columns: usize) -> impl FnMut(&Convolutio
     let fact =
         |size: [usize; 2], channels| Fact::new(DType::F32, [1, size[0], size[1], channels].into_iter().collect());
     let (x, made) = (fact(window.size, depth), fact(window.out, columns));
-    // Of exactly so many bytes: what is cut into images would find a part of one behind them.
-    let room = |fact: &Fact| vec![0.0; fact.bytes().unwrap_or(0) / size_of::<f32>()];
-    let (image, mut out, mut scratch): (Vec<f32>, Vec<f32>, _) = (room(&x), room(&made), Aligned::default());
+    let [taken, given] = [&x, &made].map(|fact| fact.bytes().unwrap_or(0));
+    let (image, mut out, mut scratch) = (Aligned::zeroed(taken), Aligned::zeroed(given), Aligned::default());
     move |conv: &Convolution| {
         let needed = conv.scratch_over(&window, &x, 1);
         if scratch.bytes() < needed {
             scratch = Aligned::zeroed(needed);
         }
-        let operands = [View { fact: &x, bytes: bytemuck::cast_slice(&image) }].into_iter().collect();
-        let output = ViewMut { fact: &made, bytes: bytemuck::cast_slice_mut(&mut out) };
+        // Lines are whole: what is cut into images would find a part of one behind them.
+        let operands = [View { fact: &x, bytes: &image.elements()[..taken] }].into_iter().collect();
+        let output = ViewMut { fact: &made, bytes: &mut out.elements_mut()[..given] };
         conv.run_over(&window, &mut Io { operands, output, scratch: scratch.elements_mut() }, &mut Team::alone());
     }
 }

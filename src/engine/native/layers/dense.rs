@@ -44,13 +44,10 @@ pub(super) trait Float: Pod + Send + Sync + Element {
 
 impl Float for f32 {
     fn run_dense(dense: &Dense, image: &[Self], window: &Window, residual: Option<Residual<'_>>, grid: &Grid<'_>) {
-        match dense {
+        match dense.over(window.pixels()) {
             Dense::Floats(gemm) => gemm.run(image, window, residual, grid),
             Dense::Pairs(gemm) => gemm.run(image, window, residual, grid),
-            Dense::Sparse(sparse) => match sparse.few(window.pixels()) {
-                Some(dense) => Self::run_dense(dense, image, window, residual, grid),
-                None => sparse.gemm.run(image, window, residual, grid),
-            },
+            Dense::Sparse(sparse) => sparse.gemm.run(image, window, residual, grid),
             Dense::Numbers(gemm) => gemm.run(image, window, residual, grid),
             Dense::Integers(gemm) => gemm.run(image, residual, grid),
         }
@@ -73,12 +70,9 @@ impl Float for bf16 {
         residual: Option<Residual<'_, Self>>,
         grid: &Grid<'_, Self>,
     ) {
-        match dense {
+        match dense.over(window.pixels()) {
             Dense::Pairs(gemm) => gemm.run_to_halves(image, window, residual, grid),
-            Dense::Sparse(sparse) => match sparse.few(window.pixels()) {
-                Some(dense) => Self::run_dense(dense, image, window, residual, grid),
-                None => sparse.gemm.run_to_halves(image, window, residual, grid),
-            },
+            Dense::Sparse(sparse) => sparse.gemm.run_to_halves(image, window, residual, grid),
             _ => unreachable!("products of floats say that they make floats"),
         }
     }
@@ -166,6 +160,14 @@ impl Dense {
         let (window, tried) = (probe.map(|probe| &probe.window), |vectors| Some(pack(vectors)));
         let chosen = lowering.choose(operation, size, window, widths, &tried, |window| timed(*window, size[2]));
         chosen.unwrap_or_else(|| pack(None))
+    }
+
+    /// What makes outputs of so many pixels.
+    fn over(&self, pixels: usize) -> &Self {
+        match self {
+            Self::Sparse(sparse) => sparse.few(pixels).unwrap_or(self),
+            _ => self,
+        }
     }
 
     /// How images are rounded for it, where they are.
@@ -258,13 +260,10 @@ impl Dense {
         rows: usize,
         threads: usize,
     ) -> Grid<'a, E> {
-        match self {
+        match self.over(rows) {
             Self::Floats(gemm) => gemm.grid(out, pitch, rows),
             Self::Pairs(gemm) => gemm.grid(out, pitch, rows),
-            Self::Sparse(sparse) => match sparse.few(rows) {
-                Some(dense) => dense.grid(out, pitch, rows, threads),
-                None => sparse.gemm.grid(out, pitch, rows, threads),
-            },
+            Self::Sparse(sparse) => sparse.gemm.grid(out, pitch, rows, threads),
             Self::Numbers(gemm) => gemm.grid(out, pitch, rows),
             Self::Integers(gemm) => gemm.grid(out, pitch, rows),
         }
