@@ -107,6 +107,14 @@ fn inspect_says_what_a_model_is() {
 }
 
 #[test]
+fn inspect_counts_what_layers_move() {
+    let said = text(&run("inspect --layers models/digits", &[]));
+    let all = said.lines().find(|line| line.ends_with("all layers")).unwrap();
+    let cells: Vec<&str> = all.split_whitespace().collect();
+    assert_eq!((cells.len(), &cells[..3]), (14, &["3.034", "3.034", "288522"][..]), "{all}");
+}
+
+#[test]
 fn inspect_names_the_operator_that_is_in_the_way() {
     let said = text(&run("inspect tests/fixtures/lenet_mnist_int8_dyn.onnx", &[]));
     let batching = said.lines().find(|line| line.starts_with("batching")).unwrap();
