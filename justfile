@@ -22,6 +22,10 @@ docs:
 proto:
     KINGLET_UPDATE=1 cargo test --release --test bootstrap
 
+# The page at /ui/ in Chromium; --pictures takes the screenshots of docs/.
+ui *args:
+    tests/ui/run {{args}}
+
 # perf_analyzer over REST and gRPC against the demo models; needs debootstrap.
 perf-analyzer:
     tests/clients/perf_analyzer

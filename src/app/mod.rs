@@ -20,7 +20,7 @@ use crate::engine::{Automatic, Pool};
 use crate::frontend::admin::{self, ReloadReport, ReloadRequest};
 use crate::frontend::health::Phase;
 use crate::frontend::listener::{Drain, Listener, Routes, Serving};
-use crate::frontend::{Frontend, Health, Parts, Refusal, grpc, rest};
+use crate::frontend::{Browsers, Frontend, Health, Parts, Refusal, grpc, rest};
 use crate::metering::Meter;
 use crate::pipeline::Pipeline;
 use crate::repository::{Control, Loading, Repository};
@@ -123,6 +123,7 @@ async fn build(config: &Config, logs: Logs) -> Result<Frontend> {
         repository,
         health: Arc::new(Health::new()),
         limits: Arc::new(ArcSwap::from_pointee(config.limits.clone())),
+        browsers: Browsers::new(&config.admin.browser_hosts),
         metrics,
         logs,
         pool,
@@ -161,14 +162,18 @@ fn listen(
         doors.push(open("http", config.http.listen, Routes::one(rest))?);
         doors.push(open("grpc", config.grpc.listen, Routes::one(calls))?);
     }
-    doors.push(open("admin", config.admin.listen, Routes::one(admin::router(frontend.clone(), reloads)))?);
+    doors.push(open(
+        "admin",
+        config.admin.listen,
+        Routes::one(admin::router(frontend.clone(), reloads, config.admin.ui)),
+    )?);
     Ok(doors)
 }
 
 impl Running {
     /// What was loaded, where it listens, and one request that works.
     pub fn summary(&self, colour: bool) -> String {
-        let config = self.settings.current().repository;
+        let config = self.settings.current();
         summary::start(&self.frontend.repository.catalog(), &self.doors, self.started.elapsed(), colour, &config)
     }
 

@@ -6,19 +6,14 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::Door;
+use crate::config::Config;
 use crate::engine::{Dim, Merging, TensorSpec};
 use crate::repository::config::{Control, RepositoryConfig};
 use crate::repository::{Catalog, State, Variant};
 use crate::tensor::{DType, Shape};
 
 /// The summary of a server that has just become ready.
-pub(super) fn start(
-    catalog: &Catalog,
-    doors: &[Door],
-    took: Duration,
-    colour: bool,
-    config: &RepositoryConfig,
-) -> String {
+pub(super) fn start(catalog: &Catalog, doors: &[Door], took: Duration, colour: bool, config: &Config) -> String {
     let (bold, plain) = if colour { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
     let mut text = format!("{bold}kinglet {}{plain} ready in {} ms\n\n", env!("CARGO_PKG_VERSION"), took.as_millis());
     text.push_str(&models(catalog));
@@ -32,10 +27,13 @@ pub(super) fn start(
         };
         let _ = writeln!(text, "  {what:<16} http://{}", door.address);
     }
+    if let Some(admin) = doors.iter().find(|door| door.name == "admin" && config.admin.ui) {
+        let _ = writeln!(text, "  {:<16} http://{}/ui/", "page", admin.address);
+    }
     if let Some(line) = try_it(catalog, doors) {
         let _ = writeln!(text, "\nTry it:\n  {line}");
     }
-    if let Some(reason) = unserved(catalog, config) {
+    if let Some(reason) = unserved(catalog, &config.repository) {
         let _ = writeln!(text, "\n{bold}no model is served{plain}: {reason}");
     }
     text

@@ -74,7 +74,9 @@ macro_rules! keys {
 pub(super) const ALL: &[Key] = keys! {
     http.listen: Restart,
     grpc.listen: Restart,
+    admin.browser_hosts: Restart,
     admin.listen: Restart,
+    admin.ui: Restart,
     limits.body_bytes_max: AtOnce,
     limits.control_bytes_max: AtOnce,
     limits.inflate_ratio_max: AtOnce,

@@ -18,7 +18,7 @@ use serde::Deserialize;
 use crate::admission::config::AdmissionConfig;
 use crate::engine::LoadOptions;
 use crate::engine::config::EngineConfig;
-use crate::frontend::config::{LimitsConfig, ListenConfig};
+use crate::frontend::config::{AdminConfig, LimitsConfig, ListenConfig};
 use crate::metering::MeteringConfig;
 use crate::repository::batching_defaults::BatchingConfig;
 use crate::repository::config::RepositoryConfig;
@@ -36,7 +36,7 @@ use layers::Settings;
 pub struct Config {
     pub http: ListenConfig,
     pub grpc: ListenConfig,
-    pub admin: ListenConfig,
+    pub admin: AdminConfig,
     pub limits: LimitsConfig,
     pub runtime: RuntimeConfig,
     pub admission: AdmissionConfig,

@@ -16,6 +16,16 @@ pub struct ListenConfig {
 
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
+pub struct AdminConfig {
+    #[serde(deserialize_with = "address")]
+    pub listen: SocketAddr,
+    /// Whether the page at `/ui/` is served, and inference for it.
+    pub ui: bool,
+    pub browser_hosts: Vec<String>,
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
 pub struct LimitsConfig {
     pub body_bytes_max: ByteSize,
     pub control_bytes_max: ByteSize,

@@ -4,6 +4,7 @@
 //! classification, health, and the listener that drives connections.
 
 pub mod admin;
+pub mod browsers;
 pub mod classification;
 pub mod config;
 pub mod grpc;
@@ -22,7 +23,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-pub use config::{INFLATE_FREE, LimitsConfig, ListenConfig};
+pub use browsers::Browsers;
+pub use config::{AdminConfig, INFLATE_FREE, LimitsConfig, ListenConfig};
 pub use health::Health;
 use http::{HeaderMap, header};
 pub use refusal::Refusal;
@@ -47,6 +49,7 @@ pub struct Parts {
     pub repository: Arc<Repository>,
     pub health: Arc<Health>,
     pub limits: Arc<ArcSwap<LimitsConfig>>,
+    pub browsers: Browsers,
     pub metrics: Arc<Metrics>,
     pub logs: Logs,
     pub pool: Pool,

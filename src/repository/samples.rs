@@ -47,6 +47,15 @@ pub(super) fn prepare(
     Ok(samples)
 }
 
+/// The request that a model's folder ships for people to try, as it is in its file.
+///
+/// # Errors
+/// When the file cannot be read or is too large.
+pub(super) fn shipped(folder: Option<&Path>) -> Result<Option<Bytes>, LoadError> {
+    let Some(folder) = folder else { return Ok(None) };
+    Ok(files::read(folder, SAMPLE_REQUEST, SAMPLE_REQUEST_BYTES_MAX)?.map(Bytes::from))
+}
+
 /// Bytes that the samples of a build may have together: all of them are held until the last has run.
 struct Budget {
     left: u64,
@@ -234,6 +243,9 @@ fn random(dtype: DType, length: usize) -> Vec<u8> {
 const RUNS_MAX: usize = 10_000;
 /// Where warm-up files are, as in Triton's repositories.
 const FOLDER: &str = "warmup";
+/// A request that is kept while its model is loaded: as large as a row of some tens of thousands of numbers.
+const SAMPLE_REQUEST: &str = "sample_request.json";
+const SAMPLE_REQUEST_BYTES_MAX: u64 = 256 << 10;
 
 #[cfg(test)]
 mod tests {
@@ -263,6 +275,18 @@ mod tests {
         assert_eq!(budget.take(DType::F32, &shape), None);
         assert_eq!(budget.take(DType::U8, &shape), Some(6));
         assert_eq!(budget.left, 10);
+    }
+
+    #[test]
+    fn a_shipped_request_is_read_within_a_bound() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(shipped(None).unwrap().is_none() && shipped(Some(folder.path())).unwrap().is_none());
+        let file = folder.path().join(SAMPLE_REQUEST);
+        std::fs::write(&file, "{}").unwrap();
+        assert_eq!(shipped(Some(folder.path())).unwrap().unwrap(), "{}");
+        let beyond = usize::try_from(SAMPLE_REQUEST_BYTES_MAX).unwrap() + 1;
+        std::fs::write(&file, vec![b' '; beyond]).unwrap();
+        assert!(shipped(Some(folder.path())).is_err());
     }
 
     #[test]

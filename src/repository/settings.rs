@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::versions::VersionPolicy;
 use crate::tensor::{DType, Shape, Tensor};
 
@@ -30,6 +32,8 @@ pub struct ModelSettings {
     /// Free-form parameters, shown in the model's configuration.
     pub parameters: BTreeMap<String, String>,
     pub warm_up: Vec<WarmUp>,
+    /// A REST request that lies beside the model, for people to try.
+    pub sample_request: Option<Bytes>,
 }
 
 /// The names of an output's classes, by index.
@@ -128,6 +132,7 @@ impl ModelSettings {
             reshapes: BTreeMap::new(),
             parameters: BTreeMap::new(),
             warm_up: Vec::new(),
+            sample_request: None,
         }
     }
 

@@ -1,14 +1,17 @@
-//! The operators' listener: metrics, health, metadata and control. No inference.
+//! The operators' listener: metrics, health, metadata, control, and a page for people at `/ui/`.
 
 mod energy;
+mod page;
 
 use axum::Router;
 use axum::extract::State;
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use tokio::sync::mpsc;
 
-use super::rest::{admin_router, fallbacks, get, post};
+use super::browsers::own_pages_only;
+use super::rest::{admin_router, fallbacks, get, inference, post};
 use super::{Frontend, Refusal};
 
 /// What the reload route asks for; the answer goes back over the channel in it.
@@ -21,15 +24,17 @@ pub struct ReloadReport {
     pub refused: Vec<String>,
 }
 
-/// `reloads` reaches whoever owns the configuration.
-pub fn router(frontend: Frontend, reloads: mpsc::Sender<ReloadRequest>) -> Router {
+/// `reloads` reaches whoever owns the configuration; `ui` asks for the page, which needs inference beside it: another
+/// listener would be another site to a browser.
+pub fn router(frontend: Frontend, reloads: mpsc::Sender<ReloadRequest>, ui: bool) -> Router {
     let reload = Router::new().route("/admin/config/reload", post(reload)).with_state(reloads);
-    let own = Router::new()
-        .route("/metrics", get(metrics))
-        .route("/admin/energy", get(energy::latest))
-        .merge(admin_router())
-        .with_state(frontend);
-    fallbacks(own.merge(reload))
+    let mut own =
+        Router::new().route("/metrics", get(metrics)).route("/admin/energy", get(energy::latest)).merge(admin_router());
+    if ui {
+        own = own.merge(inference()).merge(page::router());
+    }
+    let guard = from_fn_with_state(frontend.clone(), own_pages_only);
+    fallbacks(own.with_state(frontend).merge(reload).route_layer(guard))
 }
 
 async fn metrics(State(frontend): State<Frontend>) -> Response {

@@ -8,7 +8,7 @@ use crate::frontend::Refusal;
 
 /// As axum's `Path`, whose refusals are plain text.
 #[derive(Debug)]
-pub(super) struct InPath<T>(pub T);
+pub struct InPath<T>(pub T);
 
 impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for InPath<T> {
     type Rejection = Refusal;

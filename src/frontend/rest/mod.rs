@@ -19,11 +19,14 @@ mod nonfinite;
 mod respond;
 
 use axum::Router;
+use axum::middleware::from_fn_with_state;
 use axum::routing::{self, any};
 
+pub use in_path::InPath;
 pub use respond::{error, get, json, post, with_type};
 
 use super::Frontend;
+use super::browsers::own_pages_only;
 use super::listener::Routes;
 
 /// Inference, metadata, health and the repository and logging extensions.
@@ -32,18 +35,22 @@ pub fn routes(frontend: Frontend) -> Routes {
 }
 
 fn router(frontend: Frontend) -> Router {
-    let inference = Router::new()
-        .route("/v2/models/{model}/infer", post(infer::newest))
-        .route("/v2/models/{model}/versions/{version}/infer", post(infer::version));
-    fallbacks(inference.merge(models()).merge(control()).merge(unserved())).with_state(frontend)
+    let control = control().route_layer(from_fn_with_state(frontend.clone(), own_pages_only));
+    fallbacks(inference().merge(models()).merge(control).merge(unserved())).with_state(frontend)
 }
 
-/// What the admin listener shares with this one: health, metadata and control, but no inference.
+/// What the admin listener shares with this one: health, metadata and control; and what it has besides for people.
 pub fn admin_router() -> Router<Frontend> {
     let layers = Router::new()
         .route("/v2/models/{model}/layers", get(layers::layers))
         .route("/v2/models/{model}/versions/{version}/layers", get(layers::layers));
     models().merge(control()).merge(layers)
+}
+
+pub fn inference() -> Router<Frontend> {
+    Router::new()
+        .route("/v2/models/{model}/infer", post(infer::newest))
+        .route("/v2/models/{model}/versions/{version}/infer", post(infer::version))
 }
 
 /// Unknown paths and wrong verbs, with the bodies that clients parse.
