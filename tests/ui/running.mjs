@@ -108,30 +108,6 @@ export async function objections(page) {
   return violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html, failureSummary }) => `${html.slice(0, 160)} ${failureSummary}`).join(" | ")}`);
 }
 
-/// Energy metrics as a server with a source has them, put behind what this one tells: 6 W for models, 10 W in all.
-export async function withEnergy(page) {
-  const began = Date.now();
-  await page.route("**/metrics", async (route) => {
-    const response = await route.fetch();
-    const time = 10 + (Date.now() - began) / 1000;
-    const series = [
-      `kinglet_energy_source_info{source="model",quality="modelled",coefficients="milan"} 1`,
-      `kinglet_energy_joules_total{source="model",domain="package"} ${10 * time}`,
-      `kinglet_energy_attributed_joules_total{model="digits",version="1",source="model"} ${5 * time}`,
-      `kinglet_energy_attributed_joules_total{model="wine",version="1",source="model"} ${time}`,
-      `kinglet_energy_overhead_joules_total ${1 * time}`,
-      `kinglet_energy_idle_joules_total ${2 * time}`,
-      `kinglet_energy_other_joules_total ${1 * time}`,
-    ];
-    await route.fulfill({ response, body: `${await response.text()}${series.join("\n")}\n` });
-  });
-  await page.route("**/infer", async (route) => {
-    const response = await route.fetch();
-    const headers = { ...response.headers(), "kinglet-energy-joules": "0.00042", "kinglet-energy-source": "model" };
-    await route.fulfill({ response, headers });
-  });
-}
-
 /// A row of the digits model's sample as a PNG: the 32 by 32 image that it was made from.
 export async function digitPicture(page) {
   const [{ data }] = JSON.parse(sampleOf("digits")).inputs;
@@ -156,5 +132,8 @@ async function freePorts(count) {
   await Promise.all(held.map((socket) => new Promise((closed) => socket.close(closed))));
   return ports;
 }
+
+/// The model's source of energy, with coefficients that are known: any machine has it.
+export const MODELLED = { KINGLET__METERING__SOURCE: "model", KINGLET__METERING__MODEL_COEFFICIENTS: "epyc-milan" };
 
 const AGENT = new http.Agent({ keepAlive: true });
