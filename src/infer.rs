@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::tensor::NamedTensor;
+use crate::units::Nanojoules;
 
 /// A model's name: one path component that cannot leave the repository.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -43,8 +44,8 @@ pub struct InferRequest {
     pub model: ModelName,
     /// `None` lets the server choose by the model's version policy.
     pub version: Option<VersionId>,
-    /// `None` asks for the version's own build.
-    pub variant: Option<VariantName>,
+    pub variant: Wanted,
+    pub budget: Budget,
     pub id: Option<String>,
     pub inputs: Vec<NamedTensor>,
     /// Names of the outputs wanted; empty means all of them, in the signature's order.
@@ -60,6 +61,28 @@ impl InferRequest {
     pub fn input_bytes(&self) -> u64 {
         self.inputs.iter().map(|input| input.tensor.bytes().len() as u64).sum()
     }
+}
+
+/// Which build of a version a request is for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Wanted {
+    /// The server chooses.
+    #[default]
+    Any,
+    /// The version's own.
+    Own,
+    Named(VariantName),
+}
+
+/// What the answer to a request may cost, and what it must be worth.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Budget {
+    /// From the server's door to the answer.
+    pub latency_max: Option<Duration>,
+    /// Of the whole request.
+    pub energy_max: Option<Nanojoules>,
+    /// The share of rows with the right answer.
+    pub accuracy_min: Option<f64>,
 }
 
 /// How a request wants to be queued.
@@ -79,6 +102,8 @@ pub struct InferResponse {
     pub version: VersionId,
     /// That has answered, where it is not the version's own build.
     pub variant: Option<VariantName>,
+    /// Where there was a choice.
+    pub variant_reason: Option<VariantReason>,
     pub id: Option<String>,
     pub outputs: Vec<NamedTensor>,
     pub usage: Usage,
@@ -136,6 +161,58 @@ impl BatchReason {
             Self::Deadline => "deadline",
             Self::Idle => "idle",
         }
+    }
+}
+
+/// Why a build of a version was chosen among several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum VariantReason {
+    /// Nothing spoke for another than the one that answers by default.
+    Default,
+    /// The request has named it.
+    Named,
+    /// The most accurate one within the request's budget.
+    Budget,
+    /// The server's mode.
+    Balanced,
+    /// The server's mode.
+    Eco,
+    /// The machine would take more power than it may.
+    PowerCap,
+    /// The grid's electricity comes with more carbon than allowed.
+    Carbon,
+}
+
+impl VariantReason {
+    pub const ALL: [Self; 7] =
+        [Self::Default, Self::Named, Self::Budget, Self::Balanced, Self::Eco, Self::PowerCap, Self::Carbon];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::Named => "named",
+            Self::Budget => "budget",
+            Self::Balanced => "balanced",
+            Self::Eco => "eco",
+            Self::PowerCap => "power_cap",
+            Self::Carbon => "carbon",
+        }
+    }
+}
+
+impl Budget {
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl fmt::Display for Budget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let latency = self.latency_max.map(|max| format!("max_latency_ms {}", max.as_secs_f64() * 1e3));
+        let energy = self.energy_max.map(|max| format!("max_energy_mj {}", max.as_joules() * 1e3));
+        let accuracy = self.accuracy_min.map(|min| format!("min_accuracy {min}"));
+        let parts: Vec<String> = [latency, energy, accuracy].into_iter().flatten().collect();
+        f.write_str(&parts.join(", "))
     }
 }
 

@@ -9,11 +9,11 @@ use crate::admission::{Admission, Admitted, Overloaded, Reserved};
 use crate::batching::{BatchError, Batcher, Executed};
 use crate::engine::EngineError;
 use crate::error::ErrorCode;
-use crate::infer::{InferRequest, InferResponse, ModelName, VersionId};
+use crate::infer::{InferRequest, InferResponse, ModelName, VariantReason, VersionId};
 use crate::metering::{Estimate, Meter};
 use crate::repository::Variant;
 use crate::repository::catalog::LookupError;
-use crate::routing::{RouteError, Router};
+use crate::routing::{Choice, Conditions, RouteError, Router};
 use crate::telemetry::Metrics;
 use crate::tensor::NamedTensor;
 
@@ -86,10 +86,10 @@ impl Pipeline {
     /// As `infer`.
     pub fn reserve(&self, request: &Undecoded<'_>, outcome: &mut Outcome) -> Result<Reserved, InferError> {
         let reserved = self.admission.reserve(request.bytes)?;
-        let variant = self.router.named(request.model, request.version, None)?;
+        let (variant, is_sole) = self.router.expect(request.model, request.version)?;
         outcome.found(&variant);
         // Which of several variants it asks for stands in what is not decoded yet.
-        if self.router.is_sole(&variant) {
+        if is_sole {
             self.batcher.check_room(&variant)?;
         }
         Ok(reserved)
@@ -110,17 +110,26 @@ impl Pipeline {
             None => self.admission.admit(request)?,
             Some(reserved) => self.admission.admit_reserved(reserved, request)?,
         };
-        let variant = self.router.find(&admitted)?;
+        let per_cpu_second = self.meter.per_cpu_second();
+        let conditions = Conditions { wait: self.batcher.wait_expected(), per_cpu_second };
+        let Choice { variant, reason } = self.router.choose(&admitted, &conditions)?;
         outcome.found(&variant);
+        if let Some(reason) = reason {
+            variant.metrics.choices.count(reason);
+        }
         let routed = self.router.bind(admitted, variant)?;
         let executed = self.batcher.submit(routed).await?;
         outcome.answered = true;
         let energy = self.meter.estimate(executed.usage.cpu);
-        Ok(Answer::settle(executed, energy))
+        Ok(Answer::settle(executed, energy, reason))
     }
 
     pub fn admission(&self) -> &Admission {
         &self.admission
+    }
+
+    pub fn router(&self) -> &Router {
+        &self.router
     }
 
     pub fn meter(&self) -> &Meter {
@@ -130,7 +139,7 @@ impl Pipeline {
 
 impl Answer {
     /// Notes what the request cost and brings its outputs into the order and shapes the client asked for.
-    fn settle(executed: Executed, energy: Option<Estimate>) -> Self {
+    fn settle(executed: Executed, energy: Option<Estimate>, variant_reason: Option<VariantReason>) -> Self {
         let Executed { routed, share, usage } = executed;
         let variant = routed.variant;
         let metrics = &variant.metrics;
@@ -148,6 +157,7 @@ impl Answer {
             model: variant.model.clone(),
             version: variant.version,
             variant: variant.name.clone(),
+            variant_reason,
             id: request.id.clone(),
             outputs,
             usage,
@@ -243,6 +253,8 @@ impl InferError {
                 ErrorCode::Unavailable
             }
             Self::Route(RouteError::Lookup(_)) => ErrorCode::NotFound,
+            Self::Route(RouteError::BudgetUnmet(_)) => ErrorCode::BudgetUnmet,
+            Self::Route(RouteError::PowerSpent { .. }) => ErrorCode::Overloaded,
             Self::Route(_) => ErrorCode::InvalidArgument,
             Self::Batch(BatchError::QueueFull { .. }) => ErrorCode::Overloaded,
             Self::Batch(BatchError::Expired { .. }) => ErrorCode::DeadlineExceeded,
@@ -255,6 +267,7 @@ impl InferError {
     pub fn retry_after(&self, default: Duration) -> Option<Duration> {
         match self {
             Self::Admission(overloaded) => Some(overloaded.retry_after),
+            Self::Route(RouteError::PowerSpent { retry_after, .. }) => Some(*retry_after),
             other => other.code().is_transient().then_some(default),
         }
     }

@@ -192,7 +192,8 @@ mod tests {
         InferRequest {
             model: "m".parse().unwrap(),
             version: None,
-            variant: None,
+            variant: crate::infer::Wanted::Any,
+            budget: crate::infer::Budget::default(),
             id: None,
             inputs: vec![NamedTensor { name: "x".into(), tensor }],
             outputs: vec![],

@@ -6,7 +6,8 @@
 mod summary;
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use arc_swap::ArcSwap;
@@ -113,13 +114,15 @@ async fn build(config: &Config, logs: Logs) -> Result<Frontend> {
     let repository = Repository::start(config.repository.clone(), loading).await?;
     let pipeline = Pipeline::new(
         Admission::new(config.admission.clone(), Arc::clone(&metrics)),
-        Router::new(repository.published()),
+        Router::new(repository.published(), config.budgets.clone(), &metrics),
         Batcher::new(pool.clone(), config.engine.inline_time_max.0),
         meter,
         Arc::clone(&metrics),
     );
+    let pipeline = Arc::new(pipeline);
+    tokio::spawn(govern(Arc::downgrade(&pipeline), config.metering.window.0));
     Ok(Frontend::new(Parts {
-        pipeline: Arc::new(pipeline),
+        pipeline,
         repository,
         health: Arc::new(Health::new()),
         limits: Arc::new(ArcSwap::from_pointee(config.limits.clone())),
@@ -128,6 +131,21 @@ async fn build(config: &Config, logs: Logs) -> Result<Frontend> {
         logs,
         pool,
     }))
+}
+
+/// Lets every window of the meter that ends be seen by who chooses builds, for as long as requests are served.
+async fn govern(pipeline: Weak<Pipeline>, window: Duration) {
+    let mut last = None;
+    loop {
+        // Half a window late at most.
+        sleep(window / 2).await;
+        let Some(pipeline) = pipeline.upgrade() else { return };
+        let latest = pipeline.meter().latest().filter(|latest| last != Some(latest.number));
+        if let Some(latest) = latest {
+            pipeline.router().settle(&latest);
+            last = Some(latest.number);
+        }
+    }
 }
 
 /// A bound listener that is being served.
@@ -244,6 +262,7 @@ impl Settings {
         let mut current = self.lock();
         let reload = current.adopt(new);
         self.frontend.pipeline.admission().reconfigure(current.admission.clone());
+        self.frontend.pipeline.router().reconfigure(current.budgets.clone());
         self.frontend.limits.store(Arc::new(current.limits.clone()));
         if reload.applied.contains(&"telemetry.log_level") {
             self.frontend.logs.set_level(current.telemetry.log_level);

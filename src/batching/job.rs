@@ -37,6 +37,8 @@ pub(super) struct Done {
     pub elapsed: Option<Duration>,
     /// What the run took of the thread it ran on: unlike `elapsed`, nobody else's doing.
     pub cpu: Duration,
+    /// What it took of all threads.
+    pub cpu_all: Duration,
     pub answers: Vec<(Reply, Result<Executed, BatchError>)>,
     worker: Option<mpsc::Sender<Self>>,
 }
@@ -89,6 +91,7 @@ impl Job {
         let outcome = self.plan.run(batch, cores).and_then(|executed| self.verified(executed, &batch.rows));
         let (elapsed, used) = (started.elapsed(), interval.end());
         self.done.cpu += used.own;
+        self.done.cpu_all += used.all;
         self.metrics.cpu.inc_by(used.all.as_secs_f64());
         self.statistics.record_cpu(used.all);
         if let (Err(EngineError::InvalidContents(_)), 2..) = (&outcome, entries.len()) {
@@ -160,7 +163,9 @@ impl Job {
 
 impl Done {
     pub(super) fn new(worker: mpsc::Sender<Self>) -> Self {
-        Self { rows: 0, elapsed: None, cpu: Duration::ZERO, answers: Vec::new(), worker: Some(worker) }
+        let mut done = Self::default();
+        done.worker = Some(worker);
+        done
     }
 }
 

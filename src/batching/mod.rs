@@ -1,10 +1,10 @@
 //! Room 4: many requests in, one batch out, each answer back to who asked.
 //!
 //! Every variant has a lane: a bounded queue and one task that owns it (`worker`), cuts batches by a pure rule (`rule`)
-//! over measured costs (`costs`) and hands them to the compute pool (`job`), but for those that are over before a thread
+//! over measured costs (the build's profile) and hands them to the compute pool (`job`), but for those that are over before a thread
 //! of the pool would begin (`here`). The lane hangs on the variant and ends with it.
 
-mod costs;
+mod backlog;
 mod here;
 mod job;
 mod queue;
@@ -20,10 +20,11 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 
+use self::backlog::{Backlog, Work};
 use self::queue::Entry;
 use crate::engine::{EngineError, Pool, Share};
 use crate::infer::{Schedule, Usage};
-use crate::repository::{BatchSettings, QueuePolicy, Variant};
+use crate::repository::{BatchSettings, Profile, QueuePolicy, Variant};
 use crate::routing::Routed;
 use crate::telemetry::ModelMetrics;
 
@@ -33,6 +34,8 @@ pub struct Batcher {
     pool: Pool,
     /// A batch that takes no longer runs on the thread that formed it.
     inline_time_max: Duration,
+    /// Of all lanes.
+    backlog: Arc<Backlog>,
 }
 
 /// A request with its answer.
@@ -61,6 +64,8 @@ struct Lane {
     entries: mpsc::Sender<Entry>,
     settings: BatchSettings,
     levels: Vec<Arc<Occupancy>>,
+    profile: Arc<Profile>,
+    backlog: Arc<Backlog>,
     /// Told when a caller went away, so that its entry gives its place back at once.
     abandoned: Arc<Notify>,
 }
@@ -88,7 +93,12 @@ struct Waiter<'a> {
 
 impl Batcher {
     pub fn new(pool: Pool, inline_time_max: Duration) -> Self {
-        Self { pool, inline_time_max }
+        Self { pool, inline_time_max, backlog: Arc::default() }
+    }
+
+    /// How long a request that comes now is expected to wait until it runs.
+    pub fn wait_expected(&self) -> Duration {
+        if self.pool.idle() > 0 { Duration::ZERO } else { self.backlog.over(self.pool.size()) }
     }
 
     /// Queues a request, waits for its batch and returns its share of the answer.
@@ -139,7 +149,8 @@ impl Lane {
         let (entries, receiver) = mpsc::channel(capacity.clamp(1, CHANNEL_MAX));
         let abandoned = Arc::new(Notify::new());
         worker::start(variant, house, receiver, Arc::clone(&abandoned));
-        Self { entries, settings, levels, abandoned }
+        let (profile, backlog) = (Arc::clone(&variant.profile), Arc::clone(&house.backlog));
+        Self { entries, settings, levels, profile, backlog, abandoned }
     }
 
     fn enqueue(
@@ -158,7 +169,9 @@ impl Lane {
         let (reply, answer) = oneshot::channel();
         let timeout_at = timeout(&schedule, &policy).map(|timeout| arrived + timeout);
         let timeout_action = policy.timeout_action;
-        let entry = Entry { routed, level, arrived, timeout_at, timeout_action, reply, place };
+        let expected = self.profile.costs().cpu_of(routed.rows).unwrap_or_default();
+        let work = Work::begin(&self.backlog, expected);
+        let entry = Entry { routed, level, arrived, timeout_at, timeout_action, reply, place, _work: work };
         let limit = policy.requests_max as u64;
         self.entries.try_send(entry).map_err(|_| BatchError::QueueFull { what: "requests", limit })?;
         Ok(answer)

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::backlog::Work;
 use super::rule::Waiting;
 use super::{BatchError, Executed, Place};
 use crate::repository::TimeoutAction;
@@ -23,6 +24,8 @@ pub(super) struct Entry {
     pub reply: oneshot::Sender<Result<Executed, BatchError>>,
     /// Held while the entry waits; given back when it leaves for its batch.
     pub place: Option<Place>,
+    /// Counts as long as the entry is on its way.
+    pub _work: Work,
 }
 
 /// The queue of one variant.

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::costs::Costs;
 use crate::infer::BatchReason;
+use crate::metering::Costs;
 
 /// The part of a model's settings that the rule looks at.
 #[derive(Clone, Debug, PartialEq)]
@@ -111,7 +111,7 @@ mod tests {
     fn matmul() -> Costs {
         let mut costs = Costs::default();
         for (rows, micros) in [(1, 42), (2, 44), (4, 59), (8, 108)] {
-            costs.learn(rows, Duration::from_micros(micros));
+            costs.learn(rows, Duration::from_micros(micros), Duration::from_micros(micros));
         }
         costs
     }
@@ -149,7 +149,7 @@ mod tests {
         assert_eq!(rule.decide(&lonely, &matmul(), now), send(1, BatchReason::Idle));
         let mut linear = Costs::default();
         for rows in [1u32, 2, 4, 8] {
-            linear.learn(rows as usize, 10 * MS * rows);
+            linear.learn(rows as usize, 10 * MS * rows, 10 * MS * rows);
         }
         assert_eq!(rule.decide(&waiting(2, now), &linear, now), send(1, BatchReason::Idle));
     }
@@ -177,7 +177,7 @@ mod tests {
             let now = oldest + us(age_us);
             let mut costs = Costs::default();
             for (rows, micros) in points {
-                costs.learn(rows, us(micros));
+                costs.learn(rows, us(micros), us(micros));
             }
             let rule = policy(max, us(delay_us), &preferred);
             let deadline = deadline_us.map(|d| oldest + us(d));

@@ -11,7 +11,8 @@ use tokio::time::Instant;
 use super::*;
 use crate::admission::{Admission, AdmissionConfig};
 use crate::engine::{self, Batch, Cores, Dim, Merging, Part, Plan, Signature, TensorSpec};
-use crate::infer::{BatchReason, InferRequest};
+use crate::infer::{BatchReason, Budget, InferRequest, Wanted};
+use crate::repository::variant::{Attachment, Presence};
 use crate::repository::{ModelSettings, TimeoutAction};
 use crate::telemetry::Metrics;
 use crate::tensor::{DType, NamedTensor, Shape, Tensor};
@@ -133,16 +134,13 @@ impl House {
             settings: ModelSettings { instances_max: 4, ..ModelSettings::plain(batching, 1) },
             metrics: metrics.model("m", "1", ""),
             statistics: Arc::default(),
+            profile: Arc::default(),
             account: Arc::default(),
-            attachment: crate::repository::variant::Attachment::default(),
-            presence: crate::repository::variant::Presence::default(),
+            attachment: Attachment::default(),
+            presence: Presence::default(),
         });
-        let limits = AdmissionConfig {
-            requests_max: 1000,
-            bytes_max: ByteSize(1 << 30),
-            receiving_bytes_max: ByteSize(1 << 30),
-            retry_after: Span(MS),
-        };
+        let (requests_max, bytes_max, retry_after) = (1000, ByteSize(1 << 30), Span(MS));
+        let limits = AdmissionConfig { requests_max, bytes_max, receiving_bytes_max: bytes_max, retry_after };
         let admission = Admission::new(limits, metrics);
         Self { batcher: Batcher::new(Pool::start(Some(1)), INLINE), admission, variant, plan, gate }
     }
@@ -154,7 +152,8 @@ impl House {
         let request = InferRequest {
             model: self.variant.model.clone(),
             version: None,
-            variant: None,
+            variant: Wanted::Any,
+            budget: Budget::default(),
             id: None,
             inputs: vec![NamedTensor { name: "x".into(), tensor: tensor.clone() }],
             outputs: vec![],

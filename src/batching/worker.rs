@@ -9,7 +9,6 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until};
 
 use super::Batcher;
-use super::costs::Costs;
 use super::here::Here;
 use super::job::{Done, Job};
 use super::queue::{Entry, Queue};
@@ -18,7 +17,7 @@ use crate::engine::pool::Core;
 use crate::engine::{Plan, Pool};
 use crate::infer::BatchReason;
 use crate::metering::{Account, Statistics};
-use crate::repository::Variant;
+use crate::repository::{Profile, Variant};
 use crate::telemetry::ModelMetrics;
 
 /// State of the task; no one else touches it.
@@ -33,7 +32,7 @@ struct Worker {
     entries: mpsc::Receiver<Entry>,
     abandoned: Arc<Notify>,
     queue: Queue,
-    costs: Costs,
+    profile: Arc<Profile>,
     running: usize,
     done: (mpsc::Sender<Done>, mpsc::Receiver<Done>),
     /// A place in line for a core, kept while waiting.
@@ -84,7 +83,7 @@ pub(super) fn start(variant: &Variant, house: &Batcher, entries: mpsc::Receiver<
         entries,
         abandoned,
         queue: Queue::new(batching.preserve_ordering),
-        costs: Costs::default(),
+        profile: Arc::clone(&variant.profile),
         running: 0,
         done: mpsc::channel(instances_max),
         core: None,
@@ -114,7 +113,8 @@ impl Worker {
         self.queue.expire(now);
         while self.running < self.instances_max {
             let Some(waiting) = self.queue.waiting(self.policy.batch_size_max) else { break };
-            match self.policy.decide(&waiting, &self.costs, now) {
+            let decision = self.policy.decide(&waiting, &self.profile.costs(), now);
+            match decision {
                 Decision::WaitUntil(until) => {
                     return Next::Until([Some(until), self.queue.next_expiry()].into_iter().flatten().min());
                 }
@@ -161,7 +161,7 @@ impl Worker {
         self.running -= 1;
         if let Some(elapsed) = done.elapsed {
             self.here.took(done.cpu);
-            self.costs.learn(done.rows, elapsed);
+            self.profile.costs().learn(done.rows, elapsed, done.cpu_all);
         }
         for (reply, answer) in done.answers.drain(..) {
             // The caller may have gone meanwhile; its answer goes with it.
@@ -219,9 +219,9 @@ impl Worker {
         while let Ok(entry) = self.entries.try_recv() {
             self.queue.push(entry);
         }
-        if let Some(waiting) = self.queue.waiting(self.policy.batch_size_max)
-            && let Decision::Send { rows_max, reason } = self.policy.decide(&waiting, &self.costs, now)
-        {
+        let Some(waiting) = self.queue.waiting(self.policy.batch_size_max) else { return };
+        let decision = self.policy.decide(&waiting, &self.profile.costs(), now);
+        if let Decision::Send { rows_max, reason } = decision {
             self.send(core, rows_max, reason);
         }
     }

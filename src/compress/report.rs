@@ -12,6 +12,7 @@ use super::factorize::Factored;
 use super::layers::Change;
 use super::{CompressError, Job, picture};
 use crate::engine::{LayerReport, Plan, WeightLayer, Written};
+use crate::repository::profile::REPORT;
 
 /// Pairs are of the original and of what was made of it.
 #[derive(Clone, Debug, Serialize)]
@@ -82,7 +83,7 @@ impl Report {
     /// Puts it beside the model as `compression.json`, `.md` and `.svg`.
     pub(super) fn write(&self, folder: &Path) -> Result<(), CompressError> {
         let json = serde_json::to_string_pretty(self).expect("a report has a form in JSON");
-        for (name, text) in [(JSON, json + "\n"), (MARKDOWN, self.to_string()), (PICTURE, picture::of(self))] {
+        for (name, text) in [(REPORT, json + "\n"), (MARKDOWN, self.to_string()), (PICTURE, picture::of(self))] {
             let path = folder.join(name);
             let unwritable = |source| CompressError::Unwritable { path: path.display().to_string(), source };
             fs::write(&path, text).map_err(unwritable)?;
@@ -195,7 +196,6 @@ impl Report {
     }
 }
 
-const JSON: &str = "compression.json";
 const MARKDOWN: &str = "compression.md";
 const PICTURE: &str = "compression.svg";
 

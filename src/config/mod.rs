@@ -22,6 +22,7 @@ use crate::frontend::config::{AdminConfig, LimitsConfig, ListenConfig};
 use crate::metering::MeteringConfig;
 use crate::repository::batching_defaults::BatchingConfig;
 use crate::repository::config::RepositoryConfig;
+use crate::routing::BudgetsConfig;
 use crate::telemetry::TelemetryConfig;
 use crate::units::Span;
 
@@ -43,6 +44,7 @@ pub struct Config {
     pub batching: BatchingConfig,
     pub engine: EngineConfig,
     pub metering: MeteringConfig,
+    pub budgets: BudgetsConfig,
     pub repository: RepositoryConfig,
     pub drain: DrainConfig,
     pub telemetry: TelemetryConfig,

@@ -28,6 +28,7 @@ pub(super) fn broken(config: &Config) -> Vec<Broken> {
     broken.extend(listeners(config));
     broken.extend(repository(config));
     broken.extend(metering(config));
+    broken.extend(budgets(config));
     broken
 }
 
@@ -217,6 +218,29 @@ fn metering(config: &Config) -> impl Iterator<Item = Broken> {
     watts.chain([window, quantum, unknown, custom, no_file].into_iter().flatten())
 }
 
+fn budgets(config: &Config) -> impl Iterator<Item = Broken> {
+    let (budgets, metering) = (&config.budgets, &config.metering);
+    let numbers = [
+        ("budgets.balanced_loss_max", budgets.balanced_loss_max, 1.0),
+        ("budgets.eco_loss_max", budgets.eco_loss_max, 1.0),
+        ("budgets.power_watts_max", budgets.power_watts_max, WATTS_MAX),
+        ("budgets.carbon_intensity_max", budgets.carbon_intensity_max, GRAMS_PER_KWH_MAX),
+    ];
+    let numbers = numbers.into_iter().filter(|(_, got, most)| !(0.0..=*most).contains(got));
+    let numbers = numbers.map(|(key, got, most)| wrong(key, &format!("a number from 0 to {most}"), &got.to_string()));
+    let is_limited = budgets.power_watts_max > 0.0 || budgets.carbon_intensity_max > 0.0;
+    let unmeasured = (is_limited && metering.source == SourceChoice::None).then(|| Broken {
+        keys: vec!["budgets.power_watts_max", "budgets.carbon_intensity_max", "metering.source"],
+        cause: impossible("a source of energy in metering.source, for a limit of power or carbon".to_owned()),
+    });
+    let has_intensity = metering.carbon_intensity > 0.0 || !metering.carbon_intensity_path.as_os_str().is_empty();
+    let unknown = (budgets.carbon_intensity_max > 0.0 && !has_intensity).then(|| Broken {
+        keys: vec!["budgets.carbon_intensity_max", "metering.carbon_intensity", "metering.carbon_intensity_path"],
+        cause: impossible("metering.carbon_intensity or metering.carbon_intensity_path, to hold it against".to_owned()),
+    });
+    numbers.chain([unmeasured, unknown].into_iter().flatten())
+}
+
 /// Whether one socket would take connections meant for the other. Port 0 is a free one each time.
 fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     let any = a.ip().is_unspecified() || b.ip().is_unspecified();
@@ -334,6 +358,21 @@ mod tests {
         check(|config| config.metering.model_coefficients = "custom".into(), &watts, "for \"custom\"");
         let file = ["metering.file_path", "metering.source"];
         check(|config| config.metering.source = SourceChoice::File, &file, "for the source \"file\"");
+    }
+
+    #[test]
+    fn budgets_values_and_what_they_need() {
+        check(|config| config.budgets.eco_loss_max = 1.5, &["budgets.eco_loss_max"], "0 to 1");
+        check(|config| config.budgets.balanced_loss_max = f64::NAN, &["budgets.balanced_loss_max"], "0 to 1");
+        check(|config| config.budgets.power_watts_max = -1.0, &["budgets.power_watts_max"], "0 to 1000000");
+        let source = ["budgets.power_watts_max", "budgets.carbon_intensity_max", "metering.source"];
+        let no_source = |config: &mut Config| {
+            config.budgets.power_watts_max = 5.0;
+            config.metering.source = SourceChoice::None;
+        };
+        check(no_source, &source, "a source of energy");
+        let grid = ["budgets.carbon_intensity_max", "metering.carbon_intensity", "metering.carbon_intensity_path"];
+        check(|config| config.budgets.carbon_intensity_max = 300.0, &grid, "to hold it against");
     }
 
     #[test]

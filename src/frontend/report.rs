@@ -5,8 +5,9 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue};
 
 use super::parameters::Value;
-use crate::infer::InferResponse;
+use crate::infer::{InferResponse, VariantName, VariantReason};
 use crate::metering::Estimate;
+use crate::pipeline::Answer;
 
 /// What is wanted in the response parameters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,12 +34,42 @@ impl Report {
     }
 }
 
-/// Tells what a request took, where that is known.
-pub fn tell(energy: Option<Estimate>, headers: &mut HeaderMap) {
-    let Some(Estimate { energy, kind }) = energy else { return };
-    let joules = HeaderValue::try_from(energy.as_joules().to_string()).expect("digits are a header's value");
-    headers.insert("kinglet-energy-joules", joules);
-    headers.insert("kinglet-energy-source", HeaderValue::from_static(kind.as_str()));
+/// What headers and trailing metadata tell of an answer.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Told {
+    energy: Option<Estimate>,
+    /// That has answered, where it is not the version's own build.
+    variant: Option<VariantName>,
+    variant_reason: Option<VariantReason>,
+}
+
+impl Told {
+    /// Of energy only where it is wanted, of builds only where there was a choice.
+    pub fn of(answer: &Answer, with_energy: bool) -> Self {
+        let variant_reason = answer.response.variant_reason;
+        let variant = answer.response.variant.clone().filter(|_| variant_reason.is_some());
+        Self { energy: answer.energy.filter(|_| with_energy), variant, variant_reason }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    pub fn write(&self, headers: &mut HeaderMap) {
+        let mut text = |name, text: &str| {
+            headers.insert(name, HeaderValue::try_from(text).expect("digits, and names of letters, digits and signs"));
+        };
+        if let Some(Estimate { energy, kind }) = &self.energy {
+            text("kinglet-energy-joules", &energy.as_joules().to_string());
+            text("kinglet-energy-source", kind.as_str());
+        }
+        if let Some(name) = &self.variant {
+            text("kinglet-variant", name.as_str());
+        }
+        if let Some(reason) = self.variant_reason {
+            text("kinglet-variant-reason", reason.as_str());
+        }
+    }
 }
 
 fn joules(estimate: &Estimate) -> [(&'static str, Value); 3] {
@@ -59,6 +90,9 @@ fn batch(response: &InferResponse) -> Vec<(&'static str, Value)> {
         ("kinglet_compute_us", micros(usage.compute.total())),
     ];
     entries.extend(response.variant.iter().map(|name| ("kinglet_variant", Value::Text(name.to_string()))));
+    let reason =
+        response.variant_reason.map(|reason| ("kinglet_variant_reason", Value::Text(reason.as_str().to_owned())));
+    entries.extend(reason);
     entries
 }
 
@@ -73,6 +107,8 @@ fn micros(span: Duration) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderName;
+
     use super::*;
     use crate::infer::{BatchReason, ComputeTimes, Usage, VersionId};
     use crate::metering::Kind;
@@ -91,13 +127,15 @@ mod tests {
             ("kinglet_compute_us", Value::Int(6000)),
         ];
         let (model, version, variant) = ("m".parse().unwrap(), VersionId(1), None);
-        let response = InferResponse { model, version, variant, id: None, outputs: vec![], usage };
+        let variant_reason = None;
+        let response = InferResponse { model, version, variant, variant_reason, id: None, outputs: vec![], usage };
         let report = Report { batch: true, energy: false };
         assert_eq!(report.entries(&response, None), wanted);
-        let response = InferResponse { variant: Some("int8".parse().unwrap()), ..response };
-        let last = ("kinglet_variant", Value::Text("int8".into()));
-        assert_eq!(report.entries(&response, None).last(), Some(&last));
-        assert_eq!(Report::default().entries(&response, None), []);
+        let (variant, variant_reason) = (Some("int8".parse().unwrap()), Some(VariantReason::Budget));
+        let response = InferResponse { variant, variant_reason, ..response };
+        let name = ("kinglet_variant", Value::Text("int8".into()));
+        let reason = ("kinglet_variant_reason", Value::Text("budget".into()));
+        assert_eq!(report.entries(&response, None)[4..], [name, reason]);
 
         let report = Report { batch: false, energy: true };
         let response = InferResponse { usage: Usage { cpu: Duration::from_nanos(1_500_001), ..usage }, ..response };
@@ -112,13 +150,20 @@ mod tests {
 
     #[test]
     fn headers_tell_what_is_known() {
-        let mut headers = HeaderMap::new();
-        tell(None, &mut headers);
-        assert!(headers.is_empty());
-        tell(Some(Estimate { energy: Nanojoules(10_000), kind: Kind::Powercap }), &mut headers);
-        assert_eq!(
-            (&headers["kinglet-energy-joules"], &headers["kinglet-energy-source"]),
-            (&"0.00001".parse().unwrap(), &"powercap".parse().unwrap())
-        );
+        let written = |told: Told| {
+            let mut headers = HeaderMap::new();
+            told.write(&mut headers);
+            let text = |(name, value): (&HeaderName, &HeaderValue)| format!("{name}: {}", value.to_str().unwrap());
+            let mut lines: Vec<_> = headers.iter().map(text).collect();
+            lines.sort();
+            lines
+        };
+        assert!(Told::default().is_empty() && written(Told::default()).is_empty());
+        let energy = Some(Estimate { energy: Nanojoules(10_000), kind: Kind::Powercap });
+        let told = written(Told { energy, ..Told::default() });
+        assert_eq!(told, ["kinglet-energy-joules: 0.00001", "kinglet-energy-source: powercap"]);
+        let (variant, variant_reason) = (Some("int8".parse().unwrap()), Some(VariantReason::Budget));
+        let told = written(Told { energy: None, variant, variant_reason });
+        assert_eq!(told, ["kinglet-variant-reason: budget", "kinglet-variant: int8"]);
     }
 }

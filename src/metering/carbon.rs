@@ -50,14 +50,13 @@ impl Carbon {
         !matches!(self.intensity, Intensity::Unknown)
     }
 
-    /// Grams of a nanojoule now. Reads the file again where it has changed.
-    pub(super) fn grams_per_nanojoule(&mut self, now: SystemTime) -> Option<f64> {
-        let grams_per_kwh = match &mut self.intensity {
+    /// What the grid's electricity comes with now. Reads the file again where it has changed.
+    pub(super) fn grams_per_kwh(&mut self, now: SystemTime) -> Option<f64> {
+        match &mut self.intensity {
             Intensity::Unknown => None,
             Intensity::Constant(grams) => Some(*grams),
             Intensity::Series(series) => series.at(now),
-        };
-        grams_per_kwh.map(|grams| grams / NANOJOULES_PER_KWH)
+        }
     }
 }
 
@@ -117,7 +116,7 @@ pub(super) fn grams(energy: Nanojoules, per_nanojoule: f64) -> f64 {
     energy.0 as f64 * per_nanojoule
 }
 
-const NANOJOULES_PER_KWH: f64 = 3.6e15;
+pub(super) const NANOJOULES_PER_KWH: f64 = 3.6e15;
 /// Ten years of hours.
 const POINTS_MAX: usize = 100_000;
 
@@ -134,7 +133,7 @@ mod tests {
     fn nothing_is_said_where_nothing_is_known() {
         let mut carbon = Carbon::of(&Config::default().metering);
         assert!(!carbon.has_intensity() && carbon.embodied_per_second.is_none());
-        assert_eq!(carbon.grams_per_nanojoule(at(0)), None);
+        assert_eq!(carbon.grams_per_kwh(at(0)), None);
     }
 
     #[test]
@@ -143,7 +142,7 @@ mod tests {
         (config.carbon_intensity, config.carbon_embodied) = (360.0, 1_000.0);
         config.carbon_lifetime = crate::units::Span(Duration::from_secs(2000));
         let mut carbon = Carbon::of(&config);
-        let joule = grams(Nanojoules(1_000_000_000), carbon.grams_per_nanojoule(at(0)).unwrap());
+        let joule = grams(Nanojoules(1_000_000_000), carbon.grams_per_kwh(at(0)).unwrap() / NANOJOULES_PER_KWH);
         assert!((joule - 1e-4).abs() < 1e-12, "{joule}");
         assert_eq!(carbon.embodied_per_second, Some(0.5));
     }
@@ -155,7 +154,7 @@ mod tests {
         let mut config = Config::default().metering;
         config.carbon_intensity_path.clone_from(&path);
         let mut carbon = Carbon::of(&config);
-        let mut kwh = |seconds| carbon.grams_per_nanojoule(at(seconds)).map(|grams| (grams * 3.6e15).round());
+        let mut kwh = |seconds| carbon.grams_per_kwh(at(seconds));
         assert_eq!(kwh(0), None, "there is no file yet");
         fs::write(&path, "# from, g/kWh\n100, 300\n200,50.0\n").unwrap();
         assert_eq!([99, 100, 199, 200, 9999].map(&mut kwh), [None, Some(300.0), Some(300.0), Some(50.0), Some(50.0)]);

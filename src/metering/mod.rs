@@ -9,6 +9,7 @@ pub mod account;
 pub mod attribution;
 mod carbon;
 pub mod config;
+pub mod costs;
 mod counter;
 mod moment;
 mod sampler;
@@ -29,6 +30,7 @@ use arc_swap::ArcSwapOption;
 
 pub use account::Account;
 pub use config::MeteringConfig;
+pub use costs::{Costs, Point};
 pub use sources::{Coefficients, Kind, Quality, SourceError};
 pub use statistics::{Settled, Snapshot, Statistics};
 pub use stopwatch::Stopwatch;
@@ -72,8 +74,10 @@ pub struct Replies {
 }
 
 /// The last window that counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Latest {
+    /// Of windows that counted, this one included.
+    pub number: u64,
     pub span: Duration,
     /// The sum of the parts.
     pub energy: Nanojoules,
@@ -86,6 +90,8 @@ pub struct Latest {
     pub attributed: Nanojoules,
     /// Beyond idling; nothing before the first window in which anybody ran.
     pub per_cpu_second: Option<Nanojoules>,
+    /// Of the grid, in grams per kWh.
+    pub intensity: Option<f64>,
 }
 
 /// What a request is told: an estimate, because its window has not ended yet.
@@ -182,6 +188,12 @@ impl Meter {
         let price = self.books.latest.load().as_ref()?.per_cpu_second?;
         let energy = Nanojoules::of_power(price.0, cpu);
         Some(Estimate { energy: self.replies.rounded(energy), kind: self.source?.kind })
+    }
+
+    /// What a CPU second takes beyond idling. A model knows it before the first window.
+    pub fn per_cpu_second(&self) -> Option<Nanojoules> {
+        let modelled = || self.source?.coefficients.map(|watts| Nanojoules(watts.max.saturating_sub(watts.idle)));
+        self.latest().and_then(|latest| latest.per_cpu_second).or_else(modelled)
     }
 
     pub fn replies(&self) -> Replies {

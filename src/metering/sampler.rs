@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::attribution::{Attribution, attribute};
-use super::carbon::{Carbon, grams};
+use super::carbon::{Carbon, NANOJOULES_PER_KWH, grams};
 use super::moment::Moment;
 use super::sources::{Opened, SourceError, with_causes};
 use super::windows::{Closed, Step, Windows};
@@ -85,7 +85,8 @@ impl Sampler {
         let batches: Vec<Duration> = taken.iter().map(|(_, cpu)| *cpu).collect();
         let window = closed.with(&batches);
         let parts = attribute(&window);
-        let per_nanojoule = self.carbon.grams_per_nanojoule(now);
+        let intensity = self.carbon.grams_per_kwh(now);
+        let per_nanojoule = intensity.map(|intensity| intensity / NANOJOULES_PER_KWH);
         for ((account, _), energy) in taken.iter().zip(&parts.batches) {
             account.settle(*energy, per_nanojoule.map(|per_nanojoule| grams(*energy, per_nanojoule)));
         }
@@ -99,6 +100,7 @@ impl Sampler {
         let attributed = parts.attributed();
         let Attribution { idle, other, overhead, .. } = parts;
         self.books.publish(|before| Latest {
+            number: before.map_or(0, |before| before.number) + 1,
             span: window.span,
             energy: window.energy,
             idle,
@@ -107,6 +109,7 @@ impl Sampler {
             attributed,
             // A window in which nobody ran has no price; the last one's is the best guess.
             per_cpu_second: window.per_cpu_second().or(before.and_then(|before| before.per_cpu_second)),
+            intensity,
         });
     }
 }

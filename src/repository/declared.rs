@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::settings::{QueuePolicy, TimeoutAction, WarmUp};
 use super::versions::VersionPolicy;
 use crate::engine::{EngineChoice, Precision};
+use crate::infer::VariantName;
 use crate::tensor::DType;
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -19,6 +20,8 @@ pub(super) struct Declared {
     pub(super) model_file: Option<String>,
     pub(super) engine: Option<EngineChoice>,
     pub(super) precision: Option<Precision>,
+    pub(super) accuracy: Accuracies,
+    pub(super) default_variant: Option<VariantName>,
     pub(super) version_policy: Option<VersionPolicy>,
     pub(super) batch: Option<BatchAxis>,
     pub(super) inputs: Vec<DeclaredTensor>,
@@ -31,6 +34,13 @@ pub(super) struct Declared {
     pub(super) warm_up: Vec<WarmUp>,
     /// Fields that are not honoured, for the operator.
     pub(super) warnings: Vec<String>,
+}
+
+/// The shares of rows with the right answer.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Accuracies {
+    pub(super) own: Option<f64>,
+    pub(super) variants: BTreeMap<VariantName, f64>,
 }
 
 /// What is said about axis 0.
@@ -98,6 +108,8 @@ impl Declared {
             model_file: self.model_file.or(below.model_file),
             engine: self.engine.or(below.engine),
             precision: self.precision.or(below.precision),
+            accuracy: self.accuracy.over(below.accuracy),
+            default_variant: self.default_variant.or(below.default_variant),
             version_policy: self.version_policy.or(below.version_policy),
             batch: BatchAxis::over(self.batch, below.batch),
             inputs: or_below(self.inputs, below.inputs),
@@ -126,6 +138,19 @@ impl Declared {
             BatchAxis::Absent => None,
             BatchAxis::UpTo(rows) | BatchAxis::AtMost(rows) => Some(rows),
         }
+    }
+}
+
+impl Accuracies {
+    fn over(self, below: Self) -> Self {
+        let mut variants = below.variants;
+        variants.extend(self.variants);
+        Self { own: self.own.or(below.own), variants }
+    }
+
+    /// Of a variant, or of a version's own build.
+    pub(super) fn of(&self, variant: Option<&VariantName>) -> Option<f64> {
+        variant.map_or(self.own, |name| self.variants.get(name).copied())
     }
 }
 

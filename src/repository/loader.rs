@@ -18,6 +18,7 @@ use super::files::{self, TEXT_BYTES_MAX};
 use super::fingerprint::{Fingerprint, Stamp};
 use super::inline::{InlineFolder, LoadOverride};
 use super::layout::{self, CONFIG, MANIFEST, Place, Versions};
+use super::profile::{Judged, Profile};
 use super::resolve::{self, Defaults, Resolved};
 use super::samples::{self, Sample};
 use super::settings::MODEL_FILES;
@@ -27,7 +28,7 @@ use super::workers::{Seat, Workers};
 use super::{manifest, triton};
 use crate::engine::{Engine, LoadOptions, ModelFile, Pool};
 use crate::infer::{ModelName, VariantName, VersionId};
-use crate::metering::Meter;
+use crate::metering::{Costs, Meter};
 use crate::telemetry::{Metrics, PlanMetrics};
 
 /// What loads need of the rest of the server.
@@ -127,6 +128,15 @@ enum Step {
 struct Prepared {
     resolved: Resolved,
     samples: Vec<Sample>,
+    /// By the report beside the model.
+    judged: Option<Judged>,
+}
+
+/// A build that can serve.
+struct Proved {
+    resolved: Resolved,
+    judged: Option<Judged>,
+    costs: Costs,
 }
 
 impl Loader {
@@ -196,7 +206,7 @@ impl Loader {
             let prepare = move || Prepared::new(&with, &file, declared, folder.as_deref());
             seat.run(prepare).await.map_err(|_| LoadError::Panicked("reading the model"))??
         };
-        let resolved = self.warm_up(prepared).await?;
+        let Proved { resolved, judged, costs } = self.warm_up(prepared).await?;
         for note in &resolved.notes {
             tracing::warn!(model = %target.model, version = %target.version, "{note}");
         }
@@ -219,26 +229,35 @@ impl Loader {
             settings: resolved.settings,
             metrics,
             statistics,
+            profile: Arc::new(Profile::new(survey.accuracy(target), judged, costs)),
             account,
             attachment: super::variant::Attachment::default(),
             presence: super::variant::Presence::default(),
         };
+        variant.tell_accuracy();
         tell(&variant, took);
         Ok(Arc::new(variant))
     }
 
     /// Runs the build's samples on the compute pool, as requests will.
-    async fn warm_up(&self, prepared: Prepared) -> Result<Resolved, LoadError> {
+    async fn warm_up(&self, prepared: Prepared) -> Result<Proved, LoadError> {
         let (send, receive) = oneshot::channel();
         let limit = prepared.resolved.settings.cores_max;
         let core = self.with.pool.acquire().await;
         self.with.pool.spawn(core, limit, move |cores| {
-            let Prepared { resolved, samples } = prepared;
+            let Prepared { resolved, samples, judged } = prepared;
             let rows = if resolved.merges() { resolved.settings.batching.batch_size_max } else { 1 };
             let outcome = samples::run(resolved.plan.as_ref(), &samples, rows, &cores);
             drop(cores);
+            let proved = outcome.map(|last| {
+                let mut costs = Costs::measured(rows, |rows| resolved.plan.time_of(rows));
+                if let Some((rows, time)) = last.filter(|_| costs.points().next().is_none()) {
+                    costs.learn(rows, time, time);
+                }
+                Proved { resolved, judged, costs }
+            });
             // The caller may have stopped waiting.
-            let _ = send.send(outcome.map(|()| resolved));
+            let _ = send.send(proved);
         });
         receive.await.map_err(|_| LoadError::Panicked("warming up the model"))?
     }
@@ -300,6 +319,11 @@ impl Survey {
         self.inline.is_none() && self.place.as_ref().is_some_and(|place| place.folder().is_some())
     }
 
+    /// What the settings say a build is worth.
+    pub(super) fn accuracy(&self, target: &Target<'_>) -> Option<f64> {
+        self.declared.accuracy.of(target.variant)
+    }
+
     /// The files of a variant as they were when the load began.
     pub(super) fn variant(&self, version: VersionId, name: &VariantName) -> Fingerprint {
         self.stamp.as_ref().map(|stamp| stamp.version(version).variant(name)).unwrap_or_default()
@@ -353,8 +377,12 @@ impl Prepared {
             // What people try does not decide whether a model serves.
             Err(error) => resolved.notes.push(error.to_string()),
         }
+        let judged = Judged::read(&file.folder).unwrap_or_else(|error| {
+            resolved.notes.push(error.to_string());
+            None
+        });
         let samples = samples::prepare(&resolved, folder, &options)?;
-        Ok(Self { resolved, samples })
+        Ok(Self { resolved, samples, judged })
     }
 }
 

@@ -7,14 +7,14 @@ use std::num::NonZeroUsize;
 
 use serde::Deserialize;
 
-use super::declared::{BatchAxis, Declared, DeclaredBatching, DeclaredQueue, DeclaredTensor, Labels};
+use super::declared::{Accuracies, BatchAxis, Declared, DeclaredBatching, DeclaredQueue, DeclaredTensor, Labels};
 use super::error::{ConfigError, line_at};
 use super::files;
 use super::layout::MANIFEST;
 use super::settings::{TimeoutAction, WarmUp, WarmUpContent, WarmUpInput};
 use super::versions::VersionPolicy;
 use crate::engine::{EngineChoice, Precision};
-use crate::infer::VersionId;
+use crate::infer::{VariantName, VersionId};
 use crate::tensor::DType;
 use crate::units::{ByteSize, Span};
 
@@ -45,13 +45,23 @@ struct Manifest {
     model_file: Option<String>,
     engine: Option<EngineChoice>,
     precision: Option<Precision>,
+    accuracy: Option<f64>,
+    variant: Option<String>,
     inputs: Vec<Input>,
     outputs: Vec<Output>,
     batching: Batching,
     instances: Instances,
     versions: Versions,
+    variants: BTreeMap<String, Beside>,
     parameters: BTreeMap<String, String>,
     warm_up: Vec<Sample>,
+}
+
+/// A build beside a version's own.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Beside {
+    accuracy: f64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -174,6 +184,15 @@ impl Manifest {
             labels.extend(own.map(|own| (name, own)));
             outputs.extend(shape);
         }
+        let own = self.accuracy.map(|accuracy| share(accuracy, || "accuracy".into())).transpose()?;
+        let beside = |(name, beside): (String, Beside)| {
+            let field = || format!("variants.{name}");
+            let variant = name.parse::<VariantName>().map_err(|error| wrong(field(), error.to_string()))?;
+            Ok((variant, share(beside.accuracy, || format!("{}.accuracy", field()))?))
+        };
+        let variants = self.variants.into_iter().map(beside).collect::<Result<_, _>>()?;
+        let parsed = self.variant.as_deref().map(str::parse::<VariantName>).transpose();
+        let default_variant = parsed.map_err(|error| wrong("variant", error.to_string()))?;
         let describes = !inputs.is_empty() || !outputs.is_empty();
         let size = self.batching.batch_size_max.map(NonZeroUsize::get);
         let warm_up = self.warm_up.into_iter().enumerate().map(|(index, sample)| sample.declare(index));
@@ -184,6 +203,8 @@ impl Manifest {
             model_file: self.model_file,
             engine: self.engine,
             precision: self.precision,
+            accuracy: Accuracies { own, variants },
+            default_variant,
             version_policy: self.versions.declare()?,
             batch: size.map(if describes { BatchAxis::UpTo } else { BatchAxis::AtMost }),
             inputs,
@@ -197,6 +218,11 @@ impl Manifest {
             ..Declared::default()
         })
     }
+}
+
+fn share(got: f64, field: impl FnOnce() -> String) -> Result<f64, ConfigError> {
+    let expected = || format!("expected a share from 0 to 1, got {got}");
+    if (0.0..=1.0).contains(&got) { Ok(got) } else { Err(wrong(field(), expected())) }
 }
 
 impl Input {

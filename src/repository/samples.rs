@@ -3,6 +3,7 @@
 //! What they show is that the build runs, and that its outputs are what its signature says.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -71,25 +72,33 @@ impl Budget {
     }
 }
 
-/// Lets the plan learn, then runs every sample and checks what comes out.
+/// Lets the plan learn, then runs every sample and checks what comes out. Says what the last run took, and its rows.
 ///
 /// # Errors
 /// When a run fails or an output is not what the signature says.
-pub(super) fn run(plan: &dyn Plan, samples: &[Sample], rows_max: usize, cores: &Cores) -> Result<(), LoadError> {
+pub(super) fn run(
+    plan: &dyn Plan,
+    samples: &[Sample],
+    rows_max: usize,
+    cores: &Cores,
+) -> Result<Option<(usize, Duration)>, LoadError> {
     match plan.warm_up(rows_max, cores) {
         // Extents and zeros were the engine's own guess: a model may take others.
         Ok(()) | Err(EngineError::InvalidShape(_) | EngineError::InvalidContents(_)) => {}
         Err(error) => return Err(error.into()),
     }
+    let mut last = None;
     for sample in samples {
         for _ in 0..sample.count {
+            let began = Instant::now();
             let failed =
                 |error: EngineError| LoadError::WarmUp { sample: sample.name.clone(), reason: error.to_string() };
             let executed = plan.run(&sample.batch, cores).map_err(failed)?;
+            last = Some((sample.batch.rows_total(), began.elapsed()));
             verify(plan, &executed, sample.batch.rows_total())?;
         }
     }
-    Ok(())
+    Ok(last)
 }
 
 /// Whether the answer of a run is what the signature says.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::versions::VersionPolicy;
+use crate::infer::VariantName;
 use crate::tensor::{DType, Shape, Tensor};
 
 #[derive(Clone, Debug, PartialEq)]
@@ -18,6 +19,8 @@ pub struct ModelSettings {
     /// The file of the model in its version's folder.
     pub model_file: String,
     pub version_policy: VersionPolicy,
+    /// The variant that answers where nothing speaks for another; the version's own build where there is none of this name.
+    pub default_variant: Option<VariantName>,
     pub batching: BatchSettings,
     /// Rows of one request where requests are not merged, if a file says that axis 0 is the batch and how long it may be.
     pub rows_alone_max: Option<usize>,
@@ -124,6 +127,7 @@ impl ModelSettings {
             license: String::new(),
             model_file: MODEL_FILE.into(),
             version_policy: VersionPolicy::default(),
+            default_variant: None,
             batching,
             rows_alone_max: None,
             instances_max: cores,

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use tokio::sync::oneshot;
 
+use super::profile::Profile;
 use super::settings::ModelSettings;
 use crate::engine::{Merging, Plan, Signature};
 use crate::infer::{ModelName, VariantName, VersionId};
@@ -25,6 +26,7 @@ pub struct Variant {
     pub settings: ModelSettings,
     pub metrics: Arc<ModelMetrics>,
     pub statistics: Arc<Statistics>,
+    pub profile: Arc<Profile>,
     /// What its batches use, for the meter.
     pub account: Arc<Account>,
     /// The batching room's queue.
@@ -47,6 +49,13 @@ impl Variant {
         match self.plan.merging() {
             Merging::Rows => self.settings.batching.batch_size_max,
             Merging::Alone { .. } => 1,
+        }
+    }
+
+    /// In metrics, where it is known.
+    pub(super) fn tell_accuracy(&self) {
+        if let Some(accuracy) = self.profile.accuracy() {
+            self.metrics.choices.accuracy(accuracy);
         }
     }
 

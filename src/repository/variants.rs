@@ -10,6 +10,7 @@ use super::error::LoadError;
 use super::fingerprint::Fingerprint;
 use super::layout;
 use super::loader::{Loader, Serving, Survey, Target, without_paths};
+use super::profile::{Judged, Profile};
 use super::settings::MODEL_FILES;
 use super::variant::{Attachment, Presence, Variant};
 use super::workers::Seat;
@@ -120,6 +121,11 @@ impl Loader {
             }
             all.insert(name, built);
         }
+        let judged = Judged::most_rows(all.values().filter_map(|built| built.ready.as_ref()?.profile.judged));
+        if let Some(judged) = judged {
+            own.profile.learn_accuracy(judged.original);
+            own.tell_accuracy();
+        }
         all
     }
 
@@ -133,7 +139,7 @@ impl Loader {
     ) -> Result<Arc<Variant>, LoadError> {
         let contents = contents(seat, target.file).await;
         let made = match known.find(contents.as_deref()) {
-            Some(twin) => Ok(Arc::new(self.again(twin, target))),
+            Some(twin) => Ok(Arc::new(self.again(twin, survey, target))),
             None => self.load_build(seat, target, survey, Some(own)).await,
         };
         self.with.metrics.count_load(own.model.as_str(), made.is_ok());
@@ -144,16 +150,18 @@ impl Loader {
     }
 
     /// A build under one more name: with the same plan, and a queue of its own.
-    fn again(&self, twin: &Variant, target: &Target<'_>) -> Variant {
+    fn again(&self, twin: &Variant, survey: &Survey, target: &Target<'_>) -> Variant {
         let version = target.version.to_string();
         let labels = [target.model.as_str(), &version, target.variant()];
         let metrics = self.with.metrics.model(target.model.as_str(), &version, target.variant());
         let account = self.with.meter.account(labels, &twin.statistics);
+        let accuracy = survey.accuracy(target).or(twin.profile.accuracy());
+        let profile = Profile::new(accuracy, twin.profile.judged, twin.profile.costs().clone());
         // Its plan's memory is counted where it was loaded.
         metrics.memory.set(0);
         let mut settings = twin.settings.clone();
         settings.model_file.clone_from(&target.file.file);
-        Variant {
+        let variant = Variant {
             model: twin.model.clone(),
             version: twin.version,
             name: target.variant.cloned(),
@@ -162,10 +170,13 @@ impl Loader {
             settings,
             metrics,
             statistics: Arc::clone(&twin.statistics),
+            profile: Arc::new(profile),
             account,
             attachment: Attachment::default(),
             presence: Presence::default(),
-        }
+        };
+        variant.tell_accuracy();
+        variant
     }
 }
 

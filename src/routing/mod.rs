@@ -1,23 +1,40 @@
 //! Room 3: from a name to the build that answers, and the check of a request against its signature.
 //!
+//! Where a version has variants, a pure rule (`variant_rule`) chooses among them by what the request allows and the stage
+//! that the server is at; what power or the grid ask of that is `governor`'s matter, and the joules that are left `ledger`'s.
 //! After this room inputs stand in the signature's order, with the model's own shapes, and nothing needs checking again.
 
 mod bind;
+pub mod choice;
+pub mod config;
+mod governor;
+mod ledger;
+mod variant_rule;
 
+use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
+pub use choice::{Choice, Conditions, Standing};
+pub use config::BudgetsConfig;
+
+use self::choice::Choosing;
 use crate::admission::Admitted;
 use crate::engine::signature::ShapeMismatch;
-use crate::infer::{ModelName, VariantName, VersionId};
+use crate::infer::{Budget, ModelName, VariantName, VariantReason, VersionId, Wanted};
+use crate::metering::Latest;
 use crate::repository::catalog::LookupError;
 use crate::repository::{Catalog, Variant};
+use crate::telemetry::Metrics;
 use crate::tensor::{DType, Tensor};
+use crate::units::Nanojoules;
 
 #[derive(Debug)]
 pub struct Router {
     catalog: Arc<ArcSwap<Catalog>>,
+    choosing: Arc<Choosing>,
 }
 
 /// A request with the build that will answer it.
@@ -35,6 +52,10 @@ pub struct Routed {
 pub enum RouteError {
     #[error(transparent)]
     Lookup(#[from] LookupError),
+    #[error(transparent)]
+    BudgetUnmet(Box<Unmet>),
+    #[error("the machine takes as much power as budgets.power_watts_max allows: {watts_max} W")]
+    PowerSpent { watts_max: f64, retry_after: Duration },
     #[error("unexpected input {got:?}, the model has {expected}")]
     UnknownInput { got: String, expected: String },
     #[error("input {0:?} is given twice")]
@@ -53,36 +74,78 @@ pub enum RouteError {
     UnknownOutput { got: String, expected: String },
 }
 
+/// What no build of a version can keep, and which comes the nearest.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Unmet {
+    pub model: ModelName,
+    pub version: VersionId,
+    pub budget: Budget,
+    pub nearest: Option<VariantName>,
+    /// What is known of the nearest.
+    pub accuracy: Option<f64>,
+    pub latency: Option<Duration>,
+    pub energy: Option<Nanojoules>,
+}
+
 impl Router {
-    pub fn new(catalog: Arc<ArcSwap<Catalog>>) -> Self {
-        Self { catalog }
+    pub fn new(catalog: Arc<ArcSwap<Catalog>>, budgets: BudgetsConfig, metrics: &Metrics) -> Self {
+        Self { catalog, choosing: Arc::new(Choosing::new(budgets, metrics.budgets.clone())) }
     }
 
-    /// The build that answers for a request's model, version and variant.
+    /// Settings that hold from the next request on.
+    pub fn reconfigure(&self, budgets: BudgetsConfig) {
+        self.choosing.configure(budgets);
+    }
+
+    /// What holds now where requests leave a choice.
+    pub fn standing(&self) -> Standing {
+        self.choosing.standing()
+    }
+
+    /// Takes a window of the meter that has just ended, for what power and the grid ask of choices.
+    pub fn settle(&self, latest: &Latest) {
+        self.choosing.settle(latest);
+    }
+
+    /// The build that answers: the variant that is named, or the one that the rule chooses.
     ///
     /// # Errors
-    /// When there is none.
-    pub fn find(&self, admitted: &Admitted) -> Result<Arc<Variant>, RouteError> {
-        let request = &admitted.request;
-        self.named(&request.model, request.version, request.variant.as_ref())
+    /// When there is none, none keeps the budget, or the power is spent.
+    pub fn choose(&self, admitted: &Admitted, conditions: &Conditions) -> Result<Choice, RouteError> {
+        let (catalog, request) = (self.catalog.load(), &admitted.request);
+        let named = match &request.variant {
+            Wanted::Any => None,
+            Wanted::Own => Some(catalog.find(&request.model, request.version)?),
+            Wanted::Named(name) => Some(catalog.find_variant(&request.model, request.version, Some(name))?),
+        };
+        if let Some(named) = named {
+            let choice = self.choosing.among(&[named], request, conditions)?;
+            return Ok(Choice { reason: Some(VariantReason::Named), ..choice });
+        }
+        let own = catalog.find(&request.model, request.version)?;
+        let beside = catalog.version_of(own).map(|version| &version.variants).filter(|variants| !variants.is_empty());
+        let Some(beside) = beside else { return self.choosing.among(&[own], request, conditions) };
+        // One that takes other inputs cannot stand in.
+        let alike =
+            beside.values().filter_map(|beside| beside.ready.as_ref()).filter(|it| it.signature == own.signature);
+        let mut builds: Vec<&Arc<Variant>> = [own].into_iter().chain(alike).collect();
+        let default = own.settings.default_variant.as_ref();
+        if let Some(at) = default.and_then(|name| builds.iter().position(|build| build.name.as_ref() == Some(name))) {
+            builds.swap(0, at);
+        }
+        self.choosing.among(&builds, request, conditions)
     }
 
-    /// As `find`, for a request that has yet to be decoded.
+    /// For a request that has yet to be decoded: its version's own build, and whether it is the only one.
     ///
     /// # Errors
-    /// When there is none.
-    pub fn named(
-        &self,
-        model: &ModelName,
-        version: Option<VersionId>,
-        variant: Option<&VariantName>,
-    ) -> Result<Arc<Variant>, RouteError> {
-        Ok(Arc::clone(self.catalog.load().find_variant(model, version, variant)?))
-    }
-
-    /// Whether a build's version has no variants, so that requests for it can only be for this build.
-    pub fn is_sole(&self, build: &Variant) -> bool {
-        self.catalog.load().version_of(build).is_some_and(|version| version.variants.is_empty())
+    /// When there is none, or the power is spent.
+    pub fn expect(&self, model: &ModelName, version: Option<VersionId>) -> Result<(Arc<Variant>, bool), RouteError> {
+        let catalog = self.catalog.load();
+        let own = catalog.find(model, version)?;
+        self.choosing.check_power()?;
+        let is_sole = catalog.version_of(own).is_none_or(|version| version.variants.is_empty());
+        Ok((Arc::clone(own), is_sole))
     }
 
     /// Checks a request against the build's signature and brings its inputs into the plan's form.
@@ -96,6 +159,26 @@ impl Router {
         Ok(Routed { admitted, variant, inputs, rows })
     }
 }
+
+impl fmt::Display for Unmet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { model, version, budget, nearest, accuracy, latency, energy } = self;
+        write!(f, "no build of model {model:?} version {version} keeps the budget ({budget}); the nearest is ")?;
+        match nearest {
+            Some(name) => write!(f, "variant {name:?}")?,
+            None => f.write_str("its own")?,
+        }
+        let of = |what: &str, figure: Option<String>| format!("{what} {}", figure.unwrap_or_else(|| "unknown".into()));
+        let latency = budget.latency_max.map(|_| of("latency", latency.map(|latency| format!("{latency:.3?}"))));
+        let energy =
+            budget.energy_max.map(|_| of("energy", energy.map(|energy| format!("{} mJ", energy.as_joules() * 1e3))));
+        let accuracy = budget.accuracy_min.map(|_| of("accuracy", accuracy.map(|share| share.to_string())));
+        let figures: Vec<String> = [latency, energy, accuracy].into_iter().flatten().collect();
+        write!(f, " ({})", figures.join(", "))
+    }
+}
+
+impl std::error::Error for Unmet {}
 
 #[cfg(test)]
 mod tests;

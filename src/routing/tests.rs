@@ -1,5 +1,7 @@
 //! Requests against the signature of a model that is never run.
 
+mod choices;
+
 use proptest::prelude::*;
 use tokio::time::Instant;
 
@@ -7,7 +9,7 @@ use super::*;
 use crate::admission::{Admission, AdmissionConfig};
 use crate::engine::{self, Batch, Cores, Dim, EngineError, Merging, Part, Plan, Signature, TensorSpec};
 use crate::error::ErrorCode;
-use crate::infer::{InferRequest, Schedule, VersionId};
+use crate::infer::{Budget, InferRequest, Schedule, VersionId, Wanted};
 use crate::pipeline::InferError;
 use crate::repository::ModelSettings;
 use crate::repository::variant::{Attachment, Presence};
@@ -65,6 +67,7 @@ fn variant(merging: Merging, rows_alone_max: Option<usize>) -> Arc<Variant> {
         settings: ModelSettings { rows_alone_max, ..ModelSettings::plain(batching, 1) },
         metrics: Metrics::new().model("m", "1", ""),
         statistics: Arc::default(),
+        profile: Arc::default(),
         account: Arc::default(),
         attachment: Attachment::default(),
         presence: Presence::default(),
@@ -89,22 +92,30 @@ fn ids(rows: usize) -> NamedTensor {
     tensor("ids", DType::I64, &[rows])
 }
 
-fn bind(variant: &Arc<Variant>, inputs: Vec<NamedTensor>, outputs: &[&str]) -> Result<Routed, RouteError> {
-    let config =
-        AdmissionConfig { requests_max: 1, bytes_max: ByteSize(1 << 20), ..crate::config::Config::default().admission };
-    let request = InferRequest {
-        model: "m".parse().unwrap(),
+fn asking(model: &str, inputs: Vec<NamedTensor>, outputs: &[&str]) -> InferRequest {
+    InferRequest {
+        model: model.parse().unwrap(),
         version: None,
-        variant: None,
+        variant: Wanted::Any,
+        budget: Budget::default(),
         id: None,
         inputs,
         outputs: outputs.iter().map(ToString::to_string).collect(),
         schedule: Schedule::default(),
         received_at: Instant::now(),
-        decode: std::time::Duration::ZERO,
-    };
-    let admitted = Admission::new(config, Arc::default()).admit(request).unwrap();
-    Router::new(Arc::default()).bind(admitted, Arc::clone(variant))
+        decode: Duration::ZERO,
+    }
+}
+
+fn router() -> Router {
+    Router::new(Arc::default(), crate::config::Config::default().budgets, &Metrics::new())
+}
+
+fn bind(variant: &Arc<Variant>, inputs: Vec<NamedTensor>, outputs: &[&str]) -> Result<Routed, RouteError> {
+    let config =
+        AdmissionConfig { requests_max: 1, bytes_max: ByteSize(1 << 20), ..crate::config::Config::default().admission };
+    let admitted = Admission::new(config, Arc::default()).admit(asking("m", inputs, outputs)).unwrap();
+    router().bind(admitted, Arc::clone(variant))
 }
 
 fn refuse(variant: &Arc<Variant>, inputs: Vec<NamedTensor>, outputs: &[&str], says: &str) {
@@ -165,19 +176,8 @@ fn requests_that_are_never_merged_have_the_bound_that_is_written_down() {
 fn a_model_that_is_not_there_is_not_found() {
     let config =
         AdmissionConfig { requests_max: 1, bytes_max: ByteSize(1), ..crate::config::Config::default().admission };
-    let request = InferRequest {
-        model: "nope".parse().unwrap(),
-        version: None,
-        variant: None,
-        id: None,
-        inputs: vec![],
-        outputs: vec![],
-        schedule: Schedule::default(),
-        received_at: Instant::now(),
-        decode: std::time::Duration::ZERO,
-    };
-    let admitted = Admission::new(config, Arc::default()).admit(request).unwrap();
-    let error = Router::new(Arc::default()).find(&admitted).unwrap_err();
+    let admitted = Admission::new(config, Arc::default()).admit(asking("nope", vec![], &[])).unwrap();
+    let error = router().choose(&admitted, &Conditions::default()).unwrap_err();
     assert!(error.to_string().contains("nope"), "{error}");
     assert_eq!(InferError::from(error).code(), ErrorCode::NotFound);
 }

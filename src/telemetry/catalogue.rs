@@ -58,6 +58,34 @@ pub const MODEL_CPU: Metric = counter(
     &["model", "version", "variant"],
     "CPU time of the compute threads while they ran batches of this model.",
 );
+pub const VARIANT_CHOICES: Metric = counter(
+    "kinglet_variant_choices_total",
+    &["model", "version", "variant", "reason"],
+    "Requests to versions with variants, by the build that was chosen and why: default, named, budget, balanced, eco, power_cap, carbon.",
+);
+pub const MODEL_ACCURACY: Metric = gauge(
+    "kinglet_model_accuracy_ratio",
+    &["model", "version", "variant"],
+    "The share of rows with the right answer, by the manifest or the report of compression; absent where nobody has said it.",
+);
+pub const BUDGET_STAGE: Metric = gauge(
+    "kinglet_budget_stage",
+    &["stage"],
+    "1 for the stage that builds are chosen by: accuracy, balanced, eco, or cheapest, which only a limit of power asks for.",
+);
+pub const BUDGET_STAGE_CHANGES: Metric = counter("kinglet_budget_stage_changes_total", &[], "Changes of that stage.");
+pub const POWER_LIMIT: Metric = gauge(
+    "kinglet_power_limit_watts",
+    &[],
+    "The power that the machine may take, by budgets.power_watts_max; absent without one.",
+);
+pub const POWER_ALLOWANCE: Metric = gauge(
+    "kinglet_power_allowance_watts",
+    &[],
+    "What batches may take of it, while requests are refused for it; absent otherwise.",
+);
+pub const POWER_REFUSED: Metric =
+    counter("kinglet_power_refused_total", &[], "Requests refused because the power was spent.");
 pub const MODEL_READY: Metric =
     gauge("kinglet_model_ready", &["model", "version", "variant"], "1 while this version answers requests.");
 pub const MODEL_MEMORY: Metric = gauge(
@@ -191,6 +219,13 @@ pub const ALL: &[&Metric] = &[
     &QUEUE_REQUESTS,
     &QUEUE_BYTES,
     &MODEL_CPU,
+    &VARIANT_CHOICES,
+    &MODEL_ACCURACY,
+    &BUDGET_STAGE,
+    &BUDGET_STAGE_CHANGES,
+    &POWER_LIMIT,
+    &POWER_ALLOWANCE,
+    &POWER_REFUSED,
     &MODEL_READY,
     &MODEL_MEMORY,
     &MODEL_LOAD_DURATION,

@@ -11,6 +11,7 @@ use prometheus::{
     IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use super::budgets::{BudgetMetrics, ChoiceFamilies, ChoiceMetrics};
 use super::catalogue::{self, Kind, Metric};
 use super::energy::EnergyMetrics;
 use super::process::{ProcessUsage, started_at};
@@ -49,6 +50,8 @@ pub struct Metrics {
     process_memory: IntGauge,
     process_fds: IntGauge,
     pub energy: EnergyMetrics,
+    pub budgets: BudgetMetrics,
+    choices: ChoiceFamilies,
     /// Requests that named no loaded model.
     unknown: Vec<IntCounter>,
 }
@@ -68,6 +71,7 @@ pub struct ModelMetrics {
     pub ready: IntGauge,
     pub memory: IntGauge,
     pub load_duration: Gauge,
+    pub choices: ChoiceMetrics,
 }
 
 /// Refusals at the door, by reason.
@@ -153,6 +157,8 @@ impl Metrics {
             process_memory: register(&registry, &catalogue::PROCESS_MEMORY, |opts, _| IntGauge::with_opts(opts)),
             process_fds: register(&registry, &catalogue::PROCESS_FDS, |opts, _| IntGauge::with_opts(opts)),
             energy: EnergyMetrics::new(&registry),
+            budgets: BudgetMetrics::new(&registry),
+            choices: ChoiceFamilies::new(&registry),
             unknown,
             registry,
         }
@@ -185,6 +191,7 @@ impl Metrics {
             ready: self.model_ready.with_label_values(&labels),
             memory: self.model_memory.with_label_values(&labels),
             load_duration: self.model_load_duration.with_label_values(&labels),
+            choices: self.choices.build(labels),
         })
     }
 
@@ -222,6 +229,7 @@ impl Metrics {
         forget_in(&self.plan_builds, model);
         forget_in(&self.plan_build_seconds, model);
         self.energy.forget_model(model);
+        self.choices.forget_model(model);
     }
 
     /// Takes the gauges of an unloaded build away; its counters stay as long as its model is known, so that rates
@@ -232,6 +240,7 @@ impl Metrics {
             let _ = family.remove_label_values(&labels);
         }
         let _ = self.model_load_duration.remove_label_values(&labels);
+        self.choices.forget_build(labels);
     }
 
     /// Counts one attempt to load a version of `model`.
@@ -412,12 +421,18 @@ const NO_LABELS: &[&str] = &[];
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::infer::VariantReason;
     use crate::telemetry::energy::Origin;
 
     #[test]
     fn every_catalogue_entry_is_exported() {
         let metrics = Metrics::new();
-        metrics.model("m", "1", "").count_batch(BatchReason::Idle, 1);
+        let model = metrics.model("m", "1", "");
+        model.count_batch(BatchReason::Idle, 1);
+        model.choices.count(VariantReason::Default);
+        model.choices.accuracy(0.5);
+        metrics.budgets.limit(Some(1.0));
+        metrics.budgets.allowance(Some(1.0));
         metrics.count_load("m", true);
         let plans = PlanMetrics::default();
         plans.count_build(Duration::from_millis(500));
@@ -448,7 +463,10 @@ mod tests {
     fn a_forgotten_model_leaves_no_series() {
         let metrics = Metrics::new();
         for (model, version) in [("m", "1"), ("m", "2"), ("other", "1")] {
-            metrics.model(model, version, "").count_batch(BatchReason::Idle, 1);
+            let build = metrics.model(model, version, "");
+            build.count_batch(BatchReason::Idle, 1);
+            build.choices.count(VariantReason::Eco);
+            build.choices.accuracy(0.5);
             metrics.export_plans(&PlanMetrics::default(), [model, version, ""]);
             metrics.count_load(model, true);
             let _ = metrics.energy.build(Origin { source: "s", quality: "q" }, [model, version, ""], true);

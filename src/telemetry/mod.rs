@@ -4,6 +4,7 @@
 //! `logs` sets up structured logging; `trace` reads and writes W3C trace context. A number is counted by the room that
 //! observes it, through the handles of this one.
 
+pub mod budgets;
 pub mod catalogue;
 pub mod config;
 pub mod energy;

@@ -13,6 +13,7 @@ BINARY_ONLY = ("FP16", "BF16")
 
 # The table of error codes, as tritonclient shows them.
 REFUSALS = {
+    "budget unmet": ("412", "StatusCode.FAILED_PRECONDITION"),
     "invalid": ("400", "StatusCode.INVALID_ARGUMENT"),
     "not found": ("404", "StatusCode.NOT_FOUND"),
     "too large": ("413", "StatusCode.RESOURCE_EXHAUSTED"),

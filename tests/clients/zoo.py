@@ -162,7 +162,7 @@ def plus(number: int):
     )
 
 
-def slow():
+def slow(layers: int = SLOW_LAYERS):
     """A chain of matrix products, several milliseconds a row on any machine of today.
 
     The matrix is a scaled reflection, its own inverse up to rounding: nothing grows or fades. Bounds that nothing reaches
@@ -173,10 +173,10 @@ def slow():
     direction /= np.linalg.norm(direction)
     reflection = (np.eye(width) - 2 * direction @ direction.T).astype(np.float32)
     nodes = [helper.make_node("Mul", ["x", "ones"], ["layer0"])]
-    for layer in range(SLOW_LAYERS):
+    for layer in range(layers):
         nodes.append(helper.make_node("MatMul", [f"layer{layer}", "matrix"], [f"product{layer}"]))
         nodes.append(helper.make_node("Clip", [f"product{layer}", "least", "most"], [f"layer{layer + 1}"]))
-    nodes.append(helper.make_node("ReduceMean", [f"layer{SLOW_LAYERS}"], ["y"], axes=[1], keepdims=1))
+    nodes.append(helper.make_node("ReduceMean", [f"layer{layers}"], ["y"], axes=[1], keepdims=1))
     return model(
         nodes,
         [f32("x", ["batch", 1, width])],

@@ -109,7 +109,8 @@ impl Tuning {
         }
         known.left = known.left.saturating_sub(started.elapsed());
         known.measured += 1;
-        let (_, candidate, packed) = packed.into_iter().min_by_key(|(least, ..)| *least)?;
+        let shortest = packed.iter().map(|(least, ..)| *least).min()?;
+        let (_, candidate, packed) = packed.into_iter().rfind(|(least, ..)| *least <= shortest.mul_f64(LEVEL))?;
         known.chosen.insert(product.to_owned(), candidate);
         Some(packed)
     }
@@ -217,6 +218,10 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Runs of each candidate, by turns; the shortest counts.
 const ROUNDS: usize = 4;
+
+/// Of candidates that take as long, but for noise, the last has the widest panels or leaves out the most: what is read from
+/// memory for one row it reads fastest.
+const LEVEL: f64 = 1.03;
 
 /// Multiply-adds of one run: a tenth of a millisecond with AVX2.
 const MEASURED_MACS: usize = 4 << 20;

@@ -1,5 +1,6 @@
 //! The operators' listener: metrics, health, metadata, control, and a page for people at `/ui/`.
 
+mod budgets;
 mod energy;
 mod page;
 
@@ -28,8 +29,13 @@ pub struct ReloadReport {
 /// listener would be another site to a browser.
 pub fn router(frontend: Frontend, reloads: mpsc::Sender<ReloadRequest>, ui: bool) -> Router {
     let reload = Router::new().route("/admin/config/reload", post(reload)).with_state(reloads);
-    let mut own =
-        Router::new().route("/metrics", get(metrics)).route("/admin/energy", get(energy::latest)).merge(admin_router());
+    let mut own = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/admin/budgets", get(budgets::standing))
+        .route("/admin/energy", get(energy::latest))
+        .route("/v2/models/{model}/variants", get(budgets::builds))
+        .route("/v2/models/{model}/versions/{version}/variants", get(budgets::builds))
+        .merge(admin_router());
     if ui {
         own = own.merge(inference()).merge(page::router());
     }

@@ -29,7 +29,8 @@ pub(super) fn call(message: ModelInferRequest, arrival: Arrival, limits: &Limits
     let version = if model_version.is_empty() { None } else { Some(model_version.parse()?) };
     at_most("inputs", inputs.len(), limits.tensors_max)?;
     at_most("requested outputs", outputs.len(), limits.tensors_max)?;
-    let RequestParameters { mut schedule, variant, binary_default, report } = request_parameters(parameters, limits)?;
+    let RequestParameters { mut schedule, variant, budget, binary_default, report } =
+        request_parameters(parameters, limits)?;
     schedule.deadline = arrival.deadline;
     let inputs = tensors(inputs, raw_input_contents, limits)?;
     let wishes = outputs.into_iter().map(|output| wish(output, limits)).collect::<Result<Vec<_>, _>>()?;
@@ -37,6 +38,7 @@ pub(super) fn call(message: ModelInferRequest, arrival: Arrival, limits: &Limits
         model,
         version,
         variant,
+        budget,
         id: (!id.is_empty()).then_some(id),
         inputs,
         outputs: wishes.iter().map(|wish| wish.name.clone()).collect(),

@@ -28,8 +28,8 @@ use crate::admission::Held;
 use crate::error::ErrorCode;
 use crate::frontend::listener::{Direct, Shortcut};
 use crate::frontend::pace::Pace;
-use crate::frontend::{LimitsConfig, is_grpc, report, trace};
-use crate::metering::Estimate;
+use crate::frontend::report::Told;
+use crate::frontend::{LimitsConfig, is_grpc, trace};
 use crate::pipeline::Outcome;
 use crate::proto::inference::grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer};
 use crate::proto::inference::{ModelInferResponse, RepositoryModelLoadRequest, RepositoryModelLoadResponse};
@@ -63,7 +63,7 @@ async fn infer(calls: Arc<Calls>, incoming: Arc<Incoming>, request: Request<Body
         incoming.handed_over();
         infer_once(Arc::clone(&calls), outcome.take(), request)
     });
-    let response = with_energy(grpc.unary(service, request).await);
+    let response = with_trailers(grpc.unary(service, request).await);
     // What could not be decoded was never handed over.
     if let Some(outcome) = outcome {
         let refused = response.extensions().get().map_or(ErrorCode::Internal, status::code);
@@ -205,11 +205,11 @@ fn answer_as_asked(headers: &mut HeaderMap) {
     }
 }
 
-/// What a request took stands behind its message, as trailing metadata.
-fn with_energy(mut response: Response<Body>) -> Response<Body> {
-    let Some(energy) = response.extensions_mut().remove::<Estimate>() else { return response };
+/// What a request took, and who has answered it, stands behind its message, as trailing metadata.
+fn with_trailers(mut response: Response<Body>) -> Response<Body> {
+    let Some(told) = response.extensions_mut().remove::<Told>() else { return response };
     let mut trailers = HeaderMap::new();
-    report::tell(Some(energy), &mut trailers);
+    told.write(&mut trailers);
     response.map(|body| Body::new(body.with_trailers(ready(Some(Ok(trailers))))))
 }
 

@@ -6,13 +6,13 @@ use tonic::{Request, Response, Status};
 use super::bounded::Decoded;
 use super::convert::Arrival;
 use super::{arrival, convert, encode};
+use crate::frontend::report::Told;
 use crate::frontend::{Call, Frontend, OutputWish, Refusal, Report, large};
-use crate::metering::Estimate;
 use crate::pipeline::{Answer, Outcome};
 use crate::proto::inference::{ModelInferRequest, ModelInferResponse};
 
-/// A message, and what its request took.
-type Encoded = (ModelInferResponse, Option<Estimate>);
+/// A message, and what is told behind it.
+type Encoded = (ModelInferResponse, Told);
 
 /// Dropping the future takes the request out of its queue, so that a client that leaves costs no more.
 pub(super) async fn unary(
@@ -23,11 +23,11 @@ pub(super) async fn unary(
     let (metadata, _, decoded) = request.into_parts();
     let answer = answered(frontend, &metadata, decoded, &mut outcome).await;
     outcome.settle(answer.as_ref().err().map(|refusal| refusal.code));
-    let (message, energy) = answer?;
+    let (message, told) = answer?;
     let mut response = Response::new(message);
-    if let Some(energy) = energy.filter(|_| frontend.pipeline.meter().replies().headers) {
+    if !told.is_empty() {
         // For the edge, which writes it behind the message.
-        response.extensions_mut().insert(energy);
+        response.extensions_mut().insert(told);
     }
     Ok(response)
 }
@@ -53,17 +53,19 @@ pub(super) async fn respond(
     // The guard of the limits must not be held while waiting.
     let call = convert::call(message, arrival, &frontend.limits.load())?;
     let Call { request, wishes, mut report, .. } = call;
-    report.energy |= frontend.pipeline.meter().replies().parameters;
+    let replies = frontend.pipeline.meter().replies();
+    report.energy |= replies.parameters;
     let answer = frontend.pipeline.infer(request, None, outcome).await.map_err(|error| frontend.refusal(&error))?;
     if large::is_large(encode::bytes_to_code(&answer, &wishes)) {
-        Box::pin(frontend.on_pool(move || response(answer, &wishes, report))).await?
+        Box::pin(frontend.on_pool(move || response(answer, &wishes, report, replies.headers))).await?
     } else {
-        response(answer, &wishes, report)
+        response(answer, &wishes, report, replies.headers)
     }
 }
 
-fn response(mut answer: Answer, wishes: &[OutputWish], report: Report) -> Result<Encoded, Refusal> {
+fn response(mut answer: Answer, wishes: &[OutputWish], report: Report, with_energy: bool) -> Result<Encoded, Refusal> {
     let response = encode::response(&mut answer, wishes, report)?;
     answer.encoded();
-    Ok((response, answer.energy))
+    let told = Told::of(&answer, with_energy);
+    Ok((response, told))
 }

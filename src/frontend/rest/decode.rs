@@ -11,7 +11,7 @@ use crate::engine::{Dim, TensorSpec};
 use crate::frontend::config::LimitsConfig;
 use crate::frontend::parameters::{RequestParameters, Value};
 use crate::frontend::{Call, OutputWish, Refusal};
-use crate::infer::{InferRequest, ModelName, VersionId};
+use crate::infer::{Budget, InferRequest, ModelName, VersionId};
 use crate::repository::Variant;
 use crate::tensor::{DType, NamedTensor, Shape, Tensor};
 
@@ -23,6 +23,8 @@ pub(super) struct Head {
     /// Bytes of JSON before the binary tensors; `None` where all of the body is JSON.
     pub json_length: Option<usize>,
     pub deadline: Option<Instant>,
+    /// As headers have it; parameters go before them.
+    pub budget: Budget,
     pub received_at: Instant,
 }
 
@@ -40,7 +42,7 @@ pub(super) fn call(head: Head, mut body: Bytes, limits: &LimitsConfig) -> Result
         return Err(Refusal::invalid("the body is empty, expected an inference request in JSON"));
     }
     let json = parse(&body[..json_length], limits)?;
-    let mut parameters = RequestParameters::default();
+    let mut parameters = RequestParameters { budget: head.budget, ..RequestParameters::default() };
     for (key, value) in &json.parameters {
         parameters.set(key, value)?;
     }
@@ -64,7 +66,7 @@ pub(super) fn raw_call(head: Head, body: Bytes, variant: &Variant) -> Result<Cal
     };
     let (tensor, name) = (raw_tensor(spec, body, variant.merges())?, spec.name.clone());
     // All outputs come back in binary form.
-    let parameters = RequestParameters { binary_default: true, ..RequestParameters::default() };
+    let parameters = RequestParameters { binary_default: true, budget: head.budget, ..RequestParameters::default() };
     Ok(assemble(head, None, vec![NamedTensor { name, tensor }], Vec::new(), parameters))
 }
 
@@ -81,6 +83,7 @@ fn assemble(
         model: head.model,
         version: head.version,
         variant: parameters.variant,
+        budget: parameters.budget,
         id,
         inputs,
         outputs: wishes.iter().map(|wish| wish.name.clone()).collect(),

@@ -13,7 +13,8 @@ use super::in_path::InPath;
 use super::respond;
 use crate::error::ErrorCode;
 use crate::frontend::listener::{Direct, Shortcut};
-use crate::frontend::{Call, Frontend, Refusal, large, report, trace};
+use crate::frontend::report::Told;
+use crate::frontend::{Call, Frontend, Refusal, large, parameters, trace};
 use crate::pipeline::{Answer, Outcome, Undecoded};
 
 /// The model and version that a path names.
@@ -136,6 +137,7 @@ fn head((model, version): Named<'_>, headers: &HeaderMap, began: Instant) -> Res
         version: version.map(str::parse).transpose()?,
         json_length: text(headers, JSON_LENGTH)?.map(json_length).transpose()?,
         deadline: timeout.and_then(|timeout| began.checked_add(timeout)),
+        budget: parameters::budget(headers)?,
         received_at: began,
     })
 }
@@ -177,9 +179,7 @@ fn response(answer: &Answer, wishes: &Wishes, coding: Option<Coding>) -> Result<
     if let Some(length) = json_length {
         response.headers_mut().insert(JSON_LENGTH, HeaderValue::from(length));
     }
-    if wishes.energy_headers {
-        report::tell(answer.energy, response.headers_mut());
-    }
+    Told::of(answer, wishes.energy_headers).write(response.headers_mut());
     answer.encoded();
     Ok(response)
 }

@@ -23,6 +23,7 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{self, any};
 
 pub use in_path::InPath;
+pub use models::Selector;
 pub use respond::{error, get, json, post, with_type};
 
 use super::Frontend;

@@ -114,9 +114,9 @@ pub(super) async fn all_statistics(State(frontend): State<Frontend>) -> Response
 
 /// The model and version in a path.
 #[derive(Debug, serde::Deserialize)]
-pub(super) struct Selector {
-    pub(super) model: String,
-    pub(super) version: Option<String>,
+pub struct Selector {
+    pub model: String,
+    pub version: Option<String>,
 }
 
 fn find(frontend: &Frontend, selector: &Selector) -> Result<Arc<Variant>, Refusal> {

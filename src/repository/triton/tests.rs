@@ -172,6 +172,7 @@ fn variant(model: &str, declared: Declared) -> Variant {
         settings: resolved.settings,
         metrics: Metrics::new().model("m", "1", ""),
         statistics: Arc::default(),
+        profile: Arc::default(),
         account: Arc::default(),
         attachment: Attachment::default(),
         presence: Presence::default(),

@@ -1,0 +1,224 @@
+//! From a request to the build that answers it: candidates with what they will cost now, the rule, and the power that is left.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::time::Instant;
+
+use super::config::BudgetsConfig;
+use super::governor::{Cause, Governor, Limits, Seen, Setting};
+use super::ledger::{Demand, Ledger};
+use super::variant_rule::{self, Candidate, Stage};
+use super::{RouteError, Unmet};
+use crate::infer::{Budget, InferRequest, VariantReason};
+use crate::metering::Latest;
+use crate::repository::Variant;
+use crate::telemetry::budgets::BudgetMetrics;
+use crate::units::Nanojoules;
+
+/// What holds for every request of this moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Conditions {
+    /// How long a request waits for a core.
+    pub wait: Duration,
+    /// What a CPU second takes beyond idling, where that is known.
+    pub per_cpu_second: Option<Nanojoules>,
+}
+
+/// The build that answers, and why it and no other.
+#[derive(Clone, Debug)]
+pub struct Choice {
+    pub variant: Arc<Variant>,
+    /// Nothing where there was no other.
+    pub reason: Option<VariantReason>,
+}
+
+/// What the server goes by now where requests leave a choice.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Standing {
+    /// "accuracy", "balanced", "eco" or "cheapest".
+    pub stage: &'static str,
+    /// Why that one: "mode", "`power_cap`" or "carbon".
+    pub cause: &'static str,
+    pub power_watts_max: Option<f64>,
+    /// What batches may take, while requests are refused for it.
+    pub allowance_watts: Option<f64>,
+}
+
+/// The state that choices depend on.
+#[derive(Debug)]
+pub(super) struct Choosing {
+    config: ArcSwap<BudgetsConfig>,
+    setting: ArcSwap<Setting>,
+    governor: Mutex<Governor>,
+    /// Whether there is a limit of power, so that what requests take is noted.
+    is_limited: AtomicBool,
+    ledger: Mutex<Ledger>,
+    metrics: BudgetMetrics,
+}
+
+impl Choosing {
+    pub(super) fn new(config: BudgetsConfig, metrics: BudgetMetrics) -> Self {
+        let choosing = Self {
+            config: ArcSwap::from_pointee(config.clone()),
+            setting: ArcSwap::default(),
+            governor: Mutex::default(),
+            is_limited: AtomicBool::new(false),
+            ledger: Mutex::new(Ledger::new(Instant::now())),
+            metrics,
+        };
+        choosing.configure(config);
+        choosing
+    }
+
+    pub(super) fn configure(&self, config: BudgetsConfig) {
+        let mut governor = lock(&self.governor);
+        let (watts_max, intensity_max) = (config.watts_max(), config.intensity_max());
+        let setting = governor.limit(Limits { mode: config.mode.stage(), watts_max, intensity_max });
+        self.config.store(Arc::new(config));
+        self.is_limited.store(watts_max.is_some(), Ordering::Relaxed);
+        self.metrics.limit(watts_max);
+        self.apply(setting);
+    }
+
+    /// Takes a window that has just ended.
+    pub(super) fn settle(&self, latest: &Latest) {
+        let Demand { wanted, granted } = lock(&self.ledger).settle();
+        let span = latest.span.as_secs_f64();
+        let watts = |energy: Nanojoules| energy.as_joules() / span;
+        let seen = Seen {
+            elsewhere: watts(latest.idle) + watts(latest.other),
+            overhead: watts(latest.overhead),
+            attributed: watts(latest.attributed),
+            wanted: wanted.map(|joules| joules / span),
+            granted: granted / span,
+            intensity: latest.intensity,
+        };
+        let setting = lock(&self.governor).step(&seen);
+        self.apply(setting);
+    }
+
+    fn apply(&self, setting: Setting) {
+        let before = self.setting.swap(Arc::new(setting));
+        lock(&self.ledger).allow(setting.allowance, Instant::now());
+        if before.stage != setting.stage {
+            let (from, to, cause) = (before.stage.as_str(), setting.stage.as_str(), cause(setting.cause));
+            tracing::info!(from, to, cause, "variants are chosen by another stage");
+            self.metrics.changes.inc();
+        }
+        self.metrics.stage(setting.stage as usize);
+        self.metrics.allowance(setting.allowance);
+    }
+
+    pub(super) fn standing(&self) -> Standing {
+        let setting = self.setting();
+        Standing {
+            stage: setting.stage.as_str(),
+            cause: cause(setting.cause),
+            power_watts_max: self.config.load().watts_max(),
+            allowance_watts: setting.allowance,
+        }
+    }
+
+    fn setting(&self) -> Setting {
+        **self.setting.load()
+    }
+
+    /// Refuses a request of which nobody knows yet what it takes, where nothing is left to take.
+    pub(super) fn check_power(&self) -> Result<(), RouteError> {
+        if self.is_limited.load(Ordering::Relaxed) {
+            let left = lock(&self.ledger).check(Instant::now());
+            left.map_err(|retry_after| self.spent(retry_after))?;
+        }
+        Ok(())
+    }
+
+    /// One of the builds, of which the first answers by default.
+    pub(super) fn among(
+        &self,
+        builds: &[&Arc<Variant>],
+        request: &InferRequest,
+        conditions: &Conditions,
+    ) -> Result<Choice, RouteError> {
+        let setting = self.setting();
+        let is_limited = self.is_limited.load(Ordering::Relaxed);
+        let chosen = |at: usize, reason| Choice { variant: Arc::clone(builds[at]), reason };
+        if request.budget.is_empty() && !is_limited && (builds.len() == 1 || setting.stage == Stage::Accuracy) {
+            return Ok(chosen(0, (builds.len() > 1).then_some(VariantReason::Default)));
+        }
+        let rows = rows(request, builds[0]);
+        let candidates: Vec<Candidate> = builds.iter().map(|build| candidate(build, rows, conditions)).collect();
+        let config = self.config.load();
+        let rule = |stage| variant_rule::choose(&candidates, &request.budget, stage, config.loss_max(stage));
+        let at = rule(setting.stage).map_err(|nearest| {
+            RouteError::BudgetUnmet(Box::new(unmet(request, builds[nearest], candidates[nearest])))
+        })?;
+        if is_limited {
+            let energy = |stage: Stage| candidates[rule(stage).unwrap_or(at)].energy.map_or(0.0, Nanojoules::as_joules);
+            let granted = lock(&self.ledger).take(Stage::ALL.map(energy), setting.stage as usize, Instant::now());
+            granted.map_err(|retry_after| self.spent(retry_after))?;
+        }
+        let reason = (builds.len() > 1).then(|| reason(&setting, &request.budget));
+        Ok(chosen(at, reason))
+    }
+
+    fn spent(&self, retry_after: Duration) -> RouteError {
+        self.metrics.refused.inc();
+        RouteError::PowerSpent { watts_max: self.config.load().power_watts_max, retry_after }
+    }
+}
+
+/// What a build is worth to a request and will cost it.
+fn candidate(build: &Variant, rows: usize, conditions: &Conditions) -> Candidate {
+    let costs = build.profile.costs();
+    let cpu = costs.cpu_of(rows);
+    Candidate {
+        accuracy: build.profile.accuracy(),
+        latency: costs.wall_of(rows).map(|run| conditions.wait + run),
+        cpu,
+        energy: cpu.zip(conditions.per_cpu_second).map(|(cpu, price)| Nanojoules::of_power(price.0, cpu)),
+    }
+}
+
+/// Before inputs are checked: a wrong request is refused later, whichever build it was meant for.
+fn rows(request: &InferRequest, own: &Variant) -> usize {
+    let first = request.inputs.first().filter(|_| own.signature.is_batched());
+    first.map_or(1, |input| input.tensor.shape().first().copied().unwrap_or(1)).max(1)
+}
+
+fn reason(setting: &Setting, budget: &Budget) -> VariantReason {
+    match (setting.cause, setting.stage) {
+        (Some(Cause::Power), _) => VariantReason::PowerCap,
+        (Some(Cause::Carbon), _) => VariantReason::Carbon,
+        (None, Stage::Balanced) => VariantReason::Balanced,
+        (None, Stage::Eco | Stage::Cheapest) => VariantReason::Eco,
+        (None, Stage::Accuracy) if budget.is_empty() => VariantReason::Default,
+        (None, Stage::Accuracy) => VariantReason::Budget,
+    }
+}
+
+fn unmet(request: &InferRequest, nearest: &Variant, candidate: Candidate) -> Unmet {
+    Unmet {
+        model: nearest.model.clone(),
+        version: nearest.version,
+        budget: request.budget,
+        nearest: nearest.name.clone(),
+        accuracy: candidate.accuracy,
+        latency: candidate.latency,
+        energy: candidate.energy,
+    }
+}
+
+fn cause(cause: Option<Cause>) -> &'static str {
+    match cause {
+        None => "mode",
+        Some(Cause::Power) => "power_cap",
+        Some(Cause::Carbon) => "carbon",
+    }
+}
+
+fn lock<T>(held: &Mutex<T>) -> MutexGuard<'_, T> {
+    held.lock().unwrap_or_else(PoisonError::into_inner)
+}
