@@ -30,6 +30,8 @@ pub mod compress;
 
 pub mod config;
 
+pub mod tune;
+
 pub mod app;
 
 pub mod cli;

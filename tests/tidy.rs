@@ -29,6 +29,7 @@ const ROOMS: &[&str] = &[
     "frontend",
     "compress",
     "config",
+    "tune",
     "app",
     "cli",
 ];

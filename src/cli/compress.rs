@@ -9,7 +9,7 @@ use clap::ArgGroup;
 use clap::builder::RangedU64ValueParser;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Failure, ModelArgs, load, print};
+use super::{Failure, ModelArgs, above_zero, load, print, share};
 use crate::compress::{self, Factorize, Format, Job, Pattern, Prune, Ranges, Recipe, Scope};
 use crate::config::Config;
 use crate::engine::{self, Cores, LoadOptions, ModelFile, Plan, Pool};
@@ -37,7 +37,7 @@ pub(super) struct Args {
     #[arg(long, requires = "pruned")]
     pattern: Option<Pattern>,
     /// Prune as few as let one row take this many times less time on one core
-    #[arg(long, value_name = "TIMES", value_parser = times)]
+    #[arg(long, value_name = "TIMES", value_parser = above_zero)]
     target_speedup: Option<f64>,
     /// Prune the least weights of all layers, not the same share of each
     #[arg(long, requires = "prune", conflicts_with = "sensitivity")]
@@ -165,15 +165,4 @@ fn answer(plan: &dyn Plan, cores: &Cores) -> Option<Vec<Tensor>> {
     }
     let batch = engine::made_up::batch(plan, 1, 1).ok()?;
     plan.run(&batch, cores).ok()?.shares.pop()
-}
-
-/// A share or a loss.
-fn share(text: &str) -> Result<f64, String> {
-    let number = text.parse().ok().filter(|number| (0.0..=1.0).contains(number));
-    number.ok_or_else(|| format!("expected a number from 0 to 1, got {text:?}"))
-}
-
-fn times(text: &str) -> Result<f64, String> {
-    let number = text.parse().ok().filter(|number: &f64| number.is_finite() && *number > 0.0);
-    number.ok_or_else(|| format!("expected a number above 0, got {text:?}"))
 }

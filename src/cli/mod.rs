@@ -8,6 +8,7 @@ mod inspect;
 mod load;
 mod serve;
 mod signals;
+mod tune;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -39,6 +40,8 @@ enum Command {
     Compress(compress::Args),
     /// Measure a model's latency and throughput in this process, without a network.
     Bench(bench::Args),
+    /// Find the settings of a model that take the fewest joules while its answers stay within a time.
+    Tune(tune::Args),
     /// Ask a running server whether it is ready; exit code 0 says yes.
     Healthcheck(healthcheck::Args),
     /// Print a completion script for a shell.
@@ -62,6 +65,17 @@ struct ModelArgs {
 /// Counts from 1: nothing can be measured on none, nor on more than fit any memory.
 fn from_one() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..=COUNT_MAX)
+}
+
+/// A share or a loss.
+fn share(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number| (0.0..=1.0).contains(number));
+    number.ok_or_else(|| format!("expected a number from 0 to 1, got {text:?}"))
+}
+
+fn above_zero(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number: &f64| number.is_finite() && *number > 0.0);
+    number.ok_or_else(|| format!("expected a number above 0, got {text:?}"))
 }
 
 const COUNT_MAX: u64 = 1 << 20;
@@ -90,6 +104,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Inspect(args) => inspect::run(&args),
         Command::Compress(args) => compress::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Tune(args) => tune::run(&args),
         Command::Healthcheck(args) => healthcheck::run(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();

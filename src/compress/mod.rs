@@ -31,7 +31,6 @@ use crate::engine::{self, Batch, Draft, EngineError, LoadOptions, ModelFile, Pla
 use crate::repository::settings::NATIVE_FILE;
 use kept::Kept;
 use layers::Layers;
-use samples::Samples;
 
 pub use evaluate::Compared;
 pub use factorize::Factored;
@@ -40,6 +39,7 @@ pub use pattern::{Pattern, UnknownPattern};
 pub use ranges::{Ranges, UnknownRanges};
 pub use recipe::{Factorize, Format, Prune, Recipe, Scope, UnknownFormat};
 pub use report::{Report, Row};
+pub use samples::Samples;
 
 /// What to make of which model.
 #[derive(Clone, Debug)]

@@ -11,18 +11,20 @@ use crate::tensor::{DType, NamedTensor, Tensor};
 
 /// Inputs of some rows, in the order of the signature.
 #[derive(Clone, Debug)]
-pub(super) struct Samples {
+pub struct Samples {
     inputs: Vec<Tensor>,
     /// The class of each row, where the file says.
     pub(super) labels: Option<Vec<usize>>,
     pub(super) rows: usize,
+    /// Rows of every run, where the model fixes them.
+    fixed: Option<usize>,
     /// Rows of one run.
     step: usize,
 }
 
 impl Samples {
     /// Arrays that are named as inputs are, of a model with one input the only one; and `labels`.
-    pub(super) fn read(path: &Path, signature: &Signature) -> Result<Self, CompressError> {
+    pub fn read(path: &Path, signature: &Signature) -> Result<Self, CompressError> {
         let wrong = |what: String| CompressError::Samples { path: path.display().to_string(), what };
         let arrays = npz::read(path)?;
         let labels = arrays.iter().find(|array| array.name == LABELS);
@@ -56,7 +58,7 @@ impl Samples {
             )));
         }
         let labels = labels.map(|labels| classes(&labels.tensor, rows).map_err(wrong)).transpose()?;
-        let samples = Self { inputs, labels, rows, step };
+        let samples = Self { inputs, labels, rows, fixed, step };
         let mut bindings = Bindings::new();
         for (spec, input) in signature.inputs.iter().zip(&samples.batches()[0]) {
             spec.check(input.shape(), &mut bindings).map_err(|error| wrong(error.to_string()))?;
@@ -66,9 +68,18 @@ impl Samples {
 
     /// Inputs of no more rows than a run takes.
     fn batches(&self) -> Vec<Vec<Tensor>> {
-        let whole = self.rows / self.step;
-        let mut sizes = vec![self.step; whole];
-        sizes.extend(Some(self.rows % self.step).filter(|rest| *rest > 0));
+        self.split(self.step)
+    }
+
+    /// Inputs of the fewest rows that a run takes: one, where the model has any number.
+    pub fn one_by_one(&self) -> Vec<Vec<Tensor>> {
+        self.split(self.fixed.unwrap_or(1))
+    }
+
+    fn split(&self, step: usize) -> Vec<Vec<Tensor>> {
+        let whole = self.rows / step;
+        let mut sizes = vec![step; whole];
+        sizes.extend(Some(self.rows % step).filter(|rest| *rest > 0));
         let split: Vec<Vec<Tensor>> = self.inputs.iter().map(|input| input.split_rows(&sizes)).collect();
         (0..sizes.len()).map(|at| split.iter().map(|pieces| pieces[at].clone()).collect()).collect()
     }
