@@ -106,6 +106,8 @@ describe("under load", () => {
     await page.goto(`${server.page}#/energy`);
     await until(tile("Source"), "model");
     await page.getByText("modelled · epyc-milan").waitFor();
+    await until(tile("Builds chosen for"), "accuracy");
+    await page.getByText("no limit of power").waitFor();
     await until(tile("For models"), /^\d[\d.]* m?W$/);
     const idle = page.locator(".split li", { hasText: "Idle" }).locator("output");
     await until(idle, /\d m?W/);

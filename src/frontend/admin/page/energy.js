@@ -18,6 +18,7 @@ export function energy(server) {
   const models = tile("For models");
   const each = tile("Per inference");
   const origin = tile("Source");
+  const stage = tile("Builds chosen for");
   const watts = chart("Watts for models", [["attributed", "line-2"]], format.watts, { idle: "No inference yet" });
   const none = empty("No source of energy is configured",
     "No counter of joules could be read and no model of the processor was chosen. Nothing is shown rather than a guess.");
@@ -25,7 +26,7 @@ export function energy(server) {
   const body = h("tbody");
   const rows = table("Energy by model", [["Model"], ["Watts", "figure"], ["Joules per inference", "figure"], ["Joules since the start", "figure"]], body);
   const some = h("div", {},
-    h("dl", { class: "tiles" }, [each, models, read, origin].map((tile) => tile.root)),
+    h("dl", { class: "tiles" }, [each, models, read, origin, stage].map((tile) => tile.root)),
     h("div", { class: "alone" }, watts.root), h("div", { class: "pair" }, panel("Where it goes", split), panel("By model", rows)));
   const update = () => {
     const { history } = server;
@@ -38,6 +39,8 @@ export function energy(server) {
     models.set(format.watts(recent.watts), "attributed to batches");
     read.set(format.watts(sum(history.watts("kinglet_energy_joules_total"))), domains(history));
     origin.set(source.source, [source.quality, source.coefficients].filter(Boolean).join(" · "));
+    const chosen = history.stage;
+    stage.set(chosen?.stage ?? "–", chosen?.limit ? `limit ${format.watts(chosen.limit)}` : "no limit of power");
     watts.draw(history.columns(ALL, ["watts"]), !history.value(ALL, ATTRIBUTED));
     parts(split, history);
     const builds = history.watts(ATTRIBUTED);

@@ -114,6 +114,13 @@ export class History {
     return select(now.samples, name).map(({ labels }) => ({ labels, watts: Math.max(0, rate(labels)) }));
   }
 
+  /// By what builds are chosen where requests leave a choice: `{ stage, limit }`, the limit in watts where there is one.
+  get stage() {
+    if (!this.samples) return undefined;
+    const now = select(this.samples, "kinglet_budget_stage").find(({ value }) => value === 1);
+    return now && { stage: now.labels.stage, limit: select(this.samples, "kinglet_power_limit_watts")[0]?.value };
+  }
+
   /// Where joules come from: `{ source, quality, coefficients }`, or nothing where nothing tells them.
   get source() {
     return this.samples && select(this.samples, "kinglet_energy_source_info").find(({ value }) => value === 1)?.labels;
