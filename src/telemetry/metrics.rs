@@ -13,7 +13,7 @@ use prometheus::{
 
 use super::catalogue::{self, Kind, Metric};
 use super::energy::EnergyMetrics;
-use super::process::{ProcessUsage, started_at};
+use super::process::ProcessMetrics;
 use crate::error::ErrorCode;
 use crate::infer::BatchReason;
 
@@ -28,11 +28,13 @@ pub struct Metrics {
     batch_rows: HistogramVec,
     queue_requests: IntGaugeVec,
     queue_bytes: IntGaugeVec,
+    queue_requests_max: IntGaugeVec,
     model_cpu: CounterVec,
     model_ready: IntGaugeVec,
     model_memory: IntGaugeVec,
     model_load_duration: GaugeVec,
     model_loads: IntCounterVec,
+    model_builds_failed: IntGaugeVec,
     plan_builds: IntCounterVec,
     plan_build_seconds: CounterVec,
     pub refused: AdmissionRefused,
@@ -40,14 +42,14 @@ pub struct Metrics {
     connections: IntGaugeVec,
     connections_refused: IntCounterVec,
     pub in_flight_requests: IntGauge,
+    pub in_flight_requests_max: IntGauge,
     pub in_flight_bytes: IntGauge,
     receiving_bytes: IntGauge,
+    ready: IntGauge,
     pub cores: IntGauge,
     pub cores_busy: IntGauge,
     panics: IntCounter,
-    process_cpu: Counter,
-    process_memory: IntGauge,
-    process_fds: IntGauge,
+    process: ProcessMetrics,
     pub energy: EnergyMetrics,
     /// Requests that named no loaded model.
     unknown: Vec<IntCounter>,
@@ -64,6 +66,7 @@ pub struct ModelMetrics {
     pub batch_rows: Histogram,
     pub queue_requests: IntGauge,
     pub queue_bytes: IntGauge,
+    pub queue_requests_max: IntGauge,
     pub cpu: Counter,
     pub ready: IntGauge,
     pub memory: IntGauge,
@@ -117,8 +120,6 @@ impl Metrics {
         let registry = Registry::new();
         let build: IntGaugeVec = register(&registry, &catalogue::BUILD_INFO, IntGaugeVec::new);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        let start: Gauge = register(&registry, &catalogue::PROCESS_START, |opts, _| Gauge::with_opts(opts));
-        start.set(started_at());
         let requests: IntCounterVec = register(&registry, &catalogue::REQUESTS, IntCounterVec::new);
         let unknown = codes(&requests, [UNKNOWN, "", ""]);
         Self {
@@ -130,11 +131,13 @@ impl Metrics {
             batch_rows: register_histogram(&registry, &catalogue::BATCH_ROWS),
             queue_requests: register(&registry, &catalogue::QUEUE_REQUESTS, IntGaugeVec::new),
             queue_bytes: register(&registry, &catalogue::QUEUE_BYTES, IntGaugeVec::new),
+            queue_requests_max: register(&registry, &catalogue::QUEUE_REQUESTS_MAX, IntGaugeVec::new),
             model_cpu: register(&registry, &catalogue::MODEL_CPU, CounterVec::new),
             model_ready: register(&registry, &catalogue::MODEL_READY, IntGaugeVec::new),
             model_memory: register(&registry, &catalogue::MODEL_MEMORY, IntGaugeVec::new),
             model_load_duration: register(&registry, &catalogue::MODEL_LOAD_DURATION, GaugeVec::new),
             model_loads: register(&registry, &catalogue::MODEL_LOADS, IntCounterVec::new),
+            model_builds_failed: register(&registry, &catalogue::MODEL_BUILDS_FAILED, IntGaugeVec::new),
             plan_builds: register(&registry, &catalogue::PLAN_BUILDS, IntCounterVec::new),
             plan_build_seconds: register(&registry, &catalogue::PLAN_BUILD_SECONDS, CounterVec::new),
             refused: AdmissionRefused::of(&register(&registry, &catalogue::ADMISSION_REFUSED, IntCounterVec::new)),
@@ -144,14 +147,16 @@ impl Metrics {
             in_flight_requests: register(&registry, &catalogue::IN_FLIGHT_REQUESTS, |opts, _| {
                 IntGauge::with_opts(opts)
             }),
+            in_flight_requests_max: register(&registry, &catalogue::IN_FLIGHT_REQUESTS_MAX, |opts, _| {
+                IntGauge::with_opts(opts)
+            }),
             in_flight_bytes: register(&registry, &catalogue::IN_FLIGHT_BYTES, |opts, _| IntGauge::with_opts(opts)),
             receiving_bytes: register(&registry, &catalogue::RECEIVING_BYTES, |opts, _| IntGauge::with_opts(opts)),
+            ready: register(&registry, &catalogue::READY, |opts, _| IntGauge::with_opts(opts)),
             cores: register(&registry, &catalogue::CORES, |opts, _| IntGauge::with_opts(opts)),
             cores_busy: register(&registry, &catalogue::CORES_BUSY, |opts, _| IntGauge::with_opts(opts)),
             panics: register(&registry, &catalogue::PANICS, |opts, _| IntCounter::with_opts(opts)),
-            process_cpu: register(&registry, &catalogue::PROCESS_CPU, |opts, _| Counter::with_opts(opts)),
-            process_memory: register(&registry, &catalogue::PROCESS_MEMORY, |opts, _| IntGauge::with_opts(opts)),
-            process_fds: register(&registry, &catalogue::PROCESS_FDS, |opts, _| IntGauge::with_opts(opts)),
+            process: ProcessMetrics::new(&registry),
             energy: EnergyMetrics::new(&registry),
             unknown,
             registry,
@@ -181,6 +186,7 @@ impl Metrics {
             batch_rows: self.batch_rows.with_label_values(&labels),
             queue_requests: self.queue_requests.with_label_values(&labels),
             queue_bytes: self.queue_bytes.with_label_values(&labels),
+            queue_requests_max: self.queue_requests_max.with_label_values(&labels),
             cpu: self.model_cpu.with_label_values(&labels),
             ready: self.model_ready.with_label_values(&labels),
             memory: self.model_memory.with_label_values(&labels),
@@ -206,20 +212,18 @@ impl Metrics {
         if model == UNKNOWN {
             return;
         }
-        forget_in(&self.requests, model);
-        forget_in(&self.request_duration, model);
-        forget_in(&self.stage_duration, model);
-        forget_in(&self.rows, model);
-        forget_in(&self.batches, model);
-        forget_in(&self.batch_rows, model);
-        forget_in(&self.queue_requests, model);
-        forget_in(&self.queue_bytes, model);
-        forget_in(&self.model_cpu, model);
-        forget_in(&self.model_ready, model);
-        forget_in(&self.model_memory, model);
+        for family in [&self.requests, &self.rows, &self.batches, &self.model_loads, &self.plan_builds] {
+            forget_in(family, model);
+        }
+        for family in [&self.request_duration, &self.stage_duration, &self.batch_rows] {
+            forget_in(family, model);
+        }
+        for family in self.build_gauges() {
+            forget_in(family, model);
+        }
         forget_in(&self.model_load_duration, model);
-        forget_in(&self.model_loads, model);
-        forget_in(&self.plan_builds, model);
+        forget_in(&self.model_builds_failed, model);
+        forget_in(&self.model_cpu, model);
         forget_in(&self.plan_build_seconds, model);
         self.energy.forget_model(model);
     }
@@ -227,16 +231,25 @@ impl Metrics {
     /// Takes the gauges of an unloaded build away; its counters stay as long as its model is known, so that rates
     /// over the past stay true.
     pub fn forget(&self, labels: [&str; 3]) {
-        for family in [&self.queue_requests, &self.queue_bytes, &self.model_ready, &self.model_memory] {
+        for family in self.build_gauges() {
             // Absent already is what was wanted.
             let _ = family.remove_label_values(&labels);
         }
         let _ = self.model_load_duration.remove_label_values(&labels);
     }
 
+    fn build_gauges(&self) -> [&IntGaugeVec; 5] {
+        [&self.queue_requests, &self.queue_bytes, &self.queue_requests_max, &self.model_ready, &self.model_memory]
+    }
+
     /// Counts one attempt to load a version of `model`.
     pub fn count_load(&self, model: &str, ok: bool) {
         self.model_loads.with_label_values(&[model, if ok { OK } else { "failed" }]).inc();
+    }
+
+    /// What the last load of `model` could not bring to serve.
+    pub fn set_builds_failed(&self, model: &str, builds: usize) {
+        self.model_builds_failed.with_label_values(&[model]).set(i64::try_from(builds).unwrap_or(i64::MAX));
     }
 
     /// Counts a request that failed before a model was found for it.
@@ -259,6 +272,10 @@ impl Metrics {
         self.panics.inc_by(panics.saturating_sub(self.panics.get()));
     }
 
+    pub fn set_ready(&self, is_ready: bool) {
+        self.ready.set(is_ready.into());
+    }
+
     /// As the pool's numbers: every request would have to count twice otherwise.
     pub fn set_receiving(&self, bytes: u64) {
         self.receiving_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
@@ -266,7 +283,7 @@ impl Metrics {
 
     /// All metrics in Prometheus' text format.
     pub fn render(&self) -> Vec<u8> {
-        self.read_process();
+        self.process.read();
         let mut text = Vec::new();
         let mut families = self.registry.gather();
         families.extend(self.energy.families());
@@ -278,13 +295,6 @@ impl Metrics {
         }
         TextEncoder::new().encode(&families, &mut text).expect("writing metrics into memory succeeds");
         text
-    }
-
-    fn read_process(&self) {
-        let usage = ProcessUsage::read();
-        self.process_cpu.inc_by((usage.cpu.as_secs_f64() - self.process_cpu.get()).max(0.0));
-        self.process_memory.set(usage.resident_bytes);
-        self.process_fds.set(usage.open_fds);
     }
 }
 
@@ -419,6 +429,7 @@ mod tests {
         let metrics = Metrics::new();
         metrics.model("m", "1", "").count_batch(BatchReason::Idle, 1);
         metrics.count_load("m", true);
+        metrics.set_builds_failed("m", 0);
         let plans = PlanMetrics::default();
         plans.count_build(Duration::from_millis(500));
         metrics.export_plans(&plans, ["m", "1", ""]);
