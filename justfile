@@ -26,6 +26,14 @@ proto:
 ui *args:
     tests/ui/run {{args}}
 
+# Rules and dashboards against the real Prometheus; --pictures takes the pictures of docs/.
+monitoring *args:
+    tests/monitoring/run {{args}}
+
+# deploy/grafana/dashboards, written by deploy/grafana/generate.
+dashboards:
+    tests/monitoring/run --dashboards
+
 # perf_analyzer over REST and gRPC against the demo models; needs debootstrap.
 perf-analyzer:
     tests/clients/perf_analyzer

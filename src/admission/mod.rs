@@ -60,7 +60,9 @@ impl Admission {
         let config = Arc::new(ArcSwap::from_pointee(config));
         let receiving = Arc::new(Receiving::new(Arc::clone(&config), Arc::clone(&metrics)));
         let in_flight = InFlight { requests: AtomicU64::new(0), bytes: AtomicU64::new(0), metrics };
-        Self { config, in_flight: Arc::new(in_flight), receiving }
+        let admission = Self { config, in_flight: Arc::new(in_flight), receiving };
+        admission.tell_limit();
+        admission
     }
 
     /// For a request whose body is about to arrive: holds nothing yet.
@@ -141,6 +143,12 @@ impl Admission {
     /// New limits hold from the next request on.
     pub fn reconfigure(&self, config: AdmissionConfig) {
         self.config.store(Arc::new(config));
+        self.tell_limit();
+    }
+
+    fn tell_limit(&self) {
+        let requests_max = self.config.load().requests_max as u64;
+        self.in_flight.metrics.in_flight_requests_max.set(signed(requests_max));
     }
 }
 
@@ -290,7 +298,10 @@ mod tests {
         let _held = admission.admit(request(0)).unwrap();
         let mut config = (**admission.config.load()).clone();
         config.requests_max = 2;
+        let told = || admission.in_flight.metrics.in_flight_requests_max.get();
+        assert_eq!(told(), 1);
         admission.reconfigure(config);
+        assert_eq!(told(), 2);
         assert!(admission.admit(request(0)).is_ok());
     }
 }

@@ -127,6 +127,13 @@ impl Entry {
         self.records.iter().filter_map(serving).collect()
     }
 
+    /// Variants that do not serve as they lie on disk.
+    pub(super) fn variants_failed(&self) -> usize {
+        let variants =
+            self.records.values().filter_map(|record| record.serving.as_ref()).flat_map(|own| own.variants.values());
+        variants.filter(|built| !built.reason.is_empty()).count()
+    }
+
     /// Puts a request behind the load that runs. A plain one joins the last plain one in the queue. Where too many wait
     /// already, it comes back.
     pub(super) fn wait(&mut self, mut request: Request) -> Option<Request> {

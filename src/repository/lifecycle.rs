@@ -267,7 +267,11 @@ impl Actor {
         self.giving_back.ask(Instant::now());
         for build in entry.serving().values().flat_map(Serving::builds) {
             build.metrics.ready.set(1);
+            let requests_max = build.settings.batching.queue_requests_max();
+            build.metrics.queue_requests_max.set(i64::try_from(requests_max).unwrap_or(i64::MAX));
         }
+        let failed = applied.failures.len() + entry.variants_failed();
+        self.loader.with.metrics.set_builds_failed(name.as_str(), failed);
         let next = entry.next_waiting();
         if matches!(error, Some(LoadError::NotFound)) && next.is_none() {
             self.forget_unless_held(name);
@@ -315,6 +319,8 @@ impl Actor {
             tracing::info!(model = %name, "model is unloaded");
         }
         let (applied, replies) = entry.clear();
+        // Nothing is wanted of it any more.
+        self.loader.with.metrics.set_builds_failed(name.as_str(), 0);
         if entry.place.is_none() {
             self.forget_unless_held(name);
         }

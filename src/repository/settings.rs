@@ -171,6 +171,13 @@ impl Reshape {
 }
 
 impl BatchSettings {
+    /// Requests that the queues of all levels hold together.
+    pub fn queue_requests_max(&self) -> u64 {
+        let alike = self.priority_levels.max(1).saturating_sub(self.priority_queues.len() as u64);
+        let own = self.priority_queues.values().map(|queue| queue.requests_max as u64);
+        own.fold(alike.saturating_mul(self.queue.requests_max as u64), u64::saturating_add)
+    }
+
     /// The policy of a priority level.
     pub fn queue_policy(&self, level: u64) -> QueuePolicy {
         self.priority_queues.get(&level).copied().unwrap_or(self.queue)

@@ -194,6 +194,11 @@ async fn what_is_there_at_the_start_is_served() {
     assert!(metrics.contains(r#"kinglet_model_memory_bytes{model="a",version="2"} 1000"#));
     assert!(metrics.contains(r#"kinglet_model_loads_total{model="c",outcome="failed"} 1"#));
     assert!(!metrics.contains(r#"kinglet_model_ready{model="c""#));
+    assert!(metrics.contains(r#"kinglet_queue_requests_max{model="a",version="2"} 512"#));
+    for (name, failed) in [("a", 0), ("c", 1), ("e", 1)] {
+        let line = format!("kinglet_model_builds_failed{{model=\"{name}\"}} {failed}");
+        assert!(metrics.contains(&line), "expected {line}");
+    }
 }
 
 #[tokio::test]
@@ -235,7 +240,7 @@ async fn explicit_control_loads_and_unloads() {
     drop(held);
     house.until("the last request has left", |house| house.index()[0] == "a/1 UNAVAILABLE unloaded").await;
     let metrics = String::from_utf8(house.metrics.render()).unwrap();
-    assert!(!metrics.contains(r#"kinglet_model_ready{model="a""#));
+    assert!(!metrics.contains(r#"kinglet_model_ready{model="a""#) && !metrics.contains(r#"requests_max{model="a""#));
     for unknown in [house.load("z").await, house.repository.unload(model("z"), true).await] {
         assert_eq!(unknown, Err(RepositoryError::UnknownModel(model("z"))));
     }
@@ -259,6 +264,11 @@ async fn a_failed_reload_leaves_the_old_build_serving() {
     house.write(&[("a/2/model.onnx", "rows n,3 fails")]);
     assert!(house.load("a").await.is_err());
     assert!(Arc::ptr_eq(&old, &house.served("a").unwrap()), "a new version that fails does not end the old one");
+    let says_failed = |builds| {
+        let line = format!("kinglet_model_builds_failed{{model=\"a\"}} {builds}");
+        String::from_utf8(house.metrics.render()).unwrap().contains(&line)
+    };
+    assert!(says_failed(1));
     house.write(&[("a/config.pbtxt", "max_batch_sise: 1")]);
     let failed = house.load("a").await.unwrap_err();
     assert!(matches!(failed, RepositoryError::Config { .. }), "{failed}");
@@ -267,6 +277,11 @@ async fn a_failed_reload_leaves_the_old_build_serving() {
     house.load("a").await.unwrap();
     assert_eq!(house.index(), ["a/1 UNLOADING", "a/2 READY"]);
     assert_eq!(width(&house.served("a").unwrap()), "[n,3]");
+    assert!(says_failed(0));
+    house.write(&[("a/2/model.onnx", "rows n,3 fails")]);
+    assert!(house.load("a").await.is_err() && says_failed(1));
+    house.repository.unload(model("a"), false).await.unwrap();
+    assert!(says_failed(0), "nothing is wanted of it any more");
 }
 
 #[tokio::test]

@@ -53,6 +53,11 @@ pub const QUEUE_REQUESTS: Metric =
     gauge("kinglet_queue_requests", &["model", "version", "variant"], "Requests waiting for a batch.");
 pub const QUEUE_BYTES: Metric =
     gauge("kinglet_queue_bytes", &["model", "version", "variant"], "Input bytes of requests waiting for a batch.");
+pub const QUEUE_REQUESTS_MAX: Metric = gauge(
+    "kinglet_queue_requests_max",
+    &["model", "version", "variant"],
+    "Requests that may wait for a batch, in the queues of all priorities together; more are refused.",
+);
 pub const MODEL_CPU: Metric = counter(
     "kinglet_model_cpu_seconds_total",
     &["model", "version", "variant"],
@@ -103,6 +108,12 @@ pub const MODEL_LOADS: Metric = counter(
     &["model", "outcome"],
     "Load attempts of a version or a variant; outcome is ok or failed.",
 );
+pub const MODEL_BUILDS_FAILED: Metric = gauge(
+    "kinglet_model_builds_failed",
+    &["model"],
+    "Versions and variants of a model that its last load could not bring to serve as they lie on disk; what served before \
+     goes on.",
+);
 pub const PLAN_BUILDS: Metric = counter(
     "kinglet_plan_builds_total",
     &["model", "version", "variant"],
@@ -115,6 +126,11 @@ pub const PLAN_BUILD_SECONDS: Metric = counter(
 );
 pub const IN_FLIGHT_REQUESTS: Metric =
     gauge("kinglet_in_flight_requests", &[], "Requests admitted and not yet answered.");
+pub const IN_FLIGHT_REQUESTS_MAX: Metric = gauge(
+    "kinglet_in_flight_requests_max",
+    &[],
+    "Requests that may be admitted and not yet answered; more are refused.",
+);
 pub const IN_FLIGHT_BYTES: Metric =
     gauge("kinglet_in_flight_bytes", &[], "Input bytes of requests admitted and not yet answered.");
 pub const RECEIVING_BYTES: Metric = gauge(
@@ -140,6 +156,11 @@ pub const CONNECTIONS_REFUSED: Metric = counter(
     &["listener", "reason"],
     "Connections closed before a request: limit (too many open), accept (the system refused).",
 );
+pub const READY: Metric = gauge(
+    "kinglet_ready",
+    &[],
+    "1 while requests should be sent here: not before the first models have loaded, nor in a drain.",
+);
 pub const CORES: Metric = gauge("kinglet_cores", &[], "Threads of the compute pool.");
 pub const CORES_BUSY: Metric = gauge("kinglet_cores_busy", &[], "Threads of the compute pool that run a batch now.");
 pub const PANICS: Metric =
@@ -148,6 +169,8 @@ pub const BUILD_INFO: Metric = gauge("kinglet_build_info", &["version"], "Always
 pub const PROCESS_CPU: Metric = counter("process_cpu_seconds_total", &[], "User and system CPU time of the process.");
 pub const PROCESS_MEMORY: Metric = gauge("process_resident_memory_bytes", &[], "Resident memory of the process.");
 pub const PROCESS_FDS: Metric = gauge("process_open_fds", &[], "Open file descriptors of the process.");
+pub const PROCESS_FDS_MAX: Metric =
+    gauge("process_max_fds", &[], "File descriptors that the process may open; absent where there is no limit.");
 pub const PROCESS_START: Metric =
     gauge("process_start_time_seconds", &[], "Start of the process, in seconds since the epoch.");
 
@@ -218,6 +241,7 @@ pub const ALL: &[&Metric] = &[
     &BATCH_ROWS,
     &QUEUE_REQUESTS,
     &QUEUE_BYTES,
+    &QUEUE_REQUESTS_MAX,
     &MODEL_CPU,
     &VARIANT_CHOICES,
     &MODEL_ACCURACY,
@@ -230,9 +254,11 @@ pub const ALL: &[&Metric] = &[
     &MODEL_MEMORY,
     &MODEL_LOAD_DURATION,
     &MODEL_LOADS,
+    &MODEL_BUILDS_FAILED,
     &PLAN_BUILDS,
     &PLAN_BUILD_SECONDS,
     &IN_FLIGHT_REQUESTS,
+    &IN_FLIGHT_REQUESTS_MAX,
     &IN_FLIGHT_BYTES,
     &RECEIVING_BYTES,
     &ADMISSION_REFUSED,
@@ -250,6 +276,7 @@ pub const ALL: &[&Metric] = &[
     &ENERGY_SAMPLER_CPU,
     &CARBON_OPERATIONAL,
     &CARBON_EMBODIED,
+    &READY,
     &CORES,
     &CORES_BUSY,
     &PANICS,
@@ -257,6 +284,7 @@ pub const ALL: &[&Metric] = &[
     &PROCESS_CPU,
     &PROCESS_MEMORY,
     &PROCESS_FDS,
+    &PROCESS_FDS_MAX,
     &PROCESS_START,
 ];
 

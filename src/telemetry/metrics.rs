@@ -2,8 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::sync::Arc;
 
 use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::{
@@ -14,7 +13,8 @@ use prometheus::{
 use super::budgets::{BudgetMetrics, ChoiceFamilies, ChoiceMetrics};
 use super::catalogue::{self, Kind, Metric};
 use super::energy::EnergyMetrics;
-use super::process::{ProcessUsage, started_at};
+use super::plans::{PlanFamilies, PlanMetrics};
+use super::process::ProcessMetrics;
 use crate::error::ErrorCode;
 use crate::infer::BatchReason;
 
@@ -29,26 +29,27 @@ pub struct Metrics {
     batch_rows: HistogramVec,
     queue_requests: IntGaugeVec,
     queue_bytes: IntGaugeVec,
+    queue_requests_max: IntGaugeVec,
     model_cpu: CounterVec,
     model_ready: IntGaugeVec,
     model_memory: IntGaugeVec,
     model_load_duration: GaugeVec,
     model_loads: IntCounterVec,
-    plan_builds: IntCounterVec,
-    plan_build_seconds: CounterVec,
+    model_builds_failed: IntGaugeVec,
+    plans: PlanFamilies,
     pub refused: AdmissionRefused,
     pub refusal_duration: Histogram,
     connections: IntGaugeVec,
     connections_refused: IntCounterVec,
     pub in_flight_requests: IntGauge,
+    pub in_flight_requests_max: IntGauge,
     pub in_flight_bytes: IntGauge,
     receiving_bytes: IntGauge,
+    ready: IntGauge,
     pub cores: IntGauge,
     pub cores_busy: IntGauge,
     panics: IntCounter,
-    process_cpu: Counter,
-    process_memory: IntGauge,
-    process_fds: IntGauge,
+    process: ProcessMetrics,
     pub energy: EnergyMetrics,
     pub budgets: BudgetMetrics,
     choices: ChoiceFamilies,
@@ -67,6 +68,7 @@ pub struct ModelMetrics {
     pub batch_rows: Histogram,
     pub queue_requests: IntGauge,
     pub queue_bytes: IntGauge,
+    pub queue_requests_max: IntGauge,
     pub cpu: Counter,
     pub ready: IntGauge,
     pub memory: IntGauge,
@@ -95,19 +97,6 @@ pub struct Stages {
     pub encode: Histogram,
 }
 
-/// What an engine tells of one version while it loads and serves. Until it is exported it is read by nobody.
-#[derive(Clone)]
-pub struct PlanMetrics {
-    own: PlanCounters,
-    exported: Arc<OnceLock<PlanCounters>>,
-}
-
-#[derive(Clone)]
-struct PlanCounters {
-    builds: IntCounter,
-    seconds: Counter,
-}
-
 /// The handles of one listener.
 #[derive(Clone, Debug)]
 pub struct ListenerMetrics {
@@ -121,8 +110,6 @@ impl Metrics {
         let registry = Registry::new();
         let build: IntGaugeVec = register(&registry, &catalogue::BUILD_INFO, IntGaugeVec::new);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        let start: Gauge = register(&registry, &catalogue::PROCESS_START, |opts, _| Gauge::with_opts(opts));
-        start.set(started_at());
         let requests: IntCounterVec = register(&registry, &catalogue::REQUESTS, IntCounterVec::new);
         let unknown = codes(&requests, [UNKNOWN, "", ""]);
         Self {
@@ -134,13 +121,14 @@ impl Metrics {
             batch_rows: register_histogram(&registry, &catalogue::BATCH_ROWS),
             queue_requests: register(&registry, &catalogue::QUEUE_REQUESTS, IntGaugeVec::new),
             queue_bytes: register(&registry, &catalogue::QUEUE_BYTES, IntGaugeVec::new),
+            queue_requests_max: register(&registry, &catalogue::QUEUE_REQUESTS_MAX, IntGaugeVec::new),
             model_cpu: register(&registry, &catalogue::MODEL_CPU, CounterVec::new),
             model_ready: register(&registry, &catalogue::MODEL_READY, IntGaugeVec::new),
             model_memory: register(&registry, &catalogue::MODEL_MEMORY, IntGaugeVec::new),
             model_load_duration: register(&registry, &catalogue::MODEL_LOAD_DURATION, GaugeVec::new),
             model_loads: register(&registry, &catalogue::MODEL_LOADS, IntCounterVec::new),
-            plan_builds: register(&registry, &catalogue::PLAN_BUILDS, IntCounterVec::new),
-            plan_build_seconds: register(&registry, &catalogue::PLAN_BUILD_SECONDS, CounterVec::new),
+            model_builds_failed: register(&registry, &catalogue::MODEL_BUILDS_FAILED, IntGaugeVec::new),
+            plans: PlanFamilies::new(&registry),
             refused: AdmissionRefused::of(&register(&registry, &catalogue::ADMISSION_REFUSED, IntCounterVec::new)),
             refusal_duration: register_histogram(&registry, &catalogue::REFUSAL_DURATION).with_label_values(NO_LABELS),
             connections: register(&registry, &catalogue::CONNECTIONS, IntGaugeVec::new),
@@ -148,14 +136,16 @@ impl Metrics {
             in_flight_requests: register(&registry, &catalogue::IN_FLIGHT_REQUESTS, |opts, _| {
                 IntGauge::with_opts(opts)
             }),
+            in_flight_requests_max: register(&registry, &catalogue::IN_FLIGHT_REQUESTS_MAX, |opts, _| {
+                IntGauge::with_opts(opts)
+            }),
             in_flight_bytes: register(&registry, &catalogue::IN_FLIGHT_BYTES, |opts, _| IntGauge::with_opts(opts)),
             receiving_bytes: register(&registry, &catalogue::RECEIVING_BYTES, |opts, _| IntGauge::with_opts(opts)),
+            ready: register(&registry, &catalogue::READY, |opts, _| IntGauge::with_opts(opts)),
             cores: register(&registry, &catalogue::CORES, |opts, _| IntGauge::with_opts(opts)),
             cores_busy: register(&registry, &catalogue::CORES_BUSY, |opts, _| IntGauge::with_opts(opts)),
             panics: register(&registry, &catalogue::PANICS, |opts, _| IntCounter::with_opts(opts)),
-            process_cpu: register(&registry, &catalogue::PROCESS_CPU, |opts, _| Counter::with_opts(opts)),
-            process_memory: register(&registry, &catalogue::PROCESS_MEMORY, |opts, _| IntGauge::with_opts(opts)),
-            process_fds: register(&registry, &catalogue::PROCESS_FDS, |opts, _| IntGauge::with_opts(opts)),
+            process: ProcessMetrics::new(&registry),
             energy: EnergyMetrics::new(&registry),
             budgets: BudgetMetrics::new(&registry),
             choices: ChoiceFamilies::new(&registry),
@@ -187,6 +177,7 @@ impl Metrics {
             batch_rows: self.batch_rows.with_label_values(&labels),
             queue_requests: self.queue_requests.with_label_values(&labels),
             queue_bytes: self.queue_bytes.with_label_values(&labels),
+            queue_requests_max: self.queue_requests_max.with_label_values(&labels),
             cpu: self.model_cpu.with_label_values(&labels),
             ready: self.model_ready.with_label_values(&labels),
             memory: self.model_memory.with_label_values(&labels),
@@ -197,14 +188,7 @@ impl Metrics {
 
     /// Exports what is counted of one build's plans, with what was counted before it had proved that it can serve.
     pub fn export_plans(&self, plans: &PlanMetrics, labels: [&str; 3]) {
-        let exported = PlanCounters {
-            builds: self.plan_builds.with_label_values(&labels),
-            seconds: self.plan_build_seconds.with_label_values(&labels),
-        };
-        exported.builds.inc_by(plans.own.builds.get());
-        exported.seconds.inc_by(plans.own.seconds.get());
-        // A second export would be a second life of the same plans.
-        let _ = plans.exported.set(exported);
+        self.plans.export(plans, labels);
     }
 
     /// Takes every series of a model away that is no longer known, whichever versions it had: clients may choose the
@@ -213,21 +197,19 @@ impl Metrics {
         if model == UNKNOWN {
             return;
         }
-        forget_in(&self.requests, model);
-        forget_in(&self.request_duration, model);
-        forget_in(&self.stage_duration, model);
-        forget_in(&self.rows, model);
-        forget_in(&self.batches, model);
-        forget_in(&self.batch_rows, model);
-        forget_in(&self.queue_requests, model);
-        forget_in(&self.queue_bytes, model);
-        forget_in(&self.model_cpu, model);
-        forget_in(&self.model_ready, model);
-        forget_in(&self.model_memory, model);
+        for family in [&self.requests, &self.rows, &self.batches, &self.model_loads] {
+            forget_in(family, model);
+        }
+        for family in [&self.request_duration, &self.stage_duration, &self.batch_rows] {
+            forget_in(family, model);
+        }
+        for family in self.build_gauges() {
+            forget_in(family, model);
+        }
         forget_in(&self.model_load_duration, model);
-        forget_in(&self.model_loads, model);
-        forget_in(&self.plan_builds, model);
-        forget_in(&self.plan_build_seconds, model);
+        forget_in(&self.model_builds_failed, model);
+        forget_in(&self.model_cpu, model);
+        self.plans.forget_model(model);
         self.energy.forget_model(model);
         self.choices.forget_model(model);
     }
@@ -235,7 +217,7 @@ impl Metrics {
     /// Takes the gauges of an unloaded build away; its counters stay as long as its model is known, so that rates
     /// over the past stay true.
     pub fn forget(&self, labels: [&str; 3]) {
-        for family in [&self.queue_requests, &self.queue_bytes, &self.model_ready, &self.model_memory] {
+        for family in self.build_gauges() {
             // Absent already is what was wanted.
             let _ = family.remove_label_values(&labels);
         }
@@ -243,9 +225,18 @@ impl Metrics {
         self.choices.forget_build(labels);
     }
 
+    fn build_gauges(&self) -> [&IntGaugeVec; 5] {
+        [&self.queue_requests, &self.queue_bytes, &self.queue_requests_max, &self.model_ready, &self.model_memory]
+    }
+
     /// Counts one attempt to load a version of `model`.
     pub fn count_load(&self, model: &str, ok: bool) {
         self.model_loads.with_label_values(&[model, if ok { OK } else { "failed" }]).inc();
+    }
+
+    /// What the last load of `model` could not bring to serve.
+    pub fn set_builds_failed(&self, model: &str, builds: usize) {
+        self.model_builds_failed.with_label_values(&[model]).set(i64::try_from(builds).unwrap_or(i64::MAX));
     }
 
     /// Counts a request that failed before a model was found for it.
@@ -268,6 +259,10 @@ impl Metrics {
         self.panics.inc_by(panics.saturating_sub(self.panics.get()));
     }
 
+    pub fn set_ready(&self, is_ready: bool) {
+        self.ready.set(is_ready.into());
+    }
+
     /// As the pool's numbers: every request would have to count twice otherwise.
     pub fn set_receiving(&self, bytes: u64) {
         self.receiving_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
@@ -275,7 +270,7 @@ impl Metrics {
 
     /// All metrics in Prometheus' text format.
     pub fn render(&self) -> Vec<u8> {
-        self.read_process();
+        self.process.read();
         let mut text = Vec::new();
         let mut families = self.registry.gather();
         families.extend(self.energy.families());
@@ -287,13 +282,6 @@ impl Metrics {
         }
         TextEncoder::new().encode(&families, &mut text).expect("writing metrics into memory succeeds");
         text
-    }
-
-    fn read_process(&self) {
-        let usage = ProcessUsage::read();
-        self.process_cpu.inc_by((usage.cpu.as_secs_f64() - self.process_cpu.get()).max(0.0));
-        self.process_memory.set(usage.resident_bytes);
-        self.process_fds.set(usage.open_fds);
     }
 }
 
@@ -323,45 +311,6 @@ impl AdmissionRefused {
     fn of(family: &IntCounterVec) -> Self {
         let reason = |name| family.with_label_values(&[name]);
         Self { requests: reason("requests"), bytes: reason("bytes"), receiving: reason("receiving") }
-    }
-}
-
-impl PlanMetrics {
-    pub fn count_build(&self, took: Duration) {
-        let counters = self.counters();
-        counters.builds.inc();
-        counters.seconds.inc_by(took.as_secs_f64());
-    }
-
-    /// Builds so far.
-    pub fn builds(&self) -> u64 {
-        self.counters().builds.get()
-    }
-
-    /// The time they took.
-    pub fn seconds(&self) -> f64 {
-        self.counters().seconds.get()
-    }
-
-    fn counters(&self) -> &PlanCounters {
-        self.exported.get().unwrap_or(&self.own)
-    }
-}
-
-impl Default for PlanMetrics {
-    fn default() -> Self {
-        let counter = |metric: &Metric| Opts::new(metric.name, metric.help);
-        let own = PlanCounters {
-            builds: IntCounter::with_opts(counter(&catalogue::PLAN_BUILDS)).expect("the catalogue's names are valid"),
-            seconds: Counter::with_opts(counter(&catalogue::PLAN_BUILD_SECONDS)).expect("and so is this one"),
-        };
-        Self { own, exported: Arc::default() }
-    }
-}
-
-impl fmt::Debug for PlanMetrics {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PlanMetrics").field("builds", &self.builds()).finish_non_exhaustive()
     }
 }
 
@@ -420,6 +369,8 @@ const NO_LABELS: &[&str] = &[];
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::infer::VariantReason;
     use crate::telemetry::energy::Origin;
@@ -434,6 +385,7 @@ mod tests {
         metrics.budgets.limit(Some(1.0));
         metrics.budgets.allowance(Some(1.0));
         metrics.count_load("m", true);
+        metrics.set_builds_failed("m", 0);
         let plans = PlanMetrics::default();
         plans.count_build(Duration::from_millis(500));
         metrics.export_plans(&plans, ["m", "1", ""]);

@@ -10,8 +10,10 @@ pub mod config;
 pub mod energy;
 pub mod logs;
 pub mod metrics;
+pub mod plans;
 pub mod process;
 pub mod trace;
 
 pub use config::TelemetryConfig;
-pub use metrics::{Metrics, ModelMetrics, PlanMetrics};
+pub use metrics::{Metrics, ModelMetrics};
+pub use plans::PlanMetrics;

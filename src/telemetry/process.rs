@@ -2,26 +2,43 @@
 
 use std::time::Duration;
 
+use prometheus::{Counter, Gauge, IntGauge, Registry};
+use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
-/// CPU time, memory and files of this process, from `/proc/self`; zeros where that is not mounted.
-#[derive(Default)]
-pub(super) struct ProcessUsage {
-    pub(super) cpu: Duration,
-    pub(super) resident_bytes: i64,
-    pub(super) open_fds: i64,
+use super::catalogue;
+use super::metrics::register;
+
+/// CPU time, memory and files of this process, read when they are asked for.
+pub(super) struct ProcessMetrics {
+    cpu: Counter,
+    memory: IntGauge,
+    open_fds: IntGauge,
 }
 
-impl ProcessUsage {
-    pub(super) fn read() -> Self {
+impl ProcessMetrics {
+    pub(super) fn new(registry: &Registry) -> Self {
+        let start: Gauge = register(registry, &catalogue::PROCESS_START, |opts, _| Gauge::with_opts(opts));
+        start.set(started_at());
+        if let Some(fds_max) = getrlimit(Resource::Nofile).current {
+            let gauge: IntGauge = register(registry, &catalogue::PROCESS_FDS_MAX, |opts, _| IntGauge::with_opts(opts));
+            gauge.set(i64::try_from(fds_max).unwrap_or(i64::MAX));
+        }
+        Self {
+            cpu: register(registry, &catalogue::PROCESS_CPU, |opts, _| Counter::with_opts(opts)),
+            memory: register(registry, &catalogue::PROCESS_MEMORY, |opts, _| IntGauge::with_opts(opts)),
+            open_fds: register(registry, &catalogue::PROCESS_FDS, |opts, _| IntGauge::with_opts(opts)),
+        }
+    }
+
+    /// From `/proc/self`; zeros where that is not mounted.
+    pub(super) fn read(&self) {
         let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
         let pages: i64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
         let page = i64::try_from(rustix::param::page_size()).unwrap_or(0);
-        Self {
-            cpu: cpu_time(),
-            resident_bytes: pages * page,
-            open_fds: std::fs::read_dir("/proc/self/fd").map_or(0, |fds| i64::try_from(fds.count()).unwrap_or(0)),
-        }
+        self.cpu.inc_by((cpu_time().as_secs_f64() - self.cpu.get()).max(0.0));
+        self.memory.set(pages * page);
+        self.open_fds.set(std::fs::read_dir("/proc/self/fd").map_or(0, |fds| i64::try_from(fds.count()).unwrap_or(0)));
     }
 }
 
@@ -31,6 +48,6 @@ pub fn cpu_time() -> Duration {
 }
 
 /// Seconds since the epoch at which this process made its metrics, which is the first thing it does.
-pub(super) fn started_at() -> f64 {
+fn started_at() -> f64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0.0, |age| age.as_secs_f64())
 }

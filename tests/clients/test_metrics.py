@@ -14,7 +14,7 @@ from server import Server
 from wires import grpc_input
 from zoo import SLOW_WIDTH, add, manifest, save, slow
 
-SETTINGS = {"KINGLET__LIMITS__BODY_BYTES_MAX": "64KiB"}
+SETTINGS = {"KINGLET__LIMITS__BODY_BYTES_MAX": "64KiB", "KINGLET__DRAIN__DELAY": "2s"}
 WAIT_SECONDS = 20
 ROW = np.ones((1, 16), np.float32)
 
@@ -110,6 +110,12 @@ def test_a_crowd_leaves_full_queues_counted_and_gauges_at_zero(measured):
         "kinglet_cores_busy",
     ):
         wait_for(measured, gauge, 0)
+
+
+def test_readiness_is_told(measured):
+    assert metrics(measured)["kinglet_ready"] == 1
+    measured.terminate()
+    wait_for(measured, "kinglet_ready", 0)
 
 
 def assert_stages(server, model: str, answered: int) -> None:

@@ -46,6 +46,7 @@ pub fn router(frontend: Frontend, reloads: mpsc::Sender<ReloadRequest>, ui: bool
 async fn metrics(State(frontend): State<Frontend>) -> Response {
     let pool = &frontend.pool;
     frontend.metrics.set_pool(pool.size(), pool.size().saturating_sub(pool.idle()), pool.panics());
+    frontend.metrics.set_ready(frontend.health.is_ready());
     frontend.metrics.set_receiving(frontend.pipeline.admission().receiving_bytes());
     super::rest::with_type(frontend.metrics.render().into(), "text/plain; version=0.0.4")
 }

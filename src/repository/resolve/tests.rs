@@ -122,6 +122,7 @@ fn a_manifest_can_say_what_a_triton_configuration_says() {
     "#;
     let (ours, theirs) = (with_manifest("rows n,2", manifest).unwrap(), with_pbtxt("rows n,2", config).unwrap());
     assert_eq!(ours.settings, theirs.settings);
+    assert_eq!(ours.settings.batching.queue_requests_max(), 3 + 10);
     assert_eq!((&ours.signature, ours.merges()), (&theirs.signature, true));
     assert_eq!(ours.signature.inputs[0].shown_dims(), "[n,1,2]");
     let name = "m".parse().unwrap();

@@ -52,6 +52,7 @@ async fn variants_load_with_their_version() {
         assert_eq!(ready, count, "{label}");
     }
     assert!(!text.contains("variant=\"broken\""));
+    assert!(text.contains("kinglet_model_builds_failed{model=\"a\"} 2"));
 }
 
 #[tokio::test]
