@@ -129,7 +129,7 @@ impl Choosing {
     /// Refuses a request of which nobody knows yet what it takes, where nothing is left to take.
     pub(super) fn check_power(&self) -> Result<(), RouteError> {
         if self.is_limited.load(Ordering::Relaxed) {
-            let left = lock(&self.ledger).check(Instant::now());
+            let left = lock(&self.ledger).expect(Instant::now());
             left.map_err(|retry_after| self.spent(retry_after))?;
         }
         Ok(())

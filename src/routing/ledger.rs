@@ -12,6 +12,9 @@ use super::governor::STAGES;
 pub(super) struct Ledger {
     wanted: [f64; STAGES],
     granted: f64,
+    requests: u32,
+    /// What a request would have taken in the last window that had any.
+    mean: [f64; STAGES],
     /// Watts that requests may take, where they must be refused beyond.
     allowance: Option<f64>,
     /// Joules that may be taken now; below zero where the last request took more than there was.
@@ -28,23 +31,39 @@ pub(super) struct Demand {
 
 impl Ledger {
     pub(super) fn new(now: Instant) -> Self {
-        Self { wanted: [0.0; STAGES], granted: 0.0, allowance: None, balance: 0.0, filled_at: now }
+        let none = [0.0; STAGES];
+        Self { wanted: none, granted: 0.0, requests: 0, mean: none, allowance: None, balance: 0.0, filled_at: now }
     }
 
     /// Notes what a request would take at every stage, and lets it take what it takes at this one, as long as anything is
     /// left. Otherwise says after what time something will be.
     pub(super) fn take(&mut self, joules: [f64; STAGES], stage: usize, now: Instant) -> Result<(), Duration> {
-        for (wanted, joules) in self.wanted.iter_mut().zip(joules) {
-            *wanted += joules;
-        }
+        self.want(joules);
         self.check(now)?;
         self.granted += joules[stage];
         self.balance -= joules[stage];
         Ok(())
     }
 
+    /// For a request of which nobody knows yet what it takes: whether anything is left. Who finds nothing has wanted what
+    /// others do.
+    pub(super) fn expect(&mut self, now: Instant) -> Result<(), Duration> {
+        let left = self.check(now);
+        if left.is_err() {
+            self.want(self.mean);
+        }
+        left
+    }
+
+    fn want(&mut self, joules: [f64; STAGES]) {
+        self.requests += 1;
+        for (wanted, joules) in self.wanted.iter_mut().zip(joules) {
+            *wanted += joules;
+        }
+    }
+
     /// Whether anything is left to take, or after what time something will be.
-    pub(super) fn check(&mut self, now: Instant) -> Result<(), Duration> {
+    fn check(&mut self, now: Instant) -> Result<(), Duration> {
         let Some(watts) = self.allowance else { return Ok(()) };
         self.fill(watts, now);
         if self.balance > 0.0 { Ok(()) } else { Err(Duration::from_secs_f64((-self.balance / watts).min(WAIT_MAX))) }
@@ -53,7 +72,10 @@ impl Ledger {
     /// Ends a window.
     pub(super) fn settle(&mut self) -> Demand {
         let demand = Demand { wanted: self.wanted, granted: self.granted };
-        (self.wanted, self.granted) = ([0.0; STAGES], 0.0);
+        if self.requests > 0 {
+            self.mean = self.wanted.map(|joules| joules / f64::from(self.requests));
+        }
+        (self.wanted, self.granted, self.requests) = ([0.0; STAGES], 0.0, 0);
         demand
     }
 
@@ -97,6 +119,9 @@ mod tests {
         assert_eq!(ledger.take(joules, 3, now + MS), Err(99 * MS), "until what it took has come in again");
         assert_eq!(ledger.settle(), Demand { wanted: joules.map(|joules| 4.0 * joules), granted: 5.0 });
         assert_eq!(ledger.settle(), Demand { wanted: [0.0; STAGES], granted: 0.0 });
+        // One that is refused before anybody knows what it takes has wanted what others did.
+        assert!(ledger.expect(now).is_err());
+        assert_eq!(ledger.settle().wanted, joules);
     }
 
     #[test]
