@@ -26,6 +26,7 @@ use crate::infer::{Schedule, Usage};
 use crate::repository::{BatchSettings, QueuePolicy, Variant};
 use crate::routing::Routed;
 use crate::telemetry::ModelMetrics;
+use crate::telemetry::spans::{Began, Traced};
 
 /// The door of the room.
 #[derive(Clone, Debug)]
@@ -41,6 +42,7 @@ pub struct Executed {
     pub routed: Routed,
     pub share: Share,
     pub usage: Usage,
+    pub began: Began,
 }
 
 #[derive(Clone, Debug, thiserror::Error)]
@@ -91,16 +93,17 @@ impl Batcher {
         Self { pool, inline_time_max }
     }
 
-    /// Queues a request, waits for its batch and returns its share of the answer.
+    /// Queues a request, waits for its batch and returns its share of the answer. One that is traced is named by the span
+    /// of its batch.
     ///
     /// # Errors
     /// When the queue is full, the deadline passes first, or the run fails.
-    pub async fn submit(&self, routed: Routed) -> Result<Executed, BatchError> {
+    pub async fn submit(&self, routed: Routed, traced: Option<Traced>) -> Result<Executed, BatchError> {
         let variant = Arc::clone(&routed.variant);
         let lane = variant.attachment.get_or_attach(|| Lane::open(&variant, self));
         let deadline = routed.admitted.request.schedule.deadline;
         let arrived = Instant::now();
-        let answer = lane.enqueue(routed, arrived)?;
+        let answer = lane.enqueue(routed, traced, arrived)?;
         let mut waiter = Waiter { abandoned: &lane.abandoned, answered: false };
         let reply = match deadline {
             None => answer.await,
@@ -145,6 +148,7 @@ impl Lane {
     fn enqueue(
         &self,
         routed: Routed,
+        traced: Option<Traced>,
         arrived: Instant,
     ) -> Result<oneshot::Receiver<Result<Executed, BatchError>>, BatchError> {
         let schedule = routed.admitted.request.schedule;
@@ -158,7 +162,7 @@ impl Lane {
         let (reply, answer) = oneshot::channel();
         let timeout_at = timeout(&schedule, &policy).map(|timeout| arrived + timeout);
         let timeout_action = policy.timeout_action;
-        let entry = Entry { routed, level, arrived, timeout_at, timeout_action, reply, place };
+        let entry = Entry { routed, traced, level, arrived, timeout_at, timeout_action, reply, place };
         let limit = policy.requests_max as u64;
         self.entries.try_send(entry).map_err(|_| BatchError::QueueFull { what: "requests", limit })?;
         Ok(answer)

@@ -112,6 +112,12 @@ pub const CONNECTIONS_REFUSED: Metric = counter(
     &["listener", "reason"],
     "Connections closed before a request: limit (too many open), accept (the system refused).",
 );
+pub const TRACE_SPANS: Metric = counter(
+    "kinglet_trace_spans_total",
+    &["result"],
+    "Spans of sampled requests and of their batches: sent (the collector took them), dropped (the queue was full, or the \
+     server ended), refused (by the collector).",
+);
 pub const CORES: Metric = gauge("kinglet_cores", &[], "Threads of the compute pool.");
 pub const CORES_BUSY: Metric = gauge("kinglet_cores_busy", &[], "Threads of the compute pool that run a batch now.");
 pub const PANICS: Metric =
@@ -215,6 +221,7 @@ pub const ALL: &[&Metric] = &[
     &ENERGY_SAMPLER_CPU,
     &CARBON_OPERATIONAL,
     &CARBON_EMBODIED,
+    &TRACE_SPANS,
     &CORES,
     &CORES_BUSY,
     &PANICS,

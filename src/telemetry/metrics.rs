@@ -14,6 +14,7 @@ use prometheus::{
 use super::catalogue::{self, Kind, Metric};
 use super::energy::EnergyMetrics;
 use super::process::{ProcessUsage, started_at};
+use super::spans::SpanMetrics;
 use crate::error::ErrorCode;
 use crate::infer::BatchReason;
 
@@ -49,6 +50,7 @@ pub struct Metrics {
     process_memory: IntGauge,
     process_fds: IntGauge,
     pub energy: EnergyMetrics,
+    pub spans: SpanMetrics,
     /// Requests that named no loaded model.
     unknown: Vec<IntCounter>,
 }
@@ -153,6 +155,7 @@ impl Metrics {
             process_memory: register(&registry, &catalogue::PROCESS_MEMORY, |opts, _| IntGauge::with_opts(opts)),
             process_fds: register(&registry, &catalogue::PROCESS_FDS, |opts, _| IntGauge::with_opts(opts)),
             energy: EnergyMetrics::new(&registry),
+            spans: SpanMetrics::new(&registry),
             unknown,
             registry,
         }

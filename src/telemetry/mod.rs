@@ -1,7 +1,8 @@
 //! What the server tells about itself: metrics, logs and trace context.
 //!
 //! `catalogue` names every metric; `metrics` holds the handles, resolved when a model loads and never per request;
-//! `logs` sets up structured logging; `trace` reads and writes W3C trace context. A number is counted by the room that
+//! `logs` sets up structured logging; `trace` reads and writes W3C trace context, `spans` records and sends what belongs to
+//! a trace. A number is counted by the room that
 //! observes it, through the handles of this one.
 
 pub mod catalogue;
@@ -10,7 +11,9 @@ pub mod energy;
 pub mod logs;
 pub mod metrics;
 pub mod process;
+pub mod spans;
 pub mod trace;
 
 pub use config::TelemetryConfig;
 pub use metrics::{Metrics, ModelMetrics, PlanMetrics};
+pub use spans::{Tracer, TracingConfig};
