@@ -1,5 +1,5 @@
-//! The thread that sends what has ended: every interval, sooner where a batch is full, once more at the end. Answers and
-//! batches come first.
+//! The thread that sends what has ended: every interval, sooner where a batch is full, once more at the end. Answers
+//! and batches come first.
 
 use std::io;
 use std::sync::Arc;
