@@ -62,6 +62,10 @@ peers *args:
 endurance *args:
     benches/endurance/run {{args}}
 
+# What tracing costs a request; about four minutes, needs h2load.
+tracing *args:
+    benches/tracing/run {{args}}
+
 # The checks before a commit.
 lint:
     cargo fmt --all -- --check

@@ -15,6 +15,7 @@ use crate::repository::Variant;
 use crate::repository::catalog::LookupError;
 use crate::routing::{Choice, Conditions, RouteError, Router};
 use crate::telemetry::Metrics;
+use crate::telemetry::spans::Recording;
 use crate::tensor::NamedTensor;
 
 #[derive(Debug)]
@@ -57,6 +58,8 @@ pub struct Outcome {
     /// Whether its batch has run, which the statistics have noted then.
     answered: bool,
     settled: bool,
+    /// Of its spans, where it is sampled.
+    recording: Option<Recording>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -76,8 +79,15 @@ impl Pipeline {
 
     /// To be called when the head of an inference call has come: whatever becomes of it is counted.
     pub fn begin(&self) -> Outcome {
-        let metrics = Arc::clone(&self.metrics);
-        Outcome { metrics, began: Instant::now(), received_at: None, variant: None, answered: false, settled: false }
+        Outcome {
+            metrics: Arc::clone(&self.metrics),
+            began: Instant::now(),
+            received_at: None,
+            variant: None,
+            answered: false,
+            settled: false,
+            recording: None,
+        }
     }
 
     /// A place for a request that takes long to decode, so that what load or a name refuses is not decoded first.
@@ -106,6 +116,7 @@ impl Pipeline {
         outcome: &mut Outcome,
     ) -> Result<Answer, InferError> {
         outcome.received(request.received_at);
+        outcome.decoded(&request);
         let admitted = match reserved {
             None => self.admission.admit(request)?,
             Some(reserved) => self.admission.admit_reserved(reserved, request)?,
@@ -115,12 +126,14 @@ impl Pipeline {
         let Choice { variant, reason } = self.router.choose(&admitted, &conditions)?;
         outcome.found(&variant);
         if let Some(reason) = reason {
-            variant.metrics.choices.count(reason);
+            outcome.chosen(&variant, reason);
         }
         let routed = self.router.bind(admitted, variant)?;
-        let executed = self.batcher.submit(routed).await?;
+        let traced = outcome.recording.as_ref().map(Recording::traced);
+        let executed = self.batcher.submit(routed, traced).await?;
         outcome.answered = true;
         let energy = self.meter.estimate(executed.usage.cpu);
+        outcome.executed(&executed, energy);
         Ok(Answer::settle(executed, energy, reason))
     }
 
@@ -140,7 +153,7 @@ impl Pipeline {
 impl Answer {
     /// Notes what the request cost and brings its outputs into the order and shapes the client asked for.
     fn settle(executed: Executed, energy: Option<Estimate>, variant_reason: Option<VariantReason>) -> Self {
-        let Executed { routed, share, usage } = executed;
+        let Executed { routed, share, usage, .. } = executed;
         let variant = routed.variant;
         let metrics = &variant.metrics;
         metrics.stages.decode.observe(routed.admitted.request.decode.as_secs_f64());
@@ -195,6 +208,12 @@ fn outputs(variant: &Variant, wanted: &[String], share: crate::engine::Share) ->
 }
 
 impl Outcome {
+    /// The same with its spans.
+    pub fn recorded(mut self, recording: Option<Recording>) -> Self {
+        self.recording = recording;
+        self
+    }
+
     /// When the call's head came.
     pub fn began(&self) -> Instant {
         self.began
@@ -210,14 +229,51 @@ impl Outcome {
         self.variant = Some(Arc::clone(variant));
     }
 
+    /// To be called where the client is told by a status of HTTP that is not the code's.
+    pub fn told(&mut self, http_status: u16) {
+        if let Some(recording) = &mut self.recording {
+            recording.told(http_status);
+        }
+    }
+
     /// To be called with what the client is told: the code of the failure, or nothing where it gets its answer.
     pub fn settle(mut self, failed: Option<ErrorCode>) {
         self.settled = true;
+        self.finish_recording(failed);
         match (failed, &self.variant) {
             (None, Some(variant)) => variant.metrics.count_ok(),
             (None, None) => debug_assert!(false, "an answer comes from a variant"),
             (Some(code), _) => self.failed(code),
         }
+    }
+
+    fn decoded(&mut self, request: &InferRequest) {
+        if let Some(recording) = &mut self.recording {
+            recording.decoded(request.received_at, request.decode);
+        }
+    }
+
+    fn chosen(&mut self, variant: &Variant, reason: VariantReason) {
+        variant.metrics.choices.count(reason);
+        if let Some(recording) = &mut self.recording {
+            recording.chosen(reason);
+        }
+    }
+
+    fn executed(&mut self, executed: &Executed, energy: Option<Estimate>) {
+        let Some(recording) = &mut self.recording else { return };
+        recording.executed(executed.began, &executed.usage, executed.routed.rows);
+        if let Some(Estimate { energy, kind }) = energy {
+            recording.energy(energy, kind.origin());
+        }
+    }
+
+    fn finish_recording(&mut self, failed: Option<ErrorCode>) {
+        let Some(mut recording) = self.recording.take() else { return };
+        if let Some(variant) = &self.variant {
+            recording.served_by(variant.served());
+        }
+        recording.finish(failed);
     }
 
     fn failed(&self, code: ErrorCode) {
@@ -239,6 +295,7 @@ impl Outcome {
 impl Drop for Outcome {
     fn drop(&mut self) {
         if !self.settled {
+            self.finish_recording(Some(ErrorCode::Cancelled));
             self.failed(ErrorCode::Cancelled);
         }
     }

@@ -17,12 +17,14 @@ fn committed_protocol_code_equals_its_source() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let protocol = compile(&root.join("proto"), &["inference.proto", "model_config.proto"]);
     let models = compile(&root.join("proto"), &["onnx.proto"]);
+    let traces = compile(&root.join("proto"), &["otlp.proto"]);
     let files = [
         (DESCRIPTORS, encode_without_comments(&protocol)),
         (SERVER, generate_server(&protocol)),
         (CLIENT, generate_client(&protocol)),
         (MODELS, generate_models(&models)),
         (MODELS_DESCRIPTORS, encode_without_comments(&models)),
+        (TRACES, generate_traces(&traces)),
     ];
     generated::hold(&files, "just proto");
 }
@@ -61,6 +63,11 @@ fn generate_models(models: &FileDescriptorSet) -> Vec<u8> {
     generate(builder.bytes(".onnx.TensorProto.raw_data"), MODELS_HEADER, models, "onnx.rs")
 }
 
+fn generate_traces(traces: &FileDescriptorSet) -> Vec<u8> {
+    let builder = tonic_prost_build::configure().build_client(false).build_server(false);
+    generate(builder, TRACES_HEADER, traces, "otlp.rs")
+}
+
 fn generate(builder: tonic_prost_build::Builder, header: &str, protocol: &FileDescriptorSet, file: &str) -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
     builder.out_dir(folder.path()).emit_rerun_if_changed(false).compile_fds(protocol.clone()).unwrap();
@@ -73,6 +80,7 @@ const SERVER: &str = "src/proto/inference.rs";
 const CLIENT: &str = "tests/support/inference_client.rs";
 const MODELS_DESCRIPTORS: &str = "src/proto/onnx_descriptor.bin";
 const MODELS: &str = "src/proto/onnx.rs";
+const TRACES: &str = "src/proto/otlp.rs";
 const MESSAGES: &str = "::kinglet::proto::inference";
 
 const SERVER_HEADER: &str = "\
@@ -82,6 +90,10 @@ const SERVER_HEADER: &str = "\
 
 const MODELS_HEADER: &str = "\
 //! Messages of package `onnx`, made from `proto/` by `tests/bootstrap.rs`. Knows the file and nothing of its meaning.
+";
+
+const TRACES_HEADER: &str = "\
+//! Messages of package `otlp`, made from `proto/` by `tests/bootstrap.rs`. Knows the wire and nothing of its meaning.
 ";
 
 const CLIENT_HEADER: &str = "\

@@ -37,6 +37,8 @@ const ROOMS: &[&str] = &[
 /// Rooms that may name the generated protocol of the wire, and messages of model files.
 const WIRE_READERS: &[&str] = &["repository", "frontend"];
 const FILE_READERS: &[&str] = &["engine"];
+/// And those of traces.
+const TRACE_WRITERS: &[&str] = &["telemetry"];
 
 /// The one file of the root package that may read the environment.
 const ENVIRONMENT_READER: &str = "src/config/environment.rs";
@@ -44,7 +46,8 @@ const ENVIRONMENT_READER: &str = "src/config/environment.rs";
 const NAMES_REFUSED: &[&str] = &["common", "util", "utils", "helper", "helpers", "misc", "manager", "data", "info"];
 
 /// Files that no one edits.
-const GENERATED: &[&str] = &["src/proto/inference.rs", "src/proto/onnx.rs", "tests/support/inference_client.rs"];
+const GENERATED: &[&str] =
+    &["src/proto/inference.rs", "src/proto/onnx.rs", "src/proto/otlp.rs", "tests/support/inference_client.rs"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -110,7 +113,11 @@ fn rooms_import_only_rooms_above_them() {
             assert!(above, "{name}: {room} names {target}, which does not stand above it");
         }
         for named in text.split("crate::proto").skip(1).filter(|_| room != "proto") {
-            let readers = if named.starts_with("::onnx") { FILE_READERS } else { WIRE_READERS };
+            let readers = match named {
+                _ if named.starts_with("::onnx") => FILE_READERS,
+                _ if named.starts_with("::otlp") => TRACE_WRITERS,
+                _ => WIRE_READERS,
+            };
             assert!(readers.contains(&room), "{name}: {room} knows neither wire nor file, but names the messages");
         }
     }

@@ -26,8 +26,8 @@ use crate::metering::Meter;
 use crate::pipeline::Pipeline;
 use crate::repository::{Control, Loading, Repository};
 use crate::routing::Router;
-use crate::telemetry::Metrics;
 use crate::telemetry::logs::Logs;
+use crate::telemetry::{Metrics, Tracer};
 
 /// Reads the configuration anew, from the same file, environment and flags as at the start.
 pub type Reread = Box<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
@@ -127,6 +127,7 @@ async fn build(config: &Config, logs: Logs) -> Result<Frontend> {
         health: Arc::new(Health::new()),
         limits: Arc::new(ArcSwap::from_pointee(config.limits.clone())),
         browsers: Browsers::new(&config.admin.browser_hosts),
+        tracer: Tracer::start(&config.tracing, &metrics).context("cannot start the thread that sends traces")?,
         metrics,
         logs,
         pool,
@@ -226,6 +227,7 @@ impl Running {
             finished &= door.serving.finished(left).await;
         }
         self.frontend.repository.stop().await;
+        self.frontend.tracer.finish().await;
         tracing::info!(finished, "ended");
         finished
     }
@@ -264,6 +266,7 @@ impl Settings {
         self.frontend.pipeline.admission().reconfigure(current.admission.clone());
         self.frontend.pipeline.router().reconfigure(current.budgets.clone());
         self.frontend.limits.store(Arc::new(current.limits.clone()));
+        self.frontend.tracer.set_ratio(current.tracing.sample_ratio);
         if reload.applied.contains(&"telemetry.log_level") {
             self.frontend.logs.set_level(current.telemetry.log_level);
         }

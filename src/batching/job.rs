@@ -14,6 +14,8 @@ use crate::metering::attribution::by_rows;
 use crate::metering::statistics::RequestTimes;
 use crate::metering::{Account, Settled, Statistics};
 use crate::telemetry::ModelMetrics;
+use crate::telemetry::spans::{BatchRun, Began, Traced};
+use crate::telemetry::trace::SpanIds;
 use crate::tensor::Tensor;
 
 /// A formed batch with all it needs.
@@ -105,14 +107,32 @@ impl Job {
     }
 
     fn settle(&mut self, run: Run) {
+        let began = Began { at: run.started, batch: self.record(&run) };
         match run.outcome {
-            Ok(executed) => self.hand_out(run.entries, executed, run.rows, run.started, run.cpu),
+            Ok(executed) => self.hand_out(run.entries, executed, run.rows, began, run.cpu),
             Err(error) => {
                 let error = Arc::new(error);
                 let failed = |entry: Entry| (entry.reply, Err(BatchError::Engine(Arc::clone(&error))));
                 self.done.answers.extend(run.entries.into_iter().map(failed));
             }
         }
+    }
+
+    /// The span of a run, where any of its requests is recorded.
+    fn record(&self, run: &Run) -> Option<SpanIds> {
+        let traced = || run.entries.iter().filter_map(|entry| entry.traced.as_ref());
+        let (first, variant) = (traced().next()?, &run.entries.first()?.routed.variant);
+        let record = BatchRun {
+            served_by: variant.served(),
+            links: traced().map(Traced::ids).collect(),
+            requests: run.entries.len(),
+            rows: run.rows,
+            reason: self.reason,
+            took: run.elapsed,
+            cpu: run.cpu,
+            failed: run.outcome.as_ref().err().map(ToString::to_string),
+        };
+        Some(first.batch(run.started, record))
     }
 
     /// An engine that breaks its word fails the batch rather than mixing answers up.
@@ -129,7 +149,7 @@ impl Job {
         entries: Vec<Entry>,
         executed: engine::Executed,
         rows_total: usize,
-        started: Instant,
+        began: Began,
         cpu: Duration,
     ) {
         self.metrics.count_batch(self.reason, rows_total);
@@ -142,7 +162,7 @@ impl Job {
         let times: Vec<RequestTimes> = entries
             .iter()
             .map(|entry| RequestTimes {
-                queue: started.saturating_duration_since(entry.arrived),
+                queue: began.at.saturating_duration_since(entry.arrived),
                 total: now.saturating_duration_since(entry.routed.admitted.request.received_at),
             })
             .collect();
@@ -155,7 +175,7 @@ impl Job {
                 batch_reason: self.reason,
                 cpu,
             };
-            (entry.reply, Ok(Executed { routed: entry.routed, share, usage }))
+            (entry.reply, Ok(Executed { routed: entry.routed, share, usage, began }))
         };
         self.done.answers.extend(entries.into_iter().zip(shares).zip(times).map(answer));
     }

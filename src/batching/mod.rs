@@ -27,6 +27,7 @@ use crate::infer::{Schedule, Usage};
 use crate::repository::{BatchSettings, Profile, QueuePolicy, Variant};
 use crate::routing::Routed;
 use crate::telemetry::ModelMetrics;
+use crate::telemetry::spans::{Began, Traced};
 
 /// The door of the room.
 #[derive(Clone, Debug)]
@@ -44,6 +45,7 @@ pub struct Executed {
     pub routed: Routed,
     pub share: Share,
     pub usage: Usage,
+    pub began: Began,
 }
 
 #[derive(Clone, Debug, thiserror::Error)]
@@ -101,16 +103,17 @@ impl Batcher {
         if self.pool.idle() > 0 { Duration::ZERO } else { self.backlog.over(self.pool.size()) }
     }
 
-    /// Queues a request, waits for its batch and returns its share of the answer.
+    /// Queues a request, waits for its batch and returns its share of the answer. One that is traced is named by the span
+    /// of its batch.
     ///
     /// # Errors
     /// When the queue is full, the deadline passes first, or the run fails.
-    pub async fn submit(&self, routed: Routed) -> Result<Executed, BatchError> {
+    pub async fn submit(&self, routed: Routed, traced: Option<Traced>) -> Result<Executed, BatchError> {
         let variant = Arc::clone(&routed.variant);
         let lane = variant.attachment.get_or_attach(|| Lane::open(&variant, self));
         let deadline = routed.admitted.request.schedule.deadline;
         let arrived = Instant::now();
-        let answer = lane.enqueue(routed, arrived)?;
+        let answer = lane.enqueue(routed, traced, arrived)?;
         let mut waiter = Waiter { abandoned: &lane.abandoned, answered: false };
         let reply = match deadline {
             None => answer.await,
@@ -156,6 +159,7 @@ impl Lane {
     fn enqueue(
         &self,
         routed: Routed,
+        traced: Option<Traced>,
         arrived: Instant,
     ) -> Result<oneshot::Receiver<Result<Executed, BatchError>>, BatchError> {
         let schedule = routed.admitted.request.schedule;
@@ -171,7 +175,7 @@ impl Lane {
         let timeout_action = policy.timeout_action;
         let expected = self.profile.costs().cpu_of(routed.rows).unwrap_or_default();
         let work = Work::begin(&self.backlog, expected);
-        let entry = Entry { routed, level, arrived, timeout_at, timeout_action, reply, place, _work: work };
+        let entry = Entry { routed, traced, level, arrived, timeout_at, timeout_action, reply, place, _work: work };
         let limit = policy.requests_max as u64;
         self.entries.try_send(entry).map_err(|_| BatchError::QueueFull { what: "requests", limit })?;
         Ok(answer)

@@ -11,11 +11,14 @@ use super::rule::Waiting;
 use super::{BatchError, Executed, Place};
 use crate::repository::TimeoutAction;
 use crate::routing::Routed;
+use crate::telemetry::spans::Traced;
 
 /// One waiting request with the place it holds and the way back to who asked.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub routed: Routed,
+    /// Where it is recorded.
+    pub traced: Option<Traced>,
     pub level: u64,
     pub arrived: Instant,
     /// When the queue policy's timeout action applies.

@@ -165,7 +165,7 @@ impl House {
         let variant = Arc::clone(&self.variant);
         let routed = Routed { admitted, variant, inputs: vec![tensor], rows: rows.len() };
         let batcher = self.batcher.clone();
-        tokio::spawn(async move { batcher.submit(routed).await })
+        tokio::spawn(async move { batcher.submit(routed, None).await })
     }
 
     fn ask(&self, rows: &[u8]) -> JoinHandle<Result<Executed, BatchError>> {

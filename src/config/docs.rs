@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::environment::variable_of;
+use super::environment::{standard_of, variable_of};
 use super::{DEFAULTS, keys};
 
 pub fn markdown() -> String {
@@ -38,8 +38,9 @@ fn row(key: &str, default: &str, comment: &str) -> String {
     let takes = keys::ALL.iter().find(|known| known.name == key).map_or("", |known| known.takes.as_str());
     let comment = comment.replace('|', "\\|").replace('<', "&lt;");
     let mut row = String::new();
+    let standard = standard_of(key).map(|name| format!(", `{name}`")).unwrap_or_default();
     let variable = variable_of(key);
-    writeln!(row, "| `{key}` | `{default}` | {comment} | {takes} | `{variable}` |")
+    writeln!(row, "| `{key}` | `{default}` | {comment} | {takes} | `{variable}`{standard} |")
         .expect("writing to text cannot fail");
     row
 }
@@ -50,7 +51,8 @@ const INTRODUCTION: &str = "\
 Printed from `config/default.toml` and the table of keys in `src/config/keys.rs`; a test compares.
 
 The defaults are compiled in. A file given with `--config` overrides them, a variable `KINGLET__ROOM__FIELD` overrides
-the file, a flag overrides the variable. Lists are separated by commas in a variable and given by repeating a flag.
+the file, a flag overrides the variable. Variables of OpenTelemetry that stand beside ours below count too; ours override
+them. Lists are separated by commas in a variable and given by repeating a flag.
 Relative paths start at the working directory.
 
 Durations carry a unit (`ns`, `us`, `ms`, `s`, `m`, `h`), sizes too (`B`, `KiB`, `MiB`, `GiB`, `TiB`). An unknown key, a
@@ -79,6 +81,6 @@ mod tests {
         for section in &sections {
             assert!(section.lines().nth(2).is_some_and(|line| line.ends_with('.')), "{section}");
         }
-        assert_eq!(sections.len(), 13);
+        assert_eq!(sections.len(), 14);
     }
 }

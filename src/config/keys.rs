@@ -155,6 +155,17 @@ pub(super) const ALL: &[Key] = keys! {
     drain.linger: AtOnce,
     telemetry.log_level: AtOnce,
     telemetry.log_format: Restart,
+    tracing.endpoint: Restart,
+    tracing.protocol: Restart,
+    tracing.headers: Restart,
+    tracing.sample_ratio: AtOnce,
+    tracing.service_name: Restart,
+    tracing.resource_attributes: Restart,
+    tracing.queue_max: Restart,
+    tracing.batch_max: Restart,
+    tracing.interval: Restart,
+    tracing.timeout: Restart,
+    tracing.flush_time_max: Restart,
 };
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use toml::Value;
 use toml::de::DeTable;
 
-use super::environment::{PREFIX, variable_of};
+use super::environment::{PREFIX, key_of_standard, variable_of};
 use super::nearest::nearest;
 use super::rules::Broken;
 use super::{Cause, Config, DEFAULTS, Place, Problem};
@@ -83,10 +83,14 @@ impl Settings {
 
     pub(super) fn read_environment(&mut self, variables: Vec<(String, Option<String>)>) -> Vec<Problem> {
         let keys: BTreeMap<String, String> = self.0.keys().map(|key| (variable_of(key), key.clone())).collect();
-        let ours = variables.into_iter().filter(|(name, _)| name.starts_with(PREFIX));
-        ours.filter_map(|(variable, text)| {
+        let (ours, others): (Vec<_>, Vec<_>) = variables.into_iter().partition(|(name, _)| name.starts_with(PREFIX));
+        let standard = others.into_iter().filter(|(name, _)| key_of_standard(name).is_some());
+        // Ours come last, and therefore count.
+        let all = standard.chain(ours);
+        all.filter_map(|(variable, text)| {
             let place = Place::Environment { variable: variable.clone() };
-            let Some(key) = keys.get(&variable) else {
+            let known = keys.get(&variable).map(String::as_str).or_else(|| key_of_standard(&variable));
+            let Some(key) = known else {
                 let meant = variable[PREFIX.len()..].to_ascii_lowercase().replace("__", ".");
                 return Some(self.unknown(place, &meant, self.0.keys().map(String::as_str)));
             };

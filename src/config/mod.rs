@@ -23,7 +23,7 @@ use crate::metering::MeteringConfig;
 use crate::repository::batching_defaults::BatchingConfig;
 use crate::repository::config::RepositoryConfig;
 use crate::routing::BudgetsConfig;
-use crate::telemetry::TelemetryConfig;
+use crate::telemetry::{TelemetryConfig, TracingConfig};
 use crate::units::Span;
 
 pub use docs::markdown;
@@ -48,6 +48,7 @@ pub struct Config {
     pub repository: RepositoryConfig,
     pub drain: DrainConfig,
     pub telemetry: TelemetryConfig,
+    pub tracing: TracingConfig,
 }
 
 /// The asynchronous side of the process.
@@ -195,6 +196,15 @@ mod tests {
         assert_eq!(config.limits.body_bytes_max, ByteSize(1 << 20));
         assert_eq!(config.grpc.listen.to_string(), "[::1]:9001");
 
+        let standard = [
+            ("KINGLET__TRACING__SERVICE_NAME", "ours"),
+            ("OTEL_SERVICE_NAME", "theirs"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "a=b,c=d"),
+            ("OTEL_LOG_LEVEL", "debug"),
+        ];
+        let config = load("[tracing]\nheaders = ['e=f']", &standard, &[]).unwrap();
+        assert_eq!((config.tracing.service_name.as_str(), config.tracing.headers.len()), ("ours", 2));
+
         let flags = [
             Flag::new("--repository", "repository.paths", ["a,b", "c"]),
             Flag::new("--http", "http.listen", ["127.0.0.1:1"]),
@@ -281,6 +291,11 @@ mod tests {
         let unreadable = vec![("KINGLET__LIMITS__RANK_MAX".to_owned(), None)];
         let error = Config::from_layers(None, unreadable, &[]).unwrap_err();
         assert_eq!(error.to_string(), "KINGLET__LIMITS__RANK_MAX: expected UTF-8, got other bytes");
+
+        let secure = [("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector")];
+        let wanted = "OTEL_EXPORTER_OTLP_ENDPOINT: expected \"\" or a collector such as \"http://localhost:4318\" \
+                      (TLS is not spoken), got \"https://collector\"";
+        assert_eq!(load("", &secure, &[]).unwrap_err(), wanted);
 
         let wrong = [Flag::new("--http", "http.listen", ["8000"])];
         let wanted =

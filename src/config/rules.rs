@@ -29,6 +29,7 @@ pub(super) fn broken(config: &Config) -> Vec<Broken> {
     broken.extend(repository(config));
     broken.extend(metering(config));
     broken.extend(budgets(config));
+    broken.extend(tracing(config));
     broken
 }
 
@@ -56,6 +57,8 @@ fn numbers(config: &Config) -> impl Iterator<Item = Broken> {
         ("repository.loads_max", config.repository.loads_max, any.clone()),
         ("repository.loads_waiting_max", config.repository.loads_waiting_max, any.clone()),
         ("repository.variants_max", config.repository.variants_max, any),
+        ("tracing.queue_max", config.tracing.queue_max, 1..=RECORDS_MAX),
+        ("tracing.batch_max", config.tracing.batch_max, 1..=RECORDS_MAX),
     ]
     .into_iter()
     .filter(|(_, got, allowed)| !allowed.contains(got))
@@ -96,6 +99,8 @@ fn times(config: &Config) -> impl Iterator<Item = Broken> {
         ("repository.poll_interval", config.repository.poll_interval),
         ("drain.linger", config.drain.linger),
         ("metering.carbon_lifetime", config.metering.carbon_lifetime),
+        ("tracing.interval", config.tracing.interval),
+        ("tracing.timeout", config.tracing.timeout),
     ]
     .into_iter()
     .filter(|(_, got)| *got == Span::default())
@@ -241,6 +246,18 @@ fn budgets(config: &Config) -> impl Iterator<Item = Broken> {
     numbers.chain([unmeasured, unknown].into_iter().flatten())
 }
 
+fn tracing(config: &Config) -> impl Iterator<Item = Broken> {
+    let tracing = &config.tracing;
+    let ratio = tracing.sample_ratio;
+    let ratio = (!(0.0..=1.0).contains(&ratio)).then(|| wrong("tracing.sample_ratio", "0 to 1", &ratio.to_string()));
+    let (batch, queue) = (tracing.batch_max, tracing.queue_max);
+    let batch = (batch > queue).then(|| Broken {
+        keys: vec!["tracing.batch_max", "tracing.queue_max"],
+        cause: impossible(format!("tracing.batch_max ({batch}) to be at most tracing.queue_max ({queue})")),
+    });
+    [ratio, batch].into_iter().flatten()
+}
+
 /// Whether one socket would take connections meant for the other. Port 0 is a free one each time.
 fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     let any = a.ip().is_unspecified() || b.ip().is_unspecified();
@@ -281,6 +298,8 @@ const QUANTUM_MAX: u64 = 1_000_000_000;
 const WATTS_MAX: f64 = 1e6;
 const GRAMS_PER_KWH_MAX: f64 = 1e4;
 const GRAMS_MAX: f64 = 1e9;
+/// Of traces, a kilobyte each or more.
+const RECORDS_MAX: usize = 1 << 20;
 /// A typing error should not start a million threads.
 const CORES_MAX: usize = 4096;
 
@@ -328,6 +347,12 @@ mod tests {
         check(|config| config.repository.paths = vec!["".into()], &["repository.paths"], "a path");
         check(|config| config.repository.loads_waiting_max = 0, &["repository.loads_waiting_max"], "at least 1");
         check(|config| config.repository.variants_max = 0, &["repository.variants_max"], "at least 1");
+        check(|config| config.tracing.batch_max = 0, &["tracing.batch_max"], "1 to 1048576");
+        check(|config| config.tracing.queue_max = 1 << 21, &["tracing.queue_max"], "1 to 1048576");
+        check(|config| config.tracing.interval = Span::default(), &["tracing.interval"], "above zero");
+        check(|config| config.tracing.timeout = Span::default(), &["tracing.timeout"], "above zero");
+        check(|config| config.tracing.sample_ratio = 1.5, &["tracing.sample_ratio"], "0 to 1");
+        check(|config| config.tracing.sample_ratio = f64::NAN, &["tracing.sample_ratio"], "0 to 1");
         let temporary = ["repository.temporary_path"];
         check(|config| config.repository.temporary_path = "x".into(), &temporary, "an absolute path");
     }
@@ -398,6 +423,8 @@ mod tests {
         check(|config| config.batching.queue_bytes_max.0 = 1 << 20, &bytes, "(64MiB) to be at most");
         let times = ["drain.linger", "drain.grace"];
         check(|config| config.drain.grace.0 = Duration::from_millis(999), &times, "(1s) to be at most drain.grace");
+        let batch = ["tracing.batch_max", "tracing.queue_max"];
+        check(|config| config.tracing.queue_max = 511, &batch, "(512) to be at most tracing.queue_max (511)");
         let paths = ["repository.paths", "repository.control"];
         check(|config| config.repository.paths.clear(), &paths, "at least one path");
         let start = ["repository.load_at_start", "repository.control"];

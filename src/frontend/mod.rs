@@ -35,8 +35,8 @@ use crate::infer::{InferRequest, ModelName, VariantName, VersionId};
 use crate::pipeline::{InferError, Pipeline};
 use crate::repository::catalog::Version;
 use crate::repository::{Repository, Variant};
-use crate::telemetry::Metrics;
 use crate::telemetry::logs::Logs;
+use crate::telemetry::{Metrics, Tracer};
 
 /// What every front end works with. Every request clones it, so it is one pointer.
 #[derive(Clone, Debug)]
@@ -53,6 +53,7 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     pub logs: Logs,
     pub pool: Pool,
+    pub tracer: Tracer,
 }
 
 /// A decoded call: the request for the rooms, and what only its encoder needs.

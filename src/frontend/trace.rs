@@ -1,23 +1,74 @@
-//! W3C trace context on either wire: a request that is part of a trace gets a span, and its answer says which.
+//! W3C trace context on either wire: a request that is part of a trace gets a span, and its answer says which. What heads
+//! tell of a call that is recorded.
 //!
 //! Requests without one pay a header look-up and nothing more.
 
-use http::{HeaderMap, HeaderValue, Response};
+use std::str::FromStr;
+
+use http::request::Parts;
+use http::uri::Authority;
+use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version, header};
 use tracing::{Instrument, Span};
 
+use crate::telemetry::Tracer;
+use crate::telemetry::spans::{Attribute, Head, Recording, Value, Wire};
 use crate::telemetry::trace::TraceContext;
 
-/// The span of a request whose client traces it.
-pub fn span(headers: &HeaderMap) -> Option<(TraceContext, Span)> {
-    let parent = headers.get(TRACEPARENT)?.to_str().ok()?;
-    let state = headers.get(TRACESTATE).and_then(|state| state.to_str().ok());
-    let context = TraceContext::of_request(Some(parent), state);
+/// The span of a call, for whoever is told of it and for the logs.
+pub type Trace = (TraceContext, Span);
+
+/// The span of a request whose client traces it, or that is sampled here.
+pub fn of(tracer: &Tracer, headers: &HeaderMap) -> Option<Trace> {
+    let text = |name| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or_default());
+    let parent = text(TRACEPARENT);
+    let context = tracer.span_of(parent, parent.and_then(|_| text(TRACESTATE)))?;
     let span = tracing::info_span!("infer", trace_id = %context.trace_id());
     Some((context, span))
 }
 
+/// What is recorded of it, where it is sampled.
+pub fn record(tracer: &Tracer, trace: Option<&Trace>, head: impl FnOnce() -> Head) -> Option<Recording> {
+    tracer.record(&trace?.0, head)
+}
+
+/// The head of an inference call over REST.
+pub fn rest_head(parts: &Parts, names_version: bool) -> Head {
+    let (name, route) = if names_version {
+        ("POST /v2/models/{model}/versions/{version}/infer", "/v2/models/{model}/versions/{version}/infer")
+    } else {
+        ("POST /v2/models/{model}/infer", "/v2/models/{model}/infer")
+    };
+    let version = if parts.version == Version::HTTP_2 { "2" } else { "1.1" };
+    let mut attributes = vec![
+        ("http.request.method", Value::Name("POST")),
+        ("http.route", Value::Name(route)),
+        ("network.protocol.version", Value::Name(version)),
+        ("url.path", Value::Text(parts.uri.path().to_owned())),
+        ("url.scheme", Value::Name("http")),
+    ];
+    attributes.extend(server(&parts.uri, &parts.headers));
+    Head { wire: Wire::Http, name, attributes }
+}
+
+/// The head of a call over gRPC, whose path is that of its method.
+pub fn grpc_head<B>(request: &Request<B>, path: &'static str) -> Head {
+    let method = path.trim_start_matches('/');
+    let mut attributes = vec![("rpc.system.name", Value::Name("grpc")), ("rpc.method", Value::Name(method))];
+    attributes.extend(server(request.uri(), request.headers()));
+    Head { wire: Wire::Grpc, name: method, attributes }
+}
+
+/// This server as its client names it.
+fn server(uri: &Uri, headers: &HeaderMap) -> impl Iterator<Item = Attribute> + use<> {
+    let host = || Authority::from_str(headers.get(header::HOST)?.to_str().ok()?).ok();
+    let authority = uri.authority().cloned().or_else(host);
+    let port = authority.as_ref().and_then(Authority::port_u16).map(|port| ("server.port", Value::Int(port.into())));
+    let host = authority.map(|authority| ("server.address", Value::Text(authority.host().to_owned())));
+    host.into_iter().chain(port)
+}
+
 /// Answers within the span of a request, where it has one, and tells the client which it was, whatever the answer is.
-pub async fn around<B>(trace: Option<(TraceContext, Span)>, answer: impl Future<Output = Response<B>>) -> Response<B> {
+pub async fn around<B>(trace: Option<Trace>, answer: impl Future<Output = Response<B>>) -> Response<B> {
     let Some((context, span)) = trace else { return answer.await };
     let mut response = answer.instrument(span).await;
     tell(&context, response.headers_mut());
@@ -70,9 +121,9 @@ mod tests {
         let parent = format!("00-{trace}-b7ad6b7169203331-01");
         let headers = HeaderMap::from_iter([("traceparent".parse().unwrap(), parent.parse().unwrap())]);
         let rest = async { Refusal::new(ErrorCode::Internal, "over rest").into_response() };
-        around(span(&headers), rest).await;
+        around(of(&Tracer::off(), &headers), rest).await;
         let grpc = async { tonic::Status::from(Refusal::new(ErrorCode::Internal, "over grpc")).into_http::<String>() };
-        let told = around(span(&headers), grpc).await;
+        let told = around(of(&Tracer::off(), &headers), grpc).await;
         assert!(told.headers()[TRACEPARENT].to_str().unwrap().contains(trace));
         around(None, async { Refusal::invalid("the client's own").into_response() }).await;
         let logged = String::from_utf8(page.0.lock().unwrap().clone()).unwrap();
@@ -85,11 +136,11 @@ mod tests {
     #[test]
     fn a_trace_goes_on_where_the_client_began_one() {
         let mut headers = HeaderMap::new();
-        assert!(span(&headers).is_none());
+        assert!(of(&Tracer::off(), &headers).is_none());
         let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         headers.insert(TRACEPARENT, parent.parse().unwrap());
         headers.insert(TRACESTATE, "a=1".parse().unwrap());
-        let (context, _) = span(&headers).unwrap();
+        let (context, _) = of(&Tracer::off(), &headers).unwrap();
         let mut answered = HeaderMap::new();
         tell(&context, &mut answered);
         let told = answered[TRACEPARENT].to_str().unwrap();

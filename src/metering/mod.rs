@@ -261,7 +261,8 @@ impl Books {
 }
 
 impl Kind {
-    fn origin(self) -> Origin {
+    /// As labels and attributes name it.
+    pub fn origin(self) -> Origin {
         Origin { source: self.as_str(), quality: self.quality().as_str() }
     }
 }

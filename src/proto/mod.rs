@@ -1,6 +1,6 @@
-//! The gRPC protocol as Rust: messages, the service's trait and server, and their descriptors; and the messages of ONNX
-//! files. All made from `proto/`. Edited by nobody: `tests/bootstrap.rs` writes the files and holds them
-//! to their source. Knows nothing of what a message means; that is `convert`'s matter.
+//! The gRPC protocol as Rust: messages, the service's trait and server, and their descriptors; the messages of ONNX
+//! files; and those of OTLP, by which traces are sent. All made from `proto/`. Edited by nobody: `tests/bootstrap.rs`
+//! writes the files and holds them to their source. Knows nothing of what a message means; that is `convert`'s matter.
 
 // Outside rustfmt's reach, so that the committed text stays what the generator emits.
 #[rustfmt::skip]
@@ -27,7 +27,18 @@ pub mod inference;
 )]
 pub mod onnx;
 
-/// Both files of `proto/` as an encoded `FileDescriptorSet`, comments left out: what reflection
+#[rustfmt::skip]
+#[allow(
+    clippy::all,
+    clippy::pedantic,
+    clippy::allow_attributes_without_reason,
+    missing_debug_implementations,
+    unreachable_pub,
+    reason = "generated code keeps its generator's style"
+)]
+pub mod otlp;
+
+/// Both files of the wire as an encoded `FileDescriptorSet`, comments left out: what reflection
 /// answers with, and what reads and prints model configurations.
 pub const DESCRIPTOR_SET: &[u8] = include_bytes!("descriptor.bin");
 

@@ -12,6 +12,7 @@ use crate::engine::{Merging, Plan, Signature};
 use crate::infer::{ModelName, VariantName, VersionId};
 use crate::metering::{Account, Statistics};
 use crate::telemetry::ModelMetrics;
+use crate::telemetry::spans::Served;
 
 /// Dropping the last handle unloads the build; requests on their way hold one.
 #[derive(Debug)]
@@ -61,6 +62,11 @@ impl Variant {
 
     pub fn merges(&self) -> bool {
         *self.plan.merging() == Merging::Rows
+    }
+
+    /// Its names, for spans.
+    pub fn served(&self) -> Served {
+        Served { model: self.model.clone(), version: self.version, variant: self.name.clone() }
     }
 }
 

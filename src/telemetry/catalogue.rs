@@ -161,6 +161,12 @@ pub const READY: Metric = gauge(
     &[],
     "1 while requests should be sent here: not before the first models have loaded, nor in a drain.",
 );
+pub const TRACE_SPANS: Metric = counter(
+    "kinglet_trace_spans_total",
+    &["result"],
+    "Spans of sampled requests and of their batches: sent (the collector took them), dropped (the queue was full, or the \
+     server ended), refused (by the collector).",
+);
 pub const CORES: Metric = gauge("kinglet_cores", &[], "Threads of the compute pool.");
 pub const CORES_BUSY: Metric = gauge("kinglet_cores_busy", &[], "Threads of the compute pool that run a batch now.");
 pub const PANICS: Metric =
@@ -277,6 +283,7 @@ pub const ALL: &[&Metric] = &[
     &CARBON_OPERATIONAL,
     &CARBON_EMBODIED,
     &READY,
+    &TRACE_SPANS,
     &CORES,
     &CORES_BUSY,
     &PANICS,

@@ -15,6 +15,7 @@ use super::catalogue::{self, Kind, Metric};
 use super::energy::EnergyMetrics;
 use super::plans::{PlanFamilies, PlanMetrics};
 use super::process::ProcessMetrics;
+use super::spans::SpanMetrics;
 use crate::error::ErrorCode;
 use crate::infer::BatchReason;
 
@@ -53,6 +54,7 @@ pub struct Metrics {
     pub energy: EnergyMetrics,
     pub budgets: BudgetMetrics,
     choices: ChoiceFamilies,
+    pub spans: SpanMetrics,
     /// Requests that named no loaded model.
     unknown: Vec<IntCounter>,
 }
@@ -149,6 +151,7 @@ impl Metrics {
             energy: EnergyMetrics::new(&registry),
             budgets: BudgetMetrics::new(&registry),
             choices: ChoiceFamilies::new(&registry),
+            spans: SpanMetrics::new(&registry),
             unknown,
             registry,
         }

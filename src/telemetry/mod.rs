@@ -1,7 +1,8 @@
 //! What the server tells about itself: metrics, logs and trace context.
 //!
 //! `catalogue` names every metric; `metrics` holds the handles, resolved when a model loads and never per request;
-//! `logs` sets up structured logging; `trace` reads and writes W3C trace context. A number is counted by the room that
+//! `logs` sets up structured logging; `trace` reads and writes W3C trace context, `spans` records and sends what belongs to
+//! a trace. A number is counted by the room that
 //! observes it, through the handles of this one.
 
 pub mod budgets;
@@ -12,8 +13,10 @@ pub mod logs;
 pub mod metrics;
 pub mod plans;
 pub mod process;
+pub mod spans;
 pub mod trace;
 
 pub use config::TelemetryConfig;
 pub use metrics::{Metrics, ModelMetrics};
 pub use plans::PlanMetrics;
+pub use spans::{Tracer, TracingConfig};

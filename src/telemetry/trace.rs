@@ -1,6 +1,6 @@
 //! W3C trace context: which trace a request belongs to, taken over from the client or begun here.
 //!
-//! Pure but for new ids. Spans are recorded and sent elsewhere by others; this file knows no request.
+//! Pure but for new ids. What is recorded and sent of a span is the matter of `spans`; this file knows no request.
 
 use std::cell::Cell;
 use std::fmt;
@@ -13,18 +13,28 @@ pub struct TraceContext {
     trace_id: u128,
     /// Never zero.
     span_id: u64,
+    /// The span that this one is in; nothing for one that was read, and for the first of a trace.
+    parent_id: Option<u64>,
     flags: u8,
     /// What tracing systems on the way have left, in our bounds; empty where nothing came.
     state: String,
 }
 
-impl TraceContext {
-    /// The span of a request: a child of the client's where the headers are valid, the root of a new trace otherwise.
-    pub fn of_request(traceparent: Option<&str>, tracestate: Option<&str>) -> Self {
-        let parent = traceparent.and_then(|text| Self::parse(text, tracestate));
-        parent.map_or_else(Self::root, |parent| parent.child())
-    }
+/// What another span needs to name one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpanIds {
+    pub trace_id: u128,
+    pub span_id: u64,
+}
 
+impl SpanIds {
+    /// Of the only span of a new trace.
+    pub fn root() -> Self {
+        Self { trace_id: u128::from(random()) << 64 | u128::from(random()), span_id: random() }
+    }
+}
+
+impl TraceContext {
     /// Reads version 00, whose form is fixed to the byte, and of later versions the fields they share with it. An
     /// invalid `tracestate` is dropped, as the standard asks, and does not spoil the rest.
     pub fn parse(traceparent: &str, tracestate: Option<&str>) -> Option<Self> {
@@ -43,18 +53,30 @@ impl TraceContext {
             return None;
         }
         let state = tracestate.map(bounded_state).unwrap_or_default();
-        Some(Self { trace_id, span_id, flags: flags & KNOWN_FLAGS, state })
+        Some(Self { trace_id, span_id, parent_id: None, flags: flags & KNOWN_FLAGS, state })
     }
 
     /// The first span of a new trace. It is not marked as sampled: nobody asked for it to be recorded.
     pub fn root() -> Self {
-        let trace_id = u128::from(random()) << 64 | u128::from(random());
-        Self { trace_id, span_id: random(), flags: 0, state: String::new() }
+        let SpanIds { trace_id, span_id } = SpanIds::root();
+        Self { trace_id, span_id, parent_id: None, flags: 0, state: String::new() }
     }
+
+    /// The same, marked as sampled.
+    pub fn sampled(self) -> Self {
+        Self { flags: self.flags | SAMPLED, ..self }
+    }
+
+    /// A number below `DRAWS` that is the same for the whole trace: its random part, as the standard has it.
+    pub fn draw(&self) -> u64 {
+        u64::try_from(self.trace_id & u128::from(Self::DRAWS - 1)).expect("it has 56 bits")
+    }
+
+    pub const DRAWS: u64 = 1 << 56;
 
     /// A new span of the same trace.
     pub fn child(&self) -> Self {
-        Self { span_id: random(), ..self.clone() }
+        Self { span_id: random(), parent_id: Some(self.span_id), ..self.clone() }
     }
 
     /// As 32 hexadecimal digits, for the span of the logs.
@@ -62,7 +84,19 @@ impl TraceContext {
         TraceId(self.trace_id)
     }
 
-    /// Whether the client asked for the trace to be recorded.
+    pub fn ids(&self) -> SpanIds {
+        SpanIds { trace_id: self.trace_id, span_id: self.span_id }
+    }
+
+    pub fn parent_id(&self) -> Option<u64> {
+        self.parent_id
+    }
+
+    pub fn flags(&self) -> u8 {
+        self.flags
+    }
+
+    /// Whether the trace is to be recorded.
     pub fn is_sampled(&self) -> bool {
         self.flags & SAMPLED != 0
     }
@@ -224,15 +258,15 @@ mod tests {
     #[test]
     fn a_child_is_of_the_same_trace_and_a_root_of_a_new_one() {
         let parent = TraceContext::parse(PARENT, Some("a=1")).unwrap();
-        let child = TraceContext::of_request(Some(PARENT), Some("a=1"));
+        let child = parent.child();
         assert_ne!(child.span_id, parent.span_id);
-        assert_eq!(TraceContext { span_id: parent.span_id, ..child }, parent);
+        assert_eq!(child.parent_id, Some(parent.span_id));
+        assert_eq!(TraceContext { span_id: parent.span_id, parent_id: None, ..child }, parent);
 
-        let (first, second) =
-            (TraceContext::of_request(None, Some("a=1")), TraceContext::of_request(Some("junk"), None));
+        let (first, second) = (TraceContext::root(), TraceContext::root());
         assert_ne!(first.trace_id, second.trace_id);
-        assert_eq!(first.tracestate(), None, "a state without a trace is nobody's");
-        assert!(!first.is_sampled());
+        assert!(!first.is_sampled() && first.clone().sampled().is_sampled());
+        assert!(first.draw() < TraceContext::DRAWS && first.draw() == first.child().draw());
         assert_eq!(TraceContext::parse(&first.to_string(), None), Some(first));
     }
 
@@ -276,7 +310,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_is_read(trace_id in 1u128.., span_id in 1u64.., flags in 0..=3u8) {
-            let context = TraceContext { trace_id, span_id, flags, state: String::new() };
+            let context = TraceContext { trace_id, span_id, parent_id: None, flags, state: String::new() };
             prop_assert_eq!(TraceContext::parse(&context.to_string(), None), Some(context));
         }
 

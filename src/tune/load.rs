@@ -120,7 +120,7 @@ async fn ask(load: &Load, variant: Arc<Variant>, inputs: Vec<Tensor>) -> Result<
     };
     let admitted = load.admission.admit(request)?;
     let routed = load.router.bind(admitted, variant)?;
-    load.batcher.submit(routed).await?;
+    load.batcher.submit(routed, None).await?;
     Ok(())
 }
 

@@ -29,10 +29,12 @@ use crate::error::ErrorCode;
 use crate::frontend::listener::{Direct, Shortcut};
 use crate::frontend::pace::Pace;
 use crate::frontend::report::Told;
-use crate::frontend::{LimitsConfig, is_grpc, trace};
+use crate::frontend::trace::{self, Trace};
+use crate::frontend::{LimitsConfig, is_grpc};
 use crate::pipeline::Outcome;
 use crate::proto::inference::grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer};
 use crate::proto::inference::{ModelInferResponse, RepositoryModelLoadRequest, RepositoryModelLoadResponse};
+use crate::telemetry::spans::Recording;
 
 /// The inference service with its edge.
 #[derive(Clone, Debug)]
@@ -54,10 +56,15 @@ impl Edge {
     }
 }
 
-async fn infer(calls: Arc<Calls>, incoming: Arc<Incoming>, request: Request<Body>) -> Response<Body> {
+async fn infer(
+    calls: Arc<Calls>,
+    incoming: Arc<Incoming>,
+    request: Request<Body>,
+    recording: Option<Recording>,
+) -> Response<Body> {
     let limits = &calls.frontend.limits;
     let mut grpc = with_limits(Bounded::new(limits, Arc::clone(&incoming)), limits);
-    let mut outcome = Some(calls.frontend.pipeline.begin());
+    let mut outcome = Some(calls.frontend.pipeline.begin().recorded(recording));
     let service = service_fn(|request| {
         // The codec lives until the answer is written; the request needs it no more.
         incoming.handed_over();
@@ -72,10 +79,22 @@ async fn infer(calls: Arc<Calls>, incoming: Arc<Incoming>, request: Request<Body
     response
 }
 
-async fn stream_infer(calls: Arc<Calls>, incoming: Arc<Incoming>, request: Request<Body>) -> Response<Body> {
+async fn stream_infer(
+    calls: Arc<Calls>,
+    incoming: Arc<Incoming>,
+    request: Request<Body>,
+    mut recording: Option<Recording>,
+) -> Response<Body> {
     let limits = &calls.frontend.limits;
     let mut grpc = with_limits(Bounded::new(limits, incoming), limits);
-    grpc.streaming(service_fn(move |request| open_stream(Arc::clone(&calls), request)), request).await
+    let service = service_fn(|request| open_stream(Arc::clone(&calls), request, recording.take()));
+    let response = grpc.streaming(service, request).await;
+    // What could not be opened was never handed over.
+    if let Some(recording) = recording {
+        let refused = response.extensions().get().map_or(ErrorCode::Internal, status::code);
+        recording.finish(Some(refused));
+    }
+    response
 }
 
 async fn load(calls: Arc<Calls>, request: Request<Body>) -> Response<Body> {
@@ -105,8 +124,9 @@ async fn infer_once(
 async fn open_stream(
     calls: Arc<Calls>,
     request: tonic::Request<Streaming<Decoded>>,
+    recording: Option<Recording>,
 ) -> Result<tonic::Response<Answers>, Status> {
-    calls.open_stream(request.map(StreamExt::boxed))
+    calls.open_stream(request.map(StreamExt::boxed), recording)
 }
 
 async fn load_once(
@@ -140,9 +160,9 @@ impl Service<Request<Body>> for Edge {
             }
             STREAM => {
                 let calls = Arc::clone(&self.calls);
-                let traced = trace::span(request.headers());
+                let (traced, recording) = self.traced(&request, STREAM);
                 let (incoming, request) = self.arriving(request, Incoming::stream);
-                let answers = async move { recoded(stream_infer(calls, incoming, request).await) };
+                let answers = async move { recoded(stream_infer(calls, incoming, request, recording).await) };
                 Box::pin(async move { Ok(trace::around(traced, answers).await) })
             }
             LOAD => {
@@ -173,10 +193,17 @@ impl Shortcut for Edge {
 
 impl Edge {
     fn infer(&self, request: Request<Body>) -> impl Future<Output = Response<Body>> + Send + use<> {
-        let traced = trace::span(request.headers());
+        let (traced, recording) = self.traced(&request, INFER);
         let (incoming, request) = self.arriving(request, Incoming::unary);
         let calls = Arc::clone(&self.calls);
-        trace::around(traced, async move { recoded(infer(calls, incoming, request).await) })
+        trace::around(traced, async move { recoded(infer(calls, incoming, request, recording).await) })
+    }
+
+    fn traced(&self, request: &Request<Body>, path: &'static str) -> (Option<Trace>, Option<Recording>) {
+        let tracer = &self.calls.frontend.tracer;
+        let traced = trace::of(tracer, request.headers());
+        let recording = trace::record(tracer, traced.as_ref(), || trace::grpc_head(request, path));
+        (traced, recording)
     }
 
     /// The request as it will be read and answered.

@@ -26,6 +26,7 @@ use crate::proto::inference::{
     SystemSharedMemoryUnregisterRequest, SystemSharedMemoryUnregisterResponse, TraceSettingRequest,
     TraceSettingResponse,
 };
+use crate::telemetry::spans::Recording;
 
 #[derive(Debug)]
 pub(super) struct Calls {
@@ -40,11 +41,20 @@ impl Calls {
         infer::unary(&self.frontend, request, outcome).await
     }
 
-    pub(super) fn open_stream(&self, request: Request<Requests>) -> Reply<Answers> {
+    pub(super) fn open_stream(&self, request: Request<Requests>, recording: Option<Recording>) -> Reply<Answers> {
         let (metadata, _, requests) = request.into_parts();
-        let deadline = arrival::deadline(&metadata, Instant::now())?;
+        let deadline = match arrival::deadline(&metadata, Instant::now()) {
+            Ok(deadline) => deadline,
+            Err(refusal) => {
+                if let Some(recording) = recording {
+                    recording.finish(Some(refusal.code));
+                }
+                return Err(refusal.into());
+            }
+        };
         let frontend = Arc::clone(&self.frontend);
-        Ok(Response::new(Answers::new(frontend, &metadata, deadline, requests, self.closing.clone())))
+        let answers = Answers::new(frontend, &metadata, deadline, requests, self.closing.clone());
+        Ok(Response::new(answers.recorded(recording)))
     }
 }
 
@@ -57,7 +67,7 @@ impl GrpcInferenceService for Calls {
     }
 
     async fn model_stream_infer(&self, request: Request<Streaming<ModelInferRequest>>) -> Reply<Answers> {
-        self.open_stream(request.map(|requests| requests.map_ok(Decoded::from).boxed()))
+        self.open_stream(request.map(|requests| requests.map_ok(Decoded::from).boxed()), None)
     }
 
     async fn server_live(&self, _: Request<ServerLiveRequest>) -> Reply<ServerLiveResponse> {

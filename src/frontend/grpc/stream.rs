@@ -24,6 +24,7 @@ use crate::error::ErrorCode;
 use crate::frontend::parameters::Value;
 use crate::frontend::{Frontend, Refusal};
 use crate::proto::inference::{ModelInferResponse, ModelStreamInferResponse};
+use crate::telemetry::spans::Recording;
 
 /// The requests of one stream, in the order they came.
 pub(super) type Requests = BoxStream<'static, Result<Decoded, Status>>;
@@ -42,6 +43,8 @@ pub(super) struct Answers {
     reading: Reading,
     /// Of the client's trace: messages are read and answered within it.
     span: Span,
+    /// Of the call, where it is sampled; each of its messages has spans of its own.
+    recording: Option<Recording>,
 }
 
 /// What happens to further requests.
@@ -73,7 +76,13 @@ impl Answers {
         let closing = Box::pin(closing.cancelled_owned());
         let in_flight = FuturesUnordered::new();
         let (reading, span) = (Reading::Goes, Span::current());
-        Self { frontend, requests, in_flight, in_flight_max, deadline, fails_whole, closing, reading, span }
+        let recording = None;
+        Self { frontend, requests, in_flight, in_flight_max, deadline, fails_whole, closing, reading, span, recording }
+    }
+
+    /// The same with its spans.
+    pub(super) fn recorded(self, recording: Option<Recording>) -> Self {
+        Self { recording, ..self }
     }
 
     /// Reads requests until there are enough, or none for now.
@@ -95,7 +104,7 @@ impl Answers {
         let frontend = Arc::clone(&self.frontend);
         let Decoded { message, at } = decoded;
         let arrival = Arrival { at, deadline: self.deadline };
-        let mut outcome = frontend.pipeline.begin();
+        let mut outcome = frontend.pipeline.begin().recorded(self.recording.as_ref().map(Recording::message));
         let answered = async move {
             let id = message.id.clone();
             let result = infer::respond(&frontend, arrival, message, &mut outcome).await;
@@ -115,6 +124,12 @@ impl Answers {
         self.reading = Reading::Ends(status::in_our_codes(error));
     }
 
+    fn finish_recording(&mut self, failed: Option<ErrorCode>) {
+        if let Some(recording) = self.recording.take() {
+            recording.finish(failed);
+        }
+    }
+
     fn message(&mut self, answered: Answered) -> Result<ModelStreamInferResponse, Status> {
         match answered.result {
             Ok(mut response) => {
@@ -125,6 +140,7 @@ impl Answers {
             Err(refusal) if self.fails_whole => {
                 self.reading = Reading::Ended;
                 self.in_flight.clear();
+                self.finish_recording(Some(refusal.code));
                 Err(refusal.into())
             }
             Err(refusal) => Ok(failure(answered.id, refusal)),
@@ -158,8 +174,14 @@ impl Stream for Answers {
             return Poll::Pending;
         }
         match std::mem::replace(&mut self.reading, Reading::Ended) {
-            Reading::Ends(status) => Poll::Ready(Some(Err(status))),
-            Reading::Goes | Reading::Over | Reading::Ended => Poll::Ready(None),
+            Reading::Ends(status) => {
+                self.finish_recording(Some(status::code(&status)));
+                Poll::Ready(Some(Err(status)))
+            }
+            Reading::Goes | Reading::Over | Reading::Ended => {
+                self.finish_recording(None);
+                Poll::Ready(None)
+            }
         }
     }
 }

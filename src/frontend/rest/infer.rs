@@ -3,6 +3,7 @@
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use tokio::time::Instant;
 
@@ -27,7 +28,7 @@ pub(super) async fn newest(
 ) -> Response {
     let (parts, body) = request.into_parts();
     let named = path.as_ref().map(|InPath(model)| (model.as_str(), None));
-    respond_to(&frontend, named.map_err(Refusal::clone), &parts.headers, body).await
+    respond_to(&frontend, named.map_err(Refusal::clone), &parts, body).await
 }
 
 pub(super) async fn version(
@@ -37,7 +38,7 @@ pub(super) async fn version(
 ) -> Response {
     let (parts, body) = request.into_parts();
     let named = path.as_ref().map(|InPath((model, version))| (model.as_str(), Some(version.as_str())));
-    respond_to(&frontend, named.map_err(Refusal::clone), &parts.headers, body).await
+    respond_to(&frontend, named.map_err(Refusal::clone), &parts, body).await
 }
 
 /// The calls of both routes above, where their paths are spelt plainly.
@@ -54,7 +55,7 @@ impl Shortcut for Inference {
         Box::pin(async move {
             let (parts, body) = request.into_parts();
             let named = plain_path(parts.uri.path()).expect("only requests that are known come here");
-            respond_to(&frontend, Ok(named), &parts.headers, body).await
+            respond_to(&frontend, Ok(named), &parts, body).await
         })
     }
 }
@@ -70,15 +71,15 @@ fn plain_path(path: &str) -> Option<Named<'_>> {
     (is_plain(model) && version.is_none_or(is_plain)).then_some((model, version))
 }
 
-async fn respond_to(
-    frontend: &Frontend,
-    named: Result<Named<'_>, Refusal>,
-    headers: &HeaderMap,
-    body: Body,
-) -> Response {
-    let mut outcome = frontend.pipeline.begin();
+async fn respond_to(frontend: &Frontend, named: Result<Named<'_>, Refusal>, parts: &Parts, body: Body) -> Response {
+    let headers = &parts.headers;
+    let traced = trace::of(&frontend.tracer, headers);
+    let names_version = matches!(named, Ok((_, Some(_))));
+    let recording = trace::record(&frontend.tracer, traced.as_ref(), || trace::rest_head(parts, names_version));
+    let mut outcome = frontend.pipeline.begin().recorded(recording);
     let answer = async {
         if let Some(unsupported) = unsupported_media(headers) {
+            outcome.told(StatusCode::UNSUPPORTED_MEDIA_TYPE.as_u16());
             outcome.settle(Some(ErrorCode::InvalidArgument));
             return respond::error(StatusCode::UNSUPPORTED_MEDIA_TYPE, &unsupported);
         }
@@ -86,7 +87,7 @@ async fn respond_to(
         outcome.settle(answer.as_ref().err().map(|refusal| refusal.code));
         answer.unwrap_or_else(Refusal::into_response)
     };
-    trace::around(trace::span(headers), answer).await
+    trace::around(traced, answer).await
 }
 
 async fn infer(
