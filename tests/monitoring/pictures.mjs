@@ -1,5 +1,5 @@
 // The screenshots of docs/ from Prometheus's own pages: `node pictures.mjs ADDRESS`. What they ask is what panels ask, without
-// variables.
+// variables; the server that refuses for power is left out.
 
 import { createRequire } from "node:module";
 
@@ -8,7 +8,7 @@ const [address] = process.argv.slice(2);
 
 const origin = "source, quality";
 const part = (name) =>
-  `label_replace(sum by (${origin}) (rate(kinglet_energy_${name}_joules_total[15s])), "part", "${name}", "", "")`;
+  `label_replace(sum by (${origin}) (rate(kinglet_energy_${name}_joules_total[15s]) unless on (instance) kinglet_power_limit_watts), "part", "${name}", "", "")`;
 const graphs = {
   watts: ["attributed", "overhead", "other", "idle"].map(part).join(" or "),
   joules: `sum by (model, variant, ${origin}) (build_source_quality:kinglet_energy_per_inference_joules:ratio_rate5m)`,

@@ -15,7 +15,13 @@ VARIABLES = {
     "energy": ["datasource", "job", "instance", "model", "version", "variant"],
 }
 # Families whose series say where their joules come from.
-ENERGY = ("kinglet_energy_", "kinglet_request_energy_", "kinglet_carbon_operational_", "build_source_quality:")
+ENERGY = (
+    "kinglet_energy_",
+    "kinglet_request_energy_",
+    "kinglet_carbon_operational_",
+    "build_source_quality:",
+    "job_instance_source_quality:",
+)
 WITHOUT_ORIGIN = ("kinglet_energy_windows_dropped_total", "kinglet_energy_sampler_cpu_seconds_total")
 
 

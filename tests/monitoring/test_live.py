@@ -5,12 +5,14 @@ import time
 import pytest
 
 from expressions import operands, substituted, with_short_offset
-from files import ALERTS, DASHBOARDS, RECORDS, TARGETS
+from files import ALERTS, DASHBOARDS, PANELS, RECORDS, TARGETS
+from traffic import ACCURACY, ACCURACY_SMALL
 
 # Windows that the meter costs come every few seconds; a rate of them needs two.
 WAIT_SECONDS_MAX = 30
 SHOWN_SECONDS = 20
 EVERYTHING = dict.fromkeys(("job", "instance", "model", "version", "variant"), ".*")
+PANELS_BY_TITLE = dict(PANELS)
 CONDITIONS = [(name, part) for name, alert in ALERTS.items() for part in operands(alert["expr"])]
 
 
@@ -48,7 +50,7 @@ def test_rules_are_evaluated_without_errors(live):
 def test_an_alert_tells_what_it_has_found(live):
     """A model that is no model is waiting to be told of, with its name in the words."""
     alerts = live.prometheus.ask("alerts")["alerts"]
-    (broken, _) = [alert for alert in alerts if alert["labels"]["alertname"] == "KingletModelNotLoaded"]
+    broken, *_ = [alert for alert in alerts if alert["labels"]["alertname"] == "KingletModelNotLoaded"]
     assert broken["labels"]["severity"] == "ticket" and broken["state"] == "pending"
     assert broken["annotations"]["summary"] == f"broken did not load on {broken['labels']['instance']}"
     assert not [alert for alert in alerts if "error expanding" in str(alert["annotations"])]
@@ -82,3 +84,33 @@ def test_measured_and_modelled_stand_apart(live):
     found = live.prometheus.ask("query", query=per_inference)["result"]
     origins = {(series["metric"]["source"], series["metric"]["quality"]) for series in found}
     assert origins == {("model", "modelled"), ("file", "measured")} and len(found) == 2
+
+
+def test_a_limit_of_power_that_refuses_is_told_of(live):
+    """Of the server that has one, by alerts that wait for their minutes."""
+    wanted = {("KingletRefusesForPower", live.limited.admin), ("KingletPowerLimitExceeded", live.limited.admin)}
+
+    def found():
+        labels = [alert["labels"] for alert in live.prometheus.ask("alerts")["alerts"]]
+        names = {name for name, _ in wanted}
+        return {(of["alertname"], of["instance"]) for of in labels if of["alertname"] in names}
+
+    until = time.monotonic() + WAIT_SECONDS_MAX
+    while found() != wanted:
+        assert time.monotonic() < until, found()
+        time.sleep(0.5)
+
+
+def test_the_stage_is_told_by_its_name(live):
+    panel = PANELS_BY_TITLE["overview: Stage"]
+    (mapping,) = panel["fieldConfig"]["defaults"]["mappings"]
+    (target,) = panel["targets"]
+    for server in live.servers:
+        (place,) = live.prometheus.values(substituted(target["expr"], EVERYTHING | {"instance": server.admin}))
+        assert mapping["options"][str(int(place))]["text"] == ("cheapest" if server is live.limited else "accuracy")
+
+
+def test_what_answers_are_worth_lies_between_their_builds(live):
+    (target,) = PANELS_BY_TITLE["model: Accuracy of answers"]["targets"]
+    worth = live.prometheus.values(substituted(target["expr"], EVERYTHING), SHOWN_SECONDS)
+    assert worth and all(ACCURACY_SMALL < accuracy < ACCURACY for accuracy in worth), worth

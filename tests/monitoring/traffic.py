@@ -1,5 +1,6 @@
-"""Two servers under light load that between them have everything to tell: joules from a model and from a meter, carbon,
-variants, a model that does not load, refusals, errors of clients, both wires, windows that are dropped.
+"""Servers under light load that between them have everything to tell: joules from a model and from a meter, carbon,
+variants, budgets, a limit of power, a model that does not load, refusals, errors of clients, both wires, windows that are
+dropped.
 """
 
 import contextlib
@@ -25,6 +26,8 @@ PAUSE_SECONDS = 0.03
 # Rows of one request over gRPC: enough that some of a crowd meet a server that takes two at a time.
 ROWS, CROWD = 32, 12
 WATTS = 20
+# Of the builds of the digits.
+ACCURACY, ACCURACY_SMALL = 0.98, 0.9
 # A meter that somebody sets back this often costs a window each time.
 SET_BACK_SECONDS = 4
 
@@ -33,6 +36,8 @@ SET_BACK_SECONDS = 4
 class Scene:
     prometheus: Prometheus
     servers: list[Server]
+    # One of them: it refuses nearly all for its limit of power.
+    limited: Server
 
 
 @contextlib.contextmanager
@@ -50,25 +55,34 @@ def scene(folder: Path) -> Iterator[Scene]:
         "KINGLET__METERING__FILE_PATH": str(meter.path),
         "KINGLET__ADMISSION__REQUESTS_MAX": "2",
     }
+    # No machine rests at a milliwatt.
+    limited = {
+        "KINGLET__METERING__SOURCE": "model",
+        "KINGLET__METERING__WINDOW": "100ms",
+        "KINGLET__BUDGETS__POWER_WATTS_MAX": "0.001",
+    }
+    settings_by_name = {"modelled": modelled, "measured": measured, "limited": limited}
     with contextlib.ExitStack() as stack:
         stack.enter_context(Repeating(meter.tick))
         servers = [
             stack.enter_context(Server([folder / "models"], folder / f"{name}.log", settings))
-            for name, settings in (("modelled", modelled), ("measured", measured))
+            for name, settings in settings_by_name.items()
         ]
         for server in servers:
             for ask in (RestClient(server).ask, GrpcClient(server).ask):
                 stack.enter_context(Repeating(ask))
         targets = [server.admin for server in servers]
-        yield Scene(stack.enter_context(Prometheus(targets, folder)), servers)
+        yield Scene(stack.enter_context(Prometheus(targets, folder)), servers, limited=servers[-1])
 
 
 def lay_out(repository: Path) -> None:
-    """The demo models, one of them with a variant, and a file that is no model."""
+    """The demo models, one of them with a variant and what both builds are worth, and a file that is no model."""
     shutil.copytree(MODELS, repository)
     small = repository / "digits/1/variants/small"
     small.mkdir(parents=True)
     shutil.copy(MODELS / "digits/1/model.onnx", small)
+    manifest = repository / "digits/manifest.toml"
+    manifest.write_text(f"accuracy = {ACCURACY}\n{manifest.read_text()}\n[variants.small]\naccuracy = {ACCURACY_SMALL}\n")
     broken = repository / "broken/1"
     broken.mkdir(parents=True)
     (broken / "model.onnx").write_bytes(b"this is no ONNX model")
@@ -124,8 +138,11 @@ class RestClient:
     def __init__(self, server: Server):
         self._connection = http.client.HTTPConnection(server.http, timeout=10)
         sample = {name: (MODELS / name / "sample_request.json").read_bytes() for name in ("digits", "vowels", "wine")}
-        small = json.dumps(json.loads(sample["digits"]) | {"parameters": {"variant": "small"}}).encode()
-        self._bodies = [*sample.items(), ("digits", small), ("digits", b"{"), ("unheard-of", sample["wine"])]
+        digits = json.loads(sample["digits"])
+        # A variant by its name; a budget that one build keeps, and one that none does.
+        wanted = [{"variant": "small"}, {"min_accuracy": ACCURACY}, {"min_accuracy": 1}]
+        chosen = [("digits", json.dumps(digits | {"parameters": parameters}).encode()) for parameters in wanted]
+        self._bodies = [*sample.items(), *chosen, ("digits", b"{"), ("unheard-of", sample["wine"])]
         self._turn = 0
 
     def ask(self) -> None:

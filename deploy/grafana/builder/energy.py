@@ -4,6 +4,7 @@ Joules that were measured are never added to joules from a model: every sum keep
 them. What a server does not know it does not export, and nothing here makes a zero of it.
 """
 
+from .budgets import stage
 from .panels import BUILD, SERVER, Query, board, graph, listing, number, quantile, rate
 
 ORIGIN = "source, quality"
@@ -64,6 +65,16 @@ def rows():
                 "{{instance}} {{domain}} " + ORIGIN_LEGEND,
             ),
         ),
+    ]
+    yield "Limit of power", [
+        against_limit(),
+        graph(
+            "Refused for power",
+            "Requests refused because what the limit leaves was taken; clients are told overloaded.",
+            "reqps",
+            Query(f"sum by (instance) ({rate('kinglet_power_refused_total', SERVER)})", "{{instance}}"),
+        ),
+        stage(),
     ]
     yield "Inferences", [
         per_inference(BUILD),
@@ -136,6 +147,18 @@ def parts():
     )
 
 
+def against_limit():
+    return graph(
+        "Power and its limit",
+        "What the machine takes, idling and other processes included; budgets.power_watts_max; and what of it batches may "
+        "take, which is known while requests are refused for it. " + METHOD,
+        "watt",
+        Query(shared_out("instance, "), "{{instance}} " + ORIGIN_LEGEND),
+        Query(f"kinglet_power_limit_watts{{{SERVER}}}", "{{instance}}: limit"),
+        Query(f"kinglet_power_allowance_watts{{{SERVER}}}", "{{instance}}: batches may take"),
+    )
+
+
 def per_inference(matchers: str):
     """Rows count by the source of the server that computed them, as in the recording rules."""
     return graph(
@@ -163,11 +186,11 @@ def watts_by_build(matchers: str):
     )
 
 
-def shared_out() -> str:
+def shared_out(by: str = "") -> str:
     """The parts together: domains would count twice what is within them. A server has all four, or none."""
     parts = ("attributed", "overhead", "other", "idle")
     rates = (rate(f"kinglet_energy_{part}_joules_total", SERVER) for part in parts)
-    return " + ".join(f"sum by ({ORIGIN}) ({each})" for each in rates)
+    return " + ".join(f"sum by ({by}{ORIGIN}) ({each})" for each in rates)
 
 
 # The records of energy are sums over instances.

@@ -5,6 +5,8 @@ from .panels import BUILD, SERVER, Query, board, graph, listing, number, quantil
 
 BUILD_LABELS = "model, version, variant"
 BUILD_LEGEND = "{{model}} {{version}} {{variant}}"
+# What a family of builds and the accuracy of a build have in common.
+ONE_BUILD = "job, instance, model, version, variant"
 # Of families that are counted for a model as a whole.
 MODEL = SERVER + ', model=~"$model"'
 
@@ -133,6 +135,33 @@ def rows():
             Query(f"sum by ({BUILD_LABELS}) (kinglet_queue_bytes{{{BUILD}}})", BUILD_LEGEND),
         ),
     ]
+    yield "Budgets", [
+        graph(
+            "Choices",
+            "Requests to versions with variants, by the build that was chosen and why.",
+            "reqps",
+            Query(
+                f"sum by ({BUILD_LABELS}, reason) ({rate('kinglet_variant_choices_total', BUILD)})",
+                BUILD_LEGEND + ": {{reason}}",
+            ),
+            stacked=True,
+        ),
+        graph(
+            "Accuracy of builds",
+            "Share of rows with the right answer, as the manifest or the report of compression says; the least of all servers.",
+            "percentunit",
+            Query(f"min by ({BUILD_LABELS}) (kinglet_model_accuracy_ratio{{{BUILD}}})", BUILD_LEGEND),
+            from_zero=False,
+        ),
+        graph(
+            "Accuracy of answers",
+            "To be expected of the rows answered: the mean of their builds' accuracies. An accuracy is a share of rows, so that "
+            "rows weigh it, not requests. Rows of builds without one are left out.",
+            "percentunit",
+            Query(accuracy_of_answers(), "{{model}} {{version}}"),
+            from_zero=False,
+        ),
+    ]
     yield "Loads", [
         graph(
             "Loads",
@@ -163,3 +192,8 @@ def rows():
         ),
     ]
     yield "Energy", [per_inference(BUILD), watts_by_build(BUILD)]
+
+
+def accuracy_of_answers() -> str:
+    rows, known = rate("kinglet_rows_total", BUILD), f"on ({ONE_BUILD}) kinglet_model_accuracy_ratio{{{BUILD}}}"
+    return f"sum by (model, version) ({rows} * {known}) / sum by (model, version) ({rows} and {known})"

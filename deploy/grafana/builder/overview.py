@@ -1,6 +1,7 @@
 """The dashboard of all servers: are they well, what do they do, and how near to their limits."""
 
-from .energy import parts, per_inference
+from .budgets import stage, unmet
+from .energy import against_limit, parts, per_inference
 from .panels import SERVER, Query, board, graph, number, quantile, rate
 
 JOB = 'job=~"$job"'
@@ -120,13 +121,14 @@ def rows():
         ),
         graph(
             "Refused for load",
-            "At the door by reason, and by full queues (overloaded, the door's included); connections that were closed at once.",
+            "At the door by reason, by full queues and for power (overloaded, the door's included); connections that were closed at once.",
             "reqps",
             Query(f"sum by (reason) ({rate('kinglet_admission_refused_total', SERVER)})", "door: {{reason}}"),
             Query(
                 f"sum({rate('kinglet_requests_total', OVERLOADED)})",
                 "told overloaded",
             ),
+            Query(f"sum({rate('kinglet_power_refused_total', SERVER)})", "for power"),
             Query(
                 f"sum by (listener, reason) ({rate('kinglet_connections_refused_total', SERVER)})",
                 "connections of {{listener}}: {{reason}}",
@@ -146,6 +148,7 @@ def rows():
             Query(f"sum(kinglet_receiving_bytes{{{SERVER}}})", "arriving"),
         ),
     ]
+    yield "Budgets", [stage(), unmet(), against_limit()]
     yield "Processes", [
         graph(
             "CPU",

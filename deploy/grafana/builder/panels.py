@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from grafana_foundation_sdk.builders import common, dashboard, prometheus, stat, table, timeseries
+from grafana_foundation_sdk.builders import common, dashboard, prometheus, stat, statetimeline, table, timeseries
 from grafana_foundation_sdk.models import common as kinds
 from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
@@ -82,12 +82,13 @@ def choice(label: str, query: str) -> dashboard.QueryVariable:
     )
 
 
-def graph(title: str, description: str, unit: str, *queries: Query) -> timeseries.Panel:
+def graph(
+    title: str, description: str, unit: str, *queries: Query, stacked: bool = False, from_zero: bool = True
+) -> timeseries.Panel:
     """Lines over time. What is not known is a gap: no line is drawn across it, and none at zero."""
     panel = (
         timeseries.Panel()
         .unit(unit)
-        .min(0)
         .draw_style(kinds.GraphDrawStyle.LINE)
         .line_width(1)
         .fill_opacity(8)
@@ -101,6 +102,27 @@ def graph(title: str, description: str, unit: str, *queries: Query) -> timeserie
             .calcs(["mean", "max", "lastNotNull"])
         )
         .tooltip(common.VizTooltipOptions().mode(kinds.TooltipDisplayMode.MULTI).sort(kinds.SortOrder.DESCENDING))
+    )
+    if from_zero:
+        panel.min(0)
+    if stacked:
+        panel.stacking(common.StackingConfig().mode(kinds.StackingMode.NORMAL))
+    return described(panel, title, description, HEIGHT, WIDTH, queries)
+
+
+def timeline(title: str, description: str, states: dict[str, str], *queries: Query) -> statetimeline.Panel:
+    """A bar for each series, in the colours of its states; a value is the place of one of them."""
+    named = {
+        str(place): models.ValueMappingResult(text=name, color=color, index=place)
+        for place, (name, color) in enumerate(states.items())
+    }
+    panel = (
+        statetimeline.Panel()
+        .unit("short")
+        .mappings([models.ValueMap(options=named)])
+        .merge_values(True)
+        .show_value(kinds.VisibilityMode.AUTO)
+        .legend(common.VizLegendOptions().show_legend(False).display_mode(kinds.LegendDisplayMode.LIST))
     )
     return described(panel, title, description, HEIGHT, WIDTH, queries)
 

@@ -110,6 +110,7 @@ const FILES: &[File] = files! {
     "overview.js": SCRIPT,
     "builds.js": SCRIPT,
     "model.js": SCRIPT,
+    "variants.js": SCRIPT,
     "layers.js": SCRIPT,
     "energy.js": SCRIPT,
     "trial.js": SCRIPT,

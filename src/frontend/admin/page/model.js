@@ -9,6 +9,7 @@ import { keyOf } from "./history.js";
 import { layers } from "./layers.js";
 import { failures, LATENCY } from "./overview.js";
 import { modelPath, read } from "./server.js";
+import { variants } from "./variants.js";
 
 export function model(server, [name, version, variant = ""]) {
   const find = () => server.builds.find((build) =>
@@ -22,10 +23,11 @@ export function model(server, [name, version, variant = ""]) {
   const live = figures(server, key);
   const spent = stages();
   const batches = batching();
+  const choices = variants(server);
   const signature = panel("Signature");
   const missing = empty("No such model", "The repository does not list it. ", h("a", { href: "#/", text: "All models" }), ".");
   const body = h("div", {}, live.root, h("div", { class: "pair" }, batches.root, h("div", { class: "stack" }, spent.root, signature)),
-    layers(() => ({ model: name, version: find()?.version, variant })));
+    choices.root, layers(() => ({ model: name, version: find()?.version, variant })));
   const root = h("div", {}, h("div", { class: "actions" }, state.root, trial, control.root), siblings, reason, missing, body);
   let wasReady = false;
   const update = () => {
@@ -45,6 +47,7 @@ export function model(server, [name, version, variant = ""]) {
     live.update();
     spent.update(server.history, key());
     batches.update(server.history, key());
+    choices.update(build);
     if (isReady && !wasReady) describe(signature, build);
     wasReady = isReady;
   };
