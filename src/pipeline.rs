@@ -123,7 +123,10 @@ impl Pipeline {
         };
         let per_cpu_second = self.meter.per_cpu_second();
         let conditions = Conditions { wait: self.batcher.wait_expected(), per_cpu_second };
-        let Choice { variant, reason } = self.router.choose(&admitted, &conditions)?;
+        let choice = self.router.choose(&admitted, &conditions).inspect_err(|_| {
+            self.router.own(&admitted).iter().for_each(|own| outcome.found(own));
+        });
+        let Choice { variant, reason } = choice?;
         outcome.found(&variant);
         if let Some(reason) = reason {
             outcome.chosen(&variant, reason);

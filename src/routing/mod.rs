@@ -136,6 +136,11 @@ impl Router {
         self.choosing.among(&builds, request, conditions)
     }
 
+    /// The version's own build, for whom a request counts that no build answers.
+    pub fn own(&self, admitted: &Admitted) -> Option<Arc<Variant>> {
+        self.catalog.load().find(&admitted.request.model, admitted.request.version).ok().cloned()
+    }
+
     /// For a request that has yet to be decoded: its version's own build, and whether it is the only one.
     ///
     /// # Errors

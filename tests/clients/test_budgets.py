@@ -214,6 +214,13 @@ def test_a_power_cap_steps_down_then_refuses_and_lets_go_by_reload(models, tmp_p
         assert "kinglet_power_limit_watts" not in metrics(running)
 
 
+def test_what_is_refused_counts_for_its_model(server):
+    name = 'kinglet_requests_total{code="budget_unmet",model="pick",version="1"}'
+    before = metrics(server).get(name, 0)
+    assert ask(server, {"min_accuracy": 1})[0] == 412
+    assert metrics(server)[name] == before + 1
+
+
 def test_choices_are_counted(server):
     name = 'kinglet_variant_choices_total{model="pick",reason="named",variant="light",version="1"}'
     before = metrics(server).get(name, 0)
