@@ -13,7 +13,7 @@ use crate::infer::{InferRequest, InferResponse, ModelName, VariantReason, Versio
 use crate::metering::{Estimate, Meter};
 use crate::repository::Variant;
 use crate::repository::catalog::LookupError;
-use crate::routing::{Choice, Conditions, RouteError, Router};
+use crate::routing::{Conditions, RouteError, Router};
 use crate::telemetry::Metrics;
 use crate::telemetry::spans::Recording;
 use crate::tensor::NamedTensor;
@@ -98,6 +98,7 @@ impl Pipeline {
         let reserved = self.admission.reserve(request.bytes)?;
         let (variant, is_sole) = self.router.expect(request.model, request.version)?;
         outcome.found(&variant);
+        self.router.check_power()?;
         // Which of several variants it asks for stands in what is not decoded yet.
         if is_sole {
             self.batcher.check_room(&variant)?;
@@ -126,18 +127,19 @@ impl Pipeline {
         let choice = self.router.choose(&admitted, &conditions).inspect_err(|_| {
             self.router.own(&admitted).iter().for_each(|own| outcome.found(own));
         });
-        let Choice { variant, reason } = choice?;
-        outcome.found(&variant);
-        if let Some(reason) = reason {
-            outcome.chosen(&variant, reason);
+        let choice = choice?;
+        outcome.found(&choice.variant);
+        let routed = self.router.bind(admitted, Arc::clone(&choice.variant))?;
+        self.router.take_power(&choice)?;
+        if let Some(reason) = choice.reason {
+            outcome.chosen(&choice.variant, reason);
         }
-        let routed = self.router.bind(admitted, variant)?;
         let traced = outcome.recording.as_ref().map(Recording::traced);
         let executed = self.batcher.submit(routed, traced).await?;
         outcome.answered = true;
         let energy = self.meter.estimate(executed.usage.cpu);
         outcome.executed(&executed, energy);
-        Ok(Answer::settle(executed, energy, reason))
+        Ok(Answer::settle(executed, energy, choice.reason))
     }
 
     pub fn admission(&self) -> &Admission {

@@ -24,7 +24,7 @@ impl Backlog {
 
 impl Work {
     pub(super) fn begin(backlog: &Arc<Backlog>, expected: Duration) -> Self {
-        let nanos = u64::try_from(expected.as_nanos()).unwrap_or(u64::MAX);
+        let nanos = u64::try_from(expected.min(WORK_MAX).as_nanos()).unwrap_or(0);
         backlog.0.fetch_add(nanos, Ordering::Relaxed);
         Self { backlog: Arc::clone(backlog), nanos }
     }
@@ -35,6 +35,9 @@ impl Drop for Work {
         self.backlog.0.fetch_sub(self.nanos, Ordering::Relaxed);
     }
 }
+
+/// One request counts for no more, so that no sum of them is too large.
+const WORK_MAX: Duration = Duration::from_secs(1000);
 
 #[cfg(test)]
 mod tests {

@@ -130,7 +130,7 @@ impl Job {
             reason: self.reason,
             took: run.elapsed,
             cpu: run.cpu,
-            failed: run.outcome.as_ref().err().map(ToString::to_string),
+            failed: run.outcome.as_ref().err().map(told_in_spans),
         };
         Some(first.batch(run.started, record))
     }
@@ -178,6 +178,14 @@ impl Job {
             (entry.reply, Ok(Executed { routed: entry.routed, share, usage, began }))
         };
         self.done.answers.extend(entries.into_iter().zip(shares).zip(times).map(answer));
+    }
+}
+
+/// What leaves the machine of a failure: not what a request contained.
+fn told_in_spans(error: &EngineError) -> String {
+    match error {
+        EngineError::InvalidContents(_) => "the model cannot take what a request contains".into(),
+        other => other.to_string(),
     }
 }
 

@@ -146,7 +146,7 @@ impl fmt::Display for Value {
     }
 }
 
-/// The budget that a request's headers or metadata state, for those whose bodies have no parameters.
+/// The budget that a REST request's headers state, for those whose bodies have no parameters.
 ///
 /// # Errors
 /// When a value is no number, or none that may stand there.

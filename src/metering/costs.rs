@@ -108,7 +108,8 @@ impl Costs {
 
     fn expected(&self, rows: usize, of: impl Fn(&Cost) -> f64) -> Option<Duration> {
         let seconds = self.at(rows, of, |(size, largest)| largest * as_float(rows) / size)?;
-        Some(Duration::from_secs_f64(seconds.max(0.0)))
+        // More rows than anybody has may take longer than any clock tells.
+        Some(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX))
     }
 
     /// A size between known ones, or as `beyond` has it behind the largest of them.
@@ -178,6 +179,7 @@ mod tests {
         assert_eq!(costs.of(0), Duration::ZERO);
         assert_eq!((costs.wall_of(2), costs.cpu_of(2)), (Some(us(60)), Some(us(120))));
         assert_eq!((costs.wall_of(8), costs.cpu_of(8)), (Some(us(200)), Some(us(400))), "a promise is not hopeful");
+        assert_eq!(learned(&[(1, 5_000_000)]).wall_of(usize::MAX), Some(Duration::MAX));
         assert_eq!((Costs::default().wall_of(1), Costs::default().cpu_of(1)), (None, None));
     }
 

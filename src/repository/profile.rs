@@ -12,7 +12,10 @@ use crate::metering::Costs;
 /// Accuracy from the settings or from a report of compression, times from measurements.
 #[derive(Debug, Default)]
 pub struct Profile {
-    accuracy: Mutex<Option<f64>>,
+    /// By the settings, or the report beside the build.
+    declared: Option<f64>,
+    /// By the report of another build that was made of this one.
+    learned: Mutex<Option<f64>>,
     /// Where a report stands beside the build.
     pub(super) judged: Option<Judged>,
     costs: Mutex<Costs>,
@@ -41,17 +44,22 @@ impl Profile {
     /// Settings count for more than the report.
     pub(super) fn new(declared: Option<f64>, judged: Option<Judged>, costs: Costs) -> Self {
         let accuracy = declared.or(judged.map(|judged| judged.compressed));
-        Self { accuracy: Mutex::new(accuracy), judged, costs: Mutex::new(costs) }
+        Self { declared: accuracy, learned: Mutex::default(), judged, costs: Mutex::new(costs) }
     }
 
     /// The share of rows with the right answer; `None` where nobody has said it.
     pub fn accuracy(&self) -> Option<f64> {
-        *lock(&self.accuracy)
+        self.declared.or(*lock(&self.learned))
     }
 
-    /// Takes what a report about another build says, where nothing is known.
-    pub fn learn_accuracy(&self, accuracy: f64) {
-        lock(&self.accuracy).get_or_insert(accuracy);
+    /// Takes what the reports of other builds say now, if they say anything.
+    pub fn learn_accuracy(&self, accuracy: Option<f64>) {
+        *lock(&self.learned) = accuracy;
+    }
+
+    /// The same for another life of the build, whose costs go their own way from here on.
+    pub fn again(&self) -> Self {
+        Self::new(self.accuracy(), self.judged, self.costs().clone())
     }
 
     pub fn costs(&self) -> MutexGuard<'_, Costs> {

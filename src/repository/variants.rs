@@ -122,10 +122,8 @@ impl Loader {
             all.insert(name, built);
         }
         let judged = Judged::most_rows(all.values().filter_map(|built| built.ready.as_ref()?.profile.judged));
-        if let Some(judged) = judged {
-            own.profile.learn_accuracy(judged.original);
-            own.tell_accuracy();
-        }
+        own.profile.learn_accuracy(judged.map(|judged| judged.original));
+        own.tell_accuracy();
         all
     }
 

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
 use super::config::BudgetsConfig;
-use super::governor::{Cause, Governor, Limits, Seen, Setting};
+use super::governor::{Cause, Governor, Limits, STAGES, Seen, Setting};
 use super::ledger::{Demand, Ledger};
 use super::variant_rule::{self, Candidate, Stage};
 use super::{RouteError, Unmet};
@@ -33,6 +33,15 @@ pub struct Choice {
     pub variant: Arc<Variant>,
     /// Nothing where there was no other.
     pub reason: Option<VariantReason>,
+    /// What it would take, where power is limited.
+    pub(super) wants: Option<Wants>,
+}
+
+/// Joules of a request at every stage, and the stage that holds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Wants {
+    joules: [f64; STAGES],
+    stage: usize,
 }
 
 /// What the server goes by now where requests leave a choice.
@@ -43,7 +52,7 @@ pub struct Standing {
     /// Why that one: "mode", "`power_cap`" or "carbon".
     pub cause: &'static str,
     pub power_watts_max: Option<f64>,
-    /// What batches may take, while requests are refused for it.
+    /// What batches may take, at the stage at which requests are refused for more.
     pub allowance_watts: Option<f64>,
 }
 
@@ -85,9 +94,9 @@ impl Choosing {
 
     /// Takes a window that has just ended.
     pub(super) fn settle(&self, latest: &Latest) {
-        let Demand { wanted, granted } = lock(&self.ledger).settle();
-        let span = latest.span.as_secs_f64();
-        let watts = |energy: Nanojoules| energy.as_joules() / span;
+        let Demand { wanted, granted, span } = lock(&self.ledger).settle(Instant::now());
+        let span = span.as_secs_f64().max(SPAN_MIN);
+        let watts = |energy: Nanojoules| energy.as_joules() / latest.span.as_secs_f64().max(SPAN_MIN);
         let seen = Seen {
             elsewhere: watts(latest.idle) + watts(latest.other),
             overhead: watts(latest.overhead),
@@ -96,13 +105,14 @@ impl Choosing {
             granted: granted / span,
             intensity: latest.intensity,
         };
-        let setting = lock(&self.governor).step(&seen);
+        let mut governor = lock(&self.governor);
+        let setting = governor.step(&seen);
         self.apply(setting);
     }
 
     fn apply(&self, setting: Setting) {
         let before = self.setting.swap(Arc::new(setting));
-        lock(&self.ledger).allow(setting.allowance, Instant::now());
+        lock(&self.ledger).allow(setting.allowance.map(|watts| watts / setting.bias), Instant::now());
         if before.stage != setting.stage {
             let (from, to, cause) = (before.stage.as_str(), setting.stage.as_str(), cause(setting.cause));
             tracing::info!(from, to, cause, "variants are chosen by another stage");
@@ -144,9 +154,9 @@ impl Choosing {
     ) -> Result<Choice, RouteError> {
         let setting = self.setting();
         let is_limited = self.is_limited.load(Ordering::Relaxed);
-        let chosen = |at: usize, reason| Choice { variant: Arc::clone(builds[at]), reason };
         if request.budget.is_empty() && !is_limited && (builds.len() == 1 || setting.stage == Stage::Accuracy) {
-            return Ok(chosen(0, (builds.len() > 1).then_some(VariantReason::Default)));
+            let reason = (builds.len() > 1).then_some(VariantReason::Default);
+            return Ok(Choice { variant: Arc::clone(builds[0]), reason, wants: None });
         }
         let rows = rows(request, builds[0]);
         let candidates: Vec<Candidate> = builds.iter().map(|build| candidate(build, rows, conditions)).collect();
@@ -155,13 +165,17 @@ impl Choosing {
         let at = rule(setting.stage).map_err(|nearest| {
             RouteError::BudgetUnmet(Box::new(unmet(request, builds[nearest], candidates[nearest])))
         })?;
-        if is_limited {
-            let energy = |stage: Stage| candidates[rule(stage).unwrap_or(at)].energy.map_or(0.0, Nanojoules::as_joules);
-            let granted = lock(&self.ledger).take(Stage::ALL.map(energy), setting.stage as usize, Instant::now());
-            granted.map_err(|retry_after| self.spent(retry_after))?;
-        }
+        let energy = |stage: Stage| candidates[rule(stage).unwrap_or(at)].energy.map_or(0.0, Nanojoules::as_joules);
+        let wants = is_limited.then(|| Wants { joules: Stage::ALL.map(energy), stage: setting.stage as usize });
         let reason = (builds.len() > 1).then(|| reason(&setting, &request.budget));
-        Ok(chosen(at, reason))
+        Ok(Choice { variant: Arc::clone(builds[at]), reason, wants })
+    }
+
+    /// Takes what a request wants, where there is a limit.
+    pub(super) fn take(&self, wants: Option<Wants>) -> Result<(), RouteError> {
+        let Some(Wants { joules, stage }) = wants else { return Ok(()) };
+        let taken = lock(&self.ledger).take(joules, stage, Instant::now());
+        taken.map_err(|retry_after| self.spent(retry_after))
     }
 
     fn spent(&self, retry_after: Duration) -> RouteError {
@@ -176,13 +190,13 @@ fn candidate(build: &Variant, rows: usize, conditions: &Conditions) -> Candidate
     let cpu = costs.cpu_of(rows);
     Candidate {
         accuracy: build.profile.accuracy(),
-        latency: costs.wall_of(rows).map(|run| conditions.wait + run),
+        latency: costs.wall_of(rows).map(|run| conditions.wait.saturating_add(run)),
         cpu,
         energy: cpu.zip(conditions.per_cpu_second).map(|(cpu, price)| Nanojoules::of_power(price.0, cpu)),
     }
 }
 
-/// Before inputs are checked: a wrong request is refused later, whichever build it was meant for.
+/// Before inputs are checked: a wrong request is refused later, whichever build it was meant for, and takes nothing.
 fn rows(request: &InferRequest, own: &Variant) -> usize {
     let first = request.inputs.first().filter(|_| own.signature.is_batched());
     first.map_or(1, |input| input.tensor.shape().first().copied().unwrap_or(1)).max(1)
@@ -222,3 +236,6 @@ fn cause(cause: Option<Cause>) -> &'static str {
 fn lock<T>(held: &Mutex<T>) -> MutexGuard<'_, T> {
     held.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// Seconds: no division by nothing.
+const SPAN_MIN: f64 = 1e-3;

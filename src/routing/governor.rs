@@ -34,12 +34,14 @@ pub(super) struct Seen {
 }
 
 /// What holds until the next window.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Setting {
     pub(super) stage: Stage,
     pub(super) cause: Option<Cause>,
-    /// What batches may take, where requests must be refused for it.
+    /// What batches may take, where requests must be refused for it, in true watts.
     pub(super) allowance: Option<f64>,
+    /// What batches take in parts of what is expected of them.
+    pub(super) bias: f64,
 }
 
 /// Why the stage is another than the mode's.
@@ -52,8 +54,10 @@ pub(super) enum Cause {
 #[derive(Clone, Debug)]
 pub(super) struct Governor {
     limits: Limits,
-    /// The stage that the power asks for.
+    /// The stage that the power asks for, whatever the mode and the grid do.
     stage: Stage,
+    /// What is left to take at the cheapest of all.
+    allowance: Option<f64>,
     /// Whether the grid is too dirty.
     is_dirty: bool,
     /// Windows on end that were too much for the stage, and that would have left room above it.
@@ -67,11 +71,18 @@ pub(super) struct Governor {
     bias: f64,
 }
 
+impl Default for Setting {
+    fn default() -> Self {
+        Self { stage: Stage::Accuracy, cause: None, allowance: None, bias: 1.0 }
+    }
+}
+
 impl Default for Governor {
     fn default() -> Self {
         Self {
             limits: Limits::default(),
             stage: Stage::Accuracy,
+            allowance: None,
             is_dirty: false,
             too_much: 0,
             room: 0,
@@ -87,41 +98,42 @@ impl Governor {
     pub(super) fn limit(&mut self, limits: Limits) -> Setting {
         if limits.watts_max != self.limits.watts_max {
             (self.stage, self.too_much, self.room, self.patience) = (Stage::Accuracy, 0, 0, PATIENCE_MIN);
+            self.allowance = None;
         }
         self.is_dirty &= limits.intensity_max.is_some();
         self.limits = limits;
-        self.setting(None)
+        self.setting()
     }
 
     pub(super) fn step(&mut self, seen: &Seen) -> Setting {
         self.look_at_the_grid(seen.intensity);
-        let Some(watts_max) = self.limits.watts_max else { return self.setting(None) };
+        let Some(watts_max) = self.limits.watts_max else { return self.setting() };
         if seen.granted > 0.0 {
             let bias = (seen.attributed / seen.granted).clamp(1.0 / BIAS_MAX, BIAS_MAX);
             self.bias += LEARNING_RATE * (bias - self.bias);
         }
         let rest = watts_max - seen.elsewhere - seen.overhead;
         let floor = self.floor();
-        self.stage = self.stage.max(floor);
+        let stage = self.stage.max(floor);
         let takes = |stage: Stage| seen.wanted[stage as usize] * self.bias;
-        let is_over = takes(self.stage) > rest || seen.attributed > rest + watts_max * TOLERANCE;
+        let is_over = takes(stage) > rest || seen.attributed > rest + watts_max * TOLERANCE;
         self.too_much = if is_over { self.too_much + 1 } else { 0 };
-        let above = Stage::ALL.into_iter().rfind(|stage| (floor..self.stage).contains(stage));
+        let above = Stage::ALL.into_iter().rfind(|above| (floor..stage).contains(above));
         let has_room = above.is_some_and(|above| takes(above) <= rest - watts_max * MARGIN);
         self.room = if has_room { self.room + 1 } else { 0 };
         self.since_up = self.since_up.saturating_add(1);
-        if self.too_much >= STEP_DOWN_AFTER && self.stage < Stage::Cheapest {
+        if self.too_much >= STEP_DOWN_AFTER && stage < Stage::Cheapest {
             self.patience = match self.since_up {
                 0..TAKEN_BACK_WITHIN => (2 * self.patience).min(PATIENCE_MAX),
                 _ => PATIENCE_MIN,
             };
-            let fits = Stage::ALL.into_iter().find(|stage| *stage > self.stage && takes(*stage) <= rest);
+            let fits = Stage::ALL.into_iter().find(|below| *below > stage && takes(*below) <= rest);
             (self.stage, self.too_much, self.room) = (fits.unwrap_or(Stage::Cheapest), 0, 0);
         } else if let Some(above) = above.filter(|_| self.room >= self.patience) {
             (self.stage, self.too_much, self.room, self.since_up) = (above, 0, 0, 0);
         }
-        let allowance = rest.max(watts_max * ALLOWANCE_MIN) / self.bias;
-        self.setting((self.stage == Stage::Cheapest).then_some(allowance))
+        self.allowance = (self.stage == Stage::Cheapest).then_some(rest.max(watts_max * ALLOWANCE_MIN));
+        self.setting()
     }
 
     fn look_at_the_grid(&mut self, intensity: Option<f64>) {
@@ -135,12 +147,12 @@ impl Governor {
         if self.is_dirty { self.limits.mode.max(Stage::Eco) } else { self.limits.mode }
     }
 
-    fn setting(&self, allowance: Option<f64>) -> Setting {
+    fn setting(&self) -> Setting {
         let floor = self.floor();
         let stage = if self.limits.watts_max.is_some() { self.stage.max(floor) } else { floor };
         let cause =
             if stage > floor { Some(Cause::Power) } else { (stage > self.limits.mode).then_some(Cause::Carbon) };
-        Setting { stage, cause, allowance }
+        Setting { stage, cause, allowance: self.allowance, bias: self.bias }
     }
 }
 
@@ -194,7 +206,8 @@ mod tests {
             let mut watts = 0.0;
             for _ in 0..windows {
                 let wanted = COSTS.map(|cost| cost * load);
-                let granted = wanted[self.setting.stage as usize].min(self.setting.allowance.unwrap_or(f64::INFINITY));
+                let allowance = self.setting.allowance.map_or(f64::INFINITY, |watts| watts / self.setting.bias);
+                let granted = wanted[self.setting.stage as usize].min(allowance);
                 let attributed = granted * self.truth;
                 watts = ELSEWHERE + attributed;
                 let seen = Seen { elsewhere: ELSEWHERE, attributed, wanted, granted, ..Seen::default() };
@@ -278,10 +291,26 @@ mod tests {
     }
 
     #[test]
+    fn a_reload_keeps_what_holds_and_a_mode_that_goes_leaves_no_trace() {
+        let mut machine = Machine::new(5.0, 1.0);
+        machine.run(20.0, 30);
+        let limits = Limits { watts_max: Some(5.0), ..Limits::default() };
+        assert_eq!(machine.governor.limit(limits), machine.setting, "the same limit goes on");
+        let mut governor = Governor::default();
+        governor.limit(Limits { mode: Stage::Eco, watts_max: Some(100.0), ..Limits::default() });
+        governor.step(&Seen { wanted: COSTS, ..Seen::default() });
+        let setting = governor.limit(Limits { watts_max: Some(100.0), ..Limits::default() });
+        assert_eq!((setting.stage, setting.cause), (Stage::Accuracy, None), "power has never asked for less");
+    }
+
+    #[test]
     fn limits_that_go_take_their_stage_along() {
         let mut machine = Machine::new(4.0, 1.0);
         machine.run(1.0, 5);
         assert_eq!(machine.setting.stage, Stage::Eco);
-        assert_eq!(machine.governor.limit(Limits::default()), Setting::default());
+        let wider = Limits { watts_max: Some(100.0), ..Limits::default() };
+        assert_eq!(machine.governor.limit(wider).stage, Stage::Accuracy);
+        let none = machine.governor.limit(Limits::default());
+        assert_eq!((none.stage, none.cause, none.allowance), (Stage::Accuracy, None, None));
     }
 }

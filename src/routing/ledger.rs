@@ -20,6 +20,7 @@ pub(super) struct Ledger {
     /// Joules that may be taken now; below zero where the last request took more than there was.
     balance: f64,
     filled_at: Instant,
+    settled_at: Instant,
 }
 
 /// What was wanted and granted in a window.
@@ -27,12 +28,23 @@ pub(super) struct Ledger {
 pub(super) struct Demand {
     pub(super) wanted: [f64; STAGES],
     pub(super) granted: f64,
+    /// Since the demand was asked for last.
+    pub(super) span: Duration,
 }
 
 impl Ledger {
     pub(super) fn new(now: Instant) -> Self {
         let none = [0.0; STAGES];
-        Self { wanted: none, granted: 0.0, requests: 0, mean: none, allowance: None, balance: 0.0, filled_at: now }
+        Self {
+            wanted: none,
+            granted: 0.0,
+            requests: 0,
+            mean: none,
+            allowance: None,
+            balance: 0.0,
+            filled_at: now,
+            settled_at: now,
+        }
     }
 
     /// Notes what a request would take at every stage, and lets it take what it takes at this one, as long as anything is
@@ -56,7 +68,7 @@ impl Ledger {
     }
 
     fn want(&mut self, joules: [f64; STAGES]) {
-        self.requests += 1;
+        self.requests = self.requests.saturating_add(1);
         for (wanted, joules) in self.wanted.iter_mut().zip(joules) {
             *wanted += joules;
         }
@@ -70,8 +82,10 @@ impl Ledger {
     }
 
     /// Ends a window.
-    pub(super) fn settle(&mut self) -> Demand {
-        let demand = Demand { wanted: self.wanted, granted: self.granted };
+    pub(super) fn settle(&mut self, now: Instant) -> Demand {
+        let span = now.saturating_duration_since(self.settled_at);
+        let demand = Demand { wanted: self.wanted, granted: self.granted, span };
+        self.settled_at = now;
         if self.requests > 0 {
             self.mean = self.wanted.map(|joules| joules / f64::from(self.requests));
         }
@@ -117,11 +131,13 @@ mod tests {
         assert!(ledger.take(joules, 3, now).is_err(), "it begins empty");
         assert_eq!(ledger.take(joules, 3, now + MS), Ok(()), "the last may take more than is left");
         assert_eq!(ledger.take(joules, 3, now + MS), Err(99 * MS), "until what it took has come in again");
-        assert_eq!(ledger.settle(), Demand { wanted: joules.map(|joules| 4.0 * joules), granted: 5.0 });
-        assert_eq!(ledger.settle(), Demand { wanted: [0.0; STAGES], granted: 0.0 });
+        let later = now + 10 * MS;
+        let wanted = joules.map(|joules| 4.0 * joules);
+        assert_eq!(ledger.settle(later), Demand { wanted, granted: 5.0, span: 10 * MS });
+        assert_eq!(ledger.settle(later), Demand { wanted: [0.0; STAGES], granted: 0.0, span: Duration::ZERO });
         // One that is refused before anybody knows what it takes has wanted what others did.
         assert!(ledger.expect(now).is_err());
-        assert_eq!(ledger.settle().wanted, joules);
+        assert_eq!(ledger.settle(later).wanted, joules);
     }
 
     #[test]
@@ -132,7 +148,7 @@ mod tests {
         for step in 0..10_000u32 {
             let _ = ledger.take([0.003; STAGES], 3, start + MS * step);
         }
-        let granted = ledger.settle().granted;
+        let granted = ledger.settle(start).granted;
         assert!((granted - 20.0).abs() < 0.1, "2 W over 10 s: {granted} J");
         // A pause saves little.
         let later = start + Duration::from_secs(1000);

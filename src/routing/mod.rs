@@ -110,7 +110,7 @@ impl Router {
     /// The build that answers: the variant that is named, or the one that the rule chooses.
     ///
     /// # Errors
-    /// When there is none, none keeps the budget, or the power is spent.
+    /// When there is none, or none keeps the budget.
     pub fn choose(&self, admitted: &Admitted, conditions: &Conditions) -> Result<Choice, RouteError> {
         let (catalog, request) = (self.catalog.load(), &admitted.request);
         let named = match &request.variant {
@@ -144,13 +144,28 @@ impl Router {
     /// For a request that has yet to be decoded: its version's own build, and whether it is the only one.
     ///
     /// # Errors
-    /// When there is none, or the power is spent.
+    /// When there is none.
     pub fn expect(&self, model: &ModelName, version: Option<VersionId>) -> Result<(Arc<Variant>, bool), RouteError> {
         let catalog = self.catalog.load();
         let own = catalog.find(model, version)?;
-        self.choosing.check_power()?;
         let is_sole = catalog.version_of(own).is_none_or(|version| version.variants.is_empty());
         Ok((Arc::clone(own), is_sole))
+    }
+
+    /// Refuses a request of which nobody knows yet what it takes, where power is limited and nothing is left of it.
+    ///
+    /// # Errors
+    /// When the power is spent.
+    pub fn check_power(&self) -> Result<(), RouteError> {
+        self.choosing.check_power()
+    }
+
+    /// Takes what the chosen build will, where power is limited: for requests that nothing else is wrong with.
+    ///
+    /// # Errors
+    /// When the power is spent.
+    pub fn take_power(&self, choice: &Choice) -> Result<(), RouteError> {
+        self.choosing.take(choice.wants)
     }
 
     /// Checks a request against the build's signature and brings its inputs into the plan's form.

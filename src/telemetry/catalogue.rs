@@ -87,7 +87,7 @@ pub const POWER_LIMIT: Metric = gauge(
 pub const POWER_ALLOWANCE: Metric = gauge(
     "kinglet_power_allowance_watts",
     &[],
-    "What batches may take of it, while requests are refused for it; absent otherwise.",
+    "What batches may take of it, at the stage at which requests are refused for more; absent at others.",
 );
 pub const POWER_REFUSED: Metric =
     counter("kinglet_power_refused_total", &[], "Requests refused because the power was spent.");

@@ -25,9 +25,8 @@ pub(super) fn with(model: &Path, best: &Row, report: &Report) -> Result<String, 
     let rows = i64::try_from(best.batch_size_max).unwrap_or(i64::MAX);
     set(&mut table, "batching", "batch_size_max", Value::Integer(rows));
     set(&mut table, "batching", "queue_delay_max", Value::String(format!("{}us", best.queue_delay_us)));
-    if let Some(Value::Table(batching)) = table.get_mut("batching") {
-        batching.remove("preferred");
-    }
+    // Also above a `config.pbtxt` that prefers sizes: none was preferred when this was tried.
+    set(&mut table, "batching", "preferred", Value::Array(Vec::new()));
     let cores = i64::try_from(best.cores_max).unwrap_or(i64::MAX);
     set(&mut table, "instances", "cores_max", Value::Integer(cores));
     Ok(format!("# By kinglet tune: {}\n{table}", report.found()))

@@ -12,7 +12,7 @@ mod space;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 
@@ -24,7 +24,7 @@ use crate::admission::Admission;
 use crate::batching::Batcher;
 use crate::compress::{CompressError, Samples};
 use crate::config::Config;
-use crate::engine::{Automatic, EngineError, Pool, made_up};
+use crate::engine::{Automatic, Batch, Cores, EngineError, Pool, made_up};
 use crate::metering::{Meter, SourceError, Stopwatch};
 use crate::repository::{Loading, Repository, RepositoryError, Variant};
 use crate::routing::Router;
@@ -86,6 +86,7 @@ pub async fn tune(
     let repository = repository(job, config, &pool, &metrics).await?;
     let builds = builds(job, &repository)?;
     let rows = rows(job, &builds[0])?;
+    time_unknown(&builds, &rows[0], &pool)?;
     let settings = space::settings(&builds, job, pool.size())?;
     let rate = job.rate.unwrap_or_else(|| space::half_of_all(&builds[0], pool.size()));
     let mut watch = Stopwatch::open(&config.metering)?;
@@ -176,6 +177,21 @@ fn builds(job: &Job, repository: &Repository) -> Result<Vec<Arc<Variant>>, TuneE
     let is_worth_it =
         |build: &Arc<Variant>| least.zip(build.profile.accuracy()).is_some_and(|(least, got)| got >= least);
     Ok([Arc::clone(own)].into_iter().chain(alike.filter(is_worth_it)).collect())
+}
+
+/// Runs builds once of which loads could measure nothing, because they have free axes besides the rows.
+fn time_unknown(builds: &[Arc<Variant>], row: &[Tensor], pool: &Pool) -> Result<(), TuneError> {
+    for build in builds.iter().filter(|build| build.profile.costs().points().next().is_none()) {
+        let (plan, batch) = (Arc::clone(&build.plan), Batch::merge(&[row.to_vec()], vec![1]));
+        let run = move |cores: &Cores| {
+            let began = Instant::now();
+            plan.run(&batch, cores).map(|_| began.elapsed())
+        };
+        let ended = || EngineError::Failed("the run ended in a panic".into());
+        let took = pool.wait_for(run).ok_or_else(ended).flatten().map_err(TuneError::MadeUp)?;
+        build.profile.costs().learn(1, took, took);
+    }
+    Ok(())
 }
 
 /// Requests' inputs, each of one row.

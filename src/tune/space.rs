@@ -41,7 +41,7 @@ impl Setting {
             settings,
             metrics: Arc::clone(&build.metrics),
             statistics: Arc::default(),
-            profile: Arc::clone(&build.profile),
+            profile: Arc::new(build.profile.again()),
             account: Arc::default(),
             attachment: Attachment::default(),
             presence: Presence::default(),

@@ -21,7 +21,7 @@ const PRICE: Option<Nanojoules> = Some(Nanojoules(1_000_000_000));
 fn build(name: Option<&str>, accuracy: f64, ms: u32, merging: Merging) -> Arc<Variant> {
     let mut build = Arc::try_unwrap(variant(merging, None)).unwrap();
     build.name = name.map(|name| name.parse().unwrap());
-    build.profile.learn_accuracy(accuracy);
+    build.profile.learn_accuracy(Some(accuracy));
     build.profile.costs().learn(1, MS * ms, MS * ms);
     Arc::new(build)
 }
