@@ -138,39 +138,59 @@ fn modes_hold_from_the_next_request_on() {
     assert_eq!(now(), of(Some("int8"), VariantReason::Eco));
 }
 
-#[test]
-fn a_power_limit_steps_down_and_then_refuses() {
+#[tokio::test(start_paused = true)]
+async fn a_power_limit_steps_down_and_then_refuses() {
     let router = router(|config| config.power_watts_max = 3.0);
     assert_eq!(router.standing().power_watts_max, Some(3.0));
-    let ask = |count: usize| (0..count).filter(|_| choose(&router, Duration::ZERO, |_| {}).is_ok()).count();
+    let conditions = Conditions { wait: Duration::ZERO, per_cpu_second: PRICE };
+    let take = || router.choose(&admitted(|_| {}), &conditions).and_then(|choice| router.take_power(&choice));
+    let ask = |count: usize| (0..count).filter(|_| take().is_ok()).count();
     // 2 W are idle; of 100 requests a second the own build would take 1 W, 200 of it 2 W.
-    let window = |number: u64, attributed: u64| Latest {
-        number,
-        span: Duration::from_secs(1),
-        idle: Nanojoules(2_000_000_000),
-        attributed: Nanojoules(attributed),
-        per_cpu_second: PRICE,
-        ..Latest::default()
+    let window = async |number: u64, attributed: u64| {
+        tokio::time::advance(Duration::from_secs(1)).await;
+        router.settle(&Latest {
+            number,
+            span: Duration::from_secs(1),
+            idle: Nanojoules(2_000_000_000),
+            attributed: Nanojoules(attributed),
+            per_cpu_second: PRICE,
+            ..Latest::default()
+        });
     };
     assert_eq!(ask(90), 90);
-    router.settle(&window(1, 900_000_000));
+    window(1, 900_000_000).await;
     assert_eq!(router.standing().stage, "accuracy");
     for number in 2..4 {
         ask(200);
-        router.settle(&window(number, 2_000_000_000));
+        window(number, 2_000_000_000).await;
     }
     assert_eq!((router.standing().stage, router.standing().cause), ("balanced", "power_cap"));
     assert_eq!(choose(&router, Duration::ZERO, |_| {}).unwrap(), of(Some("int8"), VariantReason::PowerCap));
     for number in 4..6 {
         ask(2000);
-        router.settle(&window(number, 8_000_000_000));
+        window(number, 8_000_000_000).await;
     }
-    assert_eq!((router.standing().stage, router.standing().allowance_watts.is_some()), ("cheapest", true));
-    let refused = (0..1000).find_map(|_| choose(&router, Duration::ZERO, |_| {}).err()).unwrap();
+    assert_eq!((router.standing().stage, router.standing().allowance_watts), ("cheapest", Some(1.0)));
+    // Looking takes nothing, and neither does a request that is refused for another reason.
+    assert!(router.check_power().is_err(), "it begins empty");
+    tokio::time::advance(Duration::from_millis(100)).await;
+    assert!((0..1000).all(|_| choose(&router, Duration::ZERO, |_| {}).is_ok()) && router.check_power().is_ok());
+    let refused = (0..1000).find_map(|_| take().err()).unwrap();
     let RouteError::PowerSpent { watts_max, .. } = refused else { panic!("{refused}") };
     assert_eq!(watts_max, 3.0);
     let error = InferError::from(refused);
     assert_eq!(error.code(), ErrorCode::Overloaded);
     assert!(error.retry_after(Duration::from_secs(9)).unwrap() < Duration::from_secs(9));
-    assert!(router.expect(&"m".parse().unwrap(), None).is_err(), "a large request is not even decoded");
+    assert!(router.check_power().is_err(), "a large request is not even decoded");
+}
+
+#[test]
+fn rows_that_nobody_has_are_no_fault() {
+    let router = router(|config| config.power_watts_max = 3.0);
+    let endless = |request: &mut InferRequest| request.inputs = vec![tensor("x", DType::F32, &[usize::MAX, 0])];
+    for _ in 0..10 {
+        let choice = router.choose(&admitted(endless), &Conditions { wait: MS, per_cpu_second: PRICE }).unwrap();
+        assert!(router.bind(admitted(endless), choice.variant).is_err());
+    }
+    assert!(matches!(choose(&router, Duration::MAX, within(1)), Err(RouteError::BudgetUnmet(_))));
 }
