@@ -15,6 +15,8 @@ struct Cost {
     wall: f64,
     /// Of all threads.
     cpu: f64,
+    /// From batches that ran in service, not from the load.
+    is_learned: bool,
 }
 
 /// What is known of one size.
@@ -33,49 +35,53 @@ impl Costs {
             std::iter::successors(Some(1usize), |size| size.checked_mul(2)).take_while(|size| *size <= rows_max);
         for rows in sizes {
             let Some(time) = time_of(rows) else { break };
-            costs.learn(rows, time, time);
+            costs.note(rows, time, time, false);
         }
         costs
     }
 
     /// Notes one run.
     pub fn learn(&mut self, rows: usize, wall: Duration, cpu: Duration) {
+        self.note(rows, wall, cpu, true);
+    }
+
+    fn note(&mut self, rows: usize, wall: Duration, cpu: Duration, is_learned: bool) {
         let bucket = bucket_of(rows);
         if self.buckets.len() <= bucket {
             self.buckets.resize(bucket + 1, None);
         }
         // Sizes inside a bucket are brought to its nominal size as if cost grew in proportion.
         let nominal = |time: Duration| time.as_secs_f64() * as_float(1 << bucket) / as_float(rows.max(1));
-        let seen = Cost { wall: nominal(wall), cpu: nominal(cpu) };
+        let seen = Cost { wall: nominal(wall), cpu: nominal(cpu), is_learned };
         let mean = &mut self.buckets[bucket];
         *mean = Some(mean.map_or(seen, |old| old.nearer(seen)));
     }
 
-    /// The expected time of a run, what dispatching it costs included; zero rows cost nothing. Between known sizes it
-    /// is interpolated; a size beyond all known ones is assumed to cost no more than the largest known, so that larger
+    /// The expected time of a run by those in service, what dispatching it costs included; zero rows cost nothing. Between
+    /// known sizes it is interpolated; a size beyond all known ones is assumed to cost no more than the largest known, so that larger
     /// batches get tried.
     pub fn of(&self, rows: usize) -> Duration {
         if rows == 0 {
             return Duration::ZERO;
         }
-        let seconds = self.at(rows, |cost| cost.wall, |(_, largest)| largest).unwrap_or(0.0);
+        let seconds = self.at(rows, |cost| cost.is_learned.then_some(cost.wall), |(_, largest)| largest).unwrap_or(0.0);
         DISPATCH_COST + Duration::from_secs_f64(seconds.max(0.0))
     }
 
     /// The expected wall time, once any size is known; beyond the largest known one it grows in proportion.
     pub fn wall_of(&self, rows: usize) -> Option<Duration> {
-        self.expected(rows, |cost| cost.wall)
+        self.expected(rows, |cost| Some(cost.wall))
     }
 
     /// The expected CPU time likewise.
     pub fn cpu_of(&self, rows: usize) -> Option<Duration> {
-        self.expected(rows, |cost| cost.cpu)
+        self.expected(rows, |cost| Some(cost.cpu))
     }
 
     /// What is known, by size.
     pub fn points(&self) -> impl Iterator<Item = Point> {
         let known = self.buckets.iter().enumerate().filter_map(|(bucket, cost)| Some((1 << bucket, (*cost)?)));
-        known.map(|(rows, Cost { wall, cpu })| {
+        known.map(|(rows, Cost { wall, cpu, .. })| {
             let [wall, cpu] = [wall, cpu].map(Duration::from_secs_f64);
             Point { rows, wall, cpu }
         })
@@ -106,16 +112,21 @@ impl Costs {
         self.of(rows).as_secs_f64() / as_float(rows)
     }
 
-    fn expected(&self, rows: usize, of: impl Fn(&Cost) -> f64) -> Option<Duration> {
+    fn expected(&self, rows: usize, of: impl Fn(&Cost) -> Option<f64>) -> Option<Duration> {
         let seconds = self.at(rows, of, |(size, largest)| largest * as_float(rows) / size)?;
         // More rows than anybody has may take longer than any clock tells.
         Some(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX))
     }
 
     /// A size between known ones, or as `beyond` has it behind the largest of them.
-    fn at(&self, rows: usize, of: impl Fn(&Cost) -> f64, beyond: impl FnOnce((f64, f64)) -> f64) -> Option<f64> {
+    fn at(
+        &self,
+        rows: usize,
+        of: impl Fn(&Cost) -> Option<f64>,
+        beyond: impl FnOnce((f64, f64)) -> f64,
+    ) -> Option<f64> {
         let known =
-            || self.buckets.iter().enumerate().filter_map(|(i, cost)| Some((as_float(1 << i), of(cost.as_ref()?))));
+            || self.buckets.iter().enumerate().filter_map(|(i, cost)| Some((as_float(1 << i), of(cost.as_ref()?)?)));
         let rows = as_float(rows);
         let below = known().take_while(|(size, _)| *size <= rows).last();
         let above = known().find(|(size, _)| *size >= rows);
@@ -132,8 +143,12 @@ impl Costs {
 
 impl Cost {
     fn nearer(self, seen: Self) -> Self {
+        // Service is not a load's measurement: caches are others' too.
+        if self.is_learned != seen.is_learned {
+            return seen;
+        }
         let mean = |old: f64, seen: f64| old + LEARNING_RATE * (seen - old);
-        Self { wall: mean(self.wall, seen.wall), cpu: mean(self.cpu, seen.cpu) }
+        Self { wall: mean(self.wall, seen.wall), cpu: mean(self.cpu, seen.cpu), ..seen }
     }
 }
 
@@ -191,6 +206,14 @@ mod tests {
         assert_eq!(points.iter().map(|point| point.rows).collect::<Vec<_>>(), [1, 2, 4]);
         assert_eq!(points[2], Point { rows: 4, wall: us(40), cpu: us(40) });
         assert_eq!(Costs::measured(2, time_of).points().count(), 2);
+        assert_eq!(
+            (costs.best_rows(13), costs.wall_of(4)),
+            (13, Some(us(40))),
+            "larger batches get tried once all the same"
+        );
+        let mut costs = costs;
+        costs.learn(4, us(90), us(90));
+        assert_eq!(costs.wall_of(4), Some(us(90)), "service counts for more");
         assert_eq!(Costs::measured(16, |_| None).points().count(), 0);
     }
 
