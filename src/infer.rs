@@ -209,7 +209,7 @@ impl Budget {
 impl fmt::Display for Budget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let latency = self.latency_max.map(|max| format!("max_latency_ms {}", max.as_secs_f64() * 1e3));
-        let energy = self.energy_max.map(|max| format!("max_energy_mj {}", max.as_joules() * 1e3));
+        let energy = self.energy_max.map(|max| format!("max_energy_mj {}", max.as_millijoules()));
         let accuracy = self.accuracy_min.map(|min| format!("min_accuracy {min}"));
         let parts: Vec<String> = [latency, energy, accuracy].into_iter().flatten().collect();
         f.write_str(&parts.join(", "))

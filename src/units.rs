@@ -43,6 +43,12 @@ impl Nanojoules {
         self.0 as f64 / 1e9
     }
 
+    /// For people, without digits that conversion makes up.
+    #[expect(clippy::cast_precision_loss, reason = "for display")]
+    pub fn as_millijoules(self) -> f64 {
+        self.0 as f64 / 1e6
+    }
+
     /// What a power, in nanowatts, comes to over a time; rounded down.
     pub fn of_power(nanowatts: u64, time: Duration) -> Self {
         let product = u128::from(nanowatts) * time.as_nanos() / NANOS_PER_SECOND;

@@ -191,7 +191,7 @@ impl fmt::Display for Unmet {
         let of = |what: &str, figure: Option<String>| format!("{what} {}", figure.unwrap_or_else(|| "unknown".into()));
         let latency = budget.latency_max.map(|_| of("latency", latency.map(|latency| format!("{latency:.3?}"))));
         let energy =
-            budget.energy_max.map(|_| of("energy", energy.map(|energy| format!("{} mJ", energy.as_joules() * 1e3))));
+            budget.energy_max.map(|_| of("energy", energy.map(|energy| format!("{} mJ", energy.as_millijoules()))));
         let accuracy = budget.accuracy_min.map(|_| of("accuracy", accuracy.map(|share| share.to_string())));
         let figures: Vec<String> = [latency, energy, accuracy].into_iter().flatten().collect();
         write!(f, " ({})", figures.join(", "))
