@@ -39,6 +39,7 @@ pub struct Row {
     pub cpu_ms: Option<f64>,
     /// Rows of a batch, on average.
     pub batch_mean: f64,
+    /// That CPU time at the price that the source has shown over all trials.
     pub millijoules: Option<f64>,
     /// Whether it was tried to the end.
     pub is_finalist: bool,
@@ -50,7 +51,9 @@ pub struct Row {
 impl Report {
     pub(super) fn of(job: &Job, rate: f64, builds: &[Arc<Variant>], found: Vec<Tried>) -> Self {
         let energy = found.iter().find_map(|tried| tried.measured.energy);
-        let mut rows: Vec<Row> = found.into_iter().map(|tried| row(job, &builds[tried.setting.build], tried)).collect();
+        let price = price(&found);
+        let of = |tried: Tried| row(job, &builds[tried.setting.build], tried, price);
+        let mut rows: Vec<Row> = found.into_iter().map(of).collect();
         let points: Vec<Option<(f64, f64)>> = rows.iter().map(Row::point).collect();
         for (row, point) in rows.iter_mut().zip(&points) {
             let is_beaten = |(ms, cpu): (f64, f64)| {
@@ -95,10 +98,19 @@ impl Row {
     }
 }
 
-fn row(job: &Job, build: &Variant, tried: Tried) -> Row {
+/// Joules of a CPU second over all trials: one alone is too short for clocks that count hundredths of seconds.
+fn price(found: &[Tried]) -> Option<f64> {
+    let known = || found.iter().filter_map(|tried| Some((tried.measured.energy?, tried.measured.cpu)));
+    let joules: f64 = known().map(|(estimate, _)| estimate.energy.as_joules()).sum();
+    let seconds: f64 = known().map(|(_, cpu)| cpu.as_secs_f64()).sum();
+    (joules > 0.0 && seconds > 0.0).then(|| joules / seconds)
+}
+
+fn row(job: &Job, build: &Variant, tried: Tried, price: Option<f64>) -> Row {
     let Tried { setting, measured, is_finalist } = tried;
     let answered = measured.requests - measured.failed;
     let each = |whole: f64| (answered > 0).then(|| whole / answered as f64);
+    let cpu_ms = each(measured.cpu.as_secs_f64() * 1e3);
     Row {
         variant: build.name.as_ref().map(ToString::to_string),
         batch_size_max: setting.batch_size_max,
@@ -109,9 +121,9 @@ fn row(job: &Job, build: &Variant, tried: Tried) -> Row {
         failed: measured.failed,
         p50_ms: measured.p50.as_secs_f64() * 1e3,
         p99_ms: measured.p99.as_secs_f64() * 1e3,
-        cpu_ms: each(measured.cpu.as_secs_f64() * 1e3),
+        cpu_ms,
         batch_mean: answered as f64 / measured.batches.max(1) as f64,
-        millijoules: measured.energy.and_then(|energy| each(energy.energy.as_joules() * 1e3)),
+        millijoules: cpu_ms.zip(price).map(|(cpu_ms, price)| cpu_ms * price),
         is_finalist,
         is_pareto: false,
         keeps_p99: measured.keeps(job.p99),
