@@ -122,10 +122,11 @@ impl Pipeline {
             None => self.admission.admit(request)?,
             Some(reserved) => self.admission.admit_reserved(reserved, request)?,
         };
-        let per_cpu_second = self.meter.per_cpu_second();
-        let conditions = Conditions { wait: self.batcher.wait_expected(), per_cpu_second };
-        let choice = self.router.choose(&admitted, &conditions).inspect_err(|_| {
-            self.router.own(&admitted).iter().for_each(|own| outcome.found(own));
+        let conditions =
+            || Conditions { wait: self.batcher.wait_expected(), per_cpu_second: self.meter.per_cpu_second() };
+        let choice = self.router.choose(&admitted, conditions).inspect_err(|_| {
+            let expected = self.router.expect(&admitted.request.model, admitted.request.version);
+            expected.iter().for_each(|(own, _)| outcome.found(own));
         });
         let choice = choice?;
         outcome.found(&choice.variant);

@@ -5,15 +5,16 @@ Every request is one row of the model's first input, filled with made-up numbers
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from server import Load, Server
+from load import Load, made_up_row
+from server import Server
 
 SECONDS = 3
 RATE = 600
@@ -23,10 +24,12 @@ def main() -> None:
     repository, model = Path(sys.argv[1]), sys.argv[2]
     pairs = int(sys.argv[3]) if len(sys.argv) > 3 else 30
     settings = [{"KINGLET__METERING__SOURCE": source} for source in ("model", "none")]
-    with Server(repository, settings[0]) as on, Server(repository, settings[1]) as off:
-        signature = json.loads(on.get(f"/v2/models/{model}"))
-        shape = [1 if extent < 0 else extent for extent in signature["inputs"][0]["shape"]]
-        body = np.random.default_rng(1).random(shape, np.float32).tobytes()
+    with (
+        TemporaryDirectory() as logs,
+        Server([repository], Path(logs) / "on", settings[0]) as on,
+        Server([repository], Path(logs) / "off", settings[1]) as off,
+    ):
+        body = made_up_row(on, model)
         with Load(on, model, [body], 8) as with_source, Load(off, model, [body], 8) as without:
             with_source.rate = without.rate = 1e-3
             time.sleep(2)
@@ -36,7 +39,6 @@ def main() -> None:
                 found = {server: cpu_each(server, load) for server, load in (order if pair % 2 == 0 else order[::-1])}
                 measured.append((found[on], found[off]))
     ratios = np.sort([with_it / without_it for with_it, without_it in measured])
-    # The sign test's interval of a median: which ordered ratios enclose it with a probability of 95 %.
     chance = np.random.default_rng(2)
     medians = np.sort([np.median(chance.choice(ratios, len(ratios))) for _ in range(10_000)])
     on_us, off_us = (np.median([pair[at] for pair in measured]) * 1e6 for at in (0, 1))

@@ -8,10 +8,12 @@ import statistics
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from server import Load, Server, outputs
+from load import Load, outputs, total
+from server import Server
 
 ROUNDS = 3
 MODES = ["accuracy", "balanced", "eco"]
@@ -34,15 +36,15 @@ def main() -> None:
 
 def run(repository: Path, mode: str, bodies: list[bytes], labels: np.ndarray, rate: float, seconds: float) -> dict:
     settings = {"KINGLET__BUDGETS__MODE": mode, "KINGLET__METERING__SOURCE": "model"}
-    with Server(repository, settings) as server, Load(server, "digits", bodies) as load:
+    with TemporaryDirectory() as log, Server([repository], Path(log) / "log", settings) as server, Load(server, "digits", bodies) as load:
         load.rate = rate
         time.sleep(3)
         load.answers.clear()
-        before = [server.total(name) for name in COUNTERS]
+        before = [total(server, name) for name in COUNTERS]
         time.sleep(seconds)
         answers = list(load.answers)
         # Until the last batches' window has ended.
-        after = [server.total(name) for name in COUNTERS]
+        after = [total(server, name) for name in COUNTERS]
     joules, cpu, requests = (end - start for start, end in zip(before, after, strict=True))
     right = [labels[at] == outputs(told, body).argmax() for _, _, _, at, told, body in answers]
     times = np.array([took for _, took, *_ in answers]) * 1e3

@@ -5,14 +5,15 @@ Every request is one row of the model's first input, filled with made-up numbers
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from server import Load, Server
+from load import Load, ask, made_up_row
+from server import Server
 
 # In parts of what the default build could do on this machine.
 STEPS = [0.2, 0.6, 1.2, 0.4, 2.5, 5.0, 0.8, 2.0, 0.1, 1.5]
@@ -24,11 +25,9 @@ MEAN_SECONDS = 10
 def main() -> None:
     repository, model, watts, picture = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3]), Path(sys.argv[4])
     settings = {"KINGLET__BUDGETS__POWER_WATTS_MAX": str(watts), "KINGLET__METERING__SOURCE": "model"}
-    with Server(repository, settings) as server:
-        signature = json.loads(server.get(f"/v2/models/{model}"))
-        shape = [1 if extent < 0 else extent for extent in signature["inputs"][0]["shape"]]
-        body = np.random.default_rng(1).random(shape, np.float32).tobytes()
-        costs = json.loads(server.get(f"/v2/models/{model}/variants"))["builds"][0]["costs"]
+    with TemporaryDirectory() as log, Server([repository], Path(log) / "log", settings) as server:
+        body = made_up_row(server, model)
+        costs = ask(server, f"/v2/models/{model}/variants")["builds"][0]["costs"]
         whole = 2e3 / costs[0]["milliseconds"]
         with Load(server, model, [body], connections=64) as load:
             readings = [reading for step in STEPS for reading in hold(server, load, step, whole)]
@@ -44,7 +43,7 @@ def hold(server: Server, load: Load, step: float, whole: float) -> list[dict]:
         time.sleep(max(began + second + 1 - time.monotonic(), 0))
         answers, load.answers = load.answers, []
         statuses = [status for _, _, status, *_ in answers]
-        energy, standing = server.energy(), json.loads(server.get("/admin/budgets"))
+        energy, standing = ask(server, "/admin/energy"), ask(server, "/admin/budgets")
         readings.append({
             "second": second,
             "load": step,

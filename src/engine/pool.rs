@@ -372,7 +372,7 @@ pub fn cores_available() -> usize {
 }
 
 /// A panic is told where it happens; what the engine's locks guard is whole at any time.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

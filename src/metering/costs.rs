@@ -31,9 +31,7 @@ impl Costs {
     /// From times that an engine has measured on one core, for sizes up to `rows_max`.
     pub fn measured(rows_max: usize, time_of: impl Fn(usize) -> Option<Duration>) -> Self {
         let mut costs = Self::default();
-        let sizes =
-            std::iter::successors(Some(1usize), |size| size.checked_mul(2)).take_while(|size| *size <= rows_max);
-        for rows in sizes {
+        for rows in powers_of_two(rows_max) {
             let Some(time) = time_of(rows) else { break };
             costs.note(rows, time, time, false);
         }
@@ -80,8 +78,7 @@ impl Costs {
 
     /// What is known, by size.
     pub fn points(&self) -> impl Iterator<Item = Point> {
-        let known = self.buckets.iter().enumerate().filter_map(|(bucket, cost)| Some((1 << bucket, (*cost)?)));
-        known.map(|(rows, Cost { wall, cpu, .. })| {
+        self.known().map(|(rows, Cost { wall, cpu, .. })| {
             let [wall, cpu] = [wall, cpu].map(Duration::from_secs_f64);
             Point { rows, wall, cpu }
         })
@@ -91,8 +88,7 @@ impl Costs {
     /// smaller batch answers sooner.
     pub fn best_rows(&self, rows: usize) -> usize {
         let mut best = (1, self.per_row(1));
-        let sizes = std::iter::successors(Some(2usize), |size| size.checked_mul(2)).take_while(|size| *size < rows);
-        for size in sizes.chain([rows]).filter(|size| *size > 1) {
+        for size in powers_of_two(rows.saturating_sub(1)).chain([rows]).filter(|size| *size > 1) {
             let cost = self.per_row(size);
             if cost < best.1 * LEVEL {
                 best = (size, cost);
@@ -118,6 +114,10 @@ impl Costs {
         Some(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX))
     }
 
+    fn known(&self) -> impl Iterator<Item = (usize, Cost)> {
+        self.buckets.iter().enumerate().filter_map(|(bucket, cost)| Some((1 << bucket, (*cost)?)))
+    }
+
     /// A size between known ones, or as `beyond` has it behind the largest of them.
     fn at(
         &self,
@@ -125,8 +125,7 @@ impl Costs {
         of: impl Fn(&Cost) -> Option<f64>,
         beyond: impl FnOnce((f64, f64)) -> f64,
     ) -> Option<f64> {
-        let known =
-            || self.buckets.iter().enumerate().filter_map(|(i, cost)| Some((as_float(1 << i), of(cost.as_ref()?)?)));
+        let known = || self.known().filter_map(|(size, cost)| Some((as_float(size), of(&cost)?)));
         let rows = as_float(rows);
         let below = known().take_while(|(size, _)| *size <= rows).last();
         let above = known().find(|(size, _)| *size >= rows);
@@ -150,6 +149,11 @@ impl Cost {
         let mean = |old: f64, seen: f64| old + LEARNING_RATE * (seen - old);
         Self { wall: mean(self.wall, seen.wall), cpu: mean(self.cpu, seen.cpu), ..seen }
     }
+}
+
+/// 1, 2, 4 and so on.
+pub fn powers_of_two(most: usize) -> impl Iterator<Item = usize> {
+    std::iter::successors(Some(1usize), |size| size.checked_mul(2)).take_while(move |size| *size <= most)
 }
 
 fn bucket_of(rows: usize) -> usize {

@@ -90,6 +90,18 @@ impl Catalog {
     /// # Errors
     /// When the name or version is unknown, or nothing of it is ready.
     pub fn find(&self, name: &ModelName, version: Option<VersionId>) -> Result<&Arc<Variant>, LookupError> {
+        self.find_version(name, version).map(|(own, _)| own)
+    }
+
+    /// As `find`, with all that is known of that version.
+    ///
+    /// # Errors
+    /// As `find`.
+    pub fn find_version(
+        &self,
+        name: &ModelName,
+        version: Option<VersionId>,
+    ) -> Result<(&Arc<Variant>, &Version), LookupError> {
         let model = self.models.get(name).ok_or_else(|| LookupError::UnknownModel(name.clone()))?;
         let found = match version {
             Some(id) => Some(model.versions.get(&id).ok_or_else(|| LookupError::UnknownVersion(name.clone(), id))?),
@@ -98,7 +110,8 @@ impl Catalog {
         let Some(found) = found else {
             return Err(LookupError::NotReady(name.clone(), model.explain()));
         };
-        found.ready.as_ref().ok_or_else(|| LookupError::NotReady(name.clone(), found.explain()))
+        let own = found.ready.as_ref().ok_or_else(|| LookupError::NotReady(name.clone(), found.explain()))?;
+        Ok((own, found))
     }
 
     /// As `find`, or the build of that version which a variant's name asks for.
@@ -111,22 +124,16 @@ impl Catalog {
         version: Option<VersionId>,
         variant: Option<&VariantName>,
     ) -> Result<&Arc<Variant>, LookupError> {
-        let own = self.find(name, version)?;
+        let (own, all) = self.find_version(name, version)?;
         let Some(wanted) = variant else { return Ok(own) };
-        let all = self.version_of(own);
-        let beside = all.and_then(|version| version.variants.get(wanted));
         let (model, version) = (name.clone(), own.version);
-        match beside {
+        match all.variants.get(wanted) {
             Some(Beside { ready: Some(build), .. }) => Ok(build),
             Some(Beside { reason, .. }) => {
                 Err(LookupError::VariantNotReady { model, version, name: wanted.clone(), reason: reason.clone() })
             }
             None => {
-                let names: Vec<String> = all
-                    .into_iter()
-                    .flat_map(|version| version.variants.keys())
-                    .map(|name| format!("{name:?}"))
-                    .collect();
+                let names: Vec<String> = all.variants.keys().map(|name| format!("{name:?}")).collect();
                 let expected = if names.is_empty() { "none".into() } else { names.join(" or ") };
                 Err(LookupError::UnknownVariant { model, version, got: wanted.clone(), expected })
             }
@@ -210,6 +217,12 @@ impl IndexEntry {
 }
 
 impl Version {
+    /// Variants that answer and take what the version's own build takes: only those can stand in for it.
+    pub fn alike<'a>(&'a self, own: &'a Variant) -> impl Iterator<Item = &'a Arc<Variant>> {
+        let ready = self.variants.values().filter_map(|beside| beside.ready.as_ref());
+        ready.filter(|build| build.signature == own.signature)
+    }
+
     /// Names of variants that answer.
     pub fn ready_variants(&self) -> impl Iterator<Item = &VariantName> {
         self.variants.iter().filter(|(_, beside)| beside.ready.is_some()).map(|(name, _)| name)

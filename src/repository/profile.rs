@@ -1,12 +1,13 @@
 //! What a build is worth and what it costs: by this routing chooses among the builds of a version.
 
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use serde::Deserialize;
 
 use super::error::LoadError;
 use super::files::{self, TEXT_BYTES_MAX};
+use crate::engine::pool::lock;
 use crate::metering::Costs;
 
 /// Accuracy from the settings or from a report of compression, times from measurements.
@@ -85,10 +86,6 @@ impl Judged {
     pub(super) fn most_rows(all: impl Iterator<Item = Self>) -> Option<Self> {
         all.max_by_key(|judged| judged.rows)
     }
-}
-
-fn lock<T>(held: &Mutex<T>) -> MutexGuard<'_, T> {
-    held.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What `kinglet compress` writes beside a model, for programs.

@@ -1,7 +1,6 @@
 //! From a request to the build that answers it: candidates with what they will cost now, the rule, and the power that is left.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -12,6 +11,7 @@ use super::governor::{Cause, Governor, Limits, STAGES, Seen, Setting};
 use super::ledger::{Demand, Ledger};
 use super::variant_rule::{self, Candidate, Stage};
 use super::{RouteError, Unmet};
+use crate::engine::pool::lock;
 use crate::infer::{Budget, InferRequest, VariantReason};
 use crate::metering::Latest;
 use crate::repository::Variant;
@@ -62,8 +62,6 @@ pub(super) struct Choosing {
     config: ArcSwap<BudgetsConfig>,
     setting: ArcSwap<Setting>,
     governor: Mutex<Governor>,
-    /// Whether there is a limit of power, so that what requests take is noted.
-    is_limited: AtomicBool,
     ledger: Mutex<Ledger>,
     metrics: BudgetMetrics,
 }
@@ -74,7 +72,6 @@ impl Choosing {
             config: ArcSwap::from_pointee(config.clone()),
             setting: ArcSwap::default(),
             governor: Mutex::default(),
-            is_limited: AtomicBool::new(false),
             ledger: Mutex::new(Ledger::new(Instant::now())),
             metrics,
         };
@@ -87,7 +84,6 @@ impl Choosing {
         let (watts_max, intensity_max) = (config.watts_max(), config.intensity_max());
         let setting = governor.limit(Limits { mode: config.mode.stage(), watts_max, intensity_max });
         self.config.store(Arc::new(config));
-        self.is_limited.store(watts_max.is_some(), Ordering::Relaxed);
         self.metrics.limit(watts_max);
         self.apply(setting);
     }
@@ -118,7 +114,9 @@ impl Choosing {
             tracing::info!(from, to, cause, "variants are chosen by another stage");
             self.metrics.changes.inc();
         }
-        self.metrics.stage(setting.stage as usize);
+        for stage in Stage::ALL {
+            self.metrics.stage(stage.as_str(), stage == setting.stage);
+        }
         self.metrics.allowance(setting.allowance);
     }
 
@@ -138,11 +136,11 @@ impl Choosing {
 
     /// Refuses a request of which nobody knows yet what it takes, where nothing is left to take.
     pub(super) fn check_power(&self) -> Result<(), RouteError> {
-        if self.is_limited.load(Ordering::Relaxed) {
-            let left = lock(&self.ledger).expect(Instant::now());
-            left.map_err(|retry_after| self.spent(retry_after))?;
+        if self.config.load().watts_max().is_none() {
+            return Ok(());
         }
-        Ok(())
+        let left = lock(&self.ledger).expect(Instant::now());
+        left.map_err(|retry_after| self.spent(retry_after))
     }
 
     /// One of the builds, of which the first answers by default.
@@ -150,17 +148,17 @@ impl Choosing {
         &self,
         builds: &[&Arc<Variant>],
         request: &InferRequest,
-        conditions: &Conditions,
+        conditions: impl FnOnce() -> Conditions,
     ) -> Result<Choice, RouteError> {
         let setting = self.setting();
-        let is_limited = self.is_limited.load(Ordering::Relaxed);
+        let config = self.config.load();
+        let is_limited = config.watts_max().is_some();
         if request.budget.is_empty() && !is_limited && (builds.len() == 1 || setting.stage == Stage::Accuracy) {
             let reason = (builds.len() > 1).then_some(VariantReason::Default);
             return Ok(Choice { variant: Arc::clone(builds[0]), reason, wants: None });
         }
-        let rows = rows(request, builds[0]);
-        let candidates: Vec<Candidate> = builds.iter().map(|build| candidate(build, rows, conditions)).collect();
-        let config = self.config.load();
+        let (rows, conditions) = (rows(request, builds[0]), conditions());
+        let candidates: Vec<Candidate> = builds.iter().map(|build| candidate(build, rows, &conditions)).collect();
         let rule = |stage| variant_rule::choose(&candidates, &request.budget, stage, config.loss_max(stage));
         let at = rule(setting.stage).map_err(|nearest| {
             RouteError::BudgetUnmet(Box::new(unmet(request, builds[nearest], candidates[nearest])))
@@ -231,10 +229,6 @@ fn cause(cause: Option<Cause>) -> &'static str {
         Some(Cause::Power) => "power_cap",
         Some(Cause::Carbon) => "carbon",
     }
-}
-
-fn lock<T>(held: &Mutex<T>) -> MutexGuard<'_, T> {
-    held.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Seconds: no division by nothing.

@@ -19,6 +19,7 @@ use arc_swap::ArcSwap;
 
 pub use choice::{Choice, Conditions, Standing};
 pub use config::BudgetsConfig;
+pub use variant_rule::is_level;
 
 use self::choice::Choosing;
 use crate::admission::Admitted;
@@ -107,11 +108,12 @@ impl Router {
         self.choosing.settle(latest);
     }
 
-    /// The build that answers: the variant that is named, or the one that the rule chooses.
+    /// The build that answers: the variant that is named, or the one that the rule chooses. `conditions` are asked for where
+    /// there is something to judge.
     ///
     /// # Errors
     /// When there is none, or none keeps the budget.
-    pub fn choose(&self, admitted: &Admitted, conditions: &Conditions) -> Result<Choice, RouteError> {
+    pub fn choose(&self, admitted: &Admitted, conditions: impl FnOnce() -> Conditions) -> Result<Choice, RouteError> {
         let (catalog, request) = (self.catalog.load(), &admitted.request);
         let named = match &request.variant {
             Wanted::Any => None,
@@ -122,13 +124,11 @@ impl Router {
             let choice = self.choosing.among(&[named], request, conditions)?;
             return Ok(Choice { reason: Some(VariantReason::Named), ..choice });
         }
-        let own = catalog.find(&request.model, request.version)?;
-        let beside = catalog.version_of(own).map(|version| &version.variants).filter(|variants| !variants.is_empty());
-        let Some(beside) = beside else { return self.choosing.among(&[own], request, conditions) };
-        // One that takes other inputs cannot stand in.
-        let alike =
-            beside.values().filter_map(|beside| beside.ready.as_ref()).filter(|it| it.signature == own.signature);
-        let mut builds: Vec<&Arc<Variant>> = [own].into_iter().chain(alike).collect();
+        let (own, version) = catalog.find_version(&request.model, request.version)?;
+        if version.variants.is_empty() {
+            return self.choosing.among(&[own], request, conditions);
+        }
+        let mut builds: Vec<&Arc<Variant>> = [own].into_iter().chain(version.alike(own)).collect();
         let default = own.settings.default_variant.as_ref();
         if let Some(at) = default.and_then(|name| builds.iter().position(|build| build.name.as_ref() == Some(name))) {
             builds.swap(0, at);
@@ -136,20 +136,14 @@ impl Router {
         self.choosing.among(&builds, request, conditions)
     }
 
-    /// The version's own build, for whom a request counts that no build answers.
-    pub fn own(&self, admitted: &Admitted) -> Option<Arc<Variant>> {
-        self.catalog.load().find(&admitted.request.model, admitted.request.version).ok().cloned()
-    }
-
-    /// For a request that has yet to be decoded: its version's own build, and whether it is the only one.
+    /// For a request that no build was chosen for, or not yet: its version's own build, and whether it is the only one.
     ///
     /// # Errors
     /// When there is none.
     pub fn expect(&self, model: &ModelName, version: Option<VersionId>) -> Result<(Arc<Variant>, bool), RouteError> {
         let catalog = self.catalog.load();
-        let own = catalog.find(model, version)?;
-        let is_sole = catalog.version_of(own).is_none_or(|version| version.variants.is_empty());
-        Ok((Arc::clone(own), is_sole))
+        let (own, version) = catalog.find_version(model, version)?;
+        Ok((Arc::clone(own), version.variants.is_empty()))
     }
 
     /// Refuses a request of which nobody knows yet what it takes, where power is limited and nothing is left of it.

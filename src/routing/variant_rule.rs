@@ -91,7 +91,7 @@ fn worth(candidate: &Candidate) -> f64 {
 }
 
 /// Whether a worth is the best but for so much. Of a build that nobody has judged nothing is given up.
-fn is_level(worth: f64, best: f64, loss_max: f64) -> bool {
+pub fn is_level(worth: f64, best: f64, loss_max: f64) -> bool {
     worth >= best - loss_max - ROUNDING
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use prometheus::{GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
+use prometheus::{GaugeVec, IntCounter, IntCounterVec, IntGaugeVec, Registry};
 
 use super::catalogue;
 use super::metrics::{forget_in, register};
@@ -11,7 +11,7 @@ use crate::infer::VariantReason;
 /// The families that are the server's.
 #[derive(Clone, Debug)]
 pub struct BudgetMetrics {
-    stages: Vec<IntGauge>,
+    stages: IntGaugeVec,
     pub changes: IntCounter,
     /// Requests refused because the power was spent.
     pub refused: IntCounter,
@@ -36,9 +36,8 @@ pub struct ChoiceMetrics {
 
 impl BudgetMetrics {
     pub(super) fn new(registry: &Registry) -> Self {
-        let stage: IntGaugeVec = register(registry, &catalogue::BUDGET_STAGE, IntGaugeVec::new);
         Self {
-            stages: STAGES.iter().map(|name| stage.with_label_values(&[name])).collect(),
+            stages: register(registry, &catalogue::BUDGET_STAGE, IntGaugeVec::new),
             changes: register(registry, &catalogue::BUDGET_STAGE_CHANGES, |opts, _| IntCounter::with_opts(opts)),
             refused: register(registry, &catalogue::POWER_REFUSED, |opts, _| IntCounter::with_opts(opts)),
             limit: register(registry, &catalogue::POWER_LIMIT, GaugeVec::new),
@@ -46,11 +45,9 @@ impl BudgetMetrics {
         }
     }
 
-    /// Exactly one stage is 1.
-    pub fn stage(&self, now: usize) {
-        for (at, gauge) in self.stages.iter().enumerate() {
-            gauge.set(i64::from(at == now));
-        }
+    /// Whether it is the one that holds.
+    pub fn stage(&self, name: &'static str, holds: bool) {
+        self.stages.with_label_values(&[name]).set(i64::from(holds));
     }
 
     /// Absent without a limit.
@@ -106,6 +103,3 @@ fn set(family: &GaugeVec, value: Option<f64>) {
         None => family.reset(),
     }
 }
-
-/// As routing orders them.
-const STAGES: [&str; 4] = ["accuracy", "balanced", "eco", "cheapest"];

@@ -385,6 +385,7 @@ mod tests {
         model.count_batch(BatchReason::Idle, 1);
         model.choices.count(VariantReason::Default);
         model.choices.accuracy(0.5);
+        metrics.budgets.stage("accuracy", true);
         metrics.budgets.limit(Some(1.0));
         metrics.budgets.allowance(Some(1.0));
         metrics.count_load("m", true);

@@ -1,7 +1,7 @@
 //! One trial: requests that arrive at random (a Poisson process), whether the ones before are answered or not, so that
 //! waiting is seen and not hidden by clients that wait.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout};
 use super::search::Measured;
 use crate::admission::Admission;
 use crate::batching::Batcher;
+use crate::engine::pool::lock;
 use crate::infer::{Budget, InferRequest, Schedule, Wanted};
 use crate::pipeline::InferError;
 use crate::repository::Variant;
@@ -128,10 +129,6 @@ async fn ask(load: &Load, variant: Arc<Variant>, inputs: Vec<Tensor>) -> Result<
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a part of a count")]
 fn rank(share: f64, count: usize) -> usize {
     ((share * count as f64).ceil() as usize).saturating_sub(1)
-}
-
-fn lock<T>(held: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    held.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The same arrivals in every trial.

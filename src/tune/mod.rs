@@ -27,7 +27,7 @@ use crate::config::Config;
 use crate::engine::{Automatic, Batch, Cores, EngineError, Pool, made_up};
 use crate::metering::{Meter, SourceError, Stopwatch};
 use crate::repository::{Loading, Repository, RepositoryError, Variant};
-use crate::routing::Router;
+use crate::routing::{Router, is_level};
 use crate::telemetry::Metrics;
 use crate::tensor::Tensor;
 
@@ -170,13 +170,13 @@ fn builds(job: &Job, repository: &Repository) -> Result<Vec<Arc<Variant>>, TuneE
     let got = catalog.models.len();
     let not_one = || TuneError::NotOne { path: job.model.display().to_string(), got };
     let name = catalog.models.keys().next().filter(|_| got == 1).ok_or_else(not_one)?;
-    let own = catalog.find(name, None).map_err(|error| TuneError::NotReady(error.to_string()))?;
-    let beside = catalog.version_of(own).into_iter().flat_map(|version| version.variants.values());
-    let alike = beside.filter_map(|beside| beside.ready.clone()).filter(|build| build.signature == own.signature);
-    let least = own.profile.accuracy().map(|accuracy| accuracy - job.loss_max - ROUNDING);
-    let is_worth_it =
-        |build: &Arc<Variant>| least.zip(build.profile.accuracy()).is_some_and(|(least, got)| got >= least);
-    Ok([Arc::clone(own)].into_iter().chain(alike.filter(is_worth_it)).collect())
+    let found = catalog.find_version(name, None);
+    let (own, version) = found.map_err(|error| TuneError::NotReady(error.to_string()))?;
+    let best = own.profile.accuracy();
+    let is_worth_it = |build: &&Arc<Variant>| {
+        best.zip(build.profile.accuracy()).is_some_and(|(best, worth)| is_level(worth, best, job.loss_max))
+    };
+    Ok([own].into_iter().chain(version.alike(own).filter(is_worth_it)).cloned().collect())
 }
 
 /// Runs builds once of which loads could measure nothing, because they have free axes besides the rows.
@@ -202,6 +202,3 @@ fn rows(job: &Job, build: &Variant) -> Result<Vec<Vec<Tensor>>, TuneError> {
     let batch = made_up::batch(&*build.plan, 1, job.extent).map_err(TuneError::MadeUp)?;
     Ok(vec![batch.inputs.iter().map(|input| input.to_tensor()).collect()])
 }
-
-/// What a difference of two decimal shares may be off by.
-const ROUNDING: f64 = 1e-9;

@@ -1,11 +1,12 @@
 //! The settings that are tried.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Job, TuneError};
+use crate::metering::costs::powers_of_two;
 use crate::repository::variant::{Attachment, Presence};
 use crate::repository::{ModelSettings, Variant};
-use std::sync::Arc;
 
 /// How one build may be served.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,8 +60,7 @@ pub(super) fn settings(builds: &[Arc<Variant>], job: &Job, cores: usize) -> Resu
     let times: Vec<Duration> = builds.iter().map(|build| single(build)).collect();
     let mut settings = Vec::new();
     for (build, variant) in builds.iter().enumerate().filter(|(build, _)| times[*build] <= job.p99) {
-        let sizes = std::iter::successors(Some(1usize), |size| size.checked_mul(2));
-        for batch_size_max in sizes.take_while(|size| *size <= variant.batch_size_max().min(BATCH_MAX)) {
+        for batch_size_max in powers_of_two(variant.batch_size_max().min(BATCH_MAX)) {
             let parts: &[u32] = if batch_size_max == 1 { &[] } else { &DELAYS };
             let delays = [Duration::ZERO].into_iter().chain(parts.iter().map(|part| job.p99 / *part));
             for queue_delay_max in delays.filter(|delay| *delay + times[build] <= job.p99) {

@@ -13,6 +13,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 import grpc
 from conftest import make_wire
 from server import Server
+from watching import WAIT_SECONDS, metrics, wait_for
 from wires import refused
 from zoo import SLOW_LAYERS, SLOW_WIDTH, save, slow
 
@@ -20,7 +21,6 @@ ROW = np.ones((1, 1, SLOW_WIDTH), np.float32)
 # Of the version's own build and of variants of fewer layers.
 ACCURACY = {None: 0.98, "half": 0.97, "light": 0.9}
 METERING = {"KINGLET__METERING__SOURCE": "model", "KINGLET__METERING__WINDOW": "100ms"}
-WAIT_SECONDS = 20
 
 
 def repository(root):
@@ -227,19 +227,3 @@ def test_choices_are_counted(server):
     chosen(server, {"variant": "light"})
     assert metrics(server)[name] == before + 1
     assert metrics(server)['kinglet_model_accuracy_ratio{model="pick",variant="half",version="1"}'] == 0.97
-
-
-def metrics(server) -> dict[str, float]:
-    connection = http.client.HTTPConnection(server.admin)
-    connection.request("GET", "/metrics")
-    lines = connection.getresponse().read().decode().splitlines()
-    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))}
-
-
-def wait_for(condition):
-    until = time.monotonic() + WAIT_SECONDS
-    while time.monotonic() < until:
-        if result := condition():
-            return result
-        time.sleep(0.02)
-    raise AssertionError("it has not come about")

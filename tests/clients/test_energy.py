@@ -16,12 +16,12 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 import grpc
 from server import Server, binary
+from watching import wait_for
 from wires import grpc_input
 from zoo import SLOW_WIDTH, add, save, slow
 
 WINDOW = {"KINGLET__METERING__WINDOW": "100ms"}
 MODEL = {"KINGLET__METERING__SOURCE": "model", **WINDOW}
-WAIT_SECONDS = 20
 
 
 @pytest.fixture
@@ -322,10 +322,3 @@ def read(address: str, path: str) -> bytes:
 
 def is_quantised(joules: float) -> bool:
     return joules > 0 and abs(joules * 1e5 - round(joules * 1e5)) < 1e-6
-
-
-def wait_for(condition) -> None:
-    until = time.monotonic() + WAIT_SECONDS
-    while not condition():
-        assert time.monotonic() < until, "it did not come to pass"
-        time.sleep(0.05)

@@ -11,11 +11,11 @@ import tritonclient.grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from server import Server
+from watching import WAIT_SECONDS, metrics
 from wires import grpc_input
 from zoo import SLOW_WIDTH, add, manifest, save, slow
 
 SETTINGS = {"KINGLET__LIMITS__BODY_BYTES_MAX": "64KiB", "KINGLET__DRAIN__DELAY": "2s"}
-WAIT_SECONDS = 20
 ROW = np.ones((1, 16), np.float32)
 
 
@@ -145,16 +145,6 @@ def requests(server) -> dict[tuple[str, str, str], int]:
             label = dict(pair.split("=") for pair in labels.rstrip("}").replace('"', "").split(","))
             counts[label["model"], label["version"], label["code"]] = int(count)
     return counts
-
-
-def metrics(server) -> dict[str, float]:
-    """Every sample by its name and labels as they stand on the page."""
-    connection = http.client.HTTPConnection(server.admin, timeout=WAIT_SECONDS)
-    connection.request("GET", "/metrics")
-    page = connection.getresponse().read().decode()
-    connection.close()
-    samples = (line.rpartition(" ") for line in page.splitlines() if not line.startswith("#"))
-    return {name: float(value) for name, _, value in samples}
 
 
 def message(model: str, left: np.ndarray) -> service_pb2.ModelInferRequest:

@@ -19,6 +19,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from receiver import Receiver, attributes, children, seconds
 from server import Server, free_ports
+from watching import metrics, wait_for
 from wires import grpc_input
 from zoo import SLOW_WIDTH, add, manifest, save, slow
 
@@ -365,16 +366,5 @@ def message(model: str):
 
 
 def spans_by_result(server) -> dict[str, int]:
-    connection = http.client.HTTPConnection(server.admin, timeout=30)
-    connection.request("GET", "/metrics")
-    text = connection.getresponse().read().decode()
-    connection.close()
-    found = re.findall(r'^kinglet_trace_spans_total\{result="(\w+)"\} (\d+)$', text, re.M)
-    return {result: int(count) for result, count in found}
-
-
-def wait_for(condition) -> None:
-    until = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < until, "it did not come to pass"
-        time.sleep(0.02)
+    found = ((re.fullmatch(r'kinglet_trace_spans_total\{result="(\w+)"\}', name), count) for name, count in metrics(server).items())
+    return {result[1]: int(count) for result, count in found if result}

@@ -60,7 +60,7 @@ fn admitted(change: impl FnOnce(&mut InferRequest)) -> Admitted {
 type Chosen = (Option<String>, Option<VariantReason>);
 
 fn choose(router: &Router, wait: Duration, change: impl FnOnce(&mut InferRequest)) -> Result<Chosen, RouteError> {
-    let choice = router.choose(&admitted(change), &Conditions { wait, per_cpu_second: PRICE })?;
+    let choice = router.choose(&admitted(change), || Conditions { wait, per_cpu_second: PRICE })?;
     Ok((choice.variant.name.as_ref().map(ToString::to_string), choice.reason))
 }
 
@@ -119,7 +119,7 @@ fn what_cannot_be_judged_is_refused() {
     let router = router(|_| {});
     let budget = |request: &mut InferRequest| request.budget.energy_max = Some(Nanojoules(1));
     let conditions = Conditions { wait: Duration::ZERO, per_cpu_second: None };
-    let error = router.choose(&admitted(budget), &conditions).unwrap_err().to_string();
+    let error = router.choose(&admitted(budget), || conditions).unwrap_err().to_string();
     assert!(error.ends_with("the nearest is its own (energy unknown)"), "{error}");
 }
 
@@ -143,7 +143,7 @@ async fn a_power_limit_steps_down_and_then_refuses() {
     let router = router(|config| config.power_watts_max = 3.0);
     assert_eq!(router.standing().power_watts_max, Some(3.0));
     let conditions = Conditions { wait: Duration::ZERO, per_cpu_second: PRICE };
-    let take = || router.choose(&admitted(|_| {}), &conditions).and_then(|choice| router.take_power(&choice));
+    let take = || router.choose(&admitted(|_| {}), || conditions).and_then(|choice| router.take_power(&choice));
     let ask = |count: usize| (0..count).filter(|_| take().is_ok()).count();
     // 2 W are idle; of 100 requests a second the own build would take 1 W, 200 of it 2 W.
     let window = async |number: u64, attributed: u64| {
@@ -189,7 +189,7 @@ fn rows_that_nobody_has_are_no_fault() {
     let router = router(|config| config.power_watts_max = 3.0);
     let endless = |request: &mut InferRequest| request.inputs = vec![tensor("x", DType::F32, &[usize::MAX, 0])];
     for _ in 0..10 {
-        let choice = router.choose(&admitted(endless), &Conditions { wait: MS, per_cpu_second: PRICE }).unwrap();
+        let choice = router.choose(&admitted(endless), || Conditions { wait: MS, per_cpu_second: PRICE }).unwrap();
         assert!(router.bind(admitted(endless), choice.variant).is_err());
     }
     assert!(matches!(choose(&router, Duration::MAX, within(1)), Err(RouteError::BudgetUnmet(_))));

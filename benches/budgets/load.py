@@ -1,63 +1,34 @@
-"""A Kinglet to measure, requests at random times, and readings of its metrics. Standard library and numpy alone."""
+"""Requests at random times, and what the admin listener says. Standard library and numpy, and the client suite's server."""
 
 from __future__ import annotations
 
 import http.client
 import json
-import os
 import queue
 import random
-import socket
-import subprocess
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 
-BINARY = os.environ.get("KINGLET_BIN", "target/release/kinglet")
+from server import Server
+from watching import metrics
 
 
-class Server:
-    """One process on three free loopback ports. Use as a context."""
+def ask(server: Server, path: str) -> dict:
+    connection = http.client.HTTPConnection(server.admin)
+    connection.request("GET", path)
+    return json.load(connection.getresponse())
 
-    def __init__(self, repository: Path, settings: dict[str, str]):
-        sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
-        self.http, self.grpc, self.admin = (f"127.0.0.1:{held.getsockname()[1]}" for held in sockets)
-        for held in sockets:
-            held.close()
-        command = [BINARY, "serve", "--repository", str(repository)]
-        command += ["--http", self.http, "--grpc", self.grpc, "--admin", self.admin]
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("KINGLET__")}
-        self.process = subprocess.Popen(command, env=clean | settings, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
-    def __enter__(self) -> Server:
-        for _ in range(1200):
-            try:
-                connection = http.client.HTTPConnection(self.http)
-                connection.request("GET", "/v2/health/ready")
-                if connection.getresponse().status == 200:
-                    return self
-            except OSError:
-                pass
-            time.sleep(0.05)
-        raise RuntimeError("the server did not become ready")
+def total(server: Server, name: str) -> float:
+    return sum(value for series, value in metrics(server).items() if series.split("{")[0] == name)
 
-    def __exit__(self, *_) -> None:
-        self.process.terminate()
-        self.process.wait(30)
 
-    def get(self, path: str) -> bytes:
-        connection = http.client.HTTPConnection(self.admin)
-        connection.request("GET", path)
-        return connection.getresponse().read()
-
-    def energy(self) -> dict:
-        return json.loads(self.get("/admin/energy"))
-
-    def total(self, name: str) -> float:
-        lines = self.get("/metrics").decode().splitlines()
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0].split(" ")[0] == name)
+def made_up_row(server: Server, model: str) -> bytes:
+    """One row of the model's first input."""
+    shape = [max(extent, 1) for extent in ask(server, f"/v2/models/{model}")["inputs"][0]["shape"]]
+    return np.random.default_rng(1).random(shape, np.float32).tobytes()
 
 
 class Load:
