@@ -130,8 +130,8 @@ impl Pipeline {
         });
         let choice = choice?;
         outcome.found(&choice.variant);
-        let routed = self.router.bind(admitted, Arc::clone(&choice.variant))?;
-        self.router.take_power(&choice)?;
+        let mut routed = self.router.bind(admitted, Arc::clone(&choice.variant))?;
+        routed.grant = self.router.take_power(&choice)?;
         if let Some(reason) = choice.reason {
             outcome.chosen(&choice.variant, reason);
         }

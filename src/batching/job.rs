@@ -13,6 +13,7 @@ use crate::infer::{BatchReason, Usage};
 use crate::metering::attribution::by_rows;
 use crate::metering::statistics::RequestTimes;
 use crate::metering::{Account, Settled, Statistics};
+use crate::routing::Grant;
 use crate::telemetry::ModelMetrics;
 use crate::telemetry::spans::{BatchRun, Began, Traced};
 use crate::telemetry::trace::SpanIds;
@@ -71,6 +72,7 @@ impl Job {
     }
 
     fn execute(&mut self, mut entries: Vec<Entry>, cores: Cores) {
+        entries.iter_mut().filter_map(|entry| entry.routed.grant.take()).for_each(Grant::spend);
         let inputs: Vec<Vec<Tensor>> =
             entries.iter_mut().map(|entry| std::mem::take(&mut entry.routed.inputs)).collect();
         let rows: Vec<usize> = entries.iter().map(|entry| entry.routed.rows).collect();

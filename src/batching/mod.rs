@@ -173,7 +173,7 @@ impl Lane {
         let (reply, answer) = oneshot::channel();
         let timeout_at = timeout(&schedule, &policy).map(|timeout| arrived + timeout);
         let timeout_action = policy.timeout_action;
-        let expected = self.profile.costs().cpu_of(routed.rows).unwrap_or_default();
+        let expected = self.profile.costs(|costs| costs.cpu_of(routed.rows)).unwrap_or_default();
         let work = Work::begin(&self.backlog, expected);
         let entry = Entry { routed, traced, level, arrived, timeout_at, timeout_action, reply, place, _work: work };
         let limit = policy.requests_max as u64;

@@ -163,7 +163,7 @@ impl House {
         };
         let admitted = self.admission.admit(request).unwrap();
         let variant = Arc::clone(&self.variant);
-        let routed = Routed { admitted, variant, inputs: vec![tensor], rows: rows.len() };
+        let routed = Routed { admitted, variant, inputs: vec![tensor], rows: rows.len(), grant: None };
         let batcher = self.batcher.clone();
         tokio::spawn(async move { batcher.submit(routed, None).await })
     }

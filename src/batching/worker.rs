@@ -113,7 +113,7 @@ impl Worker {
         self.queue.expire(now);
         while self.running < self.instances_max {
             let Some(waiting) = self.queue.waiting(self.policy.batch_size_max) else { break };
-            let decision = self.policy.decide(&waiting, &self.profile.costs(), now);
+            let decision = self.profile.costs(|costs| self.policy.decide(&waiting, costs, now));
             match decision {
                 Decision::WaitUntil(until) => {
                     return Next::Until([Some(until), self.queue.next_expiry()].into_iter().flatten().min());
@@ -161,7 +161,7 @@ impl Worker {
         self.running -= 1;
         if let Some(elapsed) = done.elapsed {
             self.here.took(done.cpu);
-            self.profile.costs().learn(done.rows, elapsed, done.cpu_all);
+            self.profile.costs(|costs| costs.learn(done.rows, elapsed, done.cpu_all));
         }
         for (reply, answer) in done.answers.drain(..) {
             // The caller may have gone meanwhile; its answer goes with it.
@@ -220,7 +220,7 @@ impl Worker {
             self.queue.push(entry);
         }
         let Some(waiting) = self.queue.waiting(self.policy.batch_size_max) else { return };
-        let decision = self.policy.decide(&waiting, &self.profile.costs(), now);
+        let decision = self.profile.costs(|costs| self.policy.decide(&waiting, costs, now));
         if let Decision::Send { rows_max, reason } = decision {
             self.send(core, rows_max, reason);
         }

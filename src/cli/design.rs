@@ -16,10 +16,11 @@ struct Counts {
     activation_bytes: u64,
 }
 
-/// A row for every layer that multiplies or has parameters, and one for all. docs/energy.md has the definitions.
-pub(super) fn describe(layers: &[LayerReport]) -> String {
+/// A row for every layer that multiplies or has parameters, and one for all; in weighted intensity the reuse of weights counts
+/// `weights_share`, that of activations the rest. docs/energy.md has the definitions.
+pub(super) fn describe(layers: &[LayerReport], weights_share: f64) -> String {
     let mut text = format!(
-        "\n{:>10} {:>10} {:>11} {:>11} {:>10} {:>10} {:>8} {:>9} {:>9} {:>9} {:>8} {:>8}  node\n",
+        "\n{:>10} {:>10} {:>11} {:>11} {:>10} {:>10} {:>8} {:>9} {:>9} {:>9} {:>9} {:>8} {:>8}  node\n",
         "MMAC",
         "effective",
         "parameters",
@@ -30,6 +31,7 @@ pub(super) fn describe(layers: &[LayerReport]) -> String {
         "MAC/byte",
         "MAC/param",
         "MAC/act.",
+        "weighted",
         "act./par",
         "foot/par"
     );
@@ -38,10 +40,10 @@ pub(super) fn describe(layers: &[LayerReport]) -> String {
         let counts = Counts::of(layer);
         all = all.with(counts);
         if counts.macs > 0 || counts.parameters > 0 {
-            let _ = writeln!(text, "{}  {}", counts.row(), layer.name);
+            let _ = writeln!(text, "{}  {}", counts.row(weights_share), layer.name);
         }
     }
-    let _ = writeln!(text, "{}  all layers", all.row());
+    let _ = writeln!(text, "{}  all layers", all.row(weights_share));
     text
 }
 
@@ -78,10 +80,16 @@ impl Counts {
         ratio(self.macs, self.weight_bytes + self.activation_bytes)
     }
 
-    fn row(self) -> String {
+    /// Arithmetic intensity with weights and activations apart: the mean of how often either is used.
+    fn weighted(self, weights_share: f64) -> Option<f64> {
+        let (weights, activations) = (ratio(self.macs, self.parameters)?, ratio(self.macs, self.activations)?);
+        Some(weights_share * weights + (1.0 - weights_share) * activations)
+    }
+
+    fn row(self, weights_share: f64) -> String {
         let kib = |bytes: u64| bytes as f64 / 1024.0;
         format!(
-            "{:>10.3} {:>10.3} {:>11} {:>11} {:>10.1} {:>10.1} {:>8} {:>9} {:>9} {:>9} {:>8} {:>8}",
+            "{:>10.3} {:>10.3} {:>11} {:>11} {:>10.1} {:>10.1} {:>8} {:>9} {:>9} {:>9} {:>9} {:>8} {:>8}",
             self.macs as f64 / 1e6,
             self.macs_effective as f64 / 1e6,
             self.parameters,
@@ -92,6 +100,7 @@ impl Counts {
             shown(self.per_byte()),
             shown(ratio(self.macs, self.parameters)),
             shown(ratio(self.macs, self.activations)),
+            shown(self.weighted(weights_share)),
             shown(ratio(self.activations, self.parameters)),
             shown(ratio(self.weight_bytes + self.activation_bytes, self.weight_bytes)),
         )
@@ -121,11 +130,12 @@ mod tests {
             weight_bytes: 100,
             activation_bytes: 1600,
         };
+        assert_eq!([0.0, 0.5, 1.0].map(|share| one.weighted(share)), [2.5, 6.25, 10.0].map(Some));
         let pool = Counts { activations: 500, activation_bytes: 2000, ..Counts::default() };
         assert_eq!((one.per_element(), one.per_byte()), (Some(2.0), Some(1000.0 / 1700.0)));
         let both = one.with(pool);
         assert_eq!(both.per_element(), Some(1.0));
-        assert_eq!(both.row().split_whitespace().last(), Some("37.00"));
-        assert_eq!(ratio(pool.macs, pool.parameters), None);
+        assert_eq!(both.row(0.5).split_whitespace().last(), Some("37.00"));
+        assert_eq!((ratio(pool.macs, pool.parameters), pool.weighted(0.5)), (None, None));
     }
 }

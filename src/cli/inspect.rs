@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::load::Loaded;
-use super::{EngineArgs, Failure, ModelArgs, design, from_one, load, print};
+use super::{EngineArgs, Failure, ModelArgs, design, from_one, load, print, share};
 use crate::config::Config;
 use crate::engine::{LayerReport, Merging, Part, TensorSpec, made_up};
 
@@ -22,6 +22,9 @@ pub(super) struct Args {
     /// The extent of free axes other than the batch in that run
     #[arg(long, default_value_t = 1, value_name = "EXTENT", value_parser = from_one())]
     extent: usize,
+    /// What the reuse of weights counts in weighted arithmetic intensity, from 0 to 1; that of activations counts the rest
+    #[arg(long, default_value_t = 0.5, value_name = "SHARE", value_parser = share)]
+    weights_share: f64,
     #[command(flatten)]
     by: EngineArgs,
 }
@@ -33,7 +36,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     if args.layers {
         let layers = loaded.plan.layers(&made_up::batch(&*loaded.plan, args.batch, args.extent)?, RUNS)?;
         text.push_str(&describe_layers(&layers));
-        text.push_str(&design::describe(&layers));
+        text.push_str(&design::describe(&layers, args.weights_share));
     }
     print(text.as_bytes())
 }
@@ -109,7 +112,7 @@ fn describe_layers(layers: &[LayerReport]) -> String {
             100.0 * seconds / total,
             macs / 1e6,
             macs / seconds / 1e9,
-            share(macs / seconds, layer.peak),
+            of_peak(macs / seconds, layer.peak),
             percent(layer.speed_up_max()),
             percent(layer.fill.map(|fill| 1.0 - fill.nonzero as f64 / fill.all.max(1) as f64)),
             percent(layer.fill.map(|fill| fill.nonzero as f64 / fill.multiplied.max(1) as f64)),
@@ -129,13 +132,13 @@ fn describe_layers(layers: &[LayerReport]) -> String {
         100.0,
         macs as f64 / 1e6,
         macs as f64 / total / 1e9,
-        share(macs as f64 / total, LayerReport::peak_of(layers))
+        of_peak(macs as f64 / total, LayerReport::peak_of(layers))
     );
     text
 }
 
 /// A rate in percent of what one core can do.
-fn share(rate: f64, peak: Option<f64>) -> String {
+fn of_peak(rate: f64, peak: Option<f64>) -> String {
     percent(peak.map(|peak| rate / peak))
 }
 

@@ -1,7 +1,7 @@
 //! What a build is worth and what it costs: by this routing chooses among the builds of a version.
 
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::Mutex;
 
 use serde::Deserialize;
 
@@ -60,11 +60,12 @@ impl Profile {
 
     /// The same for another life of the build, whose costs go their own way from here on.
     pub fn again(&self) -> Self {
-        Self::new(self.accuracy(), self.judged, self.costs().clone())
+        Self::new(self.accuracy(), self.judged, self.costs(|costs| costs.clone()))
     }
 
-    pub fn costs(&self) -> MutexGuard<'_, Costs> {
-        lock(&self.costs)
+    /// Reads, or learns, what runs cost; others wait meanwhile.
+    pub fn costs<T>(&self, with: impl FnOnce(&mut Costs) -> T) -> T {
+        with(&mut lock(&self.costs))
     }
 }
 

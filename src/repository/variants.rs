@@ -154,7 +154,7 @@ impl Loader {
         let metrics = self.with.metrics.model(target.model.as_str(), &version, target.variant());
         let account = self.with.meter.account(labels, &twin.statistics);
         let accuracy = survey.accuracy(target).or(twin.profile.accuracy());
-        let profile = Profile::new(accuracy, twin.profile.judged, twin.profile.costs().clone());
+        let profile = Profile::new(accuracy, twin.profile.judged, twin.profile.costs(|costs| costs.clone()));
         // Its plan's memory is counted where it was loaded.
         metrics.memory.set(0);
         let mut settings = twin.settings.clone();

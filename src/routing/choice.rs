@@ -37,6 +37,13 @@ pub struct Choice {
     pub(super) wants: Option<Wants>,
 }
 
+/// Joules that a request may take. Given back when it is dropped before it ran.
+#[derive(Debug)]
+pub struct Grant {
+    choosing: Arc<Choosing>,
+    joules: f64,
+}
+
 /// Joules of a request at every stage, and the stage that holds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Wants {
@@ -170,10 +177,11 @@ impl Choosing {
     }
 
     /// Takes what a request wants, where there is a limit.
-    pub(super) fn take(&self, wants: Option<Wants>) -> Result<(), RouteError> {
-        let Some(Wants { joules, stage }) = wants else { return Ok(()) };
+    pub(super) fn take(self: &Arc<Self>, wants: Option<Wants>) -> Result<Option<Grant>, RouteError> {
+        let Some(Wants { joules, stage }) = wants else { return Ok(None) };
         let taken = lock(&self.ledger).take(joules, stage, Instant::now());
-        taken.map_err(|retry_after| self.spent(retry_after))
+        taken.map_err(|retry_after| self.spent(retry_after))?;
+        Ok(Some(Grant { choosing: Arc::clone(self), joules: joules[stage] }))
     }
 
     fn spent(&self, retry_after: Duration) -> RouteError {
@@ -182,13 +190,27 @@ impl Choosing {
     }
 }
 
+impl Grant {
+    /// To be called when the request runs.
+    pub fn spend(mut self) {
+        self.joules = 0.0;
+    }
+}
+
+impl Drop for Grant {
+    fn drop(&mut self) {
+        if self.joules > 0.0 {
+            lock(&self.choosing.ledger).give_back(self.joules);
+        }
+    }
+}
+
 /// What a build is worth to a request and will cost it.
 fn candidate(build: &Variant, rows: usize, conditions: &Conditions) -> Candidate {
-    let costs = build.profile.costs();
-    let cpu = costs.cpu_of(rows);
+    let (wall, cpu) = build.profile.costs(|costs| (costs.wall_of(rows), costs.cpu_of(rows)));
     Candidate {
         accuracy: build.profile.accuracy(),
-        latency: costs.wall_of(rows).map(|run| conditions.wait.saturating_add(run)),
+        latency: wall.map(|run| conditions.wait.saturating_add(run)),
         cpu,
         energy: cpu.zip(conditions.per_cpu_second).map(|(cpu, price)| Nanojoules::of_power(price.0, cpu)),
     }

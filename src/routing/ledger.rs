@@ -57,6 +57,12 @@ impl Ledger {
         Ok(())
     }
 
+    /// Takes back what a request was let take and did not.
+    pub(super) fn give_back(&mut self, joules: f64) {
+        self.granted = (self.granted - joules).max(0.0);
+        self.balance += joules;
+    }
+
     /// For a request of which nobody knows yet what it takes: whether anything is left. Who finds nothing has wanted what
     /// others do.
     pub(super) fn expect(&mut self, now: Instant) -> Result<(), Duration> {
@@ -138,6 +144,20 @@ mod tests {
         // One that is refused before anybody knows what it takes has wanted what others did.
         assert!(ledger.expect(now).is_err());
         assert_eq!(ledger.settle(later).wanted, joules);
+    }
+
+    #[test]
+    fn what_did_not_run_may_be_taken_by_others() {
+        let now = Instant::now();
+        let mut ledger = Ledger::new(now);
+        ledger.allow(Some(1.0), now);
+        let taken = |ledger: &mut Ledger, at| ledger.take([1.0; STAGES], 0, now + at);
+        assert_eq!(taken(&mut ledger, MS), Ok(()));
+        assert!(taken(&mut ledger, 2 * MS).is_err());
+        ledger.give_back(1.0);
+        assert_eq!(taken(&mut ledger, 2 * MS), Ok(()));
+        let demand = ledger.settle(now + 2 * MS);
+        assert_eq!((demand.granted, demand.wanted[0]), (1.0, 3.0), "what was wanted stays wanted");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-pub use choice::{Choice, Conditions, Standing};
+pub use choice::{Choice, Conditions, Grant, Standing};
 pub use config::BudgetsConfig;
 pub use variant_rule::is_level;
 
@@ -47,6 +47,8 @@ pub struct Routed {
     pub inputs: Vec<Tensor>,
     /// Batch elements; 1 where the model does not batch.
     pub rows: usize,
+    /// What it may take, where power is limited.
+    pub grant: Option<Grant>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -158,7 +160,7 @@ impl Router {
     ///
     /// # Errors
     /// When the power is spent.
-    pub fn take_power(&self, choice: &Choice) -> Result<(), RouteError> {
+    pub fn take_power(&self, choice: &Choice) -> Result<Option<Grant>, RouteError> {
         self.choosing.take(choice.wants)
     }
 
@@ -170,7 +172,7 @@ impl Router {
         let given = std::mem::take(&mut admitted.request.inputs);
         let (inputs, rows) = bind::inputs(given, &variant)?;
         bind::check_outputs(&admitted.request.outputs, &variant.signature)?;
-        Ok(Routed { admitted, variant, inputs, rows })
+        Ok(Routed { admitted, variant, inputs, rows, grant: None })
     }
 }
 

@@ -181,7 +181,7 @@ fn builds(job: &Job, repository: &Repository) -> Result<Vec<Arc<Variant>>, TuneE
 
 /// Runs builds once of which loads could measure nothing, because they have free axes besides the rows.
 fn time_unknown(builds: &[Arc<Variant>], row: &[Tensor], pool: &Pool) -> Result<(), TuneError> {
-    for build in builds.iter().filter(|build| build.profile.costs().points().next().is_none()) {
+    for build in builds.iter().filter(|build| build.profile.costs(|costs| costs.points().next().is_none())) {
         let (plan, batch) = (Arc::clone(&build.plan), Batch::merge(&[row.to_vec()], vec![1]));
         let run = move |cores: &Cores| {
             let began = Instant::now();
@@ -189,7 +189,7 @@ fn time_unknown(builds: &[Arc<Variant>], row: &[Tensor], pool: &Pool) -> Result<
         };
         let ended = || EngineError::Failed("the run ended in a panic".into());
         let took = pool.wait_for(run).ok_or_else(ended).flatten().map_err(TuneError::MadeUp)?;
-        build.profile.costs().learn(1, took, took);
+        build.profile.costs(|costs| costs.learn(1, took, took));
     }
     Ok(())
 }

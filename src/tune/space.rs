@@ -86,7 +86,7 @@ pub(super) fn half_of_all(build: &Variant, cores: usize) -> f64 {
 }
 
 fn single(build: &Variant) -> Duration {
-    build.profile.costs().wall_of(1).unwrap_or_default()
+    build.profile.costs(|costs| costs.wall_of(1)).unwrap_or_default()
 }
 
 /// Larger batches save little more on processors.

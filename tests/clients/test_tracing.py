@@ -304,6 +304,18 @@ def test_the_end_sends_what_waits(models, tmp_path, receiver):
     assert len(receiver.spans) == 7
 
 
+def test_the_end_asks_a_collector_again_that_has_no_time(models, tmp_path, receiver):
+    receiver.answer = grpc.StatusCode.UNAVAILABLE if receiver.protocol == "grpc" else 503
+    with Server([models], tmp_path / "log", tracing(receiver, INTERVAL="1h")) as running:
+        rest(running, "add", SAMPLED)
+        running.terminate()
+        log = tmp_path / "log"
+        wait_for(lambda: "are not taken by their collector" in log.read_text())
+        receiver.answer = None
+        assert running.wait_exit() == 0
+    assert len(receiver.spans) == 7
+
+
 @pytest.mark.parametrize("interval", ["1h", "50ms"])
 def test_the_end_waits_for_no_collector_longer_than_it_may(models, tmp_path, over_http, interval):
     """It takes connections and answers nothing, to a call that is under way as to the last one."""

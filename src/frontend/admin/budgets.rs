@@ -54,6 +54,6 @@ fn build(build: &Variant, price: Option<Nanojoules>) -> Value {
         "variant": build.name.as_ref().map(|name| name.as_str()),
         "accuracy": build.profile.accuracy(),
         "memory_bytes": build.plan.memory_bytes(),
-        "costs": build.profile.costs().points().map(point).collect::<Vec<_>>(),
+        "costs": build.profile.costs(|costs| costs.points().map(point).collect::<Vec<_>>()),
     })
 }

@@ -22,7 +22,7 @@ fn build(name: Option<&str>, accuracy: f64, ms: u32, merging: Merging) -> Arc<Va
     let mut build = Arc::try_unwrap(variant(merging, None)).unwrap();
     build.name = name.map(|name| name.parse().unwrap());
     build.profile.learn_accuracy(Some(accuracy));
-    build.profile.costs().learn(1, MS * ms, MS * ms);
+    build.profile.costs(|costs| costs.learn(1, MS * ms, MS * ms));
     Arc::new(build)
 }
 

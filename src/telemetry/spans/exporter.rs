@@ -66,6 +66,10 @@ impl Exporter {
             self.send(least).await;
         }
         self.send(1).await;
+        while !self.unsent.is_empty() {
+            sleep(RETRY_DELAY).await;
+            self.send(1).await;
+        }
     }
 
     /// The number of records that are worth a call now; nothing once the server ends.
@@ -129,5 +133,7 @@ fn spans(records: &[Record]) -> u64 {
     records.iter().map(Record::spans).sum()
 }
 
+/// Between calls at the end, while the collector is away.
+const RETRY_DELAY: Duration = Duration::from_millis(200);
 /// Steps below the process's priority: behind connections and batches, before loads.
 const NICE: i32 = 5;
