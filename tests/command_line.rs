@@ -111,7 +111,7 @@ fn inspect_counts_what_layers_move() {
     let said = text(&run("inspect --layers models/digits", &[]));
     let all = said.lines().find(|line| line.ends_with("all layers")).unwrap();
     let cells: Vec<&str> = all.split_whitespace().collect();
-    assert_eq!((cells.len(), &cells[..3]), (14, &["3.034", "3.034", "288522"][..]), "{all}");
+    assert_eq!((cells.len(), &cells[..3]), (15, &["3.034", "3.034", "288522"][..]), "{all}");
 }
 
 #[test]

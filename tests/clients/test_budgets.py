@@ -19,14 +19,14 @@ from zoo import SLOW_LAYERS, SLOW_WIDTH, save, slow
 
 ROW = np.ones((1, 1, SLOW_WIDTH), np.float32)
 # Of the version's own build and of variants of fewer layers.
-ACCURACY = {None: 0.98, "half": 0.97, "light": 0.9}
+ACCURACY = {None: 0.98, "middle": 0.97, "light": 0.9}
 METERING = {"KINGLET__METERING__SOURCE": "model", "KINGLET__METERING__WINDOW": "100ms"}
 
 
 def repository(root):
-    """`pick` with variants of a half and an eighth of its layers, and one that nobody has judged."""
+    """`pick` with variants of a quarter and a twenty-fourth of its layers, and one that nobody has judged."""
     save(root / "pick", slow())
-    for name, layers in [("half", SLOW_LAYERS // 2), ("light", SLOW_LAYERS // 8), ("unjudged", 1)]:
+    for name, layers in [("middle", SLOW_LAYERS // 4), ("light", SLOW_LAYERS // 24), ("unjudged", 1)]:
         folder = root / "pick" / "1" / "variants" / name
         folder.mkdir(parents=True)
         (folder / "model.onnx").write_bytes(slow(layers).SerializeToString())
@@ -43,6 +43,10 @@ def models(tmp_path_factory):
 @pytest.fixture(scope="module")
 def server(models, tmp_path_factory):
     with Server([models], tmp_path_factory.mktemp("log") / "log", METERING) as running:
+        # One run says little on a busy machine.
+        for variant in ACCURACY:
+            for _ in range(20):
+                assert ask(running, {"variant": variant or ""})[0] == 200
         yield running
 
 
@@ -88,18 +92,18 @@ def test_what_builds_are_worth_and_cost_is_measured_at_load(server):
     assert {name: build["accuracy"] for name, build in builds.items()} == ACCURACY | {"unjudged": None}
     known = costs(server)
     for what in ("milliseconds", "cpu_milliseconds", "millijoules"):
-        assert known[None][what] > known["half"][what] > known["light"][what] > 0
+        assert known[None][what] > known["middle"][what] > known["light"][what] > 0
 
 
 @pytest.mark.parametrize(("limit", "what"), [("max_latency_ms", "milliseconds"), ("max_energy_mj", "millijoules")])
 def test_the_most_accurate_within_the_budget_answers(server, limit, what):
     assert chosen(server, {limit: 1e6}) == (None, "budget")
-    assert chosen(server, {limit: between(server, "half", None, what)}) == ("half", "budget")
-    assert chosen(server, {limit: between(server, "light", "half", what)}) == ("light", "budget")
+    assert chosen(server, {limit: between(server, "middle", None, what)}) == ("middle", "budget")
+    assert chosen(server, {limit: between(server, "light", "middle", what)}) == ("light", "budget")
 
 
 def test_headers_state_a_budget_and_parameters_go_before_them(server):
-    tight = str(between(server, "light", "half", "milliseconds"))
+    tight = str(between(server, "light", "middle", "milliseconds"))
     assert chosen(server, headers={"kinglet-max-latency-ms": tight}) == ("light", "budget")
     assert chosen(server, {"max_latency_ms": 1e6}, {"kinglet-max-latency-ms": tight}) == (None, "budget")
     status, _, body = ask(server, headers={"kinglet-min-accuracy": "97"})
@@ -108,7 +112,7 @@ def test_headers_state_a_budget_and_parameters_go_before_them(server):
 
 def test_raw_requests_have_headers_alone(server):
     connection = http.client.HTTPConnection(server.http)
-    tight = str(between(server, "light", "half", "milliseconds"))
+    tight = str(between(server, "light", "middle", "milliseconds"))
     headers = {"Inference-Header-Content-Length": "0", "kinglet-max-latency-ms": tight}
     connection.request("POST", "/v2/models/pick/infer", ROW.tobytes(), headers)
     answer = connection.getresponse()
@@ -118,7 +122,7 @@ def test_raw_requests_have_headers_alone(server):
 @pytest.mark.parametrize("name", ["rest-json", "rest-binary", "grpc"])
 def test_a_budget_that_none_keeps_is_refused_with_the_nearest(server, name):
     wire = make_wire(name, server)
-    tight = between(server, "light", "half", "milliseconds")
+    tight = between(server, "light", "middle", "milliseconds")
 
     def infer(**parameters):
         return wire.infer("pick", {"x": ROW}, ["y"], parameters=parameters)
@@ -133,7 +137,7 @@ def test_a_budget_that_none_keeps_is_refused_with_the_nearest(server, name):
 def test_grpc_tells_who_has_answered_behind_the_message(server):
     message = service_pb2.ModelInferRequest(model_name="pick", raw_input_contents=[ROW.tobytes()])
     message.inputs.add(name="x", datatype="FP32", shape=ROW.shape)
-    message.parameters["max_latency_ms"].double_param = between(server, "light", "half", "milliseconds")
+    message.parameters["max_latency_ms"].double_param = between(server, "light", "middle", "milliseconds")
     message.parameters["kinglet_report"].bool_param = True
     with grpc.insecure_channel(server.grpc) as channel:
         response, call = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer.with_call(message)
@@ -159,18 +163,18 @@ def test_a_queue_counts_against_the_latency(server):
     try:
         seen = set()
         until = time.monotonic() + WAIT_SECONDS
-        while not seen & {"half", "light", "refused"} and time.monotonic() < until:
+        while not seen & {"middle", "light", "refused"} and time.monotonic() < until:
             status, told, _ = ask(server, limit)
             assert status in (200, 412)
             seen.add(told.get("kinglet-variant") if status == 200 else "refused")
-        assert seen & {"half", "light", "refused"}
+        assert seen & {"middle", "light", "refused"}
     finally:
         stop.set()
         for thread in threads:
             thread.join()
 
 
-@pytest.mark.parametrize(("mode", "variant"), [("accuracy", None), ("balanced", "half"), ("eco", "light")])
+@pytest.mark.parametrize(("mode", "variant"), [("accuracy", None), ("balanced", "middle"), ("eco", "light")])
 def test_a_mode_gives_up_accuracy_for_energy(models, tmp_path, mode, variant):
     settings = {"KINGLET__BUDGETS__MODE": mode, "KINGLET__BUDGETS__ECO_LOSS_MAX": "0.1"}
     with Server([models], tmp_path / "log", METERING | settings) as running:
@@ -226,4 +230,4 @@ def test_choices_are_counted(server):
     before = metrics(server).get(name, 0)
     chosen(server, {"variant": "light"})
     assert metrics(server)[name] == before + 1
-    assert metrics(server)['kinglet_model_accuracy_ratio{model="pick",variant="half",version="1"}'] == 0.97
+    assert metrics(server)['kinglet_model_accuracy_ratio{model="pick",variant="middle",version="1"}'] == 0.97
