@@ -184,7 +184,7 @@ fn listen(
     doors.push(open(
         "admin",
         config.admin.listen,
-        Routes::one(admin::router(frontend.clone(), reloads, config.admin.ui)),
+        Routes::one(admin::router(frontend.clone(), reloads, &config.admin)),
     )?);
     Ok(doors)
 }

@@ -76,6 +76,7 @@ pub(super) const ALL: &[Key] = keys! {
     grpc.listen: Restart,
     admin.browser_hosts: Restart,
     admin.listen: Restart,
+    admin.triton_metrics: Restart,
     admin.ui: Restart,
     limits.body_bytes_max: AtOnce,
     limits.control_bytes_max: AtOnce,

@@ -22,6 +22,8 @@ pub struct AdminConfig {
     /// Whether the page at `/ui/` is served, and inference for it.
     pub ui: bool,
     pub browser_hosts: Vec<String>,
+    /// Whether metrics stand under Triton's names too.
+    pub triton_metrics: bool,
 }
 
 #[derive(Clone, Debug, Deserialize, PartialEq)]

@@ -92,6 +92,8 @@ pub struct Latest {
     pub per_cpu_second: Option<Nanojoules>,
     /// Of the grid, in grams per kWh.
     pub intensity: Option<f64>,
+    /// The share of the machine's processors that was busy, whoever kept them so; in a container the host's.
+    pub host_utilization: f64,
 }
 
 /// What a request is told: an estimate, because its window has not ended yet.

@@ -110,6 +110,7 @@ impl Sampler {
             // A window in which nobody ran has no price; the last one's is the best guess.
             per_cpu_second: window.per_cpu_second().or(before.and_then(|before| before.per_cpu_second)),
             intensity,
+            host_utilization: closed.host_utilization(),
         });
     }
 }

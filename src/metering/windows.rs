@@ -43,6 +43,7 @@ pub(super) struct Closed {
     pub(super) difference: Difference,
     pub(super) idle_nanowatts: u64,
     pub(super) host_cpu: Duration,
+    pub(super) cpus: u32,
     pub(super) process_cpu: Duration,
 }
 
@@ -76,8 +77,9 @@ impl Windows {
             Ok(still) if still.total.0 == 0 => Step::Dropped(Dropped::Stuck),
             Ok(difference) => {
                 let power = difference.total.power_over(difference.span).unwrap_or(0);
-                let idle_nanowatts = self.idle.learn(power, moment.host.cpus);
-                Step::Closed(Closed { difference, idle_nanowatts, host_cpu, process_cpu })
+                let cpus = moment.host.cpus;
+                let idle_nanowatts = self.idle.learn(power, cpus);
+                Step::Closed(Closed { difference, idle_nanowatts, host_cpu, cpus, process_cpu })
             }
         };
         self.before = Some((moment, now));
@@ -105,6 +107,12 @@ impl Idle {
 }
 
 impl Closed {
+    /// The share of the machine's processors that was busy.
+    pub(super) fn host_utilization(&self) -> f64 {
+        let whole = self.difference.span.as_secs_f64() * f64::from(self.cpus);
+        if whole > 0.0 { (self.host_cpu.as_secs_f64() / whole).min(1.0) } else { 0.0 }
+    }
+
     /// The window with what builds' batches used in it.
     pub(super) fn with<'a>(&self, batches: &'a [Duration]) -> Window<'a> {
         Window {

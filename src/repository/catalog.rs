@@ -217,6 +217,11 @@ impl IndexEntry {
 }
 
 impl Version {
+    /// Everything of it that answers, its own build first.
+    pub fn builds(&self) -> impl Iterator<Item = &Arc<Variant>> {
+        self.ready.iter().chain(self.variants.values().filter_map(|beside| beside.ready.as_ref()))
+    }
+
     /// Variants that answer and take what the version's own build takes: only those can stand in for it.
     pub fn alike<'a>(&'a self, own: &'a Variant) -> impl Iterator<Item = &'a Arc<Variant>> {
         let ready = self.variants.values().filter_map(|beside| beside.ready.as_ref());

@@ -303,6 +303,11 @@ impl ModelMetrics {
         self.codes[code as usize].inc();
     }
 
+    /// Failures so far.
+    pub fn errors(&self, code: ErrorCode) -> u64 {
+        self.codes[code as usize].get()
+    }
+
     pub fn count_batch(&self, reason: BatchReason, rows: usize) {
         self.batches[reason as usize].inc();
         #[expect(clippy::cast_precision_loss, reason = "rows of a batch are far below 2^52")]

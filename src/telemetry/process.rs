@@ -47,7 +47,37 @@ pub fn cpu_time() -> Duration {
     Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).unwrap_or_default()
 }
 
+/// Bytes of memory that the machine has, and that are in use. In a container they are the host's.
+pub fn host_memory() -> Option<(u64, u64)> {
+    memory_of(&std::fs::read_to_string("/proc/meminfo").ok()?)
+}
+
+fn memory_of(meminfo: &str) -> Option<(u64, u64)> {
+    let kib = |name: &str| {
+        let rest = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+        rest.trim().strip_suffix(" kB")?.parse::<u64>().ok()
+    };
+    let total = kib("MemTotal")?;
+    Some((total * 1024, total.saturating_sub(kib("MemAvailable")?) * 1024))
+}
+
 /// Seconds since the epoch at which this process made its metrics, which is the first thing it does.
 fn started_at() -> f64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0.0, |age| age.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_in_use_is_what_is_not_available() {
+        let text = "MemTotal:       1000 kB\nMemFree:         100 kB\nMemAvailable:    600 kB\nHugePages_Total:   0\n";
+        assert_eq!(memory_of(text), Some((1_024_000, 409_600)));
+        for wrong in ["", "MemTotal: 5 kB", "MemTotal: x kB\nMemAvailable: 1 kB", "MemTotal: 5\nMemAvailable: 1 kB"] {
+            assert_eq!(memory_of(wrong), None, "{wrong:?}");
+        }
+        let (total, used) = host_memory().unwrap();
+        assert!(0 < used && used < total);
+    }
 }

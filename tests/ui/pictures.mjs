@@ -11,6 +11,7 @@ const stopLoad = server.load();
 const shots = [
   ["overview", "#/", "light"],
   ["model", "#/models/digits/1", "light"],
+  ["energy", "#/energy", "light"],
   ["try-it", "#/try/digits", "dark"],
 ];
 for (const [name, view, colorScheme] of shots) {

@@ -3,6 +3,7 @@
 mod budgets;
 mod energy;
 mod page;
+mod triton_metrics;
 
 use axum::Router;
 use axum::extract::State;
@@ -13,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::browsers::own_pages_only;
 use super::rest::{admin_router, fallbacks, get, inference, post};
-use super::{Frontend, Refusal};
+use super::{AdminConfig, Frontend, Refusal};
 
 /// What the reload route asks for; the answer goes back over the channel in it.
 pub type ReloadRequest = tokio::sync::oneshot::Sender<Result<ReloadReport, Refusal>>;
@@ -25,18 +26,18 @@ pub struct ReloadReport {
     pub refused: Vec<String>,
 }
 
-/// `reloads` reaches whoever owns the configuration; `ui` asks for the page, which needs inference beside it: another
-/// listener would be another site to a browser.
-pub fn router(frontend: Frontend, reloads: mpsc::Sender<ReloadRequest>, ui: bool) -> Router {
+/// `reloads` reaches whoever owns the configuration. The page needs inference beside it: another listener would be another
+/// site to a browser.
+pub fn router(frontend: Frontend, reloads: mpsc::Sender<ReloadRequest>, config: &AdminConfig) -> Router {
     let reload = Router::new().route("/admin/config/reload", post(reload)).with_state(reloads);
     let mut own = Router::new()
-        .route("/metrics", get(metrics))
+        .route("/metrics", if config.triton_metrics { get(metrics_of_both_names) } else { get(metrics) })
         .route("/admin/budgets", get(budgets::standing))
         .route("/admin/energy", get(energy::latest))
         .route("/v2/models/{model}/variants", get(budgets::builds))
         .route("/v2/models/{model}/versions/{version}/variants", get(budgets::builds))
         .merge(admin_router());
-    if ui {
+    if config.ui {
         own = own.merge(inference()).merge(page::router());
     }
     let guard = from_fn_with_state(frontend.clone(), own_pages_only);
@@ -44,11 +45,23 @@ pub fn router(frontend: Frontend, reloads: mpsc::Sender<ReloadRequest>, ui: bool
 }
 
 async fn metrics(State(frontend): State<Frontend>) -> Response {
+    prometheus_text(gathered(&frontend))
+}
+
+async fn metrics_of_both_names(State(frontend): State<Frontend>) -> Response {
+    prometheus_text([gathered(&frontend), triton_metrics::render(&frontend)].concat())
+}
+
+fn prometheus_text(text: Vec<u8>) -> Response {
+    super::rest::with_type(text.into(), "text/plain; version=0.0.4")
+}
+
+fn gathered(frontend: &Frontend) -> Vec<u8> {
     let pool = &frontend.pool;
     frontend.metrics.set_pool(pool.size(), pool.size().saturating_sub(pool.idle()), pool.panics());
     frontend.metrics.set_ready(frontend.health.is_ready());
     frontend.metrics.set_receiving(frontend.pipeline.admission().receiving_bytes());
-    super::rest::with_type(frontend.metrics.render().into(), "text/plain; version=0.0.4")
+    frontend.metrics.render()
 }
 
 async fn reload(State(reloads): State<mpsc::Sender<ReloadRequest>>) -> Response {
