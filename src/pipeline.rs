@@ -11,8 +11,8 @@ use crate::engine::EngineError;
 use crate::error::ErrorCode;
 use crate::infer::{InferRequest, InferResponse, ModelName, VariantReason, VersionId};
 use crate::metering::{Estimate, Meter};
-use crate::repository::Variant;
 use crate::repository::catalog::LookupError;
+use crate::repository::{Repository, RepositoryError, Variant};
 use crate::routing::{Conditions, RouteError, Router};
 use crate::telemetry::Metrics;
 use crate::telemetry::spans::Recording;
@@ -21,6 +21,7 @@ use crate::tensor::NamedTensor;
 #[derive(Debug)]
 pub struct Pipeline {
     admission: Admission,
+    repository: Arc<Repository>,
     router: Router,
     batcher: Batcher,
     meter: Meter,
@@ -45,6 +46,7 @@ pub struct Undecoded<'a> {
     pub version: Option<VersionId>,
     /// Of the body.
     pub bytes: u64,
+    pub deadline: Option<Instant>,
 }
 
 /// An inference call on its way to its outcome, which is counted exactly once: as it is settled, or as cancelled where the
@@ -67,14 +69,23 @@ pub enum InferError {
     #[error(transparent)]
     Admission(#[from] Overloaded),
     #[error(transparent)]
+    Load(#[from] RepositoryError),
+    #[error(transparent)]
     Route(#[from] RouteError),
     #[error(transparent)]
     Batch(#[from] BatchError),
 }
 
 impl Pipeline {
-    pub fn new(admission: Admission, router: Router, batcher: Batcher, meter: Meter, metrics: Arc<Metrics>) -> Self {
-        Self { admission, router, batcher, meter, metrics }
+    pub fn new(
+        admission: Admission,
+        repository: Arc<Repository>,
+        router: Router,
+        batcher: Batcher,
+        meter: Meter,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { admission, repository, router, batcher, meter, metrics }
     }
 
     /// To be called when the head of an inference call has come: whatever becomes of it is counted.
@@ -94,8 +105,9 @@ impl Pipeline {
     ///
     /// # Errors
     /// As `infer`.
-    pub fn reserve(&self, request: &Undecoded<'_>, outcome: &mut Outcome) -> Result<Reserved, InferError> {
+    pub async fn reserve(&self, request: &Undecoded<'_>, outcome: &mut Outcome) -> Result<Reserved, InferError> {
         let reserved = self.admission.reserve(request.bytes)?;
+        self.repository.demand(request.model, request.deadline).await?;
         let (variant, is_sole) = self.router.expect(request.model, request.version)?;
         outcome.found(&variant);
         self.router.check_power()?;
@@ -122,6 +134,7 @@ impl Pipeline {
             None => self.admission.admit(request)?,
             Some(reserved) => self.admission.admit_reserved(reserved, request)?,
         };
+        self.repository.demand(&admitted.request.model, admitted.request.schedule.deadline).await?;
         let conditions =
             || Conditions { wait: self.batcher.wait_expected(), per_cpu_second: self.meter.per_cpu_second() };
         let choice = self.router.choose(&admitted, conditions).inspect_err(|_| {
@@ -312,6 +325,7 @@ impl InferError {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Admission(_) => ErrorCode::Overloaded,
+            Self::Load(error) => error.code(),
             Self::Route(RouteError::Lookup(LookupError::NotReady(..) | LookupError::VariantNotReady { .. })) => {
                 ErrorCode::Unavailable
             }

@@ -83,9 +83,11 @@ pub async fn start(config: Config, logs: Logs, reread: Reread) -> Result<Running
 pub async fn check(config: &Config, logs: Logs) -> Result<String> {
     let mut strict = config.clone();
     strict.repository.start_with_failures = false;
-    if strict.repository.control == Control::Explicit {
+    match strict.repository.control {
         // Those that are named at the start must be there too.
-        strict.repository.load_at_start.push("*".into());
+        Control::Explicit => strict.repository.load_at_start.push("*".into()),
+        Control::Demand => strict.repository.control = Control::None,
+        Control::None | Control::Poll => {}
     }
     let frontend = build(&strict, logs).await?;
     frontend.repository.wait_loaded().await?;
@@ -114,6 +116,7 @@ async fn build(config: &Config, logs: Logs) -> Result<Frontend> {
     let repository = Repository::start(config.repository.clone(), loading).await?;
     let pipeline = Pipeline::new(
         Admission::new(config.admission.clone(), Arc::clone(&metrics)),
+        Arc::clone(&repository),
         Router::new(repository.published(), config.budgets.clone(), &metrics),
         Batcher::new(pool.clone(), config.engine.inline_time_max.0),
         meter,

@@ -16,7 +16,10 @@ use crate::tensor::{DType, Shape};
 pub(super) fn start(catalog: &Catalog, doors: &[Door], took: Duration, colour: bool, config: &Config) -> String {
     let (bold, plain) = if colour { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
     let mut text = format!("{bold}kinglet {}{plain} ready in {} ms\n\n", env!("CARGO_PKG_VERSION"), took.as_millis());
-    text.push_str(&models(catalog));
+    match config.repository.control {
+        Control::Demand => text.push_str(&on_demand(catalog, &config.repository)),
+        Control::None | Control::Poll | Control::Explicit => text.push_str(&models(catalog)),
+    }
     text.push('\n');
     for door in doors {
         let what = match (door.name, doors.len()) {
@@ -37,6 +40,18 @@ pub(super) fn start(catalog: &Catalog, doors: &[Door], took: Duration, colour: b
         let _ = writeln!(text, "\n{bold}no model is served{plain}: {reason}");
     }
     text
+}
+
+/// There may be hundreds: those that are loaded, and how many there are.
+fn on_demand(catalog: &Catalog, config: &RepositoryConfig) -> String {
+    let count = catalog.models.len();
+    let mut loaded = catalog.clone();
+    loaded.models.retain(|_, model| model.is_ready());
+    let pinned = if loaded.models.is_empty() { String::new() } else { models(&loaded) };
+    format!(
+        "{pinned}  {count} models in all, loaded when requests ask for them, up to {} together\n",
+        config.demand_bytes_max
+    )
 }
 
 /// One line per version, and per variant of it.
@@ -69,6 +84,9 @@ pub(super) fn unserved(catalog: &Catalog, config: &RepositoryConfig) -> Option<S
     }
     if config.control == Control::Explicit {
         return Some("repository.control is \"explicit\", models are loaded by request".into());
+    }
+    if config.control == Control::Demand && !catalog.models.is_empty() {
+        return None;
     }
     if !catalog.models.is_empty() {
         return Some("every model failed to load, the reasons stand above".into());

@@ -57,6 +57,7 @@ fn numbers(config: &Config) -> impl Iterator<Item = Broken> {
         ("repository.loads_max", config.repository.loads_max, any.clone()),
         ("repository.loads_waiting_max", config.repository.loads_waiting_max, any.clone()),
         ("repository.variants_max", config.repository.variants_max, any),
+        ("repository.demand_waiting_max", config.repository.demand_waiting_max, 1..=WAITING_MAX),
         ("tracing.queue_max", config.tracing.queue_max, 1..=RECORDS_MAX),
         ("tracing.batch_max", config.tracing.batch_max, 1..=RECORDS_MAX),
     ]
@@ -80,6 +81,7 @@ fn sizes(config: &Config) -> impl Iterator<Item = Broken> {
         ("batching.queue_bytes_max", config.batching.queue_bytes_max, ByteSize(1)),
         ("engine.model_bytes_max", config.engine.model_bytes_max, ByteSize(1)),
         ("engine.arena_bytes_max", config.engine.arena_bytes_max, ByteSize(1)),
+        ("repository.demand_bytes_max", config.repository.demand_bytes_max, ByteSize(1)),
     ]
     .into_iter()
     .filter(|(_, got, least)| got < least)
@@ -97,6 +99,7 @@ fn times(config: &Config) -> impl Iterator<Item = Broken> {
         ("limits.idle_timeout", config.limits.idle_timeout),
         ("limits.write_timeout", config.limits.write_timeout),
         ("repository.poll_interval", config.repository.poll_interval),
+        ("repository.demand_wait_max", config.repository.demand_wait_max),
         ("drain.linger", config.drain.linger),
         ("metering.carbon_lifetime", config.metering.carbon_lifetime),
         ("tracing.interval", config.tracing.interval),
@@ -300,6 +303,8 @@ const GRAMS_PER_KWH_MAX: f64 = 1e4;
 const GRAMS_MAX: f64 = 1e9;
 /// Of traces, a kilobyte each or more.
 const RECORDS_MAX: usize = 1 << 20;
+/// Each is a request in flight; the semaphore that counts them has a limit of its own far above.
+const WAITING_MAX: usize = 1 << 20;
 /// A typing error should not start a million threads.
 const CORES_MAX: usize = 4096;
 

@@ -30,11 +30,13 @@ use http::{HeaderMap, header};
 pub use refusal::Refusal;
 pub use report::Report;
 
+use tokio::time::Instant;
+
 use crate::engine::Pool;
 use crate::infer::{InferRequest, ModelName, VariantName, VersionId};
 use crate::pipeline::{InferError, Pipeline};
 use crate::repository::catalog::Version;
-use crate::repository::{Repository, Variant};
+use crate::repository::{Catalog, Repository, Variant};
 use crate::telemetry::logs::Logs;
 use crate::telemetry::{Metrics, Tracer};
 
@@ -101,18 +103,45 @@ impl Frontend {
     ///
     /// # Errors
     /// When the name cannot be a model's, or nothing of it answers.
-    fn find(&self, model: &str, version: Option<&str>) -> Result<Arc<Variant>, Refusal> {
-        self.find_variant(model, version, None)
+    async fn find(&self, model: &str, version: Option<&str>) -> Result<Arc<Variant>, Refusal> {
+        self.find_variant(model, version, None).await
     }
 
     /// As `find`, or the build of that version which a variant's name asks for.
     ///
     /// # Errors
     /// As `find`, and when the version has no such variant.
-    fn find_variant(&self, model: &str, version: Option<&str>, variant: Option<&str>) -> Result<Arc<Variant>, Refusal> {
+    async fn find_variant(
+        &self,
+        model: &str,
+        version: Option<&str>,
+        variant: Option<&str>,
+    ) -> Result<Arc<Variant>, Refusal> {
         let (model, version): (ModelName, _) = (model.parse()?, version.map(str::parse::<VersionId>).transpose()?);
         let variant = variant.map(str::parse::<VariantName>).transpose()?;
-        Ok(Arc::clone(self.repository.catalog().find_variant(&model, version, variant.as_ref())?))
+        let catalog = self.present(&model, None).await?;
+        Ok(Arc::clone(catalog.find_variant(&model, version, variant.as_ref())?))
+    }
+
+    /// What is loaded, once this model is: waits where models load on demand.
+    ///
+    /// # Errors
+    /// When it cannot be loaded now.
+    async fn present(&self, model: &ModelName, deadline: Option<Instant>) -> Result<Arc<Catalog>, Refusal> {
+        self.repository.demand(model, deadline).await.map_err(|error| self.told_to_wait(error))?;
+        Ok(self.repository.catalog())
+    }
+
+    /// Whether requests to a model, or to one version of it, would be answered: loads nothing for that.
+    ///
+    /// # Errors
+    /// When they would not.
+    fn check_ready(&self, model: &str, version: Option<&str>) -> Result<(), Refusal> {
+        let (model, version): (ModelName, _) = (model.parse()?, version.map(str::parse::<VersionId>).transpose()?);
+        if !self.repository.would_load(&model) {
+            self.repository.catalog().find(&model, version)?;
+        }
+        Ok(())
     }
 
     /// Names of the variants that answer beside a version's own build.

@@ -111,6 +111,11 @@ impl Statistics {
         self.lock().fail.add(1, total);
     }
 
+    /// Milliseconds since the epoch; 0 before the first answer.
+    pub fn last_inference_ms(&self) -> u64 {
+        self.lock().last_inference_ms
+    }
+
     pub fn snapshot(&self) -> Snapshot {
         self.lock().clone()
     }
@@ -135,7 +140,8 @@ fn times(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
-fn now_ms() -> u64 {
+/// Milliseconds since the epoch.
+pub fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX))
 }
 

@@ -159,6 +159,16 @@ impl Catalog {
 }
 
 impl Model {
+    pub fn is_ready(&self) -> bool {
+        self.ready().next().is_some()
+    }
+
+    /// Whether nothing is known that would keep it from being loaded.
+    pub fn is_loadable(&self) -> bool {
+        let reasons = [&self.reason].into_iter().chain(self.versions.values().map(|version| &version.reason));
+        reasons.into_iter().all(|reason| reason.is_empty() || reason == UNLOADED)
+    }
+
     pub fn ready(&self) -> impl Iterator<Item = &Arc<Variant>> {
         self.versions.values().filter_map(|version| version.ready.as_ref())
     }
@@ -249,3 +259,6 @@ impl State {
         }
     }
 }
+
+/// The reason of what was there and was let go.
+pub(super) const UNLOADED: &str = "unloaded";

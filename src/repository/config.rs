@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use crate::units::Span;
+use crate::units::{ByteSize, Span};
 
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
@@ -21,6 +21,10 @@ pub struct RepositoryConfig {
     pub temporary_path: PathBuf,
     pub model_name: String,
     pub start_with_failures: bool,
+    pub pinned: Vec<String>,
+    pub demand_bytes_max: ByteSize,
+    pub demand_waiting_max: usize,
+    pub demand_wait_max: Span,
 }
 
 /// Who decides what is loaded.
@@ -30,6 +34,7 @@ pub enum Control {
     None,
     Poll,
     Explicit,
+    Demand,
 }
 
 /// As it is written in a configuration.
@@ -39,6 +44,7 @@ impl fmt::Display for Control {
             Self::None => "none",
             Self::Poll => "poll",
             Self::Explicit => "explicit",
+            Self::Demand => "demand",
         })
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::catalog::{Beside, Model, State, Version};
+use super::catalog::{Beside, Model, State, UNLOADED, Version};
 use super::error::RepositoryError;
 use super::fingerprint::{Sighting, Stamp};
 use super::inline::LoadOverride;
@@ -35,6 +35,8 @@ pub(super) struct Entry {
     reason: String,
     running: Option<Vec<Reply>>,
     waiting: VecDeque<Request>,
+    /// When the last load brought something to serve, in milliseconds since the epoch.
+    pub(super) loaded_at: u64,
 }
 
 /// A load that was asked for.
@@ -104,6 +106,50 @@ impl Entry {
         }
     }
 
+    /// The files of the last load.
+    pub(super) fn attempted(&mut self) -> Option<Stamp> {
+        self.attempted.take()
+    }
+
+    /// Takes these for the files of the last load.
+    pub(super) fn remember(&mut self, attempted: Option<Stamp>) {
+        self.attempted = attempted;
+    }
+
+    /// Why the last load came to nothing, as long as the files are those that it read.
+    pub(super) fn failure(&self) -> Option<String> {
+        let seen = self.sighting.as_ref().map(|sighting| &sighting.stamp);
+        let is_known = self.attempted.is_some() && self.attempted.as_ref() == seen && !self.is_wanted();
+        let mut reasons = [&self.reason].into_iter().chain(self.records.values().map(|record| &record.reason));
+        reasons.rfind(|reason| is_known && !reason.is_empty() && *reason != UNLOADED).cloned()
+    }
+
+    /// Bytes of the files that the newest version is made of.
+    pub(super) fn file_bytes(&self) -> u64 {
+        self.sighting.as_ref().map_or(0, |sighting| sighting.stamp.bytes())
+    }
+
+    /// When a request was answered last, or the model was loaded, in milliseconds since the epoch.
+    pub(super) fn used_at(&self) -> u64 {
+        let served = self.records.values().filter_map(|record| record.serving.as_ref()).flat_map(Serving::builds);
+        served.map(|build| build.statistics.last_inference_ms()).fold(self.loaded_at, u64::max)
+    }
+
+    /// Is there to be loaded: what was wrong with other files is past.
+    pub(super) fn rest(&mut self) {
+        self.attempted = None;
+        self.state = None;
+        self.reason.clear();
+        self.records.retain(|_, record| record.leaving.is_some());
+    }
+
+    /// Lets one more wait for the load that runs.
+    pub(super) fn await_load(&mut self, reply: Reply) {
+        if let Some(waiting) = &mut self.running {
+            waiting.push(reply);
+        }
+    }
+
     pub(super) fn is_loading(&self) -> bool {
         self.running.is_some()
     }
@@ -113,7 +159,7 @@ impl Entry {
         self.is_loading() || self.is_serving()
     }
 
-    fn is_serving(&self) -> bool {
+    pub(super) fn is_serving(&self) -> bool {
         self.records.values().any(|record| record.serving.is_some())
     }
 
@@ -347,6 +393,5 @@ impl Record {
     }
 }
 
-const UNLOADED: &str = "unloaded";
 /// Loads of one model that may wait for the one that runs; each may hold its files in memory.
 pub(super) const WAITING_MAX: usize = 8;

@@ -4,6 +4,7 @@
 //! errors of a start ([`RepositoryError::Start`]) are for the operator alone.
 
 use std::fmt;
+use std::time::Duration;
 
 use super::config::Control;
 use crate::engine::EngineError;
@@ -31,6 +32,16 @@ pub enum RepositoryError {
     TooManyLoads { limit: usize },
     #[error("model {0:?} was unloaded before its load had finished")]
     Overtaken(ModelName),
+    #[error("model {model:?} is not ready: {reason}")]
+    NotReady { model: ModelName, reason: String },
+    #[error("model {model:?} does not fit: repository.demand_bytes_max is {limit} bytes")]
+    NoMemory { model: ModelName, limit: u64 },
+    #[error("{limit} requests wait for models to load already, repository.demand_waiting_max allows no more")]
+    ManyWait { limit: usize },
+    #[error("model {model:?} is not loaded yet after {} ms", .waited.as_millis())]
+    NotYet { model: ModelName, waited: Duration },
+    #[error("the deadline has passed before model {0:?} was loaded")]
+    TooLate(ModelName),
     #[error("the repository is stopping")]
     Stopped,
     #[error("repository path {path:?} cannot be read: {reason}")]
@@ -106,7 +117,13 @@ impl RepositoryError {
             }
             Self::Name(_) | Self::Config { .. } | Self::Inline(_) | Self::Load { .. } => ErrorCode::InvalidArgument,
             Self::Busy { .. } | Self::TooManyLoads { .. } => ErrorCode::Overloaded,
-            Self::Overtaken(_) | Self::Stopped => ErrorCode::Unavailable,
+            Self::TooLate(_) => ErrorCode::DeadlineExceeded,
+            Self::Overtaken(_)
+            | Self::NotReady { .. }
+            | Self::NoMemory { .. }
+            | Self::ManyWait { .. }
+            | Self::NotYet { .. }
+            | Self::Stopped => ErrorCode::Unavailable,
         }
     }
 }

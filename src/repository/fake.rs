@@ -126,7 +126,7 @@ impl Plan for FakePlan {
     }
 
     fn memory_bytes(&self) -> u64 {
-        1000
+        self.word("takes").and_then(|bytes| bytes.parse().ok()).unwrap_or(1000)
     }
 
     fn run(&self, batch: &Batch, _: &Cores) -> Result<Executed, EngineError> {

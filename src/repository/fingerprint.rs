@@ -73,6 +73,12 @@ impl Stamp {
         &self.settings
     }
 
+    /// What the newest version's files weigh, or those of a model without version folders.
+    pub fn bytes(&self) -> u64 {
+        let newest = self.versions.values().next_back().unwrap_or(&self.settings);
+        newest.0.iter().map(|file| file.size).sum()
+    }
+
     fn add(&mut self, file: FileStamp) {
         let version = file.path.split_once('/').and_then(|(first, _)| first.parse().ok());
         match version {

@@ -2,13 +2,15 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
 
 use super::batching_defaults::BatchingConfig;
-use super::catalog::{Catalog, IndexEntry, State};
+use super::catalog::{Catalog, IndexEntry, Model, State};
 use super::config::{Control, RepositoryConfig};
 use super::error::RepositoryError;
 use super::inline::LoadOverride;
@@ -16,6 +18,7 @@ use super::lifecycle::{Actor, Command};
 use super::loader::Loading;
 use crate::engine::LoadOptions;
 use crate::infer::ModelName;
+use crate::telemetry::residency::ResidencyMetrics;
 
 /// Reads are lock-free; changes go through one actor. Cheap to share.
 pub struct Repository {
@@ -25,6 +28,11 @@ pub struct Repository {
     first: watch::Receiver<Option<Vec<String>>>,
     control: Control,
     start_with_failures: bool,
+    /// Places of requests that wait for models to load on demand.
+    waiting: Semaphore,
+    waiting_max: usize,
+    wait_max: Duration,
+    metrics: ResidencyMetrics,
     actor: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -39,9 +47,24 @@ impl Repository {
         let (change, changes) = watch::channel(0);
         let (finish, first) = watch::channel(None);
         let (control, start_with_failures) = (config.control, config.start_with_failures);
+        let (waiting_max, wait_max) = (config.demand_waiting_max, config.demand_wait_max.0);
+        let metrics = with.metrics.residency.clone();
         let actor = Actor::start(config, with, Arc::clone(&catalog), change, finish).await?;
         let actor = Mutex::new(Some(tokio::spawn(actor.run(received))));
-        Ok(Arc::new(Self { catalog, commands, changes, first, control, start_with_failures, actor }))
+        let waiting = Semaphore::new(waiting_max);
+        Ok(Arc::new(Self {
+            catalog,
+            commands,
+            changes,
+            first,
+            control,
+            start_with_failures,
+            waiting,
+            waiting_max,
+            wait_max,
+            metrics,
+            actor,
+        }))
     }
 
     /// Every model at this instant.
@@ -81,6 +104,59 @@ impl Repository {
     /// Whether `wait_loaded` would return at once.
     pub fn is_loaded(&self) -> bool {
         self.first.borrow().is_some()
+    }
+
+    /// Where models load on demand, returns when this one serves. Elsewhere, and where it does already, at once.
+    ///
+    /// # Errors
+    /// When it fails to load, does not fit, takes longer than allowed, or too many wait already.
+    pub async fn demand(&self, name: &ModelName, deadline: Option<Instant>) -> Result<(), RepositoryError> {
+        // Who looks for a model that nobody knows is told so there.
+        if self.control != Control::Demand || self.catalog.load().models.get(name).is_none_or(Model::is_ready) {
+            return Ok(());
+        }
+        let since = Instant::now();
+        let got = self.wait_for(name, since, deadline).await;
+        match &got {
+            Ok(()) => self.metrics.waited(since.elapsed()),
+            Err(RepositoryError::ManyWait { .. }) => self.metrics.refused("waiting"),
+            Err(RepositoryError::NotYet { .. } | RepositoryError::TooLate(_)) => self.metrics.refused("late"),
+            Err(RepositoryError::NoMemory { .. }) => self.metrics.refused("memory"),
+            Err(_) => self.metrics.refused("failed"),
+        }
+        got
+    }
+
+    async fn wait_for(
+        &self,
+        name: &ModelName,
+        since: Instant,
+        deadline: Option<Instant>,
+    ) -> Result<(), RepositoryError> {
+        let _place = self.waiting.try_acquire().map_err(|_| RepositoryError::ManyWait { limit: self.waiting_max })?;
+        let patience = since + self.wait_max;
+        let until = deadline.map_or(patience, |deadline| deadline.min(patience));
+        let asked = self.ask(|reply| Command::Demand { name: name.clone(), reply });
+        let answer = match timeout_at(until, asked).await {
+            Ok(answer) => answer?,
+            Err(_) if until < patience => Err(RepositoryError::TooLate(name.clone())),
+            Err(_) => Err(RepositoryError::NotYet { model: name.clone(), waited: self.wait_max }),
+        };
+        // A failed load is the fault of nobody who asks.
+        answer.map_err(|error| match error {
+            RepositoryError::Load { model, reason } => RepositoryError::NotReady { model, reason },
+            RepositoryError::Config { model, error } => RepositoryError::NotReady { model, reason: error.to_string() },
+            RepositoryError::UnknownModel(model) => {
+                RepositoryError::NotReady { model, reason: "its files are gone".into() }
+            }
+            other => other,
+        })
+    }
+
+    /// Whether a model that is not loaded would be for a request, as far as is known.
+    pub fn would_load(&self, name: &ModelName) -> bool {
+        let is_waiting = |model: &Model| !model.is_ready() && model.is_loadable();
+        self.control == Control::Demand && self.catalog.load().models.get(name).is_some_and(is_waiting)
     }
 
     /// Loads a model, or loads it again; returns when it serves or has failed to.

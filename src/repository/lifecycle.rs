@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep_until};
 use super::batching_defaults::BatchingConfig;
 use super::catalog::Catalog;
 use super::config::{Control, RepositoryConfig};
+use super::demand::Demands;
 use super::entry::{Entry, Leaving, Name, Reply, Request, WAITING_MAX};
 use super::error::{LoadError, RepositoryError};
 use super::giving_back::GivingBack;
@@ -28,6 +29,7 @@ use crate::infer::{ModelName, VariantName, VersionId};
 
 pub(super) enum Command {
     Load { name: ModelName, over: LoadOverride, reply: Reply },
+    Demand { name: ModelName, reply: Reply },
     Unload { name: ModelName, reply: Reply },
     Rescan { reply: Reply },
     Reconfigure { config: RepositoryConfig, batching: BatchingConfig, options: Box<LoadOptions>, reply: Reply },
@@ -45,6 +47,7 @@ pub(super) struct Actor {
     pub(super) scanning: Scanning,
     pub(super) start: Start,
     pub(super) giving_back: GivingBack,
+    pub(super) demands: Demands,
     /// Every load that runs holds one, also those that were overtaken.
     pub(super) loads: Arc<()>,
 }
@@ -109,6 +112,7 @@ impl Actor {
             scanning: Scanning::default(),
             start,
             giving_back: GivingBack::default(),
+            demands: Demands::default(),
             loads: Arc::default(),
         };
         let seat = actor.scanner.seat().await;
@@ -138,6 +142,9 @@ impl Actor {
                     self.give_back();
                 }
             }
+            if self.config.control == Control::Demand {
+                self.load_demanded();
+            }
         }
         self.tasks.abort_all();
     }
@@ -166,6 +173,7 @@ impl Actor {
             Command::Load { name, over, reply } => {
                 self.accept(&name, Request { over, keep_unchanged: false, replies: vec![reply] });
             }
+            Command::Demand { name, reply } => self.demand(name, reply),
             Command::Unload { name, reply } => self.unload(&name, reply),
             Command::Rescan { reply } => {
                 self.scanning.asked.push(reply);
@@ -197,8 +205,9 @@ impl Actor {
                 self.load(&name, Request::default());
             }
         } else {
-            self.start.pending = first.found.models.keys().cloned().collect();
-            self.files_changed(first, self.config.control == Control::None);
+            let is_awaited = |name: &&ModelName| self.config.control != Control::Demand || self.is_pinned(name);
+            self.start.pending = first.found.models.keys().filter(is_awaited).cloned().collect();
+            self.files_changed(first, self.config.control != Control::Poll);
         }
         self.schedule_poll();
         self.publish();
@@ -232,7 +241,7 @@ impl Actor {
         }
         entry.begin(request.replies);
         let from = match (&entry.place, self.config.control) {
-            (Some(place), Control::None | Control::Poll) => Origin::Known(place.clone()),
+            (Some(place), Control::None | Control::Poll | Control::Demand) => Origin::Known(place.clone()),
             _ => Origin::Search(self.config.paths.clone(), self.config.model_name.clone()),
         };
         let job = Job {
@@ -271,8 +280,8 @@ impl Actor {
             build.metrics.queue_requests_max.set(i64::try_from(requests_max).unwrap_or(i64::MAX));
         }
         let failed = applied.failures.len() + entry.variants_failed();
-        self.loader.with.metrics.set_builds_failed(name.as_str(), failed);
         let next = entry.next_waiting();
+        self.loader.with.metrics.set_builds_failed(name.as_str(), failed);
         if matches!(error, Some(LoadError::NotFound)) && next.is_none() {
             self.forget_unless_held(name);
         }
@@ -281,6 +290,7 @@ impl Actor {
             tracing::warn!(model = %name, %reason, "model failed to load");
         }
         self.publish_without(name, applied.leaving);
+        self.settle_residency(name);
         answer(replies, &outcome_of(name, error, &applied.failures));
         self.start.ended(name, applied.failures);
         if let Some(request) = next {
@@ -317,6 +327,11 @@ impl Actor {
         let Some(entry) = self.models.get_mut(name) else { return };
         if entry.is_wanted() {
             tracing::info!(model = %name, "model is unloaded");
+        }
+        if entry.is_serving() {
+            self.demands.residency.leave(name);
+        } else {
+            self.demands.residency.release(name);
         }
         let (applied, replies) = entry.clear();
         // Nothing is wanted of it any more.
@@ -364,6 +379,9 @@ impl Actor {
         self.giving_back.ask(Instant::now());
         let Some(entry) = self.models.get_mut(name) else { return };
         let mut is_news = entry.left(version, generation);
+        if !entry.is_leaving() {
+            self.demands.residency.gone(name);
+        }
         if entry.place.is_none() {
             is_news |= self.forget_unless_held(name);
         }

@@ -19,6 +19,7 @@ pub mod versions;
 
 mod alone;
 mod declared;
+mod demand;
 mod entry;
 #[cfg(test)]
 mod fake;
@@ -30,6 +31,7 @@ mod lifecycle;
 mod loader;
 mod manifest;
 mod newest;
+mod residency;
 mod resolve;
 mod samples;
 mod scan;

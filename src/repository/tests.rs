@@ -1,5 +1,6 @@
 //! The repository as a whole, on real folders, with an engine that reads lines of text.
 
+mod demand;
 mod lines;
 mod unloading;
 mod variants;
@@ -52,6 +53,10 @@ fn config(path: PathBuf, control: Control) -> RepositoryConfig {
         temporary_path: "/tmp".into(),
         model_name: String::new(),
         start_with_failures: true,
+        pinned: Vec::new(),
+        demand_bytes_max: ByteSize(1 << 20),
+        demand_waiting_max: 16,
+        demand_wait_max: Span(LONG),
     }
 }
 

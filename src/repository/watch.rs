@@ -31,7 +31,7 @@ impl Actor {
         let replies = self.scanning.running.take().unwrap_or_default();
         let answered = result.map(|scan| match self.config.control {
             Control::Explicit => self.names_changed(scan),
-            Control::None | Control::Poll => self.files_changed(scan, false),
+            Control::None | Control::Poll | Control::Demand => self.files_changed(scan, false),
         });
         if let Err(error) = &answered {
             self.tell_unreadable(error);
@@ -106,13 +106,15 @@ impl Actor {
             self.publish();
         }
         for name in whole {
-            self.load(&name, Request { keep_unchanged: true, ..Request::default() });
+            match self.config.control {
+                Control::Demand => self.files_are_others(&name),
+                _ => self.load(&name, Request { keep_unchanged: true, ..Request::default() }),
+            }
         }
         self.start.check();
     }
 
     pub(super) fn schedule_poll(&mut self) {
-        // In explicit mode only the list of models follows the disk.
         if self.config.control != Control::None {
             let regular = Instant::now() + self.config.poll_interval.0.max(LOOK_INTERVAL_MIN);
             self.scanning.next = Some(self.scanning.next.map_or(regular, |next| next.min(regular)));

@@ -114,6 +114,28 @@ pub const MODEL_BUILDS_FAILED: Metric = gauge(
     "Versions and variants of a model that its last load could not bring to serve as they lie on disk; what served before \
      goes on.",
 );
+pub const RESIDENT_MODELS: Metric =
+    gauge("kinglet_resident_models", &[], "Models that are loaded, where they load on demand; absent elsewhere.");
+pub const RESIDENT_BYTES: Metric = gauge(
+    "kinglet_resident_memory_bytes",
+    &[],
+    "Bytes that models on demand hold: loaded ones, those that load, and dropped ones that requests still hold.",
+);
+pub const RESIDENT_BYTES_MAX: Metric =
+    gauge("kinglet_resident_memory_max_bytes", &[], "Bytes that they may hold: repository.demand_bytes_max.");
+pub const EVICTIONS: Metric =
+    counter("kinglet_model_evictions_total", &[], "Models that were dropped to make room for others.");
+pub const LOAD_WAIT: Metric = histogram(
+    "kinglet_load_wait_seconds",
+    &[],
+    "Time that requests waited for their model to be loaded on demand, of those that got it.",
+    SECONDS,
+);
+pub const LOAD_WAIT_REFUSED: Metric = counter(
+    "kinglet_load_wait_refused_total",
+    &["reason"],
+    "Requests that did not get their model on demand: waiting (too many wait), late, memory (it does not fit), failed.",
+);
 pub const PLAN_BUILDS: Metric = counter(
     "kinglet_plan_builds_total",
     &["model", "version", "variant"],
@@ -261,6 +283,12 @@ pub const ALL: &[&Metric] = &[
     &MODEL_LOAD_DURATION,
     &MODEL_LOADS,
     &MODEL_BUILDS_FAILED,
+    &RESIDENT_MODELS,
+    &RESIDENT_BYTES,
+    &RESIDENT_BYTES_MAX,
+    &EVICTIONS,
+    &LOAD_WAIT,
+    &LOAD_WAIT_REFUSED,
     &PLAN_BUILDS,
     &PLAN_BUILD_SECONDS,
     &IN_FLIGHT_REQUESTS,

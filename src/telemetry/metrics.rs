@@ -15,6 +15,7 @@ use super::catalogue::{self, Kind, Metric};
 use super::energy::EnergyMetrics;
 use super::plans::{PlanFamilies, PlanMetrics};
 use super::process::ProcessMetrics;
+use super::residency::ResidencyMetrics;
 use super::spans::SpanMetrics;
 use crate::error::ErrorCode;
 use crate::infer::BatchReason;
@@ -54,6 +55,7 @@ pub struct Metrics {
     pub energy: EnergyMetrics,
     pub budgets: BudgetMetrics,
     choices: ChoiceFamilies,
+    pub residency: ResidencyMetrics,
     pub spans: SpanMetrics,
     /// Requests that named no loaded model.
     unknown: Vec<IntCounter>,
@@ -151,6 +153,7 @@ impl Metrics {
             energy: EnergyMetrics::new(&registry),
             budgets: BudgetMetrics::new(&registry),
             choices: ChoiceFamilies::new(&registry),
+            residency: ResidencyMetrics::new(&registry),
             spans: SpanMetrics::new(&registry),
             unknown,
             registry,
@@ -393,6 +396,9 @@ mod tests {
         metrics.budgets.stage("accuracy", true);
         metrics.budgets.limit(Some(1.0));
         metrics.budgets.allowance(Some(1.0));
+        metrics.residency.tell(1, 1, 1);
+        metrics.residency.waited(Duration::ZERO);
+        metrics.residency.refused("late");
         metrics.count_load("m", true);
         metrics.set_builds_failed("m", 0);
         let plans = PlanMetrics::default();

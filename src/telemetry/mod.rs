@@ -13,6 +13,7 @@ pub mod logs;
 pub mod metrics;
 pub mod plans;
 pub mod process;
+pub mod residency;
 pub mod spans;
 pub mod trace;
 

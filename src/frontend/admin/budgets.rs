@@ -27,7 +27,7 @@ pub(super) async fn builds(
     State(frontend): State<Frontend>,
     InPath(selector): InPath<Selector>,
 ) -> Result<Response, Refusal> {
-    let own = frontend.find_variant(&selector.model, selector.version.as_deref(), None)?;
+    let own = frontend.find_variant(&selector.model, selector.version.as_deref(), None).await?;
     let catalog = frontend.repository.catalog();
     let price = frontend.pipeline.meter().per_cpu_second();
     let mut all = vec![build(&own, price)];

@@ -54,7 +54,7 @@ async fn server(State(frontend): State<Frontend>) -> Response {
 
 /// The request that lies beside a model; 204 where there is none.
 async fn sample(State(frontend): State<Frontend>, InPath(model): InPath<String>) -> Result<Response, Refusal> {
-    let build = frontend.find(&model, None)?;
+    let build = frontend.find(&model, None).await?;
     Ok(match &build.settings.sample_request {
         Some(request) => rest::with_type(Body::from(request.clone()), "application/json"),
         None => StatusCode::NO_CONTENT.into_response(),

@@ -93,7 +93,7 @@ fn status(frontend: &Frontend, service: &str) -> ServingStatus {
         return ServingStatus::ServiceUnknown;
     }
     // One model may be ready while others are still loading; none is when the server ends.
-    serving(frontend.health.phase() != Phase::Draining && frontend.find(service, None).is_ok())
+    serving(frontend.health.phase() != Phase::Draining && frontend.check_ready(service, None).is_ok())
 }
 
 fn is_server(service: &str) -> bool {

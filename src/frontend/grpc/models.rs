@@ -17,11 +17,14 @@ use crate::repository::{Variant, triton};
 
 /// A model that nobody knows is not ready: that is an answer and no error.
 pub(super) fn ready(frontend: &Frontend, request: &ModelReadyRequest) -> ModelReadyResponse {
-    ModelReadyResponse { ready: find(frontend, &request.name, &request.version).is_ok() }
+    ModelReadyResponse { ready: frontend.check_ready(&request.name, given(&request.version)).is_ok() }
 }
 
-pub(super) fn metadata(frontend: &Frontend, request: &ModelMetadataRequest) -> Result<ModelMetadataResponse, Refusal> {
-    let variant = find(frontend, &request.name, &request.version)?;
+pub(super) async fn metadata(
+    frontend: &Frontend,
+    request: &ModelMetadataRequest,
+) -> Result<ModelMetadataResponse, Refusal> {
+    let variant = find(frontend, &request.name, &request.version).await?;
     let versions = all_ready(frontend, &variant.model).iter().map(|variant| variant.version.to_string()).collect();
     let tensors = |specs: &[TensorSpec]| specs.iter().map(tensor).collect();
     let variants = Some(frontend.variants(&variant).join(",")).filter(|names| !names.is_empty());
@@ -35,29 +38,33 @@ pub(super) fn metadata(frontend: &Frontend, request: &ModelMetadataRequest) -> R
     })
 }
 
-pub(super) fn config(frontend: &Frontend, request: &ModelConfigRequest) -> Result<ModelConfigResponse, Refusal> {
-    let variant = find(frontend, &request.name, &request.version)?;
+pub(super) async fn config(frontend: &Frontend, request: &ModelConfigRequest) -> Result<ModelConfigResponse, Refusal> {
+    let variant = find(frontend, &request.name, &request.version).await?;
     Ok(ModelConfigResponse { config: Some(triton::model_config(&variant)) })
 }
 
 /// One version's, one model's, or everything's.
-pub(super) fn statistics(
+pub(super) async fn statistics(
     frontend: &Frontend,
     request: &ModelStatisticsRequest,
 ) -> Result<ModelStatisticsResponse, Refusal> {
     let mut variants = if request.name.is_empty() {
         frontend.repository.catalog().ready().map(Arc::clone).collect()
     } else {
-        let found = find(frontend, &request.name, &request.version)?;
+        let found = find(frontend, &request.name, &request.version).await?;
         if request.version.is_empty() { all_ready(frontend, &found.model) } else { vec![found] }
     };
     variants.sort_by(|a, b| (&a.model, a.version).cmp(&(&b.model, b.version)));
     Ok(ModelStatisticsResponse { model_stats: variants.iter().map(|variant| counts(variant)).collect() })
 }
 
+async fn find(frontend: &Frontend, name: &str, version: &str) -> Result<Arc<Variant>, Refusal> {
+    frontend.find(name, given(version)).await
+}
+
 /// No version is an empty one here.
-fn find(frontend: &Frontend, name: &str, version: &str) -> Result<Arc<Variant>, Refusal> {
-    frontend.find(name, Some(version).filter(|version| !version.is_empty()))
+fn given(version: &str) -> Option<&str> {
+    Some(version).filter(|version| !version.is_empty())
 }
 
 fn all_ready(frontend: &Frontend, name: &ModelName) -> Vec<Arc<Variant>> {

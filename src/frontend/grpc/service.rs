@@ -91,15 +91,15 @@ impl GrpcInferenceService for Calls {
     }
 
     async fn model_metadata(&self, request: Request<ModelMetadataRequest>) -> Reply<ModelMetadataResponse> {
-        Ok(Response::new(models::metadata(&self.frontend, &request.into_inner())?))
+        Ok(Response::new(models::metadata(&self.frontend, &request.into_inner()).await?))
     }
 
     async fn model_config(&self, request: Request<ModelConfigRequest>) -> Reply<ModelConfigResponse> {
-        Ok(Response::new(models::config(&self.frontend, &request.into_inner())?))
+        Ok(Response::new(models::config(&self.frontend, &request.into_inner()).await?))
     }
 
     async fn model_statistics(&self, request: Request<ModelStatisticsRequest>) -> Reply<ModelStatisticsResponse> {
-        Ok(Response::new(models::statistics(&self.frontend, &request.into_inner())?))
+        Ok(Response::new(models::statistics(&self.frontend, &request.into_inner()).await?))
     }
 
     async fn repository_index(&self, request: Request<RepositoryIndexRequest>) -> Reply<RepositoryIndexResponse> {

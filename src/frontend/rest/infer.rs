@@ -105,13 +105,14 @@ async fn infer(
     outcome.received(head.received_at);
     let mut reserved = None;
     let Call { request, wishes, binary_default, mut report } = if head.json_length == Some(0) {
-        let catalog = frontend.repository.catalog();
+        let catalog = frontend.present(&head.model, head.deadline).await?;
         let variant = catalog.find(&head.model, head.version)?;
         outcome.found(variant);
         decode::raw_call(head, bytes, variant)?
     } else if large::is_large(head.json_length.unwrap_or(bytes.len())) {
-        let undecoded = Undecoded { model: &head.model, version: head.version, bytes: bytes.len() as u64 };
-        let place = frontend.pipeline.reserve(&undecoded, outcome).map_err(|error| frontend.refusal(&error))?;
+        let undecoded =
+            Undecoded { model: &head.model, version: head.version, bytes: bytes.len() as u64, deadline: head.deadline };
+        let place = frontend.pipeline.reserve(&undecoded, outcome).await.map_err(|error| frontend.refusal(&error))?;
         reserved = Some(place);
         Box::pin(frontend.on_pool(move || decode::call(head, bytes, &limits))).await??
     } else {

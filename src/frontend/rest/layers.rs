@@ -35,7 +35,7 @@ pub(super) async fn layers(
     InPath(selector): InPath<Selector>,
     InQuery(run): InQuery<Run>,
 ) -> Result<Response, Refusal> {
-    let build = frontend.find_variant(&selector.model, selector.version.as_deref(), run.variant.as_deref())?;
+    let build = frontend.find_variant(&selector.model, selector.version.as_deref(), run.variant.as_deref()).await?;
     let most = build.batch_size_max();
     if !(1..=most).contains(&run.batch) || !(1..=EXTENT_MAX).contains(&run.extent) {
         return Err(Refusal::invalid(format!(

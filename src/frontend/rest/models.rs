@@ -50,8 +50,8 @@ pub(super) async fn list(State(frontend): State<Frontend>) -> Response {
 }
 
 pub(super) async fn model_ready(State(frontend): State<Frontend>, InPath(selector): InPath<Selector>) -> Response {
-    match find(&frontend, &selector) {
-        Ok(variant) => respond::json(&json!({ "name": variant.model.as_str(), "ready": true })),
+    match frontend.check_ready(&selector.model, selector.version.as_deref()) {
+        Ok(()) => respond::json(&json!({ "name": selector.model, "ready": true })),
         Err(refusal) => refusal.into_response(),
     }
 }
@@ -60,7 +60,7 @@ pub(super) async fn metadata(
     State(frontend): State<Frontend>,
     InPath(selector): InPath<Selector>,
 ) -> Result<Response, Refusal> {
-    let variant = find(&frontend, &selector)?;
+    let variant = find(&frontend, &selector).await?;
     let catalog = frontend.repository.catalog();
     let versions: Vec<String> = catalog
         .models
@@ -85,7 +85,7 @@ pub(super) async fn config(
     State(frontend): State<Frontend>,
     InPath(selector): InPath<Selector>,
 ) -> Result<Response, Refusal> {
-    let variant = find(&frontend, &selector)?;
+    let variant = find(&frontend, &selector).await?;
     Ok(respond::json(&triton::to_json(&triton::model_config(&variant))))
 }
 
@@ -93,7 +93,7 @@ pub(super) async fn statistics(
     State(frontend): State<Frontend>,
     InPath(selector): InPath<Selector>,
 ) -> Result<Response, Refusal> {
-    let newest = find(&frontend, &selector)?;
+    let newest = find(&frontend, &selector).await?;
     if selector.version.is_some() {
         return Ok(statistics_of(&frontend, [newest].iter()));
     }
@@ -119,8 +119,8 @@ pub struct Selector {
     pub version: Option<String>,
 }
 
-fn find(frontend: &Frontend, selector: &Selector) -> Result<Arc<Variant>, Refusal> {
-    frontend.find(&selector.model, selector.version.as_deref())
+async fn find(frontend: &Frontend, selector: &Selector) -> Result<Arc<Variant>, Refusal> {
+    frontend.find(&selector.model, selector.version.as_deref()).await
 }
 
 #[derive(Serialize)]

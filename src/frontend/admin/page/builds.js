@@ -103,7 +103,8 @@ export function loadButton(server, build) {
 export function whyNot(server) {
   const mode = server.facts?.control;
   if (!mode || mode === "explicit") return "";
-  const now = mode === "poll" ? "follows what changes on disk" : "serves what was there at its start";
+  const does = { poll: "follows what changes on disk", demand: "loads what requests ask for" };
+  const now = does[mode] ?? "serves what was there at its start";
   return `Models are not loaded or unloaded from here: repository.control is "${mode}", so the server ${now}. With "explicit" it does what it is asked.`;
 }
 

@@ -1,0 +1,155 @@
+//! The part of the actor that loads models when requests ask for them, and drops others for them.
+//!
+//! Who makes room for whom is `residency`'s rule; loading and unloading are `lifecycle`'s.
+
+use std::collections::VecDeque;
+
+use super::config::Control;
+use super::entry::{Entry, Reply, Request};
+use super::error::RepositoryError;
+use super::lifecycle::{Actor, answer};
+use super::loader::Serving;
+use super::residency::{Candidate, Residency, Room};
+use crate::infer::ModelName;
+use crate::metering::statistics::now_ms;
+
+/// Models that are asked for, and what memory is taken.
+#[derive(Default)]
+pub(super) struct Demands {
+    pub(super) residency: Residency,
+    /// In the order of asking; each once.
+    wanted: VecDeque<Wanted>,
+}
+
+struct Wanted {
+    name: ModelName,
+    replies: Vec<Reply>,
+}
+
+impl Actor {
+    /// Answers when the model serves, or why it does not.
+    pub(super) fn demand(&mut self, name: ModelName, reply: Reply) {
+        let refused = match self.models.get_mut(&name) {
+            Some(entry) if entry.is_serving() => return answer(vec![reply], &Ok(())),
+            Some(entry) if entry.is_loading() => return entry.await_load(reply),
+            Some(entry) if entry.place.is_some() => entry.failure(),
+            _ => return answer(vec![reply], &Err(RepositoryError::UnknownModel(name))),
+        };
+        if let Some(reason) = refused {
+            return answer(vec![reply], &Err(RepositoryError::NotReady { model: name, reason }));
+        }
+        match self.demands.wanted.iter_mut().find(|wanted| wanted.name == name) {
+            Some(wanted) => wanted.replies.push(reply),
+            None => self.demands.wanted.push_back(Wanted { name, replies: vec![reply] }),
+        }
+    }
+
+    /// Loads what is asked for, as far as there is room. To be called when anything has changed.
+    pub(super) fn load_demanded(&mut self) {
+        while let Some(next) = self.demands.wanted.front_mut() {
+            next.replies.retain(|reply| !reply.is_closed());
+            let name = next.name.clone();
+            let is_answered = next.replies.is_empty() || !self.models.contains_key(&name);
+            let room = if is_answered { Room::Never } else { self.room_for(&name) };
+            match room {
+                Room::Later => return,
+                Room::Instead(others) => others.iter().for_each(|other| self.evict(other)),
+                Room::Free | Room::Never => {
+                    let Some(Wanted { replies, .. }) = self.demands.wanted.pop_front() else { return };
+                    if room == Room::Free {
+                        self.load(&name, Request { replies, ..Request::default() });
+                    } else {
+                        self.refuse(&name, replies);
+                    }
+                }
+            }
+        }
+        self.tell_residency();
+    }
+
+    /// Whether there is room; what there is is reserved.
+    fn room_for(&mut self, name: &ModelName) -> Room {
+        let bytes_max = self.config.demand_bytes_max.0;
+        let file_bytes = self.models.get(name).map_or(0, Entry::file_bytes);
+        let residency = &self.demands.residency;
+        let need = residency.need(name, file_bytes, bytes_max);
+        let pinned = self.models.keys().filter(|other| self.is_pinned(other) && *other != name);
+        let stays = pinned.map(|other| residency.taken(other)).sum();
+        let room = residency.room(need, bytes_max, stays, self.candidates());
+        if room == Room::Free {
+            self.demands.residency.reserve(name, need);
+        }
+        room
+    }
+
+    fn candidates(&self) -> Vec<Candidate> {
+        let is_free = |name: &ModelName| !self.is_pinned(name);
+        let idle =
+            self.models.iter().filter(|(name, entry)| entry.is_serving() && !entry.is_loading() && is_free(name));
+        idle.map(|(name, entry)| (name.clone(), entry.used_at())).collect()
+    }
+
+    pub(super) fn is_pinned(&self, name: &ModelName) -> bool {
+        self.config.pinned.iter().any(|pinned| pinned == name.as_str())
+    }
+
+    fn evict(&mut self, name: &ModelName) {
+        self.loader.with.metrics.residency.evicted();
+        // What is known of its files stays known.
+        let attempted = self.models.get_mut(name).and_then(Entry::attempted);
+        self.drop_model(name);
+        if let Some(entry) = self.models.get_mut(name) {
+            entry.remember(attempted);
+        }
+    }
+
+    fn refuse(&mut self, name: &ModelName, replies: Vec<Reply>) {
+        if replies.is_empty() {
+            return;
+        }
+        let error = RepositoryError::NoMemory { model: name.clone(), limit: self.config.demand_bytes_max.0 };
+        tracing::warn!(model = %name, %error, "model cannot be loaded");
+        self.start.ended(name, vec![error.to_string()]);
+        answer(replies, &Err(error));
+    }
+
+    /// Takes note of what a load has brought, and keeps to the limit where that is more than was thought.
+    pub(super) fn settle_residency(&mut self, name: &ModelName) {
+        let Some(entry) = self.models.get_mut(name).filter(|_| self.config.control == Control::Demand) else { return };
+        let serving = entry.serving();
+        if serving.is_empty() {
+            return self.demands.residency.release(name);
+        }
+        entry.loaded_at = now_ms();
+        let bytes = serving.values().flat_map(Serving::builds).map(|build| build.plan.memory_bytes()).sum();
+        let file_bytes = entry.file_bytes();
+        self.demands.residency.settle(name, bytes, file_bytes);
+        let bytes_max = self.config.demand_bytes_max.0;
+        if bytes > bytes_max && !self.is_pinned(name) {
+            return self.evict(name);
+        }
+        let mut others = self.candidates();
+        others.retain(|(other, _)| other != name);
+        if let Room::Instead(others) = self.demands.residency.room(0, bytes_max, 0, others) {
+            others.iter().for_each(|other| self.evict(other));
+        }
+    }
+
+    /// Files of a model have changed, and lie still: what was loaded of them is the past. The next request loads what they are now.
+    pub(super) fn files_are_others(&mut self, name: &ModelName) {
+        self.demands.residency.forget(name);
+        let Some(entry) = self.models.get_mut(name) else { return };
+        if self.config.pinned.iter().any(|pinned| pinned == name.as_str()) {
+            self.load(name, Request { keep_unchanged: true, ..Request::default() });
+        } else if entry.is_serving() {
+            self.drop_model(name);
+        } else {
+            entry.rest();
+        }
+    }
+
+    fn tell_residency(&self) {
+        let loaded = self.models.values().filter(|entry| entry.is_serving()).count();
+        self.loader.with.metrics.residency.tell(loaded, self.demands.residency.held(), self.config.demand_bytes_max.0);
+    }
+}
