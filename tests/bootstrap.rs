@@ -15,13 +15,16 @@ use protox::Compiler;
 #[test]
 fn committed_protocol_code_equals_its_source() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let protocol = compile(&root.join("proto"), &["inference.proto", "model_config.proto"]);
+    let protocol = compile(&root.join("proto"), &["inference.proto", "model_config.proto", "model_repository.proto"]);
+    let serving = compile(&root.join("proto"), &["tensorflow_serving.proto"]);
     let models = compile(&root.join("proto"), &["onnx.proto"]);
     let traces = compile(&root.join("proto"), &["otlp.proto"]);
     let files = [
         (DESCRIPTORS, encode_without_comments(&protocol)),
         (SERVER, generate_server(&protocol)),
         (CLIENT, generate_client(&protocol)),
+        (SERVING_DESCRIPTORS, encode_without_comments(&serving)),
+        (SERVING, generate_serving(&serving)),
         (MODELS, generate_models(&models)),
         (MODELS_DESCRIPTORS, encode_without_comments(&models)),
         (TRACES, generate_traces(&traces)),
@@ -57,6 +60,15 @@ fn generate_client(protocol: &FileDescriptorSet) -> Vec<u8> {
     generate(builder, CLIENT_HEADER, protocol, "inference.rs")
 }
 
+/// Three packages, each within the one whose name begins its own, as the generated code expects.
+fn generate_serving(serving: &FileDescriptorSet) -> Vec<u8> {
+    let builder = || tonic_prost_build::configure().build_client(false).bytes(".");
+    let package = |header, name| String::from_utf8(generate(builder(), header, serving, name)).unwrap();
+    let tensorflow = package(SERVING_HEADER, "tensorflow.rs");
+    let (error, serving) = (package("", "tensorflow.error.rs"), package("", "tensorflow.serving.rs"));
+    format!("{tensorflow}\npub mod error {{{error}}}\n\npub mod serving {{{serving}}}\n").into_bytes()
+}
+
 fn generate_models(models: &FileDescriptorSet) -> Vec<u8> {
     let builder = tonic_prost_build::configure().build_client(false).build_server(false);
     // Weights are slices of the file they came in.
@@ -78,6 +90,8 @@ fn generate(builder: tonic_prost_build::Builder, header: &str, protocol: &FileDe
 const DESCRIPTORS: &str = "src/proto/descriptor.bin";
 const SERVER: &str = "src/proto/inference.rs";
 const CLIENT: &str = "tests/support/inference_client.rs";
+const SERVING_DESCRIPTORS: &str = "src/proto/serving_descriptor.bin";
+const SERVING: &str = "src/proto/tensorflow.rs";
 const MODELS_DESCRIPTORS: &str = "src/proto/onnx_descriptor.bin";
 const MODELS: &str = "src/proto/onnx.rs";
 const TRACES: &str = "src/proto/otlp.rs";
@@ -85,6 +99,11 @@ const MESSAGES: &str = "::kinglet::proto::inference";
 
 const SERVER_HEADER: &str = "\
 //! Messages and server of package `inference`, made from `proto/` by `tests/bootstrap.rs`.
+//! Knows the wire and nothing of its meaning.
+";
+
+const SERVING_HEADER: &str = "\
+//! Messages of package `tensorflow` with `tensorflow.serving` and its servers, made from `proto/` by `tests/bootstrap.rs`.
 //! Knows the wire and nothing of its meaning.
 ";
 

@@ -13,6 +13,8 @@ mod inference_client;
 mod limits;
 #[path = "grpc/outcomes.rs"]
 mod outcomes;
+#[path = "grpc/serving.rs"]
+mod serving;
 #[path = "grpc/stream.rs"]
 mod stream;
 #[path = "grpc/surroundings.rs"]

@@ -46,8 +46,13 @@ const ENVIRONMENT_READER: &str = "src/config/environment.rs";
 const NAMES_REFUSED: &[&str] = &["common", "util", "utils", "helper", "helpers", "misc", "manager", "data", "info"];
 
 /// Files that no one edits.
-const GENERATED: &[&str] =
-    &["src/proto/inference.rs", "src/proto/onnx.rs", "src/proto/otlp.rs", "tests/support/inference_client.rs"];
+const GENERATED: &[&str] = &[
+    "src/proto/inference.rs",
+    "src/proto/onnx.rs",
+    "src/proto/otlp.rs",
+    "src/proto/tensorflow.rs",
+    "tests/support/inference_client.rs",
+];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -5,7 +5,6 @@
 
 mod summary;
 
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -18,10 +17,11 @@ use crate::admission::Admission;
 use crate::batching::Batcher;
 use crate::config::{Config, ConfigError};
 use crate::engine::{Automatic, Pool};
+use crate::frontend::address::Mode;
 use crate::frontend::admin::{self, ReloadReport, ReloadRequest};
 use crate::frontend::health::Phase;
 use crate::frontend::listener::{Drain, Listener, Routes, Serving};
-use crate::frontend::{Browsers, Frontend, Health, Parts, Refusal, grpc, rest};
+use crate::frontend::{Address, Browsers, Cors, Frontend, Health, Parts, Refusal, grpc, rest};
 use crate::metering::Meter;
 use crate::pipeline::Pipeline;
 use crate::repository::{Control, Loading, Repository};
@@ -157,7 +157,7 @@ async fn govern(pipeline: Weak<Pipeline>, window: Duration) {
 pub(crate) struct Door {
     /// "http", "grpc" or "admin".
     pub(crate) name: &'static str,
-    pub(crate) address: SocketAddr,
+    pub(crate) address: Address,
     serving: Serving,
 }
 
@@ -167,28 +167,27 @@ fn listen(
     reloads: mpsc::Sender<ReloadRequest>,
     drain: &Drain,
 ) -> Result<Vec<Door>> {
-    let open = |name: &'static str, address: SocketAddr, routes| {
-        let listener = Listener::bind(address).with_context(|| format!("cannot listen on {address} for {name}"))?;
-        let address = listener.local_addr()?;
+    let open = |name: &'static str, (address, mode): (&Address, Mode), routes| {
+        let listener =
+            Listener::bind(address, mode).with_context(|| format!("cannot listen on {address} for {name}"))?;
+        let address = listener.local_address()?;
         let (limits, metrics) = (Arc::clone(&frontend.limits), frontend.metrics.listener(name));
         Ok::<_, anyhow::Error>(Door { name, address, serving: listener.serve(routes, limits, metrics, drain.clone()) })
     };
-    let calls = grpc::routes(frontend.clone());
-    let rest = rest::routes(frontend.clone());
-    // Port 0 names no port that could be shared.
-    let shared = config.grpc.listen == config.http.listen && config.http.listen.port() != 0;
+    let cors = Cors::new(&config.cors.origins);
+    let calls = grpc::routes(frontend.clone(), config.grpc.web).with_cors(cors.clone());
+    let rest = rest::routes(frontend.clone()).with_cors(cors);
+    let (http, grpc) = ((&config.http.listen, config.http.socket_mode), (&config.grpc.listen, config.grpc.socket_mode));
     let mut doors = Vec::new();
-    if shared {
-        doors.push(open("http", config.http.listen, Routes::by_content_type(rest, calls))?);
+    if http.0 == grpc.0 && http.0.is_shareable() {
+        doors.push(open("http", http, Routes::by_content_type(rest, calls))?);
     } else {
-        doors.push(open("http", config.http.listen, Routes::one(rest))?);
-        doors.push(open("grpc", config.grpc.listen, Routes::one(calls))?);
+        doors.push(open("http", http, Routes::one(rest))?);
+        doors.push(open("grpc", grpc, Routes::one(calls))?);
     }
-    doors.push(open(
-        "admin",
-        config.admin.listen,
-        Routes::one(admin::router(frontend.clone(), reloads, &config.admin)),
-    )?);
+    let admin = (&config.admin.listen, config.admin.socket_mode);
+    let control = admin::router(frontend.clone(), reloads, &config.admin);
+    doors.push(open("admin", admin, Routes::one(control))?);
     Ok(doors)
 }
 
@@ -200,8 +199,8 @@ impl Running {
     }
 
     /// Where a listener is: "http", "grpc" or "admin".
-    pub fn address(&self, name: &str) -> Option<SocketAddr> {
-        self.doors.iter().find(|door| door.name == name).map(|door| door.address)
+    pub fn address(&self, name: &str) -> Option<&Address> {
+        self.doors.iter().find(|door| door.name == name).map(|door| &door.address)
     }
 
     /// Bytes of all bodies that are still arriving.

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::Door;
 use crate::config::Config;
 use crate::engine::{Dim, Merging, TensorSpec};
+use crate::frontend::Address;
 use crate::repository::config::{Control, RepositoryConfig};
 use crate::repository::{Catalog, State, Variant};
 use crate::tensor::{DType, Shape};
@@ -28,10 +29,14 @@ pub(super) fn start(catalog: &Catalog, doors: &[Door], took: Duration, colour: b
             ("grpc", _) => "gRPC",
             _ => "metrics, admin",
         };
-        let _ = writeln!(text, "  {what:<16} http://{}", door.address);
+        let _ = match &door.address {
+            Address::Tcp(address) => writeln!(text, "  {what:<16} http://{address}"),
+            file @ Address::Unix(_) => writeln!(text, "  {what:<16} {file}"),
+        };
     }
-    if let Some(admin) = doors.iter().find(|door| door.name == "admin" && config.admin.ui) {
-        let _ = writeln!(text, "  {:<16} http://{}/ui/", "page", admin.address);
+    let admin = doors.iter().find(|door| door.name == "admin" && config.admin.ui);
+    if let Some(address) = admin.and_then(|admin| admin.address.tcp()) {
+        let _ = writeln!(text, "  {:<16} http://{address}/ui/", "page");
     }
     if let Some(line) = try_it(catalog, doors) {
         let _ = writeln!(text, "\nTry it:\n  {line}");
@@ -111,8 +116,14 @@ fn shape(variant: &Variant) -> String {
 
 /// A request to the model with the smallest input, or a model's metadata where no request would surely be answered.
 fn try_it(catalog: &Catalog, doors: &[Door]) -> Option<String> {
-    let address = doors.iter().find(|door| door.name == "http")?.address;
-    let url = |variant: &Variant| format!("http://{address}/v2/models/{}", variant.model);
+    let door = match &doors.iter().find(|door| door.name == "http")?.address {
+        Address::Tcp(address) => format!("http://{address}"),
+        Address::Unix(path) => {
+            let path = quoted(&visible(&path.display().to_string()));
+            format!("--unix-socket {path} http://localhost")
+        }
+    };
+    let url = |variant: &Variant| format!("{door}/v2/models/{}", variant.model);
     let smallest = catalog
         .ready()
         .filter_map(|variant| Some((elements(variant)?, &variant.model, variant)))

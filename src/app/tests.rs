@@ -15,8 +15,8 @@ use crate::units::{ByteSize, Span};
 
 async fn server() -> Running {
     let mut config = Config::default();
-    let own_port = "127.0.0.1:0".parse().unwrap();
-    (config.http.listen, config.grpc.listen, config.admin.listen) = (own_port, own_port, own_port);
+    let own_port = || "127.0.0.1:0".parse().unwrap();
+    (config.http.listen, config.grpc.listen, config.admin.listen) = (own_port(), own_port(), own_port());
     config.repository.control = Control::Explicit;
     config.repository.paths.clear();
     (config.drain.delay, config.drain.grace) = (Span(DELAY), Span(GRACE));
@@ -32,7 +32,7 @@ async fn server() -> Running {
 async fn under_way(server: &Running) -> TcpStream {
     let head = b"POST /v2/repository/index HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{";
     at_once(async {
-        let mut client = TcpStream::connect(server.address("http").unwrap()).await.unwrap();
+        let mut client = TcpStream::connect(server.address("http").and_then(Address::tcp).unwrap()).await.unwrap();
         client.write_all(head).await.unwrap();
         while server.receiving_bytes() == 0 {
             yield_now().await;
@@ -77,7 +77,7 @@ async fn a_drain_without_requests_takes_its_delay() {
 #[tokio::test(start_paused = true)]
 async fn new_requests_are_answered_through_the_delay() {
     let server = server().await;
-    let address = server.address("http").unwrap();
+    let address = server.address("http").and_then(Address::tcp).unwrap();
     let drain = tokio::spawn(server.drain());
     sleep(DELAY - Duration::from_millis(10)).await;
     let mut client = at_once(TcpStream::connect(address)).await.unwrap();
@@ -138,7 +138,7 @@ async fn reloads_come_one_after_the_other() {
 async fn a_kept_connection_is_asked_to_leave_and_then_lingers() {
     let server = server().await;
     let linger = server.settings.current().drain.linger.0;
-    let mut silent = at_once(TcpStream::connect(server.address("http").unwrap())).await.unwrap();
+    let mut silent = at_once(TcpStream::connect(server.address("http").and_then(Address::tcp).unwrap())).await.unwrap();
     let begun = Instant::now();
     assert!(server.drain().await);
     assert!(begun.elapsed() >= DELAY + linger, "{:?}", begun.elapsed());

@@ -2,19 +2,22 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use anyhow::Context;
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::Failure;
 use crate::config::Config;
-use crate::frontend::config::listen_address;
+use crate::frontend::Address;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The address of any of the server's HTTP listeners [default: KINGLET__ADMIN__LISTEN, or 127.0.0.1:8002]
-    #[arg(long, value_name = "ADDR", value_parser = listen_address)]
-    address: Option<SocketAddr>,
+    /// The address of any of the server's HTTP listeners, a port or unix:/path [default: KINGLET__ADMIN__LISTEN, or
+    /// 127.0.0.1:8002]
+    #[arg(long, value_name = "ADDR")]
+    address: Option<Address>,
     /// Ask whether the process is alive instead of whether it is ready
     #[arg(long)]
     live: bool,
@@ -33,11 +36,11 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         _ => "/v2/health/ready",
     };
     let timeout = Duration::from_millis(args.timeout.max(1));
-    let address = match args.address {
-        Some(address) => address,
+    let address = match &args.address {
+        Some(address) => address.clone(),
         None => reachable(Config::load(None, &[]).map_err(|error| Failure::Config(error.into()))?.admin.listen),
     };
-    let answer = ask(address, path, timeout).with_context(|| format!("no answer from {address}"))?;
+    let answer = ask(&address, path, timeout).with_context(|| format!("no answer from {address}"))?;
     let status = answer.split(' ').nth(1).unwrap_or_default();
     if status == "200" {
         return Ok(());
@@ -47,19 +50,37 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 }
 
 /// A server that listens on all addresses is asked on this machine's own.
-fn reachable(listen: SocketAddr) -> SocketAddr {
-    match listen.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => (Ipv4Addr::LOCALHOST, listen.port()).into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => (Ipv6Addr::LOCALHOST, listen.port()).into(),
-        _ => listen,
+fn reachable(listen: Address) -> Address {
+    let Some(address) = listen.tcp() else { return listen };
+    let here: IpAddr = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    Address::Tcp(SocketAddr::new(here, address.port()))
+}
+
+fn ask(address: &Address, path: &str, timeout: Duration) -> std::io::Result<String> {
+    match address {
+        Address::Tcp(address) => {
+            let stream = TcpStream::connect_timeout(address, timeout)?;
+            stream.set_read_timeout(Some(timeout))?;
+            stream.set_write_timeout(Some(timeout))?;
+            ask_over(stream, &address.to_string(), path)
+        }
+        Address::Unix(file) => {
+            let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+            socket.connect_timeout(&SockAddr::unix(file)?, timeout)?;
+            let stream = UnixStream::from(socket);
+            stream.set_read_timeout(Some(timeout))?;
+            stream.set_write_timeout(Some(timeout))?;
+            ask_over(stream, "localhost", path)
+        }
     }
 }
 
-fn ask(address: SocketAddr, path: &str, timeout: Duration) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&address, timeout)?;
-    stream.set_read_timeout(Some(timeout))?;
-    stream.set_write_timeout(Some(timeout))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+fn ask_over(mut stream: impl Read + Write, host: &str, path: &str) -> std::io::Result<String> {
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();
     stream.take(ANSWER_MAX).read_to_string(&mut answer)?;
     Ok(answer)
@@ -74,9 +95,13 @@ mod tests {
 
     #[test]
     fn a_server_on_all_addresses_is_reached_here() {
-        for (listen, wanted) in
-            [("0.0.0.0:1", "127.0.0.1:1"), ("[::]:2", "[::1]:2"), ("10.0.0.1:3", "10.0.0.1:3"), ("[::1]:4", "[::1]:4")]
-        {
+        for (listen, wanted) in [
+            ("0.0.0.0:1", "127.0.0.1:1"),
+            ("[::]:2", "[::1]:2"),
+            ("10.0.0.1:3", "10.0.0.1:3"),
+            ("[::1]:4", "[::1]:4"),
+            ("unix:/a", "unix:/a"),
+        ] {
             assert_eq!(reachable(listen.parse().unwrap()), wanted.parse().unwrap(), "{listen}");
         }
     }

@@ -1,7 +1,6 @@
 //! `kinglet serve`: configuration, start, signals, drain.
 
 use std::io::{IsTerminal, Write};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use kinglet_sys::allocator;
@@ -12,7 +11,7 @@ use super::signals::Signals;
 use crate::app::{self, Running};
 use crate::config::{Config, Flag};
 use crate::engine::pool::cores_available;
-use crate::frontend::config::listen_address;
+use crate::frontend::Address;
 use crate::telemetry::logs;
 
 #[derive(Debug, clap::Args)]
@@ -26,15 +25,15 @@ pub(super) struct Args {
     /// A configuration file (TOML); only what differs from the defaults
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Where REST listens [default: 127.0.0.1:8000]
-    #[arg(long, value_name = "ADDR", value_parser = listen_address)]
-    http: Option<SocketAddr>,
+    /// Where REST listens, a port or unix:/path [default: 127.0.0.1:8000]
+    #[arg(long, value_name = "ADDR")]
+    http: Option<Address>,
     /// Where gRPC listens; the same address as --http serves both on one port [default: 127.0.0.1:8001]
-    #[arg(long, value_name = "ADDR", value_parser = listen_address)]
-    grpc: Option<SocketAddr>,
+    #[arg(long, value_name = "ADDR")]
+    grpc: Option<Address>,
     /// Where metrics and control listen [default: 127.0.0.1:8002]
-    #[arg(long, value_name = "ADDR", value_parser = listen_address)]
-    admin: Option<SocketAddr>,
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<Address>,
     /// The name of the model, where the repository is one model's folder (as KServe mounts it)
     #[arg(long, value_name = "NAME")]
     model_name: Option<String>,
@@ -110,9 +109,9 @@ impl Args {
             flags.push(Flag::new("--repository", "repository.paths", paths));
         }
         let one = [
-            ("--http", "http.listen", self.http.map(|address| address.to_string())),
-            ("--grpc", "grpc.listen", self.grpc.map(|address| address.to_string())),
-            ("--admin", "admin.listen", self.admin.map(|address| address.to_string())),
+            ("--http", "http.listen", self.http.as_ref().map(Address::to_string)),
+            ("--grpc", "grpc.listen", self.grpc.as_ref().map(Address::to_string)),
+            ("--admin", "admin.listen", self.admin.as_ref().map(Address::to_string)),
             ("--model-name", "repository.model_name", self.model_name.clone()),
         ];
         flags.extend(one.into_iter().filter_map(|(name, key, value)| Some(Flag::new(name, key, [value?]))));

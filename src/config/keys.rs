@@ -73,11 +73,16 @@ macro_rules! keys {
 
 pub(super) const ALL: &[Key] = keys! {
     http.listen: Restart,
+    http.socket_mode: Restart,
     grpc.listen: Restart,
+    grpc.socket_mode: Restart,
+    grpc.web: Restart,
     admin.browser_hosts: Restart,
     admin.listen: Restart,
+    admin.socket_mode: Restart,
     admin.triton_metrics: Restart,
     admin.ui: Restart,
+    cors.origins: Restart,
     limits.body_bytes_max: AtOnce,
     limits.control_bytes_max: AtOnce,
     limits.inflate_ratio_max: AtOnce,
@@ -199,7 +204,7 @@ mod tests {
         new.admission.requests_max += 1;
         new.batching.batch_size_max += 1;
         new.repository.paths.push("more".into());
-        new.http.listen.set_port(1);
+        new.http.listen = "127.0.0.1:1".parse().unwrap();
         let wanted = Reload {
             applied: vec!["admission.requests_max", "batching.batch_size_max", "repository.paths"],
             refused: vec!["http.listen", "engine.cores"],

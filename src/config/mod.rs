@@ -18,7 +18,7 @@ use serde::Deserialize;
 use crate::admission::config::AdmissionConfig;
 use crate::engine::LoadOptions;
 use crate::engine::config::EngineConfig;
-use crate::frontend::config::{AdminConfig, LimitsConfig, ListenConfig};
+use crate::frontend::config::{AdminConfig, CorsConfig, GrpcConfig, HttpConfig, LimitsConfig};
 use crate::metering::MeteringConfig;
 use crate::repository::batching_defaults::BatchingConfig;
 use crate::repository::config::RepositoryConfig;
@@ -35,9 +35,10 @@ use layers::Settings;
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    pub http: ListenConfig,
-    pub grpc: ListenConfig,
+    pub http: HttpConfig,
+    pub grpc: GrpcConfig,
     pub admin: AdminConfig,
+    pub cors: CorsConfig,
     pub limits: LimitsConfig,
     pub runtime: RuntimeConfig,
     pub admission: AdmissionConfig,
@@ -211,7 +212,7 @@ mod tests {
         ];
         let config = load("", &[], &flags).unwrap();
         assert_eq!(config.repository.paths, ["a,b", "c"].map(PathBuf::from), "a flag is given once per element");
-        assert_eq!(config.http.listen.port(), 1);
+        assert_eq!(config.http.listen.to_string(), "127.0.0.1:1");
     }
 
     #[test]
@@ -244,7 +245,7 @@ mod tests {
             ("telemetry.log_level = 5", "config.toml:1: telemetry.log_level: expected a string, got 5".into()),
             (
                 "http.listen = ':80'",
-                "config.toml:1: http.listen: expected an address with a port, such as \"127.0.0.1:8000\" or \"localhost:8000\", got \":80\""
+                "config.toml:1: http.listen: expected an address with a port, such as \"127.0.0.1:8000\" or \"localhost:8000\", or \"unix:/path/of/a.socket\", got \":80\""
                     .into(),
             ),
             ("[repository]\npaths = 'a'", "config.toml:2: repository.paths: expected a list, got \"a\"".into()),
@@ -298,8 +299,8 @@ mod tests {
         assert_eq!(load("", &secure, &[]).unwrap_err(), wanted);
 
         let wrong = [Flag::new("--http", "http.listen", ["8000"])];
-        let wanted =
-            "--http: expected an address with a port, such as \"127.0.0.1:8000\" or \"localhost:8000\", got \"8000\"";
+        let wanted = "--http: expected an address with a port, such as \"127.0.0.1:8000\" or \"localhost:8000\", \
+                      or \"unix:/path/of/a.socket\", got \"8000\"";
         assert_eq!(load("", &[], &wrong).unwrap_err(), wanted);
     }
 

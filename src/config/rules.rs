@@ -2,10 +2,10 @@
 //!
 //! A type error is not found here, nor is what only the machine can answer, such as a port in use.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::{Cause, Config};
+use crate::frontend::Address;
 use crate::metering::Coefficients;
 use crate::metering::config::SourceChoice;
 use crate::repository::config::Control;
@@ -136,9 +136,9 @@ fn linger(config: &Config) -> Option<Broken> {
 }
 
 fn listeners(config: &Config) -> impl Iterator<Item = Broken> {
-    let http = ("http.listen", config.http.listen);
-    let grpc = ("grpc.listen", config.grpc.listen);
-    let admin = ("admin.listen", config.admin.listen);
+    let http = ("http.listen", &config.http.listen);
+    let grpc = ("grpc.listen", &config.grpc.listen);
+    let admin = ("admin.listen", &config.admin.listen);
     let shared = (overlap(http.1, grpc.1) && http.1 != grpc.1).then(|| Broken {
         keys: vec![grpc.0, http.0],
         cause: impossible(format!(
@@ -262,7 +262,8 @@ fn tracing(config: &Config) -> impl Iterator<Item = Broken> {
 }
 
 /// Whether one socket would take connections meant for the other. Port 0 is a free one each time.
-fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+fn overlap(a: &Address, b: &Address) -> bool {
+    let (Address::Tcp(a), Address::Tcp(b)) = (a, b) else { return a == b };
     let any = a.ip().is_unspecified() || b.ip().is_unspecified();
     a.port() != 0 && a.port() == b.port() && (any || a.ip() == b.ip())
 }
@@ -456,6 +457,8 @@ mod tests {
             ("0.0.0.0:1", "127.0.0.1:1", "127.0.0.1:2", &["grpc.listen", "http.listen"]),
             ("127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:1", &["admin.listen", "http.listen"]),
             ("127.0.0.1:1", "[::]:2", "127.0.0.1:2", &["admin.listen", "grpc.listen"]),
+            ("unix:/a", "unix:/a", "unix:/b", &[]),
+            ("unix:/a", "127.0.0.1:1", "unix:/a", &["admin.listen", "http.listen"]),
         ] {
             let mut config = Config::default();
             config.http.listen = http.parse().unwrap();

@@ -1,29 +1,44 @@
-//! Settings of the front ends: where they listen and what one client may send.
+//! Settings of the front ends: where they listen, which pages may ask them and what one client may send.
 
-use std::net::SocketAddr;
+use serde::Deserialize;
 
-use serde::de::Error;
-use serde::{Deserialize, Deserializer};
-
+use super::address::{Address, Mode};
+use super::cors::Origin;
 use crate::units::{ByteSize, Span};
 
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
-pub struct ListenConfig {
-    #[serde(deserialize_with = "address")]
-    pub listen: SocketAddr,
+pub struct HttpConfig {
+    pub listen: Address,
+    pub socket_mode: Mode,
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct GrpcConfig {
+    pub listen: Address,
+    pub socket_mode: Mode,
+    /// Whether gRPC-Web is spoken too.
+    pub web: bool,
 }
 
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct AdminConfig {
-    #[serde(deserialize_with = "address")]
-    pub listen: SocketAddr,
+    pub listen: Address,
+    pub socket_mode: Mode,
     /// Whether the page at `/ui/` is served, and inference for it.
     pub ui: bool,
     pub browser_hosts: Vec<String>,
     /// Whether metrics stand under Triton's names too.
     pub triton_metrics: bool,
+}
+
+/// Pages of other sites whose scripts may ask the REST and gRPC listeners.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct CorsConfig {
+    pub origins: Vec<Origin>,
 }
 
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -50,24 +65,6 @@ pub struct LimitsConfig {
     pub http2_keepalive_interval: Span,
     pub http2_keepalive_timeout: Span,
     pub stream_in_flight_max: usize,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected an address with a port, such as \"127.0.0.1:8000\" or \"localhost:8000\", got {0:?}")]
-pub struct AddressError(String);
-
-/// An address with a port; `localhost` is the one that needs no resolver.
-///
-/// # Errors
-/// When it is anything else.
-pub fn listen_address(text: &str) -> Result<SocketAddr, AddressError> {
-    let numeric = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
-    numeric.as_deref().unwrap_or(text).parse().map_err(|_| AddressError(text.to_owned()))
-}
-
-fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    listen_address(&text).map_err(D::Error::custom)
 }
 
 impl LimitsConfig {

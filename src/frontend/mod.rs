@@ -3,10 +3,12 @@
 //! `rest`, `grpc` and `admin` each know one; what they share stands here: parameters, wishes for outputs,
 //! classification, health, and the listener that drives connections.
 
+pub mod address;
 pub mod admin;
 pub mod browsers;
 pub mod classification;
 pub mod config;
+pub mod cors;
 pub mod grpc;
 pub mod health;
 mod large;
@@ -22,9 +24,11 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use address::Address;
 use arc_swap::ArcSwap;
 pub use browsers::Browsers;
-pub use config::{AdminConfig, INFLATE_FREE, LimitsConfig, ListenConfig};
+pub use config::{INFLATE_FREE, LimitsConfig};
+pub use cors::Cors;
 pub use health::Health;
 use http::{HeaderMap, header};
 pub use refusal::Refusal;
@@ -162,8 +166,20 @@ impl Deref for Frontend {
 
 /// Whether a request is a gRPC call, by its content type.
 pub fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+    has_type(headers, GRPC) && !is_grpc_web(headers)
 }
+
+/// Whether it is one in the form that browsers can send.
+pub fn is_grpc_web(headers: &HeaderMap) -> bool {
+    has_type(headers, GRPC_WEB)
+}
+
+fn has_type(headers: &HeaderMap, beginning: &[u8]) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(beginning))
+}
+
+const GRPC: &[u8] = b"application/grpc";
+const GRPC_WEB: &[u8] = b"application/grpc-web";
 
 /// The name and extensions that server metadata tells. Only what works stands here.
 pub const SERVER_NAME: &str = "kinglet";

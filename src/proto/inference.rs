@@ -1450,8 +1450,14 @@ pub struct RepositoryModelLoadRequest {
         ModelRepositoryParameter,
     >,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct RepositoryModelLoadResponse {}
+/// Triton's has no fields; these are KServe's.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RepositoryModelLoadResponse {
+    #[prost(string, tag = "1")]
+    pub model_name: ::prost::alloc::string::String,
+    #[prost(bool, tag = "2")]
+    pub is_loaded: bool,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RepositoryModelUnloadRequest {
     #[prost(string, tag = "1")]
@@ -1464,8 +1470,13 @@ pub struct RepositoryModelUnloadRequest {
         ModelRepositoryParameter,
     >,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct RepositoryModelUnloadResponse {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RepositoryModelUnloadResponse {
+    #[prost(string, tag = "1")]
+    pub model_name: ::prost::alloc::string::String,
+    #[prost(bool, tag = "2")]
+    pub is_unloaded: bool,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SystemSharedMemoryStatusRequest {
     /// Empty: every region.

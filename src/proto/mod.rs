@@ -1,4 +1,4 @@
-//! The gRPC protocol as Rust: messages, the service's trait and server, and their descriptors; the messages of ONNX
+//! The gRPC protocols as Rust: messages, the services' traits and servers, and their descriptors; the messages of ONNX
 //! files; and those of OTLP, by which traces are sent. All made from `proto/`. Edited by nobody: `tests/bootstrap.rs`
 //! writes the files and holds them to their source. Knows nothing of what a message means; that is `convert`'s matter.
 
@@ -38,9 +38,25 @@ pub mod onnx;
 )]
 pub mod otlp;
 
-/// Both files of the wire as an encoded `FileDescriptorSet`, comments left out: what reflection
+#[rustfmt::skip]
+#[allow(
+    clippy::all,
+    clippy::nursery,
+    clippy::pedantic,
+    clippy::allow_attributes_without_reason,
+    missing_debug_implementations,
+    unreachable_pub,
+    unused_qualifications,
+    reason = "generated code keeps its generator's style"
+)]
+pub mod tensorflow;
+
+/// All files of the Open Inference Protocol as an encoded `FileDescriptorSet`, comments left out: what reflection
 /// answers with, and what reads and prints model configurations.
 pub const DESCRIPTOR_SET: &[u8] = include_bytes!("descriptor.bin");
+
+/// Those of TensorFlow Serving's likewise.
+pub const SERVING_DESCRIPTOR_SET: &[u8] = include_bytes!("serving_descriptor.bin");
 
 /// The messages of ONNX files likewise: what writes and reads a graph as JSON.
 pub mod onnx_descriptors {

@@ -63,11 +63,14 @@ class Server:
         while time.monotonic() < until:
             if self.process.poll() is not None:
                 raise RuntimeError(f"server ended with {self.process.returncode}:\n{self.log_end()}")
-            if health(self.http, "ready") == 200:
+            if self.is_ready():
                 return
             time.sleep(0.05)
         self.stop()
         raise RuntimeError(f"not ready after {self.ready_seconds_max} s:\n{self.log_end()}")
+
+    def is_ready(self) -> bool:
+        return health(self.http, "ready") == 200
 
     def terminate(self) -> None:
         self.send(signal.SIGTERM)

@@ -7,6 +7,7 @@ use std::path::Path;
 use bytes::Bytes;
 use kinglet::app::{self, Running};
 use kinglet::config::Config;
+use kinglet::frontend::Address;
 use kinglet::proto::inference::infer_parameter::ParameterChoice;
 use kinglet::proto::inference::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 use kinglet::proto::inference::{InferParameter, ModelInferRequest, ModelInferResponse};
@@ -19,8 +20,8 @@ use kinglet::telemetry::config::LogLevel;
 use kinglet::telemetry::logs::Logs;
 use prost::Message;
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::inference_client::grpc_inference_service_client::GrpcInferenceServiceClient;
@@ -41,16 +42,19 @@ impl Server {
     pub(crate) async fn with(change: impl FnOnce(&mut Config)) -> Self {
         let models = repository();
         let mut config = Config::default();
-        let own_port = "127.0.0.1:0".parse().unwrap();
-        (config.http.listen, config.grpc.listen, config.admin.listen) = (own_port, own_port, own_port);
+        let own_port = || "127.0.0.1:0".parse().unwrap();
+        (config.http.listen, config.grpc.listen, config.admin.listen) = (own_port(), own_port(), own_port());
         config.repository.paths = vec![models.path().to_owned()];
         config.repository.start_with_failures = false;
         change(&mut config);
         let same = config.clone();
         let running = app::start(config, Logs::new(LogLevel::Error), Box::new(move || Ok(same.clone()))).await.unwrap();
         // Where both share a port there is no listener of gRPC's own.
-        let address = running.address("grpc").or_else(|| running.address("http")).unwrap();
-        let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
+        let channel = match running.address("grpc").or_else(|| running.address("http")).unwrap() {
+            Address::Tcp(address) => Endpoint::from_shared(format!("http://{address}")),
+            file @ Address::Unix(_) => Endpoint::from_shared(file.to_string()),
+        };
+        let channel = channel.unwrap().connect().await.unwrap();
         Self { running, channel, _models: models }
     }
 
@@ -68,19 +72,30 @@ impl Server {
         self.ask("http", &format!("POST {path}"), headers, body).await
     }
 
-    async fn ask(&self, listener: &str, what: &str, headers: &[(&str, &str)], body: &str) -> String {
+    pub(crate) async fn ask(&self, listener: &str, what: &str, headers: &[(&str, &str)], body: &str) -> String {
+        String::from_utf8(self.ask_bytes(listener, what, headers, body).await).unwrap()
+    }
+
+    /// As `ask`, where the answer is no text.
+    pub(crate) async fn ask_bytes(&self, listener: &str, what: &str, headers: &[(&str, &str)], body: &str) -> Vec<u8> {
         let mut head = format!("{what} HTTP/1.1\r\nhost: kinglet\r\nconnection: close\r\n");
         for (name, value) in headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
-        let mut stream = TcpStream::connect(self.running.address(listener).unwrap()).await.unwrap();
-        let length = body.len();
-        // A server that refuses by the head may close before it has read all.
-        let _ = stream.write_all(format!("{head}content-length: {length}\r\n\r\n{body}").as_bytes()).await;
-        let mut answer = Vec::new();
-        let _ = stream.read_to_end(&mut answer).await;
-        String::from_utf8(answer).unwrap()
+        let request = format!("{head}content-length: {}\r\n\r\n{body}", body.len());
+        match self.running.address(listener).unwrap() {
+            Address::Tcp(address) => exchange(TcpStream::connect(address).await.unwrap(), &request).await,
+            Address::Unix(path) => exchange(UnixStream::connect(path).await.unwrap(), &request).await,
+        }
     }
+}
+
+async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &str) -> Vec<u8> {
+    // A server that refuses by the head may close before it has read all.
+    let _ = stream.write_all(request.as_bytes()).await;
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    answer
 }
 
 /// `add`: sum = left + right, both FP32 `[n, 16]`; `identity_<datatype>`: y = x, `[n, 2]`; `pick`: y = x, FP32 `[n, 2]`, with the

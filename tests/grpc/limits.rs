@@ -11,6 +11,7 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use kinglet::frontend::Address;
 use kinglet::proto::inference::InferTensorContents;
 use kinglet::proto::inference::model_infer_request::InferInputTensor;
 use kinglet::units::ByteSize;
@@ -23,13 +24,20 @@ use tonic::codec::CompressionEncoding;
 use tonic::{Code, Request};
 
 use crate::fixture::{Server, add, identity, sums};
+use crate::serving;
 
 #[tokio::test]
 async fn a_deadline_that_has_passed_is_told() {
     let server = Server::start().await;
     // DEADLINE_EXCEEDED, and INVALID_ARGUMENT for what is no time.
-    for (timeout, status) in [("1n", Some("4")), ("soon", Some("3")), ("30S", None)] {
-        assert_eq!(status_in_headers(&server, timeout).await.as_deref(), status, "{timeout}");
+    for (path, message) in [
+        ("inference.GRPCInferenceService/ModelInfer", add(1.0, "").encode_to_vec()),
+        ("tensorflow.serving.PredictionService/Predict", serving::add().encode_to_vec()),
+    ] {
+        for (timeout, status) in [("1n", Some("4")), ("soon", Some("3")), ("30S", None)] {
+            let got = status_in_headers(&server, path, &message, timeout).await;
+            assert_eq!(got.as_deref(), status, "{path} {timeout}");
+        }
     }
     let mut request = Request::new(add(1.0, ""));
     request.set_timeout(Duration::from_secs(30));
@@ -38,21 +46,20 @@ async fn a_deadline_that_has_passed_is_told() {
 
 /// Asks without the client library, which would give up by itself and hide what the server says. A status in the
 /// headers is a failure's; a success has its own behind the message.
-async fn status_in_headers(server: &Server, timeout: &'static str) -> Option<String> {
+async fn status_in_headers(server: &Server, path: &str, message: &[u8], timeout: &'static str) -> Option<String> {
     let mut sender = connect(server).await;
-    let message = add(1.0, "").encode_to_vec();
     let length = u32::try_from(message.len()).unwrap().to_be_bytes();
-    let request = http::Request::post("http://kinglet/inference.GRPCInferenceService/ModelInfer")
+    let request = http::Request::post(format!("http://kinglet/{path}"))
         .header("content-type", "application/grpc")
         .header("grpc-timeout", timeout)
-        .body(Full::<Bytes>::from([&[0], &length[..], &message].concat()).boxed())
+        .body(Full::<Bytes>::from([&[0], &length[..], message].concat()).boxed())
         .unwrap();
     let response = sender.send_request(request).await.unwrap();
     header(&response, "grpc-status")
 }
 
 async fn connect(server: &Server) -> SendRequest<BoxBody<Bytes, Infallible>> {
-    let stream = TcpStream::connect(server.running.address("grpc").unwrap()).await.unwrap();
+    let stream = TcpStream::connect(server.running.address("grpc").and_then(Address::tcp).unwrap()).await.unwrap();
     let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
     let (sender, connection) = handshake.await.unwrap();
     tokio::spawn(connection);

@@ -31,7 +31,7 @@ async fn counted(server: &Server) -> BTreeMap<(String, String), u64> {
         .collect()
 }
 
-async fn check(server: &Server, expected: &[(&str, &str, u64)]) {
+pub(crate) async fn check(server: &Server, expected: &[(&str, &str, u64)]) {
     let expected =
         expected.iter().map(|(model, code, count)| ((model.to_string(), code.to_string()), *count)).collect();
     assert_eq!(counted(server).await, expected);

@@ -13,8 +13,9 @@ use http::StatusCode;
 use tokio::sync::mpsc;
 
 use super::browsers::own_pages_only;
+use super::config::AdminConfig;
 use super::rest::{admin_router, fallbacks, get, inference, post};
-use super::{AdminConfig, Frontend, Refusal};
+use super::{Frontend, Refusal};
 
 /// What the reload route asks for; the answer goes back over the channel in it.
 pub type ReloadRequest = tokio::sync::oneshot::Sender<Result<ReloadReport, Refusal>>;

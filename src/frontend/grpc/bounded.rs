@@ -1,4 +1,4 @@
-//! The codec of inference requests: their parts are counted before they are decoded.
+//! The codec of calls that carry tensors: their parts are counted before they are decoded.
 //!
 //! An empty input is two bytes on the wire and hundreds in memory, and a typed value of one byte becomes eight, so that a
 //! message within its limit could take many times that limit. Counting allocates nothing and looks at no raw tensor.
@@ -20,49 +20,59 @@ use crate::error::ErrorCode;
 use crate::frontend::{LimitsConfig, Refusal};
 use crate::proto::inference::ModelInferRequest;
 
-/// Encodes answers of type `T`.
-pub(super) struct Bounded<T> {
+/// Encodes answers of type `T`, decodes requests of type `M`.
+pub(super) struct Bounded<T, M = ModelInferRequest> {
     limits: Arc<ArcSwap<LimitsConfig>>,
     incoming: Arc<Incoming>,
-    answers: PhantomData<fn(T)>,
+    messages: PhantomData<fn(M) -> T>,
 }
 
-pub(super) struct BoundedDecoder {
+pub(super) struct BoundedDecoder<M> {
     limits: Arc<ArcSwap<LimitsConfig>>,
     incoming: Arc<Incoming>,
+    messages: PhantomData<fn() -> M>,
+}
+
+/// A message that is counted before it is decoded.
+pub(super) trait Counted: Message + Default + 'static {
+    /// The bytes that typed values will take, once decoded.
+    ///
+    /// # Errors
+    /// When a part stands there more often than it may, or typed values take more than a message may have.
+    fn count(message: &[u8], limits: &LimitsConfig) -> Result<u64, Refusal>;
 }
 
 /// A message, and when it was whole: decoding it is time of ours.
 #[derive(Debug)]
-pub(super) struct Decoded {
-    pub(super) message: ModelInferRequest,
+pub(super) struct Decoded<M = ModelInferRequest> {
+    pub(super) message: M,
     pub(super) at: Instant,
 }
 
-impl From<ModelInferRequest> for Decoded {
-    fn from(message: ModelInferRequest) -> Self {
+impl<M> From<M> for Decoded<M> {
+    fn from(message: M) -> Self {
         Self { message, at: Instant::now() }
     }
 }
 
-impl<T> Bounded<T> {
+impl<T, M> Bounded<T, M> {
     pub(super) fn new(limits: &Arc<ArcSwap<LimitsConfig>>, incoming: Arc<Incoming>) -> Self {
-        Self { limits: Arc::clone(limits), incoming, answers: PhantomData }
+        Self { limits: Arc::clone(limits), incoming, messages: PhantomData }
     }
 }
 
-impl<T: Message + 'static> Codec for Bounded<T> {
+impl<T: Message + 'static, M: Counted> Codec for Bounded<T, M> {
     type Encode = T;
-    type Decode = Decoded;
+    type Decode = Decoded<M>;
     type Encoder = ProstEncoder<T>;
-    type Decoder = BoundedDecoder;
+    type Decoder = BoundedDecoder<M>;
 
     fn encoder(&mut self) -> ProstEncoder<T> {
         ProstEncoder::new(buffers())
     }
 
-    fn decoder(&mut self) -> BoundedDecoder {
-        BoundedDecoder { limits: Arc::clone(&self.limits), incoming: Arc::clone(&self.incoming) }
+    fn decoder(&mut self) -> BoundedDecoder<M> {
+        BoundedDecoder { limits: Arc::clone(&self.limits), incoming: Arc::clone(&self.incoming), messages: PhantomData }
     }
 }
 
@@ -71,11 +81,11 @@ fn buffers() -> BufferSettings {
     BufferSettings::new(BUFFER_BYTES, YIELD_BYTES)
 }
 
-impl Decoder for BoundedDecoder {
-    type Item = Decoded;
+impl<M: Counted> Decoder for BoundedDecoder<M> {
+    type Item = Decoded<M>;
     type Error = Status;
 
-    fn decode(&mut self, source: &mut DecodeBuf<'_>) -> Result<Option<Decoded>, Status> {
+    fn decode(&mut self, source: &mut DecodeBuf<'_>) -> Result<Option<Decoded<M>>, Status> {
         // Before anything is done with it.
         let at = Instant::now();
         // Shares the memory that the message arrived in.
@@ -87,15 +97,21 @@ impl Decoder for BoundedDecoder {
     }
 }
 
-impl BoundedDecoder {
-    fn decode_whole(&self, at: Instant, message: Bytes) -> Result<Decoded, Refusal> {
+impl<M: Counted> BoundedDecoder<M> {
+    fn decode_whole(&self, at: Instant, message: Bytes) -> Result<Decoded<M>, Refusal> {
         let limits = self.limits.load();
         self.incoming.whole(message.len() as u64, &limits)?;
-        let typed = check(&message, &limits)?;
+        let typed = M::count(&message, &limits)?;
         self.incoming.decoding(message.len() as u64 + typed)?;
         let malformed = |error| Refusal::invalid(format!("malformed message: {error}"));
-        let message = ModelInferRequest::decode(message).map_err(malformed)?;
+        let message = M::decode(message).map_err(malformed)?;
         Ok(Decoded { message, at })
+    }
+}
+
+impl Counted for ModelInferRequest {
+    fn count(message: &[u8], limits: &LimitsConfig) -> Result<u64, Refusal> {
+        check(message, limits)
     }
 }
 
@@ -143,22 +159,37 @@ fn check_input(input: &[u8], limits: &LimitsConfig) -> Result<u64, Refusal> {
     Ok(typed)
 }
 
-/// Bytes that one field of typed contents takes in memory. Values are packed, or stand alone and then have no length.
+/// Bytes that one field of typed contents takes in memory.
 fn typed_bytes(number: u32, values: &[u8]) -> u64 {
-    let numbers = |width: u64| values.iter().filter(|byte| **byte < 0x80).count().max(1) as u64 * width;
     match number {
-        1 => numbers(1),
-        2 | 4 => numbers(4),
-        3 | 5 => numbers(8),
-        6 => values.len().max(4) as u64,
-        7 => values.len().max(8) as u64,
-        8 => (size_of::<Bytes>() + values.len()) as u64,
+        1 => whole_numbers(values, 1),
+        2 | 4 => whole_numbers(values, 4),
+        3 | 5 => whole_numbers(values, 8),
+        6 => floats(values, 4),
+        7 => floats(values, 8),
+        8 => element(values),
         _ => 0,
     }
 }
 
+/// Bytes in memory of numbers of this width that are varints on the wire. They are packed, or one stands alone and then
+/// has no length.
+pub(super) fn whole_numbers(values: &[u8], width: u64) -> u64 {
+    values.iter().filter(|byte| **byte < 0x80).count().max(1) as u64 * width
+}
+
+/// As `whole_numbers`, of numbers that have their width on the wire too.
+pub(super) fn floats(values: &[u8], width: u64) -> u64 {
+    (values.len() as u64).max(width)
+}
+
+/// Bytes in memory of one element that has its own length.
+pub(super) fn element(bytes: &[u8]) -> u64 {
+    (size_of::<Bytes>() + bytes.len()) as u64
+}
+
 /// As for raw tensors, whose bytes are the message's: what could not be sent raw cannot be sent in fewer bytes either.
-fn check_typed(bytes: u64, limits: &LimitsConfig) -> Result<(), Refusal> {
+pub(super) fn check_typed(bytes: u64, limits: &LimitsConfig) -> Result<(), Refusal> {
     let max = limits.body_bytes_max;
     if bytes > max.0 {
         let message = format!("the values in contents take more than the {max} allowed");
@@ -167,18 +198,19 @@ fn check_typed(bytes: u64, limits: &LimitsConfig) -> Result<(), Refusal> {
     Ok(())
 }
 
-struct Counter {
+/// So many parts of one kind are allowed.
+pub(super) struct Counter {
     what: &'static str,
     limit: usize,
     left: usize,
 }
 
 impl Counter {
-    fn new(what: &'static str, limit: usize) -> Self {
+    pub(super) fn new(what: &'static str, limit: usize) -> Self {
         Self { what, limit, left: limit }
     }
 
-    fn count(&mut self) -> Result<(), Refusal> {
+    pub(super) fn count(&mut self) -> Result<(), Refusal> {
         let Self { what, limit, .. } = self;
         self.left = self
             .left

@@ -71,7 +71,15 @@ fn filled(contents: &InferTensorContents) -> usize {
         + contents.bytes_contents.len()
 }
 
-fn narrowed<W, T, const N: usize>(dtype: DType, values: &[W], to_bytes: fn(T) -> [u8; N]) -> Result<Vec<u8>, Refusal>
+/// Values in the bytes of their datatype.
+///
+/// # Errors
+/// When one does not fit it.
+pub(super) fn narrowed<W, T, const N: usize>(
+    dtype: DType,
+    values: &[W],
+    to_bytes: fn(T) -> [u8; N],
+) -> Result<Vec<u8>, Refusal>
 where
     W: Copy + Display,
     T: TryFrom<W>,

@@ -95,7 +95,7 @@ fn tensor(input: InferInputTensor, raw: Option<Bytes>, limits: &LimitsConfig) ->
     Ok(NamedTensor { name, tensor })
 }
 
-fn extents(dims: &[i64], rank_max: usize) -> Result<Shape, Refusal> {
+pub(super) fn extents(dims: &[i64], rank_max: usize) -> Result<Shape, Refusal> {
     at_most("axes", dims.len(), rank_max)?;
     let extent = |dim: &i64| {
         usize::try_from(*dim).map_err(|_| Refusal::invalid(format!("expected extents of at least 0, got {dim}")))
@@ -135,7 +135,7 @@ fn value(parameter: InferParameter) -> Option<Value> {
     })
 }
 
-fn at_most(what: &str, got: usize, limit: usize) -> Result<(), Refusal> {
+pub(super) fn at_most(what: &str, got: usize, limit: usize) -> Result<(), Refusal> {
     if got > limit {
         return Err(Refusal::invalid(format!("expected at most {limit} {what}, got {got}")));
     }

@@ -1,4 +1,4 @@
-//! What surrounds every call of the inference service and the gRPC library does not do by itself: compression as the
+//! What surrounds every call of our services and the gRPC library does not do by itself: compression as the
 //! client does it, a body that counts and is waited for only so long, our code for messages that are too large, and codecs
 //! that count before they decode, for the calls that carry tensors or files. All other messages are small.
 
@@ -12,13 +12,14 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::BodyExt;
+use prost::Message;
 use tonic::body::Body;
 use tonic::codec::{Codec, CompressionEncoding};
 use tonic::server::{Grpc, NamedService};
 use tonic::{Status, Streaming};
 use tower::{Service, service_fn};
 
-use super::bounded::{Bounded, Decoded};
+use super::bounded::{Bounded, Counted, Decoded};
 use super::incoming::{Arriving, Incoming};
 use super::loading::Loading;
 use super::service::Calls;
@@ -30,7 +31,7 @@ use crate::frontend::listener::{Direct, Shortcut};
 use crate::frontend::pace::Pace;
 use crate::frontend::report::Told;
 use crate::frontend::trace::{self, Trace};
-use crate::frontend::{LimitsConfig, is_grpc};
+use crate::frontend::{Frontend, LimitsConfig, is_grpc};
 use crate::pipeline::Outcome;
 use crate::proto::inference::grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer};
 use crate::proto::inference::{ModelInferResponse, RepositoryModelLoadRequest, RepositoryModelLoadResponse};
@@ -56,19 +57,28 @@ impl Edge {
     }
 }
 
-async fn infer(
-    calls: Arc<Calls>,
-    incoming: Arc<Incoming>,
-    request: Request<Body>,
+/// A call with its message on the way, and what counts that.
+pub(super) type Arrived = (Arc<Incoming>, Request<Body>);
+
+/// One message in and one out. The call is counted once, by `answer` or here where its message could not be decoded.
+pub(super) async fn unary<M, T, A>(
+    frontend: &Frontend,
+    (incoming, request): Arrived,
     recording: Option<Recording>,
-) -> Response<Body> {
-    let limits = &calls.frontend.limits;
-    let mut grpc = with_limits(Bounded::new(limits, Arc::clone(&incoming)), limits);
-    let mut outcome = Some(calls.frontend.pipeline.begin().recorded(recording));
+    answer: impl Fn(tonic::Request<Decoded<M>>, Outcome) -> A,
+) -> Response<Body>
+where
+    M: Counted,
+    T: Message + 'static,
+    A: Future<Output = Result<tonic::Response<T>, Status>>,
+{
+    let limits = &frontend.limits;
+    let mut grpc = with_limits(Bounded::<T, M>::new(limits, Arc::clone(&incoming)), limits);
+    let mut outcome = Some(frontend.pipeline.begin().recorded(recording));
     let service = service_fn(|request| {
         // The codec lives until the answer is written; the request needs it no more.
         incoming.handed_over();
-        infer_once(Arc::clone(&calls), outcome.take(), request)
+        answer(request, outcome.take().unwrap_or_else(|| frontend.pipeline.begin()))
     });
     let response = with_trailers(grpc.unary(service, request).await);
     // What could not be decoded was never handed over.
@@ -76,7 +86,7 @@ async fn infer(
         let refused = response.extensions().get().map_or(ErrorCode::Internal, status::code);
         outcome.settle(Some(refused));
     }
-    response
+    recoded(response)
 }
 
 async fn stream_infer(
@@ -114,10 +124,9 @@ fn with_limits<C: Codec>(codec: C, limits: &ArcSwap<LimitsConfig>) -> Grpc<C> {
 
 async fn infer_once(
     calls: Arc<Calls>,
-    outcome: Option<Outcome>,
     request: tonic::Request<Decoded>,
+    outcome: Outcome,
 ) -> Result<tonic::Response<ModelInferResponse>, Status> {
-    let outcome = outcome.unwrap_or_else(|| calls.frontend.pipeline.begin());
     calls.answer_once(request, outcome).await
 }
 
@@ -151,7 +160,8 @@ impl Service<Request<Body>> for Edge {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         if !is_grpc(request.headers()) {
-            return Box::pin(async { Ok(strangers::refusal().map(Body::new)) });
+            let refused = strangers::refusal(request.headers()).map(Body::new);
+            return Box::pin(async { Ok(refused) });
         }
         match request.uri().path() {
             INFER => {
@@ -160,20 +170,21 @@ impl Service<Request<Body>> for Edge {
             }
             STREAM => {
                 let calls = Arc::clone(&self.calls);
-                let (traced, recording) = self.traced(&request, STREAM);
-                let (incoming, request) = self.arriving(request, Incoming::stream);
+                let (traced, recording) = traced(&calls.frontend, &request, STREAM);
+                let (incoming, request) = arriving(&calls.frontend, request, Incoming::stream);
                 let answers = async move { recoded(stream_infer(calls, incoming, request, recording).await) };
                 Box::pin(async move { Ok(trace::around(traced, answers).await) })
             }
             LOAD => {
                 let calls = Arc::clone(&self.calls);
-                let (_, request) = self.arriving(request, Incoming::unary);
+                let (_, request) = arriving(&calls.frontend, request, Incoming::unary);
                 Box::pin(async move { Ok(recoded(load(calls, request).await)) })
             }
             _ => {
-                let (_, request) = self.arriving(request, Incoming::unary);
-                let bytes_max = self.calls.frontend.limits.load().of_control().body_bytes_max.as_len();
-                let answer = self.generated.clone().max_decoding_message_size(bytes_max).call(request);
+                let frontend = &self.calls.frontend;
+                let mut generated = self.generated.clone().max_decoding_message_size(control_bytes_max(frontend));
+                let (_, request) = arriving(frontend, request, Incoming::unary);
+                let answer = generated.call(request);
                 Box::pin(async move { answer.await.map(recoded) })
             }
         }
@@ -193,30 +204,40 @@ impl Shortcut for Edge {
 
 impl Edge {
     fn infer(&self, request: Request<Body>) -> impl Future<Output = Response<Body>> + Send + use<> {
-        let (traced, recording) = self.traced(&request, INFER);
-        let (incoming, request) = self.arriving(request, Incoming::unary);
         let calls = Arc::clone(&self.calls);
-        trace::around(traced, async move { recoded(infer(calls, incoming, request, recording).await) })
+        let (traced, recording) = traced(&calls.frontend, &request, INFER);
+        let arrived = arriving(&calls.frontend, request, Incoming::unary);
+        trace::around(traced, async move {
+            let answer = |request, outcome| infer_once(Arc::clone(&calls), request, outcome);
+            unary(&calls.frontend, arrived, recording, answer).await
+        })
     }
+}
 
-    fn traced(&self, request: &Request<Body>, path: &'static str) -> (Option<Trace>, Option<Recording>) {
-        let tracer = &self.calls.frontend.tracer;
-        let traced = trace::of(tracer, request.headers());
-        let recording = trace::record(tracer, traced.as_ref(), || trace::grpc_head(request, path));
-        (traced, recording)
-    }
+/// Bytes of a message that carries neither tensors nor files.
+pub(super) fn control_bytes_max(frontend: &Frontend) -> usize {
+    frontend.limits.load().of_control().body_bytes_max.as_len()
+}
 
-    /// The request as it will be read and answered.
-    fn arriving(&self, mut request: Request<Body>, counts: fn(Held) -> Incoming) -> (Arc<Incoming>, Request<Body>) {
-        answer_as_asked(request.headers_mut());
-        let frontend = &self.calls.frontend;
-        let incoming = Arc::new(counts(frontend.pipeline.admission().receive()));
-        if !http_body::Body::is_end_stream(request.body()) {
-            let pace = Pace::new(&frontend.limits.load());
-            request = request.map(|body| Body::new(Arriving::new(body, Arc::clone(&incoming), pace)));
-        }
-        (incoming, request)
+pub(super) fn traced(
+    frontend: &Frontend,
+    request: &Request<Body>,
+    path: &'static str,
+) -> (Option<Trace>, Option<Recording>) {
+    let traced = trace::of(&frontend.tracer, request.headers());
+    let recording = trace::record(&frontend.tracer, traced.as_ref(), || trace::grpc_head(request, path));
+    (traced, recording)
+}
+
+/// The request as it will be read and answered.
+pub(super) fn arriving(frontend: &Frontend, mut request: Request<Body>, counts: fn(Held) -> Incoming) -> Arrived {
+    answer_as_asked(request.headers_mut());
+    let incoming = Arc::new(counts(frontend.pipeline.admission().receive()));
+    if !http_body::Body::is_end_stream(request.body()) {
+        let pace = Pace::new(&frontend.limits.load());
+        request = request.map(|body| Body::new(Arriving::new(body, Arc::clone(&incoming), pace)));
     }
+    (incoming, request)
 }
 
 /// Clients say that they accept compressed answers whenever they could read them. An answer is compressed where the
@@ -241,7 +262,7 @@ fn with_trailers(mut response: Response<Body>) -> Response<Body> {
 }
 
 /// The library has a code of its own for a message that is longer than it may be; no room of ours uses that one.
-fn recoded(mut response: Response<Body>) -> Response<Body> {
+pub(super) fn recoded(mut response: Response<Body>) -> Response<Body> {
     if response.headers().get(Status::GRPC_STATUS).is_some_and(|code| code == OUT_OF_RANGE) {
         let code = HeaderValue::from(ErrorCode::PayloadTooLarge.grpc_status());
         response.headers_mut().insert(Status::GRPC_STATUS, code);

@@ -5,7 +5,7 @@ use tonic::{Request, Response, Status};
 
 use super::bounded::Decoded;
 use super::convert::Arrival;
-use super::{arrival, convert, encode};
+use super::{arrival, convert, encode, status};
 use crate::frontend::report::Told;
 use crate::frontend::{Call, Frontend, OutputWish, Refusal, Report, large};
 use crate::pipeline::{Answer, Outcome};
@@ -22,11 +22,15 @@ pub(super) async fn unary(
 ) -> Result<Response<ModelInferResponse>, Status> {
     let (metadata, _, decoded) = request.into_parts();
     let answer = answered(frontend, &metadata, decoded, &mut outcome).await;
-    outcome.settle(answer.as_ref().err().map(|refusal| refusal.code));
+    settle(answer.map_err(Status::from), outcome)
+}
+
+/// Counts a call by what its client is told, and leaves what stands behind its message for the edge.
+pub(super) fn settle<T>(answer: Result<(T, Told), Status>, outcome: Outcome) -> Result<Response<T>, Status> {
+    outcome.settle(answer.as_ref().err().map(status::code));
     let (message, told) = answer?;
     let mut response = Response::new(message);
     if !told.is_empty() {
-        // For the edge, which writes it behind the message.
         response.extensions_mut().insert(told);
     }
     Ok(response)

@@ -22,7 +22,8 @@ pub(super) fn index(frontend: &Frontend, request: &RepositoryIndexRequest) -> Re
     RepositoryIndexResponse { models: frontend.repository.index(request.ready).into_iter().map(line).collect() }
 }
 
-pub(super) async fn load(frontend: &Frontend, request: RepositoryModelLoadRequest) -> Result<(), Refusal> {
+/// Gives back the model's name.
+pub(super) async fn load(frontend: &Frontend, request: RepositoryModelLoadRequest) -> Result<ModelName, Refusal> {
     let name = model(&request.model_name, &request.repository_name)?;
     let mut wanted = LoadOverride::default();
     for (key, parameter) in request.parameters {
@@ -39,16 +40,22 @@ pub(super) async fn load(frontend: &Frontend, request: RepositoryModelLoadReques
             }
         }
     }
-    frontend.repository.load(name, wanted).await.map_err(|error| frontend.told_to_wait(error))
+    frontend.repository.load(name.clone(), wanted).await.map_err(|error| frontend.told_to_wait(error))?;
+    Ok(name)
 }
 
-pub(super) async fn unload(frontend: &Frontend, mut request: RepositoryModelUnloadRequest) -> Result<(), Refusal> {
+/// As `load`.
+pub(super) async fn unload(
+    frontend: &Frontend,
+    mut request: RepositoryModelUnloadRequest,
+) -> Result<ModelName, Refusal> {
     let name = model(&request.model_name, &request.repository_name)?;
     let dependents = match request.parameters.remove(DEPENDENTS).and_then(value) {
         None => false,
         Some(value) => value.as_bool(DEPENDENTS)?,
     };
-    frontend.repository.unload(name, dependents).await.map_err(|error| frontend.told_to_wait(error))
+    frontend.repository.unload(name.clone(), dependents).await.map_err(|error| frontend.told_to_wait(error))?;
+    Ok(name)
 }
 
 /// Clients of KServe's protocol have the model's name in the field that here is the repository's.

@@ -110,16 +110,16 @@ impl GrpcInferenceService for Calls {
         &self,
         request: Request<RepositoryModelLoadRequest>,
     ) -> Reply<RepositoryModelLoadResponse> {
-        repository::load(&self.frontend, request.into_inner()).await?;
-        Ok(Response::new(RepositoryModelLoadResponse {}))
+        let loaded = repository::load(&self.frontend, request.into_inner()).await?;
+        Ok(Response::new(RepositoryModelLoadResponse { model_name: loaded.to_string(), is_loaded: true }))
     }
 
     async fn repository_model_unload(
         &self,
         request: Request<RepositoryModelUnloadRequest>,
     ) -> Reply<RepositoryModelUnloadResponse> {
-        repository::unload(&self.frontend, request.into_inner()).await?;
-        Ok(Response::new(RepositoryModelUnloadResponse {}))
+        let unloaded = repository::unload(&self.frontend, request.into_inner()).await?;
+        Ok(Response::new(RepositoryModelUnloadResponse { model_name: unloaded.to_string(), is_unloaded: true }))
     }
 
     async fn log_settings(&self, request: Request<LogSettingsRequest>) -> Reply<LogSettingsResponse> {

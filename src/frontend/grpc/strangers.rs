@@ -2,25 +2,28 @@
 
 use axum::extract::Request;
 use axum::response::Response;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use tonic::Status;
 
-use crate::frontend::{is_grpc, rest};
+use crate::frontend::{is_grpc, is_grpc_web, rest};
 
 pub(super) async fn unknown_call(request: Request) -> Response {
     if !is_grpc(request.headers()) {
-        return refusal();
+        return refusal(request.headers());
     }
     Status::unimplemented(format!("no such call: {}", request.uri().path())).into_http()
 }
 
 /// A success would tell a probe that all is well.
-pub(super) fn refusal() -> Response {
-    rest::error(StatusCode::UNSUPPORTED_MEDIA_TYPE, REST_ON_GRPC)
+pub(super) fn refusal(headers: &HeaderMap) -> Response {
+    let why = if is_grpc_web(headers) { WEB_ON_GRPC } else { REST_ON_GRPC };
+    rest::error(StatusCode::UNSUPPORTED_MEDIA_TYPE, why)
 }
 
 const REST_ON_GRPC: &str = "this port expects gRPC (content-type application/grpc), REST and HTTP probes are served on \
     the port of http.listen (8000 by default)";
+const WEB_ON_GRPC: &str =
+    "this port expects gRPC (content-type application/grpc), gRPC-Web is served where grpc.web is true";
 
 #[cfg(test)]
 mod tests {
@@ -39,6 +42,8 @@ mod tests {
     #[tokio::test]
     async fn only_grpc_is_answered_as_grpc() {
         check("/v2/health/ready", "", StatusCode::UNSUPPORTED_MEDIA_TYPE, "application/json").await;
+        check("/inference.Other/Call", "application/grpc-web", StatusCode::UNSUPPORTED_MEDIA_TYPE, "application/json")
+            .await;
         check("/v2/health/ready", "text/plain", StatusCode::UNSUPPORTED_MEDIA_TYPE, "application/json").await;
         check("/inference.Other/Call", "application/grpc", StatusCode::OK, "application/grpc").await;
     }

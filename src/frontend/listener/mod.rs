@@ -8,27 +8,28 @@ mod connection;
 mod drain;
 mod seldom;
 mod service;
+mod socket;
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 pub use drain::Drain;
 pub use service::{Direct, Routes, Shortcut};
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::select;
 use tokio::task::{JoinHandle, JoinSet};
 
+use self::socket::{Socket, Stream};
 use super::LimitsConfig;
+use super::address::{Address, Mode};
 use crate::telemetry::metrics::ListenerMetrics;
 
 /// A bound address that nobody serves yet.
 #[derive(Debug)]
 pub struct Listener {
-    socket: TcpListener,
+    socket: Socket,
 }
 
 /// A listener that is being served. Dropping it cuts off what is still open.
@@ -38,25 +39,20 @@ pub struct Serving {
 }
 
 impl Listener {
-    /// Must be called within a runtime.
+    /// Must be called within a runtime. `mode` is for addresses that are files.
     ///
     /// # Errors
     /// When the address cannot be bound.
-    pub fn bind(address: SocketAddr) -> io::Result<Self> {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_reuse_address(true)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        Ok(Self { socket: TcpListener::from_std(socket.into())? })
+    pub fn bind(address: &Address, mode: Mode) -> io::Result<Self> {
+        Ok(Self { socket: Socket::bind(address, mode, BACKLOG)? })
     }
 
     /// The address with the port that was found for port 0.
     ///
     /// # Errors
     /// When the socket does not know its address.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
+    pub fn local_address(&self) -> io::Result<Address> {
+        self.socket.local_address()
     }
 
     /// Accepts connections until `drain` closes, and then ends those that are open once their requests are answered.
@@ -97,7 +93,7 @@ struct Accepting {
 }
 
 impl Accepting {
-    async fn run(mut self, socket: TcpListener) {
+    async fn run(mut self, socket: Socket) {
         let mut failing = false;
         loop {
             select! {
@@ -105,7 +101,7 @@ impl Accepting {
                 () = self.drain.closed() => break,
                 Some(_) = self.connections.join_next() => {}
                 accepted = socket.accept() => match accepted {
-                    Ok((stream, _)) => {
+                    Ok(stream) => {
                         failing = false;
                         self.take(stream);
                     }
@@ -128,34 +124,37 @@ impl Accepting {
     }
 
     /// Takes the connections that the kernel has made already: their clients may have sent requests, which closing the
-    /// socket would reset. The socket itself is asked, since the runtime says "later" also to a task that has had its
-    /// turn.
-    fn take_connected(&mut self, socket: TcpListener) {
-        let Ok(socket) = socket.into_std() else { return };
+    /// socket would reset.
+    fn take_connected(&mut self, socket: Socket) {
+        let Ok(closing) = socket.closing() else { return };
         // At most as many as can have waited: whoever comes faster than that would be taken for ever.
         for _ in 0..=BACKLOG {
-            match socket.accept() {
-                Ok((stream, _)) => {
-                    if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
-                        self.take(stream);
-                    }
-                }
+            match closing.accept() {
+                Ok(stream) => self.take(stream),
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(_) => return,
             }
         }
     }
 
-    fn take(&mut self, stream: TcpStream) {
+    fn take(&mut self, stream: Stream) {
         let limits = self.limits.load_full();
         if self.connections.len() >= limits.connections_max {
             self.metrics.refused_limit.inc();
             return;
         }
-        // Answers are written whole: waiting for more would only delay them.
-        if stream.set_nodelay(true).is_err() {
-            return;
+        match stream {
+            // Answers are written whole: waiting for more would only delay them.
+            Stream::Tcp(stream) if stream.set_nodelay(true).is_ok() => self.drive(stream, limits),
+            Stream::Tcp(_) => {}
+            Stream::Unix(stream) => self.drive(stream, limits),
         }
+    }
+
+    fn drive<S>(&mut self, stream: S, limits: Arc<LimitsConfig>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let counted = Connected::count(&self.metrics);
         let driven = connection::drive(stream, self.routes.clone(), limits, self.drain.clone());
         self.connections.spawn(async move {

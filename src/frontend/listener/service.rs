@@ -21,7 +21,8 @@ use tower::Service;
 
 use super::activity::{Activity, Leaving, Open};
 use super::drain::Drain;
-use crate::frontend::is_grpc;
+use crate::frontend::cors::{Allowed, Cors};
+use crate::frontend::{is_grpc, is_grpc_web};
 
 /// Who answers the requests of a listener.
 #[derive(Clone, Debug)]
@@ -29,6 +30,8 @@ pub struct Routes {
     answers: Answers,
     /// Answers gRPC where it shares the port.
     grpc: Option<Answers>,
+    /// Pages of other sites that may read answers.
+    cors: Option<Cors>,
     /// Ends the calls that would go on for ever.
     closing: CancellationToken,
 }
@@ -74,17 +77,22 @@ impl Routes {
     /// Two protocols on one port.
     pub fn by_content_type(rest: impl Into<Self>, grpc: impl Into<Self>) -> Self {
         let (rest, grpc) = (rest.into(), grpc.into());
-        Self { answers: rest.answers, grpc: Some(grpc.answers), closing: grpc.closing }
+        Self { answers: rest.answers, grpc: Some(grpc.answers), cors: rest.cors, closing: grpc.closing }
     }
 
     /// For calls that would go on for ever, streams and watches: `closing` is cancelled when the listener closes.
     pub fn until(closing: CancellationToken, router: Router) -> Self {
-        Self { answers: Answers { router, shortcut: None }, grpc: None, closing }
+        Self { answers: Answers { router, shortcut: None }, grpc: None, cors: None, closing }
     }
 
     pub fn with_shortcut(mut self, shortcut: impl Shortcut + 'static) -> Self {
         self.answers.shortcut = Some(Arc::new(shortcut));
         self
+    }
+
+    /// For pages of these other sites.
+    pub fn with_cors(self, cors: Option<Cors>) -> Self {
+        Self { cors, ..self }
     }
 
     pub(super) fn close(&self) {
@@ -97,7 +105,7 @@ impl Routes {
         B::Error: Into<axum::BoxError>,
     {
         let answers = match &self.grpc {
-            Some(grpc) if is_grpc(request.headers()) => grpc,
+            Some(grpc) if is_grpc(request.headers()) || is_grpc_web(request.headers()) => grpc,
             _ => &self.answers,
         };
         let request = request.map(Body::new);
@@ -123,11 +131,15 @@ impl hyper::service::Service<Request<Incoming>> for Requests {
         let open = Activity::begin(&self.activity);
         // HTTP/2 says with a frame of its own that no further requests are taken.
         let drain = (request.version() < Version::HTTP_2).then(|| self.drain.clone());
+        let allowed = self.routes.cors.as_ref().map(|cors| cors.allowed(request.headers()));
         let reply = match self.limits.check(&request) {
-            Ok(()) => self.routes.call(request),
-            Err(refused) => Reply::Refused(Some(refused)),
+            Ok(()) => match allowed.as_ref().and_then(|allowed| allowed.preflight(&request)) {
+                None => self.routes.call(request),
+                Some(answer) => Reply::Ready(Some(answer)),
+            },
+            Err(refused) => Reply::Ready(Some(refused)),
         };
-        Answer { reply, open: Some(open), drain }
+        Answer { reply, open: Some(open), drain, allowed }
     }
 }
 
@@ -171,12 +183,14 @@ pub(super) struct Answer {
     open: Option<Open>,
     /// Present where the response itself must say that the connection ends.
     drain: Option<Drain>,
+    /// What pages of other sites are told, where there may be any.
+    allowed: Option<Allowed>,
 }
 
 enum Reply {
     Routed(RouteFuture<Infallible>),
     Direct(Direct),
-    Refused(Option<Response<Body>>),
+    Ready(Option<Response<Body>>),
 }
 
 impl Future for Answer {
@@ -189,11 +203,14 @@ impl Future for Answer {
                 Err(never) => match never {},
             },
             Reply::Direct(future) => ready!(future.as_mut().poll(cx)),
-            Reply::Refused(response) => response.take().expect("a future is not polled after it was ready"),
+            Reply::Ready(response) => response.take().expect("a future is not polled after it was ready"),
         };
         let open = self.open.take().expect("a future is not polled after it was ready");
         if self.drain.as_ref().is_some_and(|drain| drain.has_begun() || open.is_last()) {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        if let Some(allowed) = self.allowed.take() {
+            allowed.tell(response.headers_mut());
         }
         Poll::Ready(Ok(response.map(|body| Counted { body, open })))
     }

@@ -11,6 +11,8 @@ from kserve import InferenceGRPCClient, InferenceRESTClient, InferInput, InferRe
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as messages
 from kserve.protocol.infer_type import RequestedOutput
 
+from server import Server
+
 LEFT = np.arange(16, dtype=np.float32).reshape(1, 16)
 RIGHT = np.full((1, 16), 2, np.float32)
 
@@ -128,3 +130,18 @@ def test_load_in_kserves_messages(server):
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         over_grpc(server, ask)
     assert failure.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+def test_loads_are_told_in_kserves_messages(zoo, tmp_path):
+    """KServe's answers name the model and say what became of it, where Triton's are empty."""
+
+    async def ask(client):
+        stub = client._client_stub
+        loaded = await stub.RepositoryModelLoad(messages.RepositoryModelLoadRequest(model_name="add"))
+        unloaded = await stub.RepositoryModelUnload(messages.RepositoryModelUnloadRequest(model_name="add"))
+        return loaded, unloaded
+
+    with Server([zoo], tmp_path / "log", {"KINGLET__REPOSITORY__CONTROL": "explicit"}) as explicit:
+        loaded, unloaded = over_grpc(explicit, ask)
+    assert (loaded.model_name, loaded.isLoaded) == ("add", True)
+    assert (unloaded.model_name, unloaded.isUnloaded) == ("add", True)

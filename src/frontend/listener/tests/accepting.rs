@@ -2,12 +2,16 @@
 //!
 //! Time is real here, and nothing waits for it to pass.
 
+use std::net::SocketAddr;
+
+use tokio::net::{TcpStream, UnixStream};
+
 use super::*;
 use crate::telemetry::Metrics;
 
 /// A listener on a port of its own.
 struct Open {
-    address: SocketAddr,
+    address: Address,
     drain: Drain,
     serving: Serving,
     metrics: ListenerMetrics,
@@ -15,20 +19,45 @@ struct Open {
 
 impl Open {
     fn start(connections_max: usize) -> Self {
-        Self::serve(Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap(), connections_max)
+        Self::serve(bound(), connections_max)
     }
 
     fn serve(listener: Listener, connections_max: usize) -> Self {
         let fixture = Fixture::start(|limits| limits.connections_max = connections_max);
-        let (address, metrics) = (listener.local_addr().unwrap(), Metrics::new().listener("test"));
+        let (address, metrics) = (listener.local_address().unwrap(), Metrics::new().listener("test"));
         let limits = Arc::new(ArcSwap::new(fixture.limits));
         let serving = listener.serve(fixture.routes, limits, metrics.clone(), fixture.drain.clone());
         Self { address, drain: fixture.drain, serving, metrics }
     }
 
     async fn connect(&self) -> Client<TcpStream> {
-        Client(TcpStream::connect(self.address).await.unwrap())
+        Client(TcpStream::connect(self.port()).await.unwrap())
     }
+
+    fn port(&self) -> SocketAddr {
+        self.address.tcp().unwrap()
+    }
+}
+
+fn bound() -> Listener {
+    Listener::bind(&"127.0.0.1:0".parse().unwrap(), Mode(0o600)).unwrap()
+}
+
+#[tokio::test]
+async fn a_socket_that_is_a_file_has_the_same_limits_and_the_same_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let address = Address::Unix(folder.path().join("a.socket"));
+    let open = Open::serve(Listener::bind(&address, Mode(0o600)).unwrap(), 1);
+    let path = folder.path().join("a.socket");
+    assert_eq!(open.address, address);
+    let mut client = Client(UnixStream::connect(&path).await.unwrap());
+    assert!(client.get("/").await.ends_with("fast"));
+    let mut second = UnixStream::connect(&path).await.unwrap();
+    assert_eq!(second.read(&mut [0]).await.unwrap_or(0), 0, "one connection is allowed");
+    assert_eq!(open.metrics.refused_limit.get(), 1);
+    open.drain.close(Duration::ZERO);
+    assert!(open.serving.finished(PATIENCE).await);
+    assert!(!path.exists(), "the file went with the listener");
 }
 
 #[tokio::test]
@@ -60,21 +89,21 @@ async fn connections_beyond_the_limit_are_closed_and_counted() {
 #[tokio::test]
 async fn a_close_ends_the_listener_and_its_connections() {
     let open = Open::start(10);
-    let mut silent = open.connect().await;
+    let (port, mut silent) = (open.port(), open.connect().await);
     assert!(silent.get("/").await.ends_with("fast"));
     open.drain.close(Duration::from_millis(1));
     assert!(silent.is_closed().await);
     assert!(open.serving.finished(PATIENCE).await, "all connections have ended");
-    assert!(TcpStream::connect(open.address).await.is_err(), "nothing new is taken");
+    assert!(TcpStream::connect(port).await.is_err(), "nothing new is taken");
     assert_eq!(open.metrics.connections.get(), 0);
 }
 
 #[tokio::test]
 async fn whoever_has_connected_before_the_close_is_answered() {
-    let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = bound();
     let mut clients = Vec::new();
     for _ in 0..CONNECTED {
-        let mut client = Client(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
+        let mut client = Client(TcpStream::connect(listener.local_address().unwrap().tcp().unwrap()).await.unwrap());
         client.ask("/").await;
         clients.push(client);
     }
