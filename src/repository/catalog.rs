@@ -58,6 +58,8 @@ pub enum LookupError {
     UnknownModel(ModelName),
     #[error("model {0:?} version {1} is not found")]
     UnknownVersion(ModelName, VersionId),
+    #[error("model {model:?} has no version with the label {got:?}, expected {expected}")]
+    UnknownLabel { model: ModelName, got: String, expected: String },
     #[error("model {0:?} is not ready: {1}")]
     NotReady(ModelName, String),
     #[error("model {model:?} version {version} has no variant {got:?}, expected {expected}")]
@@ -138,6 +140,20 @@ impl Catalog {
                 Err(LookupError::UnknownVariant { model, version, got: wanted.clone(), expected })
             }
         }
+    }
+
+    /// The version that a label stands for, by the settings of the newest version that answers.
+    ///
+    /// # Errors
+    /// When the name or the label is unknown, or nothing of the model is ready.
+    pub fn labelled(&self, name: &ModelName, label: &str) -> Result<VersionId, LookupError> {
+        let labels = &self.find(name, None)?.settings.version_labels;
+        labels.get(label).copied().ok_or_else(|| {
+            let names: Vec<String> = labels.keys().map(|label| format!("{label:?}")).collect();
+            let expected = if names.is_empty() { "none".into() } else { names.join(" or ") };
+            let got = label.chars().take(LABEL_SHOWN_MAX).collect();
+            LookupError::UnknownLabel { model: name.clone(), got, expected }
+        })
     }
 
     /// The version that a build belongs to, while it is known.
@@ -244,3 +260,6 @@ impl State {
         }
     }
 }
+
+/// An error repeats this much of a label that a client sent.
+const LABEL_SHOWN_MAX: usize = 64;
