@@ -18,7 +18,7 @@ use serde::Deserialize;
 use crate::admission::config::AdmissionConfig;
 use crate::engine::LoadOptions;
 use crate::engine::config::EngineConfig;
-use crate::frontend::config::{AdminConfig, LimitsConfig, ListenConfig};
+use crate::frontend::config::{AdminConfig, DialectsConfig, LimitsConfig, ListenConfig};
 use crate::metering::MeteringConfig;
 use crate::repository::batching_defaults::BatchingConfig;
 use crate::repository::config::RepositoryConfig;
@@ -38,6 +38,7 @@ pub struct Config {
     pub http: ListenConfig,
     pub grpc: ListenConfig,
     pub admin: AdminConfig,
+    pub dialects: DialectsConfig,
     pub limits: LimitsConfig,
     pub runtime: RuntimeConfig,
     pub admission: AdmissionConfig,
@@ -201,9 +202,11 @@ mod tests {
             ("OTEL_SERVICE_NAME", "theirs"),
             ("OTEL_EXPORTER_OTLP_HEADERS", "a=b,c=d"),
             ("OTEL_LOG_LEVEL", "debug"),
+            ("AIP_HEALTH_ROUTE", "/health"),
         ];
         let config = load("[tracing]\nheaders = ['e=f']", &standard, &[]).unwrap();
         assert_eq!((config.tracing.service_name.as_str(), config.tracing.headers.len()), ("ours", 2));
+        assert_eq!(config.dialects.vertex_health_route, "/health");
 
         let flags = [
             Flag::new("--repository", "repository.paths", ["a,b", "c"]),

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 pub use browsers::Browsers;
-pub use config::{AdminConfig, INFLATE_FREE, LimitsConfig, ListenConfig};
+pub use config::{AdminConfig, DialectsConfig, INFLATE_FREE, LimitsConfig, ListenConfig};
 pub use health::Health;
 use http::{HeaderMap, header};
 pub use refusal::Refusal;
@@ -49,6 +49,7 @@ pub struct Parts {
     pub repository: Arc<Repository>,
     pub health: Arc<Health>,
     pub limits: Arc<ArcSwap<LimitsConfig>>,
+    pub dialects: DialectsConfig,
     pub browsers: Browsers,
     pub metrics: Arc<Metrics>,
     pub logs: Logs,
