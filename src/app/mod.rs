@@ -129,6 +129,7 @@ async fn build(config: &Config, logs: Logs) -> Result<Frontend> {
         repository,
         health: Arc::new(Health::new()),
         limits: Arc::new(ArcSwap::from_pointee(config.limits.clone())),
+        dialects: config.dialects.clone(),
         browsers: Browsers::new(&config.admin.browser_hosts),
         tracer: Tracer::start(&config.tracing, &metrics).context("cannot start the thread that sends traces")?,
         metrics,

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use super::ConfigError;
 
-/// The variables that are meant for this server, by name; a value that is not UTF-8 is `None`. An empty one of OpenTelemetry's
-/// is none, as its specification has it.
+/// The variables that are meant for this server, by name; a value that is not UTF-8 is `None`. An empty one that others define
+/// is none, as OpenTelemetry's specification has it.
 #[allow(clippy::disallowed_methods, reason = "this room is the one that reads the environment")]
 pub(super) fn variables() -> Vec<(String, Option<String>)> {
     let mut variables: Vec<_> = std::env::vars_os()
@@ -29,22 +29,24 @@ pub(super) fn variable_of(key: &str) -> String {
     format!("{PREFIX}{}", key.replace('.', "__").to_ascii_uppercase())
 }
 
-/// The key that a variable of OpenTelemetry's sets, where it is one that is known here.
+/// The key that a variable which others define sets, where it is one that is known here.
 pub(super) fn key_of_standard(variable: &str) -> Option<&'static str> {
     STANDARD.iter().find(|(name, _)| *name == variable).map(|(_, key)| *key)
 }
 
-/// The variable of OpenTelemetry's that sets a key.
+/// The variable that others define and that sets a key.
 pub(super) fn standard_of(key: &str) -> Option<&'static str> {
     STANDARD.iter().find(|(_, known)| *known == key).map(|(name, _)| *name)
 }
 
 pub(super) const PREFIX: &str = "KINGLET__";
-/// Ours go before them.
+/// Of OpenTelemetry and Vertex AI. Ours go before them.
 const STANDARD: &[(&str, &str)] = &[
     ("OTEL_EXPORTER_OTLP_ENDPOINT", "tracing.endpoint"),
     ("OTEL_EXPORTER_OTLP_PROTOCOL", "tracing.protocol"),
     ("OTEL_EXPORTER_OTLP_HEADERS", "tracing.headers"),
     ("OTEL_SERVICE_NAME", "tracing.service_name"),
     ("OTEL_RESOURCE_ATTRIBUTES", "tracing.resource_attributes"),
+    ("AIP_HEALTH_ROUTE", "dialects.vertex_health_route"),
+    ("AIP_PREDICT_ROUTE", "dialects.vertex_predict_route"),
 ];

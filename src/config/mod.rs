@@ -18,7 +18,7 @@ use serde::Deserialize;
 use crate::admission::config::AdmissionConfig;
 use crate::engine::LoadOptions;
 use crate::engine::config::EngineConfig;
-use crate::frontend::config::{AdminConfig, CorsConfig, GrpcConfig, HttpConfig, LimitsConfig};
+use crate::frontend::config::{AdminConfig, CorsConfig, DialectsConfig, GrpcConfig, HttpConfig, LimitsConfig};
 use crate::metering::MeteringConfig;
 use crate::repository::batching_defaults::BatchingConfig;
 use crate::repository::config::RepositoryConfig;
@@ -39,6 +39,7 @@ pub struct Config {
     pub grpc: GrpcConfig,
     pub admin: AdminConfig,
     pub cors: CorsConfig,
+    pub dialects: DialectsConfig,
     pub limits: LimitsConfig,
     pub runtime: RuntimeConfig,
     pub admission: AdmissionConfig,
@@ -202,9 +203,11 @@ mod tests {
             ("OTEL_SERVICE_NAME", "theirs"),
             ("OTEL_EXPORTER_OTLP_HEADERS", "a=b,c=d"),
             ("OTEL_LOG_LEVEL", "debug"),
+            ("AIP_HEALTH_ROUTE", "/health"),
         ];
         let config = load("[tracing]\nheaders = ['e=f']", &standard, &[]).unwrap();
         assert_eq!((config.tracing.service_name.as_str(), config.tracing.headers.len()), ("ours", 2));
+        assert_eq!(config.dialects.vertex_health_route, "/health");
 
         let flags = [
             Flag::new("--repository", "repository.paths", ["a,b", "c"]),

@@ -41,6 +41,40 @@ pub struct CorsConfig {
     pub origins: Vec<Origin>,
 }
 
+/// Other words for inference than the Open Inference Protocol's, over REST.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct DialectsConfig {
+    /// Whether TensorFlow Serving's and KServe's v1 is served.
+    pub v1: bool,
+    pub inputs_as: InputsAs,
+    /// Of calls whose path names none; empty for the only one that there is.
+    pub default_model: String,
+    pub sagemaker: bool,
+    /// Models that are loaded may take this when another is asked for; zero sets no bound.
+    pub sagemaker_memory_max: ByteSize,
+    pub vertex: bool,
+    pub vertex_health_route: String,
+    pub vertex_predict_route: String,
+}
+
+impl DialectsConfig {
+    /// Whether a path is that of predictions which Vertex AI has chosen.
+    pub fn is_vertex_prediction(&self, path: &str) -> bool {
+        self.vertex && path == self.vertex_predict_route
+    }
+}
+
+/// What an array of `inputs` is in v1.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum InputsAs {
+    /// The value of the only input, as TensorFlow Serving has it.
+    Columns,
+    /// What `instances` is, as KServe has it.
+    Rows,
+}
+
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct LimitsConfig {

@@ -27,7 +27,7 @@ use std::time::Duration;
 pub use address::Address;
 use arc_swap::ArcSwap;
 pub use browsers::Browsers;
-pub use config::{INFLATE_FREE, LimitsConfig};
+pub use config::{DialectsConfig, INFLATE_FREE, LimitsConfig};
 pub use cors::Cors;
 pub use health::Health;
 use http::{HeaderMap, header};
@@ -55,6 +55,7 @@ pub struct Parts {
     pub repository: Arc<Repository>,
     pub health: Arc<Health>,
     pub limits: Arc<ArcSwap<LimitsConfig>>,
+    pub dialects: DialectsConfig,
     pub browsers: Browsers,
     pub metrics: Arc<Metrics>,
     pub logs: Logs,

@@ -85,9 +85,10 @@ pub(super) fn shortened(message: &str) -> Cow<'_, str> {
 impl From<LookupError> for Refusal {
     fn from(error: LookupError) -> Self {
         let code = match error {
-            LookupError::UnknownModel(_) | LookupError::UnknownVersion(..) | LookupError::UnknownVariant { .. } => {
-                ErrorCode::NotFound
-            }
+            LookupError::UnknownModel(_)
+            | LookupError::UnknownVersion(..)
+            | LookupError::UnknownLabel { .. }
+            | LookupError::UnknownVariant { .. } => ErrorCode::NotFound,
             LookupError::NotReady(..) | LookupError::VariantNotReady { .. } => ErrorCode::Unavailable,
         };
         Self::new(code, error.to_string())

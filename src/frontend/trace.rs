@@ -31,23 +31,19 @@ pub fn record(tracer: &Tracer, trace: Option<&Trace>, head: impl FnOnce() -> Hea
     tracer.record(&trace?.0, head)
 }
 
-/// The head of an inference call over REST.
-pub fn rest_head(parts: &Parts, names_version: bool) -> Head {
-    let (name, route) = if names_version {
-        ("POST /v2/models/{model}/versions/{version}/infer", "/v2/models/{model}/versions/{version}/infer")
-    } else {
-        ("POST /v2/models/{model}/infer", "/v2/models/{model}/infer")
-    };
+/// The head of an inference call over REST; its route is the verb and the path's form.
+pub fn rest_head(parts: &Parts, route: &'static str) -> Head {
+    let path = route.trim_start_matches("POST ");
     let version = if parts.version == Version::HTTP_2 { "2" } else { "1.1" };
     let mut attributes = vec![
         ("http.request.method", Value::Name("POST")),
-        ("http.route", Value::Name(route)),
+        ("http.route", Value::Name(path)),
         ("network.protocol.version", Value::Name(version)),
         ("url.path", Value::Text(parts.uri.path().to_owned())),
         ("url.scheme", Value::Name("http")),
     ];
     attributes.extend(server(&parts.uri, &parts.headers));
-    Head { wire: Wire::Http, name, attributes }
+    Head { wire: Wire::Http, name: route, attributes }
 }
 
 /// The head of a call over gRPC, whose path is that of its method.

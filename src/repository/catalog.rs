@@ -58,6 +58,8 @@ pub enum LookupError {
     UnknownModel(ModelName),
     #[error("model {0:?} version {1} is not found")]
     UnknownVersion(ModelName, VersionId),
+    #[error("model {model:?} has no version with the label {got:?}, expected {expected}")]
+    UnknownLabel { model: ModelName, got: String, expected: String },
     #[error("model {0:?} is not ready: {1}")]
     NotReady(ModelName, String),
     #[error("model {model:?} version {version} has no variant {got:?}, expected {expected}")]
@@ -140,6 +142,20 @@ impl Catalog {
         }
     }
 
+    /// The version that a label stands for, by the settings of the newest version that answers.
+    ///
+    /// # Errors
+    /// When the name or the label is unknown, or nothing of the model is ready.
+    pub fn labelled(&self, name: &ModelName, label: &str) -> Result<VersionId, LookupError> {
+        let labels = &self.find(name, None)?.settings.version_labels;
+        labels.get(label).copied().ok_or_else(|| {
+            let names: Vec<String> = labels.keys().map(|label| format!("{label:?}")).collect();
+            let expected = if names.is_empty() { "none".into() } else { names.join(" or ") };
+            let got = label.chars().take(LABEL_SHOWN_MAX).collect();
+            LookupError::UnknownLabel { model: name.clone(), got, expected }
+        })
+    }
+
     /// The version that a build belongs to, while it is known.
     pub fn version_of(&self, build: &Variant) -> Option<&Version> {
         self.models.get(&build.model)?.versions.get(&build.version)
@@ -148,6 +164,11 @@ impl Catalog {
     /// Every version that answers, by name and version.
     pub fn ready(&self) -> impl Iterator<Item = &Arc<Variant>> {
         self.models.values().flat_map(Model::ready)
+    }
+
+    /// Everything that answers.
+    pub fn builds(&self) -> impl Iterator<Item = &Arc<Variant>> {
+        self.models.values().flat_map(|model| model.versions.values()).flat_map(Version::builds)
     }
 
     /// One line per version, sorted; models without a version get one line.
@@ -262,3 +283,5 @@ impl State {
 
 /// The reason of what was there and was let go.
 pub(super) const UNLOADED: &str = "unloaded";
+/// An error repeats this much of a label that a client sent.
+const LABEL_SHOWN_MAX: usize = 64;

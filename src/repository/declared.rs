@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::settings::{QueuePolicy, TimeoutAction, WarmUp};
 use super::versions::VersionPolicy;
 use crate::engine::{EngineChoice, Precision};
-use crate::infer::VariantName;
+use crate::infer::{VariantName, VersionId};
 use crate::tensor::DType;
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -23,6 +23,7 @@ pub(super) struct Declared {
     pub(super) accuracy: Accuracies,
     pub(super) default_variant: Option<VariantName>,
     pub(super) version_policy: Option<VersionPolicy>,
+    pub(super) version_labels: BTreeMap<String, VersionId>,
     pub(super) batch: Option<BatchAxis>,
     pub(super) inputs: Vec<DeclaredTensor>,
     pub(super) outputs: Vec<DeclaredTensor>,
@@ -97,6 +98,8 @@ impl Declared {
     pub(super) fn over(self, below: Self) -> Self {
         let mut labels = below.labels;
         labels.extend(self.labels);
+        let mut version_labels = below.version_labels;
+        version_labels.extend(self.version_labels);
         let mut parameters = below.parameters;
         parameters.extend(self.parameters);
         let mut warnings = below.warnings;
@@ -111,6 +114,7 @@ impl Declared {
             accuracy: self.accuracy.over(below.accuracy),
             default_variant: self.default_variant.or(below.default_variant),
             version_policy: self.version_policy.or(below.version_policy),
+            version_labels,
             batch: BatchAxis::over(self.batch, below.batch),
             inputs: or_below(self.inputs, below.inputs),
             outputs: or_below(self.outputs, below.outputs),

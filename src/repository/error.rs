@@ -30,6 +30,8 @@ pub enum RepositoryError {
     Busy { model: ModelName, waiting: usize },
     #[error("{limit} loads run or wait already, repository.loads_waiting_max allows no more")]
     TooManyLoads { limit: usize },
+    #[error("a model's folder is expected beneath one of repository.paths, got {0:?}")]
+    Outside(String),
     #[error("model {0:?} was unloaded before its load had finished")]
     Overtaken(ModelName),
     #[error("model {model:?} is not ready: {reason}")]
@@ -115,7 +117,9 @@ impl RepositoryError {
             Self::Inline(InlineError::Store(_)) | Self::Start { .. } | Self::ManyModels(_) | Self::Unserved(_) => {
                 ErrorCode::Internal
             }
-            Self::Name(_) | Self::Config { .. } | Self::Inline(_) | Self::Load { .. } => ErrorCode::InvalidArgument,
+            Self::Name(_) | Self::Outside(_) | Self::Config { .. } | Self::Inline(_) | Self::Load { .. } => {
+                ErrorCode::InvalidArgument
+            }
             Self::Busy { .. } | Self::TooManyLoads { .. } => ErrorCode::Overloaded,
             Self::TooLate(_) => ErrorCode::DeadlineExceeded,
             Self::Overtaken(_)

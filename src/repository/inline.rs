@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -26,6 +26,8 @@ pub struct LoadOverride {
     pub config_json: Option<String>,
     /// By `<version>/<filename>`: contents that take the place of the version folders.
     pub files: BTreeMap<String, Bytes>,
+    /// The model's folder, beneath one of the repository's paths, where it is not the one of its name.
+    pub folder: Option<PathBuf>,
 }
 
 /// A folder with the files of one request. Dropping it removes it.
@@ -37,7 +39,14 @@ pub(super) struct InlineFolder {
 
 impl LoadOverride {
     pub fn is_empty(&self) -> bool {
-        self.config_json.is_none() && self.files.is_empty()
+        self.config_json.is_none() && self.files.is_empty() && self.folder.is_none()
+    }
+
+    /// Whether its folder, if it names one, lies beneath one of these paths as it is written.
+    pub(super) fn is_beneath(&self, paths: &[PathBuf]) -> bool {
+        let climbs = |folder: &Path| folder.components().any(|part| part == Component::ParentDir);
+        let lies = |folder: &PathBuf| !climbs(folder) && paths.iter().any(|path| folder.starts_with(path));
+        self.folder.as_ref().is_none_or(lies)
     }
 
     /// Checks everything that can be checked without the disk.
@@ -144,6 +153,7 @@ mod tests {
         let over = LoadOverride {
             config_json: Some("{}".into()),
             files: [(name.to_owned(), Bytes::from_static(b"x"))].into(),
+            ..LoadOverride::default()
         };
         let result = over.check(10);
         assert_eq!(result.is_ok(), allowed, "{name:?}: {result:?}");
@@ -177,9 +187,27 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_lies_beneath_a_path() {
+        let paths = ["/opt/models".into(), "more".into()];
+        for (folder, allowed) in [
+            (Some("/opt/models/a/model"), true),
+            (Some("/opt/models"), true),
+            (Some("more/a"), true),
+            (None, true),
+            (Some("/opt/models/../a"), false),
+            (Some("/opt/models2/a"), false),
+            (Some("/etc"), false),
+            (Some(""), false),
+        ] {
+            let over = LoadOverride { folder: folder.map(PathBuf::from), ..LoadOverride::default() };
+            assert_eq!(over.is_beneath(&paths), allowed, "{folder:?}");
+        }
+    }
+
+    #[test]
     fn files_need_a_configuration_and_have_a_limit() {
         let mut over =
-            LoadOverride { config_json: None, files: [("1/m".to_owned(), Bytes::from_static(b"abc"))].into() };
+            LoadOverride { files: [("1/m".to_owned(), Bytes::from_static(b"abc"))].into(), ..LoadOverride::default() };
         assert_eq!(over.check(10), Err(InlineError::NoConfig));
         over.config_json = Some("{}".into());
         assert_eq!(over.check(3), Ok(()));

@@ -220,6 +220,10 @@ impl Actor {
 
     /// Loads a model by request, unless too many loads are in line.
     fn accept(&mut self, name: &ModelName, request: Request) {
+        if !request.over.is_beneath(&self.config.paths) {
+            let got = request.over.folder.as_deref().map(|folder| folder.display().to_string()).unwrap_or_default();
+            return answer(request.replies, &Err(RepositoryError::Outside(got)));
+        }
         let running = Arc::strong_count(&self.loads) - 1;
         let in_line = running + self.models.values().map(Entry::waiting).sum::<usize>();
         let joins = self.models.get(name).is_some_and(|entry| entry.joins(&request));
@@ -241,6 +245,9 @@ impl Actor {
         }
         entry.begin(request.replies);
         let from = match (&entry.place, self.config.control) {
+            _ if request.over.folder.is_some() => {
+                Origin::Search(request.over.folder.iter().cloned().collect(), name.to_string())
+            }
             (Some(place), Control::None | Control::Poll | Control::Demand) => Origin::Known(place.clone()),
             _ => Origin::Search(self.config.paths.clone(), self.config.model_name.clone()),
         };

@@ -133,6 +133,7 @@ struct Versions {
     policy: Option<Policy>,
     latest: Option<NonZeroUsize>,
     specific: Option<Vec<u64>>,
+    labels: BTreeMap<String, u64>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
@@ -205,6 +206,7 @@ impl Manifest {
             precision: self.precision,
             accuracy: Accuracies { own, variants },
             default_variant,
+            version_labels: self.versions.labels.iter().map(|(label, id)| (label.clone(), VersionId(*id))).collect(),
             version_policy: self.versions.declare()?,
             batch: size.map(if describes { BatchAxis::UpTo } else { BatchAxis::AtMost }),
             inputs,
@@ -362,6 +364,7 @@ mod tests {
         model_file = "net.onnx"
         engine = "native"
         precision = "bf16"
+        instances = { max = 2, cores_max = 1 }
         [[inputs]]
         name = "image"
         datatype = "FP32"
@@ -394,12 +397,10 @@ mod tests {
         queue_bytes_max = "1KiB"
         [batching.priority_queues.3]
         queue_requests_max = 3
-        [instances]
-        max = 2
-        cores_max = 1
         [versions]
         policy = "specific"
         specific = [1, 3]
+        labels = { stable = 1 }
         [parameters]
         threshold = "0.5"
         [[warm_up]]
@@ -431,6 +432,7 @@ mod tests {
         assert_eq!(declared.outputs, [logits], "labels alone describe no shape");
         assert_eq!((declared.instances_max, declared.cores_max), (Some(2), Some(1)));
         assert_eq!(declared.version_policy, Some(VersionPolicy::Specific([VersionId(1), VersionId(3)].into())));
+        assert_eq!(declared.version_labels, [("stable".to_owned(), VersionId(1))].into());
         assert_eq!(declared.warm_up[0].inputs["image"].content, WarmUpContent::Random);
         assert_eq!(read("").unwrap(), Declared::default());
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::versions::VersionPolicy;
-use crate::infer::VariantName;
+use crate::infer::{VariantName, VersionId};
 use crate::tensor::{DType, Shape, Tensor};
 
 #[derive(Clone, Debug, PartialEq)]
@@ -19,6 +19,8 @@ pub struct ModelSettings {
     /// The file of the model in its version's folder.
     pub model_file: String,
     pub version_policy: VersionPolicy,
+    /// Names of versions that clients may use in their place.
+    pub version_labels: BTreeMap<String, VersionId>,
     /// The variant that answers where nothing speaks for another; the version's own build where there is none of this name.
     pub default_variant: Option<VariantName>,
     pub batching: BatchSettings,
@@ -127,6 +129,7 @@ impl ModelSettings {
             license: String::new(),
             model_file: MODEL_FILE.into(),
             version_policy: VersionPolicy::default(),
+            version_labels: BTreeMap::new(),
             default_variant: None,
             batching,
             rows_alone_max: None,

@@ -306,6 +306,7 @@ async fn files_and_configuration_can_come_with_the_request() {
     let over = |config: &str, files: &[(&str, &'static str)]| LoadOverride {
         config_json: Some(config.to_owned()),
         files: files.iter().map(|(name, text)| ((*name).to_owned(), Bytes::from_static(text.as_bytes()))).collect(),
+        ..LoadOverride::default()
     };
     let load = |name, over| house.repository.load(model(name), over);
     load("a", over(r#"{"max_batch_size": 4}"#, &[])).await.unwrap();

@@ -171,9 +171,9 @@ fn is_value(value: &str) -> bool {
     !value.is_empty() && value.len() <= 256 && value.bytes().all(|c| matches!(c, b' '..=b'~') && c != b'=' && c != b',')
 }
 
-/// Never zero. Ids must differ between threads and processes, not resist guessing: SplitMix64 from a seed of the
-/// system's, one generator a thread.
-fn random() -> u64 {
+/// A number for an id, never zero. Ids must differ between threads and processes, not resist guessing: SplitMix64 from a
+/// seed of the system's, one generator a thread.
+pub fn random() -> u64 {
     thread_local! {
         static STATE: Cell<u64> = Cell::new(RandomState::new().hash_one(std::thread::current().id()));
     }

@@ -128,7 +128,7 @@ def test_versions_and_signatures(stub):
     assert (first.model_spec.version.value, list(first.outputs["y"].float_val)) == (1, [1.0] * 4)
     for spec, code, word in [
         ({"version": {"value": 2}}, grpc.StatusCode.NOT_FOUND, "version 2"),
-        ({"version_label": "canary"}, grpc.StatusCode.INVALID_ARGUMENT, "canary"),
+        ({"version_label": "canary"}, grpc.StatusCode.NOT_FOUND, "canary"),
         ({"signature_name": "other"}, grpc.StatusCode.FAILED_PRECONDITION, "other"),
     ]:
         assert code_of(lambda spec=spec: stub.Predict(request("versions", row, **spec)), word) == code

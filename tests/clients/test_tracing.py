@@ -98,6 +98,18 @@ def test_a_request_has_a_span_in_its_clients_trace(models, tmp_path, receiver):
     assert receiver.headers[0]["x-key"] == "a b"
 
 
+def test_other_dialects_are_named_by_their_paths(models, tmp_path, over_http):
+    row = json.dumps({"instances": [{"left": [1] * 16, "right": [2] * 16}]})
+    with Server([models], tmp_path / "log", tracing(over_http)) as running:
+        connection = http.client.HTTPConnection(running.http)
+        connection.request("POST", "/v1/models/add/versions/1:predict", row, SAMPLED)
+        assert connection.getresponse().status == 200
+        spans = over_http.wait(lambda spans: len(spans) >= 7)
+    [span] = [span for span in spans if span.kind == Span.SPAN_KIND_SERVER]
+    assert span.name == "POST /v1/models/{model}/versions/{version}:predict"
+    assert attributes(span)["http.route"] == "/v1/models/{model}/versions/{version}:predict"
+
+
 def test_stages_stand_one_after_the_other_within_the_request(models, tmp_path, receiver):
     with Server([models], tmp_path / "log", tracing(receiver)) as running:
         before = time.time_ns()

@@ -19,8 +19,7 @@ struct Row(&'static str, &'static str, fn(&Snapshot) -> u64);
 /// Everything at this moment, in Prometheus' text format.
 pub(super) fn render(frontend: &Frontend) -> Vec<u8> {
     let catalog = frontend.repository.catalog();
-    let builds =
-        || catalog.models.values().flat_map(|model| model.versions.values()).flat_map(|version| version.builds());
+    let builds = || catalog.builds();
     let mut families: Vec<MetricFamily> = ROWS.iter().flat_map(|row| row.family(builds())).collect();
     families.extend(failures(builds()));
     families.extend(pending(builds()));

@@ -137,7 +137,7 @@ fn load_override(Fields(parameters): Fields<'_>) -> Result<LoadOverride, Refusal
 }
 
 /// The body of a call that says little. It stands outside admission, so that its bound is one of its own.
-async fn read_small(frontend: &Frontend, headers: &HeaderMap, body: Body) -> Result<Bytes, Refusal> {
+pub(super) async fn read_small(frontend: &Frontend, headers: &HeaderMap, body: Body) -> Result<Bytes, Refusal> {
     let limits = frontend.limits.load().of_control();
     Ok(body::read(frontend, headers, body, &limits).await?.bytes)
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use tokio::time::Instant;
 
-use super::json_request::{self, JsonInput, JsonOutput, JsonRequest};
+use super::json_request::{self, JsonInput, JsonOutput};
 use super::nonfinite;
 use crate::engine::{Dim, TensorSpec};
 use crate::frontend::config::LimitsConfig;
@@ -41,7 +41,7 @@ pub(super) fn call(head: Head, mut body: Bytes, limits: &LimitsConfig) -> Result
     if body.is_empty() {
         return Err(Refusal::invalid("the body is empty, expected an inference request in JSON"));
     }
-    let json = parse(&body[..json_length], limits)?;
+    let json = leniently(&body[..json_length], |text| json_request::parse(text, limits))?;
     let mut parameters = RequestParameters { budget: head.budget, ..RequestParameters::default() };
     for (key, value) in &json.parameters {
         parameters.set(key, value)?;
@@ -70,7 +70,7 @@ pub(super) fn raw_call(head: Head, body: Bytes, variant: &Variant) -> Result<Cal
     Ok(assemble(head, None, vec![NamedTensor { name, tensor }], Vec::new(), parameters))
 }
 
-fn assemble(
+pub(super) fn assemble(
     head: Head,
     id: Option<String>,
     inputs: Vec<NamedTensor>,
@@ -94,14 +94,17 @@ fn assemble(
     Call { request, wishes, binary_default: parameters.binary_default, report: parameters.report }
 }
 
-fn parse(text: &[u8], limits: &LimitsConfig) -> Result<JsonRequest, Refusal> {
-    json_request::parse(text, limits).or_else(|error| {
+/// Reads JSON that may hold `NaN` and its like, which only text that is no JSON does.
+///
+/// # Errors
+/// When it cannot be read.
+pub(super) fn leniently<T>(text: &[u8], read: impl Fn(&[u8]) -> Result<T, serde_json::Error>) -> Result<T, Refusal> {
+    read(text).or_else(|error| {
         let refuse = |error: serde_json::Error| Refusal::invalid(format!("invalid request: {error}"));
-        // Only text that is no JSON may hold NaN and its like.
         let Some(quoted) = error.is_syntax().then(|| nonfinite::quoted(text)).flatten() else {
             return Err(refuse(error));
         };
-        json_request::parse(&quoted, limits).map_err(refuse)
+        read(&quoted).map_err(refuse)
     })
 }
 

@@ -7,6 +7,8 @@ use half::{bf16, f16};
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 
 use super::body::Coding;
+use super::events::{self, Mode};
+use super::v1;
 use crate::frontend::parameters::Value;
 use crate::frontend::{OutputWish, Refusal, Report, classification};
 use crate::pipeline::Answer;
@@ -28,6 +30,10 @@ pub(super) struct Wishes {
     pub report: Report,
     /// Whether headers tell what the request took.
     pub energy_headers: bool,
+    /// Where the answer is one of v1.
+    pub v1: Option<v1::Form>,
+    /// Where it is an event.
+    pub event: Option<Mode>,
 }
 
 impl Wishes {
@@ -43,6 +49,14 @@ impl Wishes {
 /// # Errors
 /// When an output cannot be written the way it was asked for.
 pub(super) fn answer(answer: &Answer, wishes: &Wishes) -> Result<Encoded, Refusal> {
+    if let Some(form) = wishes.v1 {
+        let json = v1::write(answer, form)?;
+        let json = match wishes.event {
+            Some(Mode::Structured) => events::structured(&answer.response.model, &json),
+            _ => json,
+        };
+        return Ok(Encoded { json_length: None, pieces: VecDeque::from([json.into()]) });
+    }
     let outputs: Vec<Output> =
         answer.response.outputs.iter().map(|named| Output::prepare(named, answer, wishes)).collect::<Result<_, _>>()?;
     let estimate = outputs.iter().map(Output::json_estimate).sum::<usize>() + JSON_FRAME;
@@ -70,7 +84,7 @@ pub(super) fn bytes_to_code(answer: &Answer, wishes: &Wishes, coding: Option<Cod
 }
 
 /// About how long a tensor's elements are in JSON.
-fn text_length(tensor: &Tensor) -> usize {
+pub(super) fn text_length(tensor: &Tensor) -> usize {
     match tensor.dtype() {
         // Each has four bytes for its length, about as many as its quotes and comma.
         DType::Bytes => tensor.bytes().len(),

@@ -422,7 +422,7 @@ impl Key<'_> {
     }
 }
 
-const TOO_DEEP: &str = "the body is nested deeper than the limit";
+pub(super) const TOO_DEEP: &str = "the body is nested deeper than the limit";
 
 #[cfg(test)]
 mod tests;

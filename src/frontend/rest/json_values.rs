@@ -6,6 +6,7 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, SeqAccess, Visitor};
 
+use super::json_elements::Elements;
 use crate::tensor::{DType, Shape};
 
 /// Reads one `data` value into bytes.
@@ -21,13 +22,10 @@ pub(super) struct Values<'s> {
     pub depth: usize,
 }
 
-/// The elements read so far.
+/// The elements read so far, and the shape they are to fill.
 struct Sink<'s> {
-    dtype: DType,
+    elements: Elements,
     shape: &'s Shape,
-    expected: usize,
-    count: usize,
-    bytes: Vec<u8>,
 }
 
 impl<'de> DeserializeSeed<'de> for Values<'_> {
@@ -38,14 +36,15 @@ impl<'de> DeserializeSeed<'de> for Values<'_> {
         if matches!(dtype, DType::F16 | DType::Bf16) {
             return Err(D::Error::custom(format!("{dtype} in JSON is not defined, send it as binary_data")));
         }
-        let elements = expected.min(text_length / 2 + 1);
-        let bytes = Vec::with_capacity(elements.saturating_mul(dtype.size().unwrap_or(0)));
-        let mut sink = Sink { dtype, shape, expected, count: 0, bytes };
+        let count = expected.min(text_length / 2 + 1);
+        let bytes = Vec::with_capacity(count.saturating_mul(dtype.size().unwrap_or(0)));
+        let mut sink = Sink { elements: Elements::new(dtype, expected, bytes), shape };
         deserializer.deserialize_seq(Whole { sink: &mut sink, depth })?;
-        if sink.count != expected {
-            return Err(D::Error::custom(format!("data has {} elements, the shape needs {expected}", sink.count)));
+        let Elements { count, bytes, .. } = sink.elements;
+        if count != expected {
+            return Err(D::Error::custom(format!("data has {count} elements, the shape needs {expected}")));
         }
-        Ok(sink.bytes)
+        Ok(bytes)
     }
 }
 
@@ -95,7 +94,7 @@ impl<'de> Visitor<'de> for Whole<'_, '_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.sink.expecting(f)
+        self.sink.elements.expecting(f)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
@@ -122,7 +121,7 @@ impl<'de> Visitor<'de> for First<'_, '_> {
     type Value = Form;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.sink.expecting(f)
+        self.0.sink.elements.expecting(f)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, elements: A) -> Result<Form, A::Error> {
@@ -181,7 +180,7 @@ impl<'de> Visitor<'de> for Element<'_, '_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.sink.expecting(f)
+        self.sink.elements.expecting(f)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<(), A::Error> {
@@ -190,51 +189,27 @@ impl<'de> Visitor<'de> for Element<'_, '_> {
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
-        self.sink.float(value)
+        self.sink.elements.float(value)
     }
 
     fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
-        #[expect(clippy::cast_precision_loss, reason = "a float tensor takes the nearest float")]
-        match self.sink.dtype {
-            DType::F32 => self.sink.push((value as f32).to_le_bytes()),
-            DType::F64 => self.sink.push((value as f64).to_le_bytes()),
-            DType::Bool if value > 1 => Err(self.sink.wrong(value)),
-            _ => self.sink.whole(value, value),
-        }
+        self.sink.elements.unsigned(value)
     }
 
     fn visit_i64<E: Error>(self, value: i64) -> Result<(), E> {
-        #[expect(clippy::cast_precision_loss, reason = "a float tensor takes the nearest float")]
-        match self.sink.dtype {
-            DType::F32 => self.sink.push((value as f32).to_le_bytes()),
-            DType::F64 => self.sink.push((value as f64).to_le_bytes()),
-            DType::Bool => Err(self.sink.wrong(value)),
-            _ => self.sink.whole(value, value),
-        }
+        self.sink.elements.signed(value)
     }
 
     fn visit_bool<E: Error>(self, value: bool) -> Result<(), E> {
-        match self.sink.dtype {
-            DType::Bool => self.sink.push([u8::from(value)]),
-            _ => Err(self.sink.wrong(value)),
-        }
+        self.sink.elements.flag(value)
     }
 
     fn visit_str<E: Error>(self, value: &str) -> Result<(), E> {
-        self.sink.text(value)
+        self.sink.elements.text(value)
     }
 }
 
 impl Sink<'_> {
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = match self.dtype {
-            DType::Bool => "booleans",
-            DType::Bytes => "strings",
-            _ => "numbers",
-        };
-        write!(f, "an array of {kind} for {}", self.dtype)
-    }
-
     /// Nested data has along every axis what the shape says.
     fn check<E: Error>(&self, axis: usize, count: usize) -> Result<(), E> {
         let shape = self.shape;
@@ -243,96 +218,8 @@ impl Sink<'_> {
             _ => Err(E::custom(format!("data has {count} elements along axis {axis}, expected it nested as {shape}"))),
         }
     }
-
-    fn float<E: Error>(&mut self, value: f64) -> Result<(), E> {
-        match self.dtype {
-            DType::F32 => {
-                #[expect(clippy::cast_possible_truncation, reason = "the nearest float; beyond the range is refused")]
-                let nearest = value as f32;
-                if nearest.is_infinite() && value.is_finite() {
-                    return Err(self.wrong(format_args!("{value:e}, it is out of range")));
-                }
-                self.push(nearest.to_le_bytes())
-            }
-            DType::F64 => self.push(value.to_le_bytes()),
-            DType::Bool | DType::Bytes => Err(self.wrong(value)),
-            // 3.0 is how some clients write the whole number 3.
-            #[expect(clippy::cast_possible_truncation, reason = "the value has no fraction and is in range")]
-            _ if value.fract() == 0.0 && value.abs() < EXACT_MAX => self.whole(value as i64, value),
-            _ => Err(self.wrong(value)),
-        }
-    }
-
-    /// A whole number for an integer or boolean tensor, when it fits.
-    fn whole<T, E>(&mut self, value: T, shown: impl fmt::Display) -> Result<(), E>
-    where
-        T: Copy,
-        E: Error,
-        u8: TryFrom<T>,
-        u16: TryFrom<T>,
-        u32: TryFrom<T>,
-        u64: TryFrom<T>,
-        i8: TryFrom<T>,
-        i16: TryFrom<T>,
-        i32: TryFrom<T>,
-        i64: TryFrom<T>,
-    {
-        macro_rules! push {
-            ($kind:ty) => {
-                match <$kind>::try_from(value) {
-                    Ok(value) => self.push(value.to_le_bytes()),
-                    Err(_) => Err(self.wrong(shown)),
-                }
-            };
-        }
-        match self.dtype {
-            DType::U8 | DType::Bool => push!(u8),
-            DType::U16 => push!(u16),
-            DType::U32 => push!(u32),
-            DType::U64 => push!(u64),
-            DType::I8 => push!(i8),
-            DType::I16 => push!(i16),
-            DType::I32 => push!(i32),
-            DType::I64 => push!(i64),
-            DType::F16 | DType::Bf16 | DType::F32 | DType::F64 | DType::Bytes => Err(self.wrong(shown)),
-        }
-    }
-
-    fn text<E: Error>(&mut self, value: &str) -> Result<(), E> {
-        match (self.dtype, value) {
-            (DType::Bytes, text) => {
-                let length = u32::try_from(text.len()).map_err(|_| E::custom("a string is longer than 4 GiB"))?;
-                self.bytes.extend_from_slice(&length.to_le_bytes());
-                self.push_bytes(text.as_bytes())
-            }
-            // JSON has no such numbers; `nonfinite` turns the tokens that Python writes into these strings.
-            (DType::F32 | DType::F64, "NaN") => self.float(f64::NAN),
-            (DType::F32 | DType::F64, "Infinity") => self.float(f64::INFINITY),
-            (DType::F32 | DType::F64, "-Infinity") => self.float(f64::NEG_INFINITY),
-            _ => Err(self.wrong("a string")),
-        }
-    }
-
-    fn push<E: Error, const N: usize>(&mut self, bytes: [u8; N]) -> Result<(), E> {
-        self.push_bytes(&bytes)
-    }
-
-    fn push_bytes<E: Error>(&mut self, bytes: &[u8]) -> Result<(), E> {
-        if self.count == self.expected {
-            return Err(E::custom(format!("data has more than the {} elements of the shape", self.expected)));
-        }
-        self.count += 1;
-        self.bytes.extend_from_slice(bytes);
-        Ok(())
-    }
-
-    fn wrong<E: Error>(&self, got: impl fmt::Display) -> E {
-        E::custom(format!("{} cannot hold {got}", self.dtype))
-    }
 }
 
-/// Whole numbers below this are exact in a 64-bit float.
-const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 const TOO_DEEP: &str = "data is nested deeper than the limit";
 
 #[cfg(test)]

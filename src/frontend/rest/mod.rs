@@ -1,6 +1,7 @@
 //! The REST form of the Open Inference Protocol v2 with Triton's extensions.
 //!
-//! `infer` is the hot path: `body` and `decode` before the pipeline, `encode` after it. `models` tells about models,
+//! `infer` is the hot path: `body` and `decode` before the pipeline, `encode` after it. `v1` has other words for the same
+//! calls, `events` an envelope around them, `hosted` the paths of platforms. `models` tells about models,
 //! `control` changes what is loaded and logged, `control_body` reads what it is told. Every body, also of an error, is
 //! JSON with an `error` string.
 
@@ -9,14 +10,19 @@ mod control;
 mod control_body;
 mod decode;
 mod encode;
+mod events;
+mod hosted;
 mod in_path;
 mod infer;
+mod json_elements;
+mod json_nested;
 pub mod json_request;
 mod json_values;
 mod layers;
 mod models;
 mod nonfinite;
 mod respond;
+mod v1;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
@@ -37,7 +43,19 @@ pub fn routes(frontend: Frontend) -> Routes {
 
 fn router(frontend: Frontend) -> Router {
     let control = control().route_layer(from_fn_with_state(frontend.clone(), own_pages_only));
-    fallbacks(inference().merge(models()).merge(control).merge(unserved())).with_state(frontend)
+    let mut router = inference().merge(models()).merge(control).merge(unserved());
+    if frontend.dialects.v1 {
+        router = router.merge(v1::routes());
+    }
+    if frontend.dialects.sagemaker {
+        router = router.merge(hosted::sagemaker::routes(&frontend));
+    }
+    let router = fallbacks(router);
+    let router = match frontend.dialects.vertex {
+        true => router.layer(from_fn_with_state(frontend.clone(), hosted::vertex::by_path)),
+        false => router,
+    };
+    router.with_state(frontend)
 }
 
 /// What the admin listener shares with this one: health, metadata and control; and what it has besides for people.

@@ -73,7 +73,11 @@ pub(super) async fn neither_get_nor_post(request: Request) -> Response {
     not_allowed(&request, "GET or POST")
 }
 
-fn not_allowed(request: &Request, expected: &str) -> Response {
+pub(super) async fn neither_get_nor_delete(request: Request) -> Response {
+    not_allowed(&request, "GET or DELETE")
+}
+
+pub(super) fn not_allowed(request: &Request, expected: &str) -> Response {
     if is_grpc(request.headers()) {
         return tonic::Status::unimplemented(GRPC_ON_REST).into_http();
     }

@@ -64,6 +64,7 @@ pub(super) fn resolve(
         description: declared.description.clone().unwrap_or_default(),
         license: declared.license.clone().unwrap_or_default(),
         version_policy: declared.version_policy.clone().unwrap_or_default(),
+        version_labels: declared.version_labels.clone(),
         default_variant: declared.default_variant.clone(),
         rows_alone_max: match axis {
             Some(BatchAxis::UpTo(rows)) => Some(rows),

@@ -208,3 +208,21 @@ async fn an_actor_gives_memory_back_once_at_a_time() {
 }
 
 const SECOND: Duration = Duration::from_secs(1);
+
+#[tokio::test]
+async fn a_load_may_name_a_folder_beneath_the_repository() {
+    let house = House::new(Control::Explicit, &[("deep/down/model/1/model.onnx", "rows n,2")]).await;
+    let at = |folder: PathBuf| LoadOverride { folder: Some(folder), ..LoadOverride::default() };
+    let root = house.folder.path().to_owned();
+    house.repository.load(model("other"), at(root.join("deep/down/model"))).await.unwrap();
+    assert!(house.served("other").is_some());
+    for (folder, code) in [
+        (root.join("deep/../../elsewhere"), ErrorCode::InvalidArgument),
+        ("/etc".into(), ErrorCode::InvalidArgument),
+        (root.join("deep/nothing"), ErrorCode::InvalidArgument),
+        (root.join("deep"), ErrorCode::NotFound),
+    ] {
+        let error = house.repository.load(model("another"), at(folder.clone())).await.unwrap_err();
+        assert_eq!(error.code(), code, "{}: {error}", folder.display());
+    }
+}

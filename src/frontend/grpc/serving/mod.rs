@@ -164,7 +164,7 @@ impl PredictionService for Calls {
 #[tonic::async_trait]
 impl ModelService for Calls {
     async fn get_model_status(&self, request: Call<GetModelStatusRequest>) -> Reply<GetModelStatusResponse> {
-        Ok(Answered::new(models::status(&self.frontend, request.into_inner())?))
+        Ok(Answered::new(models::status(&self.frontend, request.into_inner()).await?))
     }
 
     async fn handle_reload_config_request(&self, _: Call<ReloadConfigRequest>) -> Reply<ReloadConfigResponse> {

@@ -23,7 +23,7 @@ pub(super) async fn metadata(
     frontend: &Frontend,
     request: GetModelMetadataRequest,
 ) -> Result<GetModelMetadataResponse, Refusal> {
-    let asked = Asked::read(request.model_spec)?;
+    let asked = Asked::read(frontend, request.model_spec).await?;
     if request.metadata_field.is_empty() {
         return Err(Refusal::invalid(format!("expected {FIELD:?} in metadata_field, got none")));
     }
@@ -41,8 +41,11 @@ pub(super) async fn metadata(
     })
 }
 
-pub(super) fn status(frontend: &Frontend, request: GetModelStatusRequest) -> Result<GetModelStatusResponse, Refusal> {
-    let asked = Asked::read(request.model_spec)?;
+pub(super) async fn status(
+    frontend: &Frontend,
+    request: GetModelStatusRequest,
+) -> Result<GetModelStatusResponse, Refusal> {
+    let asked = Asked::read(frontend, request.model_spec).await?;
     let catalog = frontend.repository.catalog();
     let model = catalog.models.get(&asked.model);
     let versions = model.into_iter().flat_map(|model| model.versions.iter().rev());

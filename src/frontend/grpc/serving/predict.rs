@@ -35,7 +35,7 @@ async fn predicted(
 ) -> Result<(PredictResponse, Told), Status> {
     outcome.received(at);
     let PredictRequest { model_spec, inputs, output_filter } = message;
-    let asked = Asked::read(model_spec)?;
+    let asked = Asked::read(frontend, model_spec).await?;
     if !asked.names_our_signature() {
         return Err(failed_precondition(asked.no_signature()));
     }

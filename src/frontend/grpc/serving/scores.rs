@@ -61,7 +61,7 @@ async fn scored(
     outcome: &mut Outcome,
 ) -> Result<Answer, Refusal> {
     outcome.received(at);
-    let asked = Asked::read(spec)?;
+    let asked = Asked::read(frontend, spec).await?;
     if !asked.names_our_signature() {
         return Err(asked.no_signature());
     }

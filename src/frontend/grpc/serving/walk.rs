@@ -5,7 +5,6 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tonic::metadata::MetadataMap;
 
-use crate::error::ErrorCode;
 use crate::frontend::grpc::arrival;
 use crate::frontend::{Frontend, Refusal, parameters};
 use crate::infer::{InferRequest, ModelName, Schedule, VersionId, Wanted};
@@ -35,20 +34,29 @@ pub(super) struct Tensors {
 
 impl Asked {
     /// # Errors
-    /// When there is no specification, or its name, version or label cannot be one.
-    pub(super) fn read(spec: Option<ModelSpec>) -> Result<Self, Refusal> {
+    /// When there is no specification, its name or version cannot be one, or the model does not have its label.
+    pub(super) async fn read(frontend: &Frontend, spec: Option<ModelSpec>) -> Result<Self, Refusal> {
+        let (mut asked, label) = Self::parse(spec)?;
+        if let Some(label) = label {
+            asked.version = Some(frontend.present(&asked.model, None).await?.labelled(&asked.model, &label)?);
+        }
+        Ok(asked)
+    }
+
+    /// With the label that is still to be looked for.
+    fn parse(spec: Option<ModelSpec>) -> Result<(Self, Option<String>), Refusal> {
         let spec = spec.ok_or_else(|| Refusal::invalid("expected a model_spec, got none"))?;
         let model: ModelName = spec.name.parse()?;
-        let version = match spec.version_choice {
-            None => None,
+        let (version, label) = match spec.version_choice {
+            None => (None, None),
             Some(VersionChoice::Version(number)) => {
                 let version = u64::try_from(number);
                 let wrong = |_| Refusal::invalid(format!("model_spec expects a version of at least 0, got {number}"));
-                Some(VersionId(version.map_err(wrong)?))
+                (Some(VersionId(version.map_err(wrong)?)), None)
             }
-            Some(VersionChoice::VersionLabel(label)) => Some(labelled(&model, &label)?),
+            Some(VersionChoice::VersionLabel(label)) => (None, Some(label)),
         };
-        Ok(Self { model, version, signature: spec.signature_name })
+        Ok((Self { model, version, signature: spec.signature_name }, label))
     }
 
     /// Whether it asks for the signature that every model has.
@@ -106,14 +114,6 @@ pub(super) fn answered_by(variant: &Variant) -> ModelSpec {
     }
 }
 
-/// The version that a label stands for. No model has labels yet.
-fn labelled(model: &ModelName, label: &str) -> Result<VersionId, Refusal> {
-    Err(Refusal::new(
-        ErrorCode::InvalidArgument,
-        format!("model {model:?} has no version labels, expected a version or none, got the label {label:?}"),
-    ))
-}
-
 pub(super) const SIGNATURE: &str = "serving_default";
 
 #[cfg(test)]
@@ -121,8 +121,8 @@ mod tests {
     use super::*;
 
     fn check(spec: Option<ModelSpec>, expected: Result<(&str, Option<u64>), &str>) {
-        let got = Asked::read(spec).map_err(|refusal| refusal.message);
-        let got = got.as_ref().map(|asked| (asked.model.as_str(), asked.version.map(|version| version.0)));
+        let got = Asked::parse(spec).map_err(|refusal| refusal.message);
+        let got = got.as_ref().map(|(asked, _)| (asked.model.as_str(), asked.version.map(|version| version.0)));
         assert_eq!(got.map_err(String::as_str), expected);
     }
 
@@ -136,9 +136,9 @@ mod tests {
         check(None, Err("expected a model_spec, got none"));
         let negative = "model_spec expects a version of at least 0, got -1";
         check(spec("m", Some(VersionChoice::Version(-1))), Err(negative));
-        let label = "model \"m\" has no version labels, expected a version or none, got the label \"stable\"";
-        check(spec("m", Some(VersionChoice::VersionLabel("stable".into()))), Err(label));
-        assert!(Asked::read(spec("", None)).is_err() && Asked::read(spec("../m", None)).is_err());
+        let labelled = Asked::parse(spec("m", Some(VersionChoice::VersionLabel("stable".into()))));
+        assert_eq!(labelled.unwrap().1.as_deref(), Some("stable"));
+        assert!(Asked::parse(spec("", None)).is_err() && Asked::parse(spec("../m", None)).is_err());
     }
 
     #[test]
