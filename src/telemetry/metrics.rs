@@ -11,6 +11,7 @@ use prometheus::{
 };
 
 use super::budgets::{BudgetMetrics, ChoiceFamilies, ChoiceMetrics};
+use super::cache::CacheMetrics;
 use super::catalogue::{self, Kind, Metric};
 use super::energy::EnergyMetrics;
 use super::plans::{PlanFamilies, PlanMetrics};
@@ -53,6 +54,7 @@ pub struct Metrics {
     process: ProcessMetrics,
     pub energy: EnergyMetrics,
     pub budgets: BudgetMetrics,
+    pub cache: CacheMetrics,
     choices: ChoiceFamilies,
     pub spans: SpanMetrics,
     /// Requests that named no loaded model.
@@ -150,6 +152,7 @@ impl Metrics {
             process: ProcessMetrics::new(&registry),
             energy: EnergyMetrics::new(&registry),
             budgets: BudgetMetrics::new(&registry),
+            cache: CacheMetrics::new(&registry),
             choices: ChoiceFamilies::new(&registry),
             spans: SpanMetrics::new(&registry),
             unknown,
@@ -215,6 +218,7 @@ impl Metrics {
         self.plans.forget_model(model);
         self.energy.forget_model(model);
         self.choices.forget_model(model);
+        self.cache.forget_model(model);
     }
 
     /// Takes the gauges of an unloaded build away; its counters stay as long as its model is known, so that rates
@@ -386,6 +390,7 @@ mod tests {
         model.choices.count(VariantReason::Default);
         model.choices.accuracy(0.5);
         metrics.budgets.stage("accuracy", true);
+        let _ = metrics.cache.build(["m", "1", ""]);
         metrics.budgets.limit(Some(1.0));
         metrics.budgets.allowance(Some(1.0));
         metrics.count_load("m", true);
@@ -423,6 +428,7 @@ mod tests {
             build.count_batch(BatchReason::Idle, 1);
             build.choices.count(VariantReason::Eco);
             build.choices.accuracy(0.5);
+            let _ = metrics.cache.build([model, version, ""]);
             metrics.export_plans(&PlanMetrics::default(), [model, version, ""]);
             metrics.count_load(model, true);
             let _ = metrics.energy.build(Origin { source: "s", quality: "q" }, [model, version, ""], true);
