@@ -104,6 +104,8 @@ pub struct InferResponse {
     pub variant: Option<VariantName>,
     /// Where there was a choice.
     pub variant_reason: Option<VariantReason>,
+    /// Where the model's answers are kept.
+    pub cache: Option<CacheOutcome>,
     pub id: Option<String>,
     pub outputs: Vec<NamedTensor>,
     pub usage: Usage,
@@ -112,14 +114,20 @@ pub struct InferResponse {
 /// What one request cost, and how it was batched.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Usage {
-    /// From the room's door to the start of its batch.
+    /// From the room's door to the start of its batch, or waiting for the answer to an equal request.
     pub queue: Duration,
     pub compute: ComputeTimes,
-    /// Rows of the batch that the request was part of.
-    pub batch_size: usize,
-    pub batch_reason: BatchReason,
-    /// CPU time of the batch's threads, shared by rows.
+    /// That the request was part of; nothing where the answer was there already.
+    pub batch: Option<Batched>,
+    /// CPU time of the batch's threads, shared by rows, or of looking the answer up.
     pub cpu: Duration,
+}
+
+/// The batch of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batched {
+    pub rows: usize,
+    pub reason: BatchReason,
 }
 
 /// The stages of one execution, in wall time.
@@ -160,6 +168,29 @@ impl BatchReason {
             Self::Delay => "delay",
             Self::Deadline => "deadline",
             Self::Idle => "idle",
+        }
+    }
+}
+
+/// Where an answer came from, of a model whose answers are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CacheOutcome {
+    /// It was kept.
+    Hit,
+    /// It was computed for this request.
+    Miss,
+    /// It was computed for an equal request that came before and was not answered yet.
+    Coalesced,
+}
+
+impl CacheOutcome {
+    pub const ALL: [Self; 3] = [Self::Hit, Self::Miss, Self::Coalesced];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Miss => "miss",
+            Self::Coalesced => "coalesced",
         }
     }
 }

@@ -20,6 +20,8 @@ pub mod repository;
 pub mod admission;
 pub mod routing;
 
+pub mod cache;
+
 pub mod batching;
 
 pub mod pipeline;

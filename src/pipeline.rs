@@ -7,13 +7,17 @@ use tokio::time::Instant;
 
 use crate::admission::{Admission, Admitted, Overloaded, Reserved};
 use crate::batching::{BatchError, Batcher, Executed};
-use crate::engine::EngineError;
+use crate::cache::{Cache, CacheError, Found, Kept, Lead};
+use crate::engine::{EngineError, Share};
 use crate::error::ErrorCode;
-use crate::infer::{InferRequest, InferResponse, ModelName, VariantReason, VersionId};
+use crate::infer::{
+    CacheOutcome, ComputeTimes, InferRequest, InferResponse, ModelName, Usage, VariantReason, VersionId,
+};
+use crate::metering::statistics::RequestTimes;
 use crate::metering::{Estimate, Meter};
 use crate::repository::catalog::LookupError;
 use crate::repository::{Repository, RepositoryError, Variant};
-use crate::routing::{Conditions, RouteError, Router};
+use crate::routing::{Choice, Conditions, RouteError, Routed, Router};
 use crate::telemetry::Metrics;
 use crate::telemetry::spans::Recording;
 use crate::tensor::NamedTensor;
@@ -23,6 +27,7 @@ pub struct Pipeline {
     admission: Admission,
     repository: Arc<Repository>,
     router: Router,
+    cache: Cache,
     batcher: Batcher,
     meter: Meter,
     metrics: Arc<Metrics>,
@@ -73,6 +78,8 @@ pub enum InferError {
     #[error(transparent)]
     Route(#[from] RouteError),
     #[error(transparent)]
+    Cache(#[from] CacheError),
+    #[error(transparent)]
     Batch(#[from] BatchError),
 }
 
@@ -81,11 +88,12 @@ impl Pipeline {
         admission: Admission,
         repository: Arc<Repository>,
         router: Router,
+        cache: Cache,
         batcher: Batcher,
         meter: Meter,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { admission, repository, router, batcher, meter, metrics }
+        Self { admission, repository, router, cache, batcher, meter, metrics }
     }
 
     /// To be called when the head of an inference call has come: whatever becomes of it is counted.
@@ -144,16 +152,38 @@ impl Pipeline {
         let choice = choice?;
         outcome.found(&choice.variant);
         let mut routed = self.router.bind(admitted, Arc::clone(&choice.variant))?;
+        let found = self.cache.look_up(&routed).await?;
+        let cache = found.as_ref().map(Found::outcome);
+        outcome.looked_up(&routed, cache);
+        let lead = match found {
+            Some(Found::Answer(kept)) => return Ok(self.answer_kept(routed, kept, &choice, outcome)),
+            Some(Found::Nothing(lead)) => Some(lead),
+            None => None,
+        };
         routed.grant = self.router.take_power(&choice)?;
-        if let Some(reason) = choice.reason {
-            outcome.chosen(&choice.variant, reason);
-        }
+        outcome.chosen(&choice);
         let traced = outcome.recording.as_ref().map(Recording::traced);
-        let executed = self.batcher.submit(routed, traced).await?;
+        let executed = landed(lead, self.batcher.submit(routed, traced).await).await?;
         outcome.answered = true;
         let energy = self.meter.estimate(executed.usage.cpu);
         outcome.executed(&executed, energy);
-        Ok(Answer::settle(executed, energy, choice.reason))
+        let Executed { routed, share, usage, .. } = executed;
+        Ok(Answer::settle(routed, share, usage, energy, (choice.reason, cache)))
+    }
+
+    /// A request whose answer was there already, or has come for an equal one. It takes no power, and of energy what looking it
+    /// up took.
+    fn answer_kept(&self, routed: Routed, kept: Kept, choice: &Choice, outcome: &mut Outcome) -> Answer {
+        let Kept { share, outcome: cache, lookup } = kept;
+        outcome.chosen(choice);
+        outcome.answered = true;
+        let queue = routed.arrived.elapsed().saturating_sub(lookup);
+        let total = routed.admitted.request.received_at.elapsed();
+        routed.variant.statistics.record_cache_hit(RequestTimes { queue, total }, lookup);
+        let energy = self.meter.estimate(lookup);
+        outcome.took(energy);
+        let usage = Usage { queue, compute: ComputeTimes::default(), batch: None, cpu: lookup };
+        Answer::settle(routed, share, usage, energy, (choice.reason, Some(cache)))
     }
 
     pub fn admission(&self) -> &Admission {
@@ -164,22 +194,45 @@ impl Pipeline {
         &self.router
     }
 
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
     pub fn meter(&self) -> &Meter {
         &self.meter
     }
 }
 
+/// Ends the wait of those who follow a request, with its answer or without.
+async fn landed(lead: Option<Lead>, executed: Result<Executed, BatchError>) -> Result<Executed, BatchError> {
+    let Some(lead) = lead else { return executed };
+    match &executed {
+        Ok(executed) => lead.answer(&executed.share).await,
+        Err(BatchError::Engine(_) | BatchError::Panicked) => lead.fail(),
+        // Its own time was over, or the queue had no place: that says nothing of others.
+        Err(BatchError::Expired { .. } | BatchError::QueueFull { .. }) => drop(lead),
+    }
+    executed
+}
+
 impl Answer {
     /// Notes what the request cost and brings its outputs into the order and shapes the client asked for.
-    fn settle(executed: Executed, energy: Option<Estimate>, variant_reason: Option<VariantReason>) -> Self {
-        let Executed { routed, share, usage, .. } = executed;
+    fn settle(
+        routed: Routed,
+        share: Share,
+        usage: Usage,
+        energy: Option<Estimate>,
+        (variant_reason, cache): (Option<VariantReason>, Option<CacheOutcome>),
+    ) -> Self {
         let variant = routed.variant;
         let metrics = &variant.metrics;
         metrics.stages.decode.observe(routed.admitted.request.decode.as_secs_f64());
-        metrics.stages.queue.observe(usage.queue.as_secs_f64());
-        metrics.stages.gather.observe(usage.compute.gather.as_secs_f64());
-        metrics.stages.compute.observe(usage.compute.infer.as_secs_f64());
-        metrics.rows.inc_by(routed.rows as u64);
+        if usage.batch.is_some() {
+            metrics.stages.queue.observe(usage.queue.as_secs_f64());
+            metrics.stages.gather.observe(usage.compute.gather.as_secs_f64());
+            metrics.stages.compute.observe(usage.compute.infer.as_secs_f64());
+            metrics.rows.inc_by(routed.rows as u64);
+        }
         if let Some(estimate) = energy {
             variant.account.observe(estimate.energy);
         }
@@ -190,6 +243,7 @@ impl Answer {
             version: variant.version,
             variant: variant.name.clone(),
             variant_reason,
+            cache,
             id: request.id.clone(),
             outputs,
             usage,
@@ -208,7 +262,7 @@ impl Answer {
 }
 
 /// The outputs asked for, in that order; all of them where none was named.
-fn outputs(variant: &Variant, wanted: &[String], share: crate::engine::Share) -> Vec<NamedTensor> {
+fn outputs(variant: &Variant, wanted: &[String], share: Share) -> Vec<NamedTensor> {
     let specs = &variant.signature.outputs;
     let merges = variant.merges();
     let mut named: Vec<Option<NamedTensor>> = specs
@@ -272,17 +326,29 @@ impl Outcome {
         }
     }
 
-    fn chosen(&mut self, variant: &Variant, reason: VariantReason) {
-        variant.metrics.choices.count(reason);
+    fn chosen(&mut self, choice: &Choice) {
+        let Some(reason) = choice.reason else { return };
+        choice.variant.metrics.choices.count(reason);
         if let Some(recording) = &mut self.recording {
             recording.chosen(reason);
         }
     }
 
+    fn looked_up(&mut self, routed: &Routed, found: Option<CacheOutcome>) {
+        if let (Some(recording), Some(outcome)) = (&mut self.recording, found) {
+            recording.looked_up(routed.arrived, routed.arrived.elapsed(), outcome);
+        }
+    }
+
     fn executed(&mut self, executed: &Executed, energy: Option<Estimate>) {
-        let Some(recording) = &mut self.recording else { return };
-        recording.executed(executed.began, &executed.usage, executed.routed.rows);
-        if let Some(Estimate { energy, kind }) = energy {
+        if let Some(recording) = &mut self.recording {
+            recording.executed(executed.began, &executed.usage, executed.routed.rows);
+        }
+        self.took(energy);
+    }
+
+    fn took(&mut self, energy: Option<Estimate>) {
+        if let (Some(recording), Some(Estimate { energy, kind })) = (&mut self.recording, energy) {
             recording.energy(energy, kind.origin());
         }
     }
@@ -334,7 +400,9 @@ impl InferError {
             Self::Route(RouteError::PowerSpent { .. }) => ErrorCode::Overloaded,
             Self::Route(_) => ErrorCode::InvalidArgument,
             Self::Batch(BatchError::QueueFull { .. }) => ErrorCode::Overloaded,
-            Self::Batch(BatchError::Expired { .. }) => ErrorCode::DeadlineExceeded,
+            Self::Cache(CacheError::Expired { .. }) | Self::Batch(BatchError::Expired { .. }) => {
+                ErrorCode::DeadlineExceeded
+            }
             Self::Batch(BatchError::Engine(error)) => engine_code(error),
             Self::Batch(BatchError::Panicked) => ErrorCode::Internal,
         }

@@ -24,6 +24,7 @@ const ROOMS: &[&str] = &[
     "repository",
     "admission",
     "routing",
+    "cache",
     "batching",
     "pipeline",
     "frontend",

@@ -15,6 +15,7 @@ use tokio::time::sleep;
 
 use crate::admission::Admission;
 use crate::batching::Batcher;
+use crate::cache::Cache;
 use crate::config::{Config, ConfigError};
 use crate::engine::{Automatic, Pool};
 use crate::frontend::address::Mode;
@@ -118,6 +119,7 @@ async fn build(config: &Config, logs: Logs) -> Result<Frontend> {
         Admission::new(config.admission.clone(), Arc::clone(&metrics)),
         Arc::clone(&repository),
         Router::new(repository.published(), config.budgets.clone(), &metrics),
+        Cache::new(&config.cache, &metrics),
         Batcher::new(pool.clone(), config.engine.inline_time_max.0),
         meter,
         Arc::clone(&metrics),
@@ -268,6 +270,7 @@ impl Settings {
         let reload = current.adopt(new);
         self.frontend.pipeline.admission().reconfigure(current.admission.clone());
         self.frontend.pipeline.router().reconfigure(current.budgets.clone());
+        self.frontend.pipeline.cache().reconfigure(&current.cache);
         self.frontend.limits.store(Arc::new(current.limits.clone()));
         self.frontend.tracer.set_ratio(current.tracing.sample_ratio);
         if reload.applied.contains(&"telemetry.log_level") {

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::queue::Entry;
 use super::{BatchError, Executed};
 use crate::engine::{self, Batch, Cores, EngineError, Plan, Share};
-use crate::infer::{BatchReason, Usage};
+use crate::infer::{BatchReason, Batched, Usage};
 use crate::metering::attribution::by_rows;
 use crate::metering::statistics::RequestTimes;
 use crate::metering::{Account, Settled, Statistics};
@@ -173,8 +173,7 @@ impl Job {
             let usage = Usage {
                 queue: times.queue,
                 compute: executed.times,
-                batch_size: rows_total,
-                batch_reason: self.reason,
+                batch: Some(Batched { rows: rows_total, reason: self.reason }),
                 cpu,
             };
             (entry.reply, Ok(Executed { routed: entry.routed, share, usage, began }))

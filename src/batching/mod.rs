@@ -1,4 +1,4 @@
-//! Room 4: many requests in, one batch out, each answer back to who asked.
+//! Room 5: many requests in, one batch out, each answer back to who asked.
 //!
 //! Every variant has a lane: a bounded queue and one task that owns it (`worker`), cuts batches by a pure rule (`rule`)
 //! over measured costs (the build's profile) and hands them to the compute pool (`job`), but for those that are over before a thread
@@ -18,7 +18,6 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::time::Instant;
 
 use self::backlog::{Backlog, Work};
 use self::queue::Entry;
@@ -110,10 +109,10 @@ impl Batcher {
     /// When the queue is full, the deadline passes first, or the run fails.
     pub async fn submit(&self, routed: Routed, traced: Option<Traced>) -> Result<Executed, BatchError> {
         let variant = Arc::clone(&routed.variant);
-        let lane = variant.attachment.get_or_attach(|| Lane::open(&variant, self));
+        let lane = variant.attachments.queue.get_or_attach(|| Lane::open(&variant, self));
         let deadline = routed.admitted.request.schedule.deadline;
-        let arrived = Instant::now();
-        let answer = lane.enqueue(routed, traced, arrived)?;
+        let arrived = routed.arrived;
+        let answer = lane.enqueue(routed, traced)?;
         let mut waiter = Waiter { abandoned: &lane.abandoned, answered: false };
         let reply = match deadline {
             None => answer.await,
@@ -132,7 +131,7 @@ impl Batcher {
     /// # Errors
     /// When all are full.
     pub fn check_room(&self, variant: &Arc<Variant>) -> Result<(), BatchError> {
-        variant.attachment.get_or_attach(|| Lane::open(variant, self)).check_room()
+        variant.attachments.queue.get_or_attach(|| Lane::open(variant, self)).check_room()
     }
 }
 
@@ -160,9 +159,8 @@ impl Lane {
         &self,
         routed: Routed,
         traced: Option<Traced>,
-        arrived: Instant,
     ) -> Result<oneshot::Receiver<Result<Executed, BatchError>>, BatchError> {
-        let schedule = routed.admitted.request.schedule;
+        let (schedule, arrived) = (routed.admitted.request.schedule, routed.arrived);
         if schedule.deadline.is_some_and(|deadline| arrived >= deadline) {
             return Err(BatchError::Expired { waited: Duration::ZERO });
         }

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use super::*;
 use crate::admission::{Admission, AdmissionConfig};
 use crate::engine::{self, Batch, Cores, Dim, Merging, Part, Plan, Signature, TensorSpec};
-use crate::infer::{BatchReason, Budget, InferRequest, Wanted};
-use crate::repository::variant::{Attachment, Presence};
+use crate::infer::{BatchReason, Batched, Budget, InferRequest, Wanted};
+use crate::repository::variant::{Attachments, Presence};
 use crate::repository::{ModelSettings, TimeoutAction};
 use crate::telemetry::Metrics;
 use crate::tensor::{DType, NamedTensor, Shape, Tensor};
@@ -136,7 +136,7 @@ impl House {
             statistics: Arc::default(),
             profile: Arc::default(),
             account: Arc::default(),
-            attachment: Attachment::default(),
+            attachments: Attachments::default(),
             presence: Presence::default(),
         });
         let (requests_max, bytes_max, retry_after) = (1000, ByteSize(1 << 30), Span(MS));
@@ -163,7 +163,8 @@ impl House {
         };
         let admitted = self.admission.admit(request).unwrap();
         let variant = Arc::clone(&self.variant);
-        let routed = Routed { admitted, variant, inputs: vec![tensor], rows: rows.len(), grant: None };
+        let routed =
+            Routed { admitted, variant, inputs: vec![tensor], rows: rows.len(), arrived: Instant::now(), grant: None };
         let batcher = self.batcher.clone();
         tokio::spawn(async move { batcher.submit(routed, None).await })
     }
@@ -240,8 +241,8 @@ async fn what_queues_together_runs_together_and_everyone_gets_their_own() {
     }
     assert_eq!(house.runs(), [vec![0], vec![1, 2, 3, 4], vec![5]]);
     assert_eq!(answers.iter().map(output).collect::<Vec<_>>(), [vec![1], vec![2, 3], vec![4], vec![5]]);
-    assert_eq!((answers[1].usage.batch_size, answers[1].usage.batch_reason), (4, BatchReason::Full));
-    assert_eq!((answers[3].usage.batch_size, answers[3].usage.batch_reason), (1, BatchReason::Idle));
+    assert_eq!(answers[1].usage.batch, Some(Batched { rows: 4, reason: BatchReason::Full }));
+    assert_eq!(answers[3].usage.batch, Some(Batched { rows: 1, reason: BatchReason::Idle }));
     drop(answers);
     assert_eq!((house.queued(), house.admission.in_flight()), (0, 0));
     let all = house.variant.statistics.snapshot();
@@ -414,12 +415,12 @@ async fn waiting_fills_a_batch_or_ends_with_the_delay() {
     house.open();
     let asked_at = Instant::now();
     let (a, b) = (house.ask(&[1]), house.ask(&[2]));
-    assert_eq!(a.await.unwrap().unwrap().usage.batch_reason, BatchReason::Delay);
-    assert_eq!(b.await.unwrap().unwrap().usage.batch_size, 2);
+    assert_eq!(a.await.unwrap().unwrap().usage.batch.unwrap().reason, BatchReason::Delay);
+    assert_eq!(b.await.unwrap().unwrap().usage.batch.unwrap().rows, 2);
     assert_eq!(asked_at.elapsed().as_millis(), 20);
     let four: Vec<_> = (3..7).map(|row| house.ask(&[row])).collect();
     for answer in four {
-        assert_eq!(answer.await.unwrap().unwrap().usage.batch_reason, BatchReason::Full);
+        assert_eq!(answer.await.unwrap().unwrap().usage.batch.unwrap().reason, BatchReason::Full);
     }
     assert_eq!(asked_at.elapsed().as_millis(), 20, "a full batch waits for nothing");
 }
@@ -443,7 +444,7 @@ async fn what_is_quick_runs_where_it_was_formed() {
         let house = House::timed(Merging::Rows, Some(Duration::from_micros(micros)), |_| {});
         house.open();
         let answer = house.ask(&vec![7; rows]).await.unwrap().unwrap();
-        assert_eq!(answer.usage.batch_size, rows);
+        assert_eq!(answer.usage.batch.unwrap().rows, rows);
         let ran_here = *house.plan.threads.lock().unwrap() == [thread::current().id()];
         assert_eq!(ran_here, is_here, "{rows} rows of {micros} us");
         assert_eq!(house.batcher.pool.idle(), 1, "the core was given back");
@@ -460,7 +461,7 @@ async fn a_quick_batch_waits_for_a_core_and_a_panic_ends_it_only() {
     house.open();
     drop(core);
     for answer in together {
-        assert_eq!(answer.await.unwrap().unwrap().usage.batch_size, 2);
+        assert_eq!(answer.await.unwrap().unwrap().usage.batch.unwrap().rows, 2);
     }
     assert!(matches!(house.ask(&[PANICS]).await.unwrap(), Err(BatchError::Panicked)));
     assert_eq!(output(&house.ask(&[7]).await.unwrap().unwrap()), [7]);

@@ -117,6 +117,7 @@ pub(super) const ALL: &[Key] = keys! {
     admission.bytes_max: AtOnce,
     admission.receiving_bytes_max: AtOnce,
     admission.retry_after: AtOnce,
+    cache.bytes_max: AtOnce,
     batching.batch_size_max: NextLoad,
     batching.queue_delay_max: NextLoad,
     batching.queue_requests_max: NextLoad,

@@ -16,6 +16,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::admission::config::AdmissionConfig;
+use crate::cache::CacheConfig;
 use crate::engine::LoadOptions;
 use crate::engine::config::EngineConfig;
 use crate::frontend::config::{AdminConfig, CorsConfig, DialectsConfig, GrpcConfig, HttpConfig, LimitsConfig};
@@ -43,6 +44,7 @@ pub struct Config {
     pub limits: LimitsConfig,
     pub runtime: RuntimeConfig,
     pub admission: AdmissionConfig,
+    pub cache: CacheConfig,
     pub batching: BatchingConfig,
     pub engine: EngineConfig,
     pub metering: MeteringConfig,

@@ -1,4 +1,4 @@
-//! Room 5: tensors in, tensors out. Synchronous; knows no request, no queue and no wire.
+//! Room 6: tensors in, tensors out. Synchronous; knows no request, no queue and no wire.
 //!
 //! An [`Engine`] turns a model file into a [`Plan`]; a plan runs batches on cores that the caller holds. Everything
 //! the server must know to merge, refuse or explain stands in the plan's [`Signature`], [`Merging`] and [`Part`]s.
@@ -98,6 +98,11 @@ pub trait Plan: Debug + Send + Sync {
     /// Whether shapes follow from what inputs contain, so that made-up ones show nothing.
     fn follows_contents(&self) -> bool {
         false
+    }
+
+    /// An operator that draws random numbers, so that equal requests get different answers.
+    fn random_operator(&self) -> Option<&str> {
+        None
     }
 
     /// Runs one batch. Its answer for an entry is bit for bit the same in any company.

@@ -1,4 +1,4 @@
-//! Rooms 1 and 7: bytes to requests and answers to bytes. The only rooms that know a wire.
+//! Rooms 1 and 8: bytes to requests and answers to bytes. The only rooms that know a wire.
 //!
 //! `rest`, `grpc` and `admin` each know one; what they share stands here: parameters, wishes for outputs,
 //! classification, health, and the listener that drives connections.

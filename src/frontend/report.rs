@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue};
 
 use super::parameters::Value;
-use crate::infer::{InferResponse, VariantName, VariantReason};
+use crate::infer::{Batched, CacheOutcome, InferResponse, VariantName, VariantReason};
 use crate::metering::Estimate;
 use crate::pipeline::Answer;
 
@@ -41,14 +41,16 @@ pub struct Told {
     /// That has answered, where it is not the version's own build.
     variant: Option<VariantName>,
     variant_reason: Option<VariantReason>,
+    cache: Option<CacheOutcome>,
 }
 
 impl Told {
-    /// Of energy only where it is wanted, of builds only where there was a choice.
+    /// Of energy only where it is wanted, of builds only where there was a choice, of the cache only where there is one.
     pub fn of(answer: &Answer, with_energy: bool) -> Self {
         let variant_reason = answer.response.variant_reason;
         let variant = answer.response.variant.clone().filter(|_| variant_reason.is_some());
-        Self { energy: answer.energy.filter(|_| with_energy), variant, variant_reason }
+        let cache = answer.response.cache;
+        Self { energy: answer.energy.filter(|_| with_energy), variant, variant_reason, cache }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -69,6 +71,9 @@ impl Told {
         if let Some(reason) = self.variant_reason {
             text("kinglet-variant-reason", reason.as_str());
         }
+        if let Some(outcome) = self.cache {
+            text("kinglet-cache", outcome.as_str());
+        }
     }
 }
 
@@ -83,12 +88,14 @@ fn joules(estimate: &Estimate) -> [(&'static str, Value); 3] {
 
 fn batch(response: &InferResponse) -> Vec<(&'static str, Value)> {
     let usage = &response.usage;
-    let mut entries = vec![
-        ("kinglet_batch_size", Value::Int(i64::try_from(usage.batch_size).unwrap_or(i64::MAX))),
-        ("kinglet_batch_reason", Value::Text(usage.batch_reason.as_str().to_owned())),
-        ("kinglet_queue_us", micros(usage.queue)),
-        ("kinglet_compute_us", micros(usage.compute.total())),
-    ];
+    let mut entries = Vec::new();
+    if let Some(Batched { rows, reason }) = usage.batch {
+        entries.push(("kinglet_batch_size", Value::Int(i64::try_from(rows).unwrap_or(i64::MAX))));
+        entries.push(("kinglet_batch_reason", Value::Text(reason.as_str().to_owned())));
+    }
+    entries.push(("kinglet_queue_us", micros(usage.queue)));
+    entries.push(("kinglet_compute_us", micros(usage.compute.total())));
+    entries.extend(response.cache.map(|cache| ("kinglet_cache", Value::Text(cache.as_str().to_owned()))));
     entries.extend(response.variant.iter().map(|name| ("kinglet_variant", Value::Text(name.to_string()))));
     let reason =
         response.variant_reason.map(|reason| ("kinglet_variant_reason", Value::Text(reason.as_str().to_owned())));
@@ -118,8 +125,8 @@ mod tests {
     fn times_are_microseconds() {
         let ms = Duration::from_millis;
         let compute = ComputeTimes { gather: ms(1), infer: ms(2), scatter: ms(3) };
-        let usage =
-            Usage { queue: ms(7), compute, batch_size: 4, batch_reason: BatchReason::Full, cpu: Duration::ZERO };
+        let batch = Some(Batched { rows: 4, reason: BatchReason::Full });
+        let usage = Usage { queue: ms(7), compute, batch, cpu: Duration::ZERO };
         let wanted = [
             ("kinglet_batch_size", Value::Int(4)),
             ("kinglet_batch_reason", Value::Text("full".into())),
@@ -127,8 +134,9 @@ mod tests {
             ("kinglet_compute_us", Value::Int(6000)),
         ];
         let (model, version, variant) = ("m".parse().unwrap(), VersionId(1), None);
-        let variant_reason = None;
-        let response = InferResponse { model, version, variant, variant_reason, id: None, outputs: vec![], usage };
+        let (variant_reason, cache) = (None, None);
+        let response =
+            InferResponse { model, version, variant, variant_reason, cache, id: None, outputs: vec![], usage };
         let report = Report { batch: true, energy: false };
         assert_eq!(report.entries(&response, None), wanted);
         let (variant, variant_reason) = (Some("int8".parse().unwrap()), Some(VariantReason::Budget));
@@ -136,6 +144,12 @@ mod tests {
         let name = ("kinglet_variant", Value::Text("int8".into()));
         let reason = ("kinglet_variant_reason", Value::Text("budget".into()));
         assert_eq!(report.entries(&response, None)[4..], [name, reason]);
+        let usage = Usage { batch: None, compute: ComputeTimes::default(), ..usage };
+        let (variant, variant_reason, cache) = (None, None, Some(CacheOutcome::Hit));
+        let response = InferResponse { variant, variant_reason, cache, usage, ..response };
+        let (queue, compute) = (("kinglet_queue_us", Value::Int(7000)), ("kinglet_compute_us", Value::Int(0)));
+        let hit = ("kinglet_cache", Value::Text("hit".into()));
+        assert_eq!(report.entries(&response, None), [queue, compute, hit], "a hit was in no batch");
 
         let report = Report { batch: false, energy: true };
         let response = InferResponse { usage: Usage { cpu: Duration::from_nanos(1_500_001), ..usage }, ..response };
@@ -163,7 +177,9 @@ mod tests {
         let told = written(Told { energy, ..Told::default() });
         assert_eq!(told, ["kinglet-energy-joules: 0.00001", "kinglet-energy-source: powercap"]);
         let (variant, variant_reason) = (Some("int8".parse().unwrap()), Some(VariantReason::Budget));
-        let told = written(Told { energy: None, variant, variant_reason });
-        assert_eq!(told, ["kinglet-variant-reason: budget", "kinglet-variant: int8"]);
+        let cache = Some(CacheOutcome::Coalesced);
+        let told = written(Told { energy: None, variant, variant_reason, cache });
+        let wanted = ["kinglet-cache: coalesced", "kinglet-variant-reason: budget", "kinglet-variant: int8"];
+        assert_eq!(told, wanted);
     }
 }

@@ -1,4 +1,4 @@
-//! Room 6: what requests cost. Counts, wall time, CPU time and joules.
+//! Room 7: what requests cost. Counts, wall time, CPU time and joules.
 //!
 //! `statistics` holds the cumulative numbers of the protocol's statistics extension, one set per loaded version. Energy: a
 //! source (`sources`) is read by a thread of its own (`sampler`), once a window (`windows`); threads that run batches note

@@ -34,6 +34,10 @@ pub struct Snapshot {
     pub compute_input: Total,
     pub compute_infer: Total,
     pub compute_output: Total,
+    /// Requests whose answers were there or on their way, and the time of looking them up; counted as success and queue too.
+    pub cache_hit: Total,
+    /// Requests computed although answers are kept, and the time of looking for them and keeping them.
+    pub cache_miss: Total,
     /// CPU time of all executions, failed ones included.
     pub cpu: Duration,
     /// What windows have attributed so far; nothing before the first that did.
@@ -90,6 +94,19 @@ impl Statistics {
         batch.compute_input.add(1, settled.times.gather);
         batch.compute_infer.add(1, settled.times.infer);
         batch.compute_output.add(1, settled.times.scatter);
+    }
+
+    /// A request that was answered without a run. Nothing was inferred for it, as Triton counts.
+    pub fn record_cache_hit(&self, request: RequestTimes, lookup: Duration) {
+        let mut all = self.lock();
+        all.success.add(1, request.total);
+        all.queue.add(1, request.queue);
+        all.cache_hit.add(1, lookup);
+    }
+
+    /// A request that was computed and whose answer was offered to the cache.
+    pub fn record_cache_miss(&self, lookup_and_keep: Duration) {
+        self.lock().cache_miss.add(1, lookup_and_keep);
     }
 
     /// CPU time of a batch, whatever came of it.
@@ -161,7 +178,15 @@ mod tests {
         statistics.record_batch(&Settled { rows: 5, times, requests: &requests });
         statistics.record_batch(&Settled { rows: 1, times, requests: &requests[..1] });
         statistics.record_failure(ms(2));
-        let all = statistics.snapshot();
+        statistics.record_cache_miss(ms(1));
+        let before = statistics.snapshot();
+        statistics.record_cache_hit(RequestTimes { queue: ms(4), total: ms(9) }, ms(1));
+        let with_hit = statistics.snapshot();
+        assert_eq!((with_hit.success.count, with_hit.queue.count), (4, 4));
+        assert_eq!((with_hit.success.time, with_hit.queue.time), (ms(29), before.queue.time + ms(4)));
+        assert_eq!((with_hit.cache_hit, with_hit.cache_miss), (Total { count: 1, time: ms(1) }, before.cache_miss));
+        assert_eq!((with_hit.inference_count, with_hit.compute_infer), (before.inference_count, before.compute_infer));
+        let all = before;
         assert_eq!((all.inference_count, all.execution_count), (6, 2));
         assert_eq!((all.success.count, all.fail.count, all.queue.count), (3, 1, 3));
         assert_eq!(all.success.time, ms(20));

@@ -36,6 +36,10 @@ impl Plan for ServedAlone {
         self.inner.follows_contents()
     }
 
+    fn random_operator(&self) -> Option<&str> {
+        self.inner.random_operator()
+    }
+
     fn run(&self, batch: &Batch, cores: &Cores) -> Result<Executed, EngineError> {
         self.inner.run(batch, cores)
     }

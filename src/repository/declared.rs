@@ -31,6 +31,7 @@ pub(super) struct Declared {
     pub(super) batching: DeclaredBatching,
     pub(super) instances_max: Option<usize>,
     pub(super) cores_max: Option<usize>,
+    pub(super) response_cache: Option<bool>,
     pub(super) parameters: BTreeMap<String, String>,
     pub(super) warm_up: Vec<WarmUp>,
     /// Fields that are not honoured, for the operator.
@@ -122,6 +123,7 @@ impl Declared {
             batching: self.batching.over(below.batching),
             instances_max: self.instances_max.or(below.instances_max),
             cores_max: self.cores_max.or(below.cores_max),
+            response_cache: self.response_cache.or(below.response_cache),
             parameters,
             warm_up: or_below(self.warm_up, below.warm_up),
             warnings,

@@ -129,6 +129,10 @@ impl Plan for FakePlan {
         self.word("takes").and_then(|bytes| bytes.parse().ok()).unwrap_or(1000)
     }
 
+    fn random_operator(&self) -> Option<&str> {
+        self.word("draws").map(|_| "Multinomial")
+    }
+
     fn run(&self, batch: &Batch, _: &Cores) -> Result<Executed, EngineError> {
         self.log.lock().unwrap().push(format!("run {}", batch.rows_total()));
         if self.word("fails").is_some() {

@@ -231,7 +231,7 @@ impl Loader {
             statistics,
             profile: Arc::new(Profile::new(survey.accuracy(target), judged, costs)),
             account,
-            attachment: super::variant::Attachment::default(),
+            attachments: super::variant::Attachments::default(),
             presence: super::variant::Presence::default(),
         };
         variant.tell_accuracy();

@@ -47,6 +47,7 @@ struct Manifest {
     precision: Option<Precision>,
     accuracy: Option<f64>,
     variant: Option<String>,
+    response_cache: Option<bool>,
     inputs: Vec<Input>,
     outputs: Vec<Output>,
     batching: Batching,
@@ -215,6 +216,7 @@ impl Manifest {
             batching: self.batching.declare()?,
             instances_max: self.instances.max.map(NonZeroUsize::get),
             cores_max: self.instances.cores_max.map(NonZeroUsize::get),
+            response_cache: self.response_cache,
             parameters: self.parameters,
             warm_up: warm_up.collect::<Result<_, _>>()?,
             ..Declared::default()

@@ -34,6 +34,8 @@ pub struct ModelSettings {
     pub labels: BTreeMap<String, ClassLabels>,
     /// By tensor: the row shape clients use and the one the model has, where they differ.
     pub reshapes: BTreeMap<String, Reshape>,
+    /// Whether its answers are kept for equal requests.
+    pub response_cache: bool,
     /// Free-form parameters, shown in the model's configuration.
     pub parameters: BTreeMap<String, String>,
     pub warm_up: Vec<WarmUp>,
@@ -137,6 +139,7 @@ impl ModelSettings {
             cores_max: cores,
             labels: BTreeMap::new(),
             reshapes: BTreeMap::new(),
+            response_cache: false,
             parameters: BTreeMap::new(),
             warm_up: Vec::new(),
             sample_request: None,

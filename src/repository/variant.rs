@@ -30,8 +30,7 @@ pub struct Variant {
     pub profile: Arc<Profile>,
     /// What its batches use, for the meter.
     pub account: Arc<Account>,
-    /// The batching room's queue.
-    pub attachment: Attachment,
+    pub attachments: Attachments,
     /// The last field, so that its end comes after that of all others.
     pub presence: Presence,
 }
@@ -39,6 +38,15 @@ pub struct Variant {
 /// Tells when the last handle of a build has been dropped.
 #[derive(Debug, Default)]
 pub struct Presence(OnceLock<oneshot::Sender<()>>);
+
+/// What later rooms keep for a build.
+#[derive(Debug, Default)]
+pub struct Attachments {
+    /// The batching room's.
+    pub queue: Attachment,
+    /// The cache room's.
+    pub shelf: Attachment,
+}
 
 /// A place where a later room keeps what it needs per variant, so that both end together.
 #[derive(Default)]

@@ -12,7 +12,7 @@ use super::layout;
 use super::loader::{Loader, Serving, Survey, Target, without_paths};
 use super::profile::{Judged, Profile};
 use super::settings::MODEL_FILES;
-use super::variant::{Attachment, Presence, Variant};
+use super::variant::{Attachments, Presence, Variant};
 use super::workers::Seat;
 use crate::engine::{self, ModelFile};
 use crate::infer::VariantName;
@@ -170,7 +170,7 @@ impl Loader {
             statistics: Arc::clone(&twin.statistics),
             profile: Arc::new(profile),
             account,
-            attachment: Attachment::default(),
+            attachments: Attachments::default(),
             presence: Presence::default(),
         };
         variant.tell_accuracy();

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::time::Instant;
 
 pub use choice::{Choice, Conditions, Grant, Standing};
 pub use config::BudgetsConfig;
@@ -47,6 +48,8 @@ pub struct Routed {
     pub inputs: Vec<Tensor>,
     /// Batch elements; 1 where the model does not batch.
     pub rows: usize,
+    /// When it began to wait for its answer.
+    pub arrived: Instant,
     /// What it may take, where power is limited.
     pub grant: Option<Grant>,
 }
@@ -172,7 +175,7 @@ impl Router {
         let given = std::mem::take(&mut admitted.request.inputs);
         let (inputs, rows) = bind::inputs(given, &variant)?;
         bind::check_outputs(&admitted.request.outputs, &variant.signature)?;
-        Ok(Routed { admitted, variant, inputs, rows, grant: None })
+        Ok(Routed { admitted, variant, inputs, rows, arrived: Instant::now(), grant: None })
     }
 }
 

@@ -3,7 +3,6 @@
 mod choices;
 
 use proptest::prelude::*;
-use tokio::time::Instant;
 
 use super::*;
 use crate::admission::{Admission, AdmissionConfig};
@@ -12,7 +11,7 @@ use crate::error::ErrorCode;
 use crate::infer::{Budget, InferRequest, Schedule, VersionId, Wanted};
 use crate::pipeline::InferError;
 use crate::repository::ModelSettings;
-use crate::repository::variant::{Attachment, Presence};
+use crate::repository::variant::{Attachments, Presence};
 use crate::telemetry::Metrics;
 use crate::tensor::{NamedTensor, Shape};
 use crate::units::ByteSize;
@@ -69,7 +68,7 @@ fn variant(merging: Merging, rows_alone_max: Option<usize>) -> Arc<Variant> {
         statistics: Arc::default(),
         profile: Arc::default(),
         account: Arc::default(),
-        attachment: Attachment::default(),
+        attachments: Attachments::default(),
         presence: Presence::default(),
     })
 }

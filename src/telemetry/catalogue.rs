@@ -91,6 +91,24 @@ pub const POWER_ALLOWANCE: Metric = gauge(
 );
 pub const POWER_REFUSED: Metric =
     counter("kinglet_power_refused_total", &[], "Requests refused because the power was spent.");
+pub const CACHE_LOOKUPS: Metric = counter(
+    "kinglet_cache_lookups_total",
+    &["model", "version", "variant", "outcome"],
+    "Requests of models whose answers are kept: hit (there was one), miss (it was computed), coalesced (it was computed for an \
+     equal request that came before).",
+);
+pub const CACHE_LOOKUP_DURATION: Metric = histogram(
+    "kinglet_cache_lookup_duration_seconds",
+    &["model", "version", "variant"],
+    "Time of hashing a request's inputs and looking its answer up, without waiting for one that is computed.",
+    SECONDS,
+);
+pub const CACHE_ENTRIES: Metric = gauge("kinglet_cache_entries", &[], "Answers that are kept.");
+pub const CACHE_BYTES: Metric = gauge("kinglet_cache_bytes", &[], "Bytes that they take.");
+pub const CACHE_BYTES_MAX: Metric =
+    gauge("kinglet_cache_bytes_max", &[], "Bytes that they may take, by cache.bytes_max.");
+pub const CACHE_EVICTIONS: Metric =
+    counter("kinglet_cache_evictions_total", &[], "Answers that were given up to make room for others.");
 pub const MODEL_READY: Metric =
     gauge("kinglet_model_ready", &["model", "version", "variant"], "1 while this version answers requests.");
 pub const MODEL_MEMORY: Metric = gauge(
@@ -278,6 +296,12 @@ pub const ALL: &[&Metric] = &[
     &POWER_LIMIT,
     &POWER_ALLOWANCE,
     &POWER_REFUSED,
+    &CACHE_LOOKUPS,
+    &CACHE_LOOKUP_DURATION,
+    &CACHE_ENTRIES,
+    &CACHE_BYTES,
+    &CACHE_BYTES_MAX,
+    &CACHE_EVICTIONS,
     &MODEL_READY,
     &MODEL_MEMORY,
     &MODEL_LOAD_DURATION,

@@ -11,6 +11,7 @@ use prometheus::{
 };
 
 use super::budgets::{BudgetMetrics, ChoiceFamilies, ChoiceMetrics};
+use super::cache::CacheMetrics;
 use super::catalogue::{self, Kind, Metric};
 use super::energy::EnergyMetrics;
 use super::plans::{PlanFamilies, PlanMetrics};
@@ -54,6 +55,7 @@ pub struct Metrics {
     process: ProcessMetrics,
     pub energy: EnergyMetrics,
     pub budgets: BudgetMetrics,
+    pub cache: CacheMetrics,
     choices: ChoiceFamilies,
     pub residency: ResidencyMetrics,
     pub spans: SpanMetrics,
@@ -152,6 +154,7 @@ impl Metrics {
             process: ProcessMetrics::new(&registry),
             energy: EnergyMetrics::new(&registry),
             budgets: BudgetMetrics::new(&registry),
+            cache: CacheMetrics::new(&registry),
             choices: ChoiceFamilies::new(&registry),
             residency: ResidencyMetrics::new(&registry),
             spans: SpanMetrics::new(&registry),
@@ -218,6 +221,7 @@ impl Metrics {
         self.plans.forget_model(model);
         self.energy.forget_model(model);
         self.choices.forget_model(model);
+        self.cache.forget_model(model);
     }
 
     /// Takes the gauges of an unloaded build away; its counters stay as long as its model is known, so that rates
@@ -394,6 +398,7 @@ mod tests {
         model.choices.count(VariantReason::Default);
         model.choices.accuracy(0.5);
         metrics.budgets.stage("accuracy", true);
+        let _ = metrics.cache.build(["m", "1", ""]);
         metrics.budgets.limit(Some(1.0));
         metrics.budgets.allowance(Some(1.0));
         metrics.residency.tell(1, 1, 1);
@@ -434,6 +439,7 @@ mod tests {
             build.count_batch(BatchReason::Idle, 1);
             build.choices.count(VariantReason::Eco);
             build.choices.accuracy(0.5);
+            let _ = metrics.cache.build([model, version, ""]);
             metrics.export_plans(&PlanMetrics::default(), [model, version, ""]);
             metrics.count_load(model, true);
             let _ = metrics.energy.build(Origin { source: "s", quality: "q" }, [model, version, ""], true);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Job, TuneError};
 use crate::metering::costs::powers_of_two;
-use crate::repository::variant::{Attachment, Presence};
+use crate::repository::variant::{Attachments, Presence};
 use crate::repository::{ModelSettings, Variant};
 
 /// How one build may be served.
@@ -44,7 +44,7 @@ impl Setting {
             statistics: Arc::default(),
             profile: Arc::new(build.profile.again()),
             account: Arc::default(),
-            attachment: Attachment::default(),
+            attachments: Attachments::default(),
             presence: Presence::default(),
         }
     }

@@ -11,7 +11,7 @@ from tritonclient.utils import InferenceServerException
 from server import Server
 from watching import metrics, wait_for
 from wires import rest_input
-from zoo import SLOW_WIDTH, add, save, slow
+from zoo import SLOW_WIDTH, add, plus, save, slow
 
 SETTINGS = {"KINGLET__ADMIN__TRITON_METRICS": "true", "KINGLET__METERING__WINDOW": "100ms"}
 ROW = np.ones((1, 16), np.float32)
@@ -28,6 +28,10 @@ NAMES = {
     "nv_inference_compute_infer_duration_us": VERSION,
     "nv_inference_compute_output_duration_us": VERSION,
     "nv_inference_pending_request_count": VERSION,
+    "nv_cache_num_hits_per_model": VERSION,
+    "nv_cache_num_misses_per_model": VERSION,
+    "nv_cache_hit_duration_per_model": VERSION,
+    "nv_cache_miss_duration_per_model": VERSION,
     "nv_cpu_utilization": set(),
     "nv_cpu_memory_total_bytes": set(),
     "nv_cpu_memory_used_bytes": set(),
@@ -39,6 +43,8 @@ def models(tmp_path_factory):
     root = tmp_path_factory.mktemp("models")
     save(root / "add", add())
     save(root / "slow", slow())
+    save(root / "kept", plus(1))
+    (root / "kept" / "manifest.toml").write_text("response_cache = true\n")
     return root
 
 
@@ -86,6 +92,17 @@ def test_figures_are_those_of_the_statistics(server):
         assert of(name) == entry["inference_stats"][stage]["ns"] // 1000, name
     failures = {reason: of("request_failure", f',reason="{reason}"') for reason in ("REJECTED", "CANCELED", "BACKEND", "OTHER")}
     assert failures == {"REJECTED": 0, "CANCELED": 0, "BACKEND": 0, "OTHER": 1}
+
+
+def test_hits_and_misses_are_those_of_the_cache(server):
+    with tritonclient.http.InferenceServerClient(server.http) as client:
+        for value in (1, 2, 1, 1):
+            client.infer("kept", [rest_input("x", np.full((1, 4), value, np.float32))])
+    told = of_triton(server)
+    of = lambda name: told[f'nv_cache_num_{name}_per_model{{model="kept",version="1"}}']
+    assert (of("hits"), of("misses")) == (2, 2)
+    assert told['nv_inference_count{model="kept",version="1"}'] == 2, "what was kept is not computed"
+    assert not any("cache" in name and "add" in name for name in told)
 
 
 def test_what_waits_is_pending(server):

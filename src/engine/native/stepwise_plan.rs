@@ -11,6 +11,7 @@ use super::prepared::unfit;
 use super::spare::Spare;
 use super::stepwise::{NotRun, Value, Walk, run};
 use crate::engine::graph::Fact;
+use crate::engine::graph::foreign::Program;
 use crate::engine::graph::samples::GraphFacts;
 use crate::engine::pool::Team;
 use crate::engine::{
@@ -64,6 +65,11 @@ impl Plan for StepwisePlan {
 
     fn follows_contents(&self) -> bool {
         true
+    }
+
+    fn random_operator(&self) -> Option<&str> {
+        let mut operators = self.model.graph.programs().into_iter().map(Program::operator);
+        operators.find(|operator| DRAWING.contains(operator))
     }
 
     fn run(&self, batch: &Batch, cores: &Cores) -> Result<Executed, EngineError> {
@@ -136,3 +142,7 @@ impl StepwisePlan {
         Ok((outputs, times))
     }
 }
+
+/// Operators of the standard that draw random numbers, with a seed too: they go on from it at every run.
+const DRAWING: &[&str] =
+    &["Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"];

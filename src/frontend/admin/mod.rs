@@ -1,6 +1,7 @@
 //! The operators' listener: metrics, health, metadata, control, and a page for people at `/ui/`.
 
 mod budgets;
+mod cache;
 mod energy;
 mod page;
 mod triton_metrics;
@@ -34,6 +35,8 @@ pub fn router(frontend: Frontend, reloads: mpsc::Sender<ReloadRequest>, config: 
     let mut own = Router::new()
         .route("/metrics", if config.triton_metrics { get(metrics_of_both_names) } else { get(metrics) })
         .route("/admin/budgets", get(budgets::standing))
+        .route("/admin/cache", get(cache::holding))
+        .route("/admin/cache/clear", post(cache::clear))
         .route("/admin/energy", get(energy::latest))
         .route("/v2/models/{model}/variants", get(budgets::builds))
         .route("/v2/models/{model}/versions/{version}/variants", get(budgets::builds))

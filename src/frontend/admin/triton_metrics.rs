@@ -21,6 +21,9 @@ pub(super) fn render(frontend: &Frontend) -> Vec<u8> {
     let catalog = frontend.repository.catalog();
     let builds = || catalog.builds();
     let mut families: Vec<MetricFamily> = ROWS.iter().flat_map(|row| row.family(builds())).collect();
+    // Triton has these of models alone whose answers are kept.
+    let cached = || builds().filter(|build| build.settings.response_cache);
+    families.extend(CACHE.iter().flat_map(|row| row.family(cached())));
     families.extend(failures(builds()));
     families.extend(pending(builds()));
     families.extend(host(frontend));
@@ -115,6 +118,12 @@ const ROWS: &[Row] = &[
     Row("nv_inference_compute_input_duration_us", "Time to gather inputs", |all| micros(all.compute_input)),
     Row("nv_inference_compute_infer_duration_us", "Time of the model itself", |all| micros(all.compute_infer)),
     Row("nv_inference_compute_output_duration_us", "Time to hand out outputs", |all| micros(all.compute_output)),
+];
+const CACHE: &[Row] = &[
+    Row("nv_cache_num_hits_per_model", "Requests answered without a run", |all| all.cache_hit.count),
+    Row("nv_cache_num_misses_per_model", "Requests computed although answers are kept", |all| all.cache_miss.count),
+    Row("nv_cache_hit_duration_per_model", "Time of looking up what was kept, in us", |all| micros(all.cache_hit)),
+    Row("nv_cache_miss_duration_per_model", "Time of looking up and keeping, in us", |all| micros(all.cache_miss)),
 ];
 const VALID: &str = "the names are Prometheus' own kind";
 

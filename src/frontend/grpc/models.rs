@@ -101,9 +101,8 @@ fn counts(variant: &Variant) -> ModelStatistics {
             compute_input: duration(all.compute_input),
             compute_infer: duration(all.compute_infer),
             compute_output: duration(all.compute_output),
-            // There is no response cache.
-            cache_hit: duration(Total::default()),
-            cache_miss: duration(Total::default()),
+            cache_hit: duration(all.cache_hit),
+            cache_miss: duration(all.cache_miss),
         }),
         batch_stats: all.batches.iter().map(batch).collect(),
         memory_usage: vec![MemoryUsage { r#type: "CPU".to_owned(), id: 0, byte_size: variant.plan.memory_bytes() }],

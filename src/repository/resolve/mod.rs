@@ -57,6 +57,11 @@ pub(super) fn resolve(
         plan
     };
     notes.extend(why_alone(&declared, plan.merging()));
+    let keeps = declared.response_cache == Some(true);
+    let drawing = plan.random_operator().filter(|_| keeps).map(ToOwned::to_owned);
+    notes.extend(drawing.as_ref().map(|operator| {
+        format!("answers are not kept: response_cache expects the same answer to equal requests, and {operator} draws random numbers")
+    }));
     let merges = *plan.merging() == Merging::Rows;
     let rows_apart = merges || matches!(axis, Some(BatchAxis::UpTo(_)));
     let (signature, reshapes) = client_side(&declared, plan.signature(), merges)?;
@@ -74,6 +79,7 @@ pub(super) fn resolve(
         cores_max: declared.cores_max.unwrap_or(defaults.cores).min(defaults.cores),
         labels: labels(&declared.labels, &signature, folder)?,
         reshapes,
+        response_cache: keeps && drawing.is_none(),
         parameters: declared.parameters.clone(),
         warm_up: declared.warm_up.clone(),
         ..ModelSettings::plain(batch_settings(&declared, defaults.batching)?, defaults.cores)

@@ -50,6 +50,23 @@ fn silence_means_the_servers_defaults() {
 }
 
 #[test]
+fn answers_are_kept_where_a_file_asks_and_equal_requests_have_equal_answers() {
+    let keeps = |resolved: Result<Resolved, String>| resolved.unwrap().settings.response_cache;
+    assert!(keeps(with_manifest("rows n,2", "response_cache = true")));
+    assert!(keeps(with_pbtxt("rows n,2", "response_cache { enable: true }")));
+    for quiet in ["", "response_cache { }", "response_cache { enable: false }"] {
+        assert!(!keeps(with_pbtxt("rows n,2", quiet)), "{quiet}");
+    }
+    let wrong = "manifest.toml:1: response_cache: invalid type: string \"yes\", expected a boolean";
+    assert_eq!(with_manifest("rows n,2", "response_cache = 'yes'").map(|_| ()), Err(wrong.to_owned()));
+    let draws = with_manifest("alone n,2 draws", "response_cache = true").unwrap();
+    let note = "answers are not kept: response_cache expects the same answer to equal requests, and Multinomial draws random \
+                numbers";
+    assert_eq!((draws.settings.response_cache, draws.notes), (false, vec![note.to_owned()]));
+    assert!(with_manifest("alone n,2 draws", "").unwrap().notes.is_empty());
+}
+
+#[test]
 fn a_batch_size_needs_a_free_axis() {
     let resolved =
         with_pbtxt("rows n,2", "max_batch_size: 8 input { name: 'x' dims: 2 data_type: TYPE_FP32 }").unwrap();

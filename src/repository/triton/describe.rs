@@ -17,7 +17,7 @@ use crate::proto::inference::model_version_policy::{All, Latest, PolicyChoice, S
 use crate::proto::inference::model_warmup::input::InputDataType;
 use crate::proto::inference::{
     ModelConfig, ModelDynamicBatching, ModelInput, ModelInstanceGroup, ModelOutput, ModelParameter, ModelQueuePolicy,
-    ModelTensorReshape, ModelVersionPolicy, ModelWarmup, model_queue_policy, model_warmup,
+    ModelResponseCache, ModelTensorReshape, ModelVersionPolicy, ModelWarmup, model_queue_policy, model_warmup,
 };
 
 /// The configuration of a loaded build. Where requests are merged, `max_batch_size` is the limit and shapes leave the
@@ -62,6 +62,7 @@ pub fn model_config(variant: &Variant) -> ModelConfig {
         default_model_filename: settings.model_file.clone(),
         parameters: settings.parameters.iter().map(parameter).collect(),
         model_warmup: settings.warm_up.iter().map(warm_up).collect(),
+        response_cache: settings.response_cache.then_some(ModelResponseCache { enable: true }),
         ..ModelConfig::default()
     }
 }

@@ -128,7 +128,7 @@ pub(super) const FIELDS: &[Field] = &[
     Field("model_operations", Refused("a model never brings code")),
     Field("model_transaction_policy.decoupled", Refused("every request has one answer")),
     Field("model_repository_agents", Refused("models are loaded as they are on disk")),
-    Field("response_cache.enable", Ignored("there is no response cache yet")),
+    Field("response_cache.enable", Honoured),
     Field("model_metrics", Ignored("the buckets of histograms are fixed")),
 ];
 

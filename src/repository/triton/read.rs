@@ -56,6 +56,7 @@ pub(super) fn declare(model: &ModelName, config: ModelConfig) -> Result<Declared
         labels,
         batching,
         instances_max: instances(&config.instance_group, &mut warnings)?,
+        response_cache: config.response_cache.map(|cache| cache.enable),
         parameters: config.parameters.into_iter().map(|(key, value)| (key, value.string_value)).collect(),
         warm_up: warm_up.collect::<Result<_, _>>()?,
         warnings,

@@ -10,7 +10,7 @@ use super::super::declared::{BatchAxis, Labels};
 use super::super::fake::FakeEngine;
 use super::super::resolve::{Defaults, resolve};
 use super::super::settings::{TimeoutAction, WarmUpContent};
-use super::super::variant::{Attachment, Presence, Variant};
+use super::super::variant::{Attachments, Presence, Variant};
 use super::super::versions::VersionPolicy;
 use super::super::{BatchingConfig, manifest};
 use super::*;
@@ -80,12 +80,12 @@ fn a_triton_configuration_is_read() {
     assert_eq!(declared.warm_up[0].inputs["data_0"].content, WarmUpContent::Random);
     assert_eq!(declared.model_file.as_deref(), Some("net.onnx"));
     let warned = |field: &str| declared.warnings.iter().any(|line| line.starts_with(&format!("config.pbtxt: {field}")));
-    let fields =
-        ["input.format", "instance_group.kind", "instance_group.gpus", "optimization", "response_cache.enable"];
+    assert_eq!(declared.response_cache, Some(true));
+    let fields = ["input.format", "instance_group.kind", "instance_group.gpus", "optimization"];
     for field in fields.into_iter().chain(["parameters.intra_op_thread_count is not honoured"]) {
         assert!(warned(field), "{field}: {:?}", declared.warnings);
     }
-    assert_eq!(declared.warnings.len(), 6, "{:?}", declared.warnings);
+    assert_eq!(declared.warnings.len(), 5, "{:?}", declared.warnings);
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn variant(model: &str, declared: Declared) -> Variant {
         statistics: Arc::default(),
         profile: Arc::default(),
         account: Arc::default(),
-        attachment: Attachment::default(),
+        attachments: Attachments::default(),
         presence: Presence::default(),
     }
 }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::Recorder;
 use super::record::{BatchRecord, BatchRun, Ended, Head, Record, RequestRecord, Served, Stage, Value, Wire};
 use crate::error::ErrorCode;
-use crate::infer::{Usage, VariantReason};
+use crate::infer::{Batched, CacheOutcome, Usage, VariantReason};
 use crate::telemetry::energy::Origin;
 use crate::telemetry::trace::{SpanIds, TraceContext};
 use crate::units::Nanojoules;
@@ -81,11 +81,22 @@ impl Recording {
         ]);
         record.attributes.extend([
             ("kinglet.rows", Value::count(rows)),
-            ("kinglet.batch.rows", Value::count(usage.batch_size)),
-            ("kinglet.batch.reason", Value::Name(usage.batch_reason.as_str())),
             ("kinglet.cpu.seconds", Value::Double(usage.cpu.as_secs_f64())),
         ]);
+        record.attributes.extend(usage.batch.into_iter().flat_map(|Batched { rows, reason }| {
+            [("kinglet.batch.rows", Value::count(rows)), ("kinglet.batch.reason", Value::Name(reason.as_str()))]
+        }));
         self.encode_began = Some(Instant::now());
+    }
+
+    /// What the cache had, and how long it was asked. An answer needs nothing more than encoding.
+    pub fn looked_up(&mut self, began: Instant, took: Duration, outcome: CacheOutcome) {
+        let record = self.record_mut();
+        record.stages.push(Stage { name: "cache", began, took, batch: None });
+        record.attributes.push(("kinglet.cache", Value::Name(outcome.as_str())));
+        if outcome != CacheOutcome::Miss {
+            self.encode_began = Some(Instant::now());
+        }
     }
 
     /// Why this build answers and no other of its version.
@@ -157,7 +168,7 @@ impl Traced {
 }
 
 const UNENDED: &str = "a recording that has ended is gone";
-/// decode, queue, gather, compute, encode.
-const STAGES: usize = 5;
-/// Rows, batch, CPU time and energy.
-const ATTRIBUTES: usize = 7;
+/// decode, cache, queue, gather, compute, encode.
+const STAGES: usize = 6;
+/// Cache, rows, batch, CPU time and energy.
+const ATTRIBUTES: usize = 8;

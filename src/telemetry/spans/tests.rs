@@ -14,7 +14,7 @@ use super::record::{Ended, Record};
 use super::*;
 use crate::config::Config;
 use crate::error::ErrorCode;
-use crate::infer::{BatchReason, ComputeTimes, Usage, VariantReason, VersionId};
+use crate::infer::{BatchReason, Batched, ComputeTimes, Usage, VariantReason, VersionId};
 use crate::proto::otlp::any_value::Value as Any;
 use crate::proto::otlp::{KeyValue, Span};
 use crate::telemetry::energy::Origin;
@@ -58,7 +58,7 @@ fn text<'a>(attributes: &'a [KeyValue], name: &str) -> Option<&'a Any> {
 
 fn usage() -> Usage {
     let compute = ComputeTimes { gather: MS, infer: 3 * MS, scatter: MS };
-    Usage { queue: 2 * MS, compute, batch_size: 4, batch_reason: BatchReason::Full, cpu: 5 * MS }
+    Usage { queue: 2 * MS, compute, batch: Some(Batched { rows: 4, reason: BatchReason::Full }), cpu: 5 * MS }
 }
 
 #[test]

@@ -367,3 +367,21 @@ fn graphs_within_nodes_are_checked() {
     let told = program.load().unwrap_err().to_string();
     assert_eq!(told, "invalid model: Loop sum: its graph body is missing");
 }
+
+/// Answers of a model that draws must not be kept, wherever in it the drawing stands.
+#[test]
+fn random_operators_are_known() {
+    let drawn = |nodes: Vec<NodeProto>| {
+        let (inputs, outputs) = (vec![float("x", &["n"]), truth("c")], vec![float("y", &["n"])]);
+        let plan = Program { inputs, nodes, outputs, ..Program::default() }.load().unwrap();
+        plan.random_operator().map(ToOwned::to_owned)
+    };
+    let draws = || node("RandomUniformLike", &["x"], &["y"], vec![]);
+    let branch = |name: &str, of: NodeProto| graph(name, &[], vec![of], &[float("y", &["n"])]);
+    let plain = || node("Relu", &["x"], &["y"], vec![]);
+    let if_of =
+        |of: NodeProto| node("If", &["c"], &["y"], vec![branch("then_branch", of), branch("else_branch", plain())]);
+    assert_eq!(drawn(vec![draws()]).as_deref(), Some("RandomUniformLike"));
+    assert_eq!(drawn(vec![if_of(draws())]).as_deref(), Some("RandomUniformLike"));
+    assert_eq!((drawn(vec![plain()]), drawn(vec![if_of(plain())])), (None, None));
+}
