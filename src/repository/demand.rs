@@ -46,21 +46,18 @@ impl Actor {
 
     /// Loads what is asked for, as far as there is room. To be called when anything has changed.
     pub(super) fn load_demanded(&mut self) {
-        while let Some(next) = self.demands.wanted.front_mut() {
-            next.replies.retain(|reply| !reply.is_closed());
-            let name = next.name.clone();
-            let is_answered = next.replies.is_empty() || !self.models.contains_key(&name);
-            let room = if is_answered { Room::Never } else { self.room_for(&name) };
-            match room {
-                Room::Later => return,
-                Room::Instead(others) => others.iter().for_each(|other| self.evict(other)),
-                Room::Free | Room::Never => {
-                    let Some(Wanted { replies, .. }) = self.demands.wanted.pop_front() else { return };
-                    if room == Room::Free {
-                        self.load(&name, Request { replies, ..Request::default() });
-                    } else {
-                        self.refuse(&name, replies);
-                    }
+        while let Some(Wanted { name, mut replies }) = self.demands.wanted.pop_front() {
+            replies.retain(|reply| !reply.is_closed());
+            if replies.is_empty() {
+                continue;
+            }
+            match self.room_for(&name) {
+                Room::Free => self.load(&name, Request { replies, ..Request::default() }),
+                Room::Never => self.refuse(&name, replies),
+                room => {
+                    self.demands.wanted.push_front(Wanted { name, replies });
+                    let Room::Instead(others) = room else { break };
+                    others.iter().for_each(|other| self.evict(other));
                 }
             }
         }
@@ -104,9 +101,6 @@ impl Actor {
     }
 
     fn refuse(&mut self, name: &ModelName, replies: Vec<Reply>) {
-        if replies.is_empty() {
-            return;
-        }
         let error = RepositoryError::NoMemory { model: name.clone(), limit: self.config.demand_bytes_max.0 };
         tracing::warn!(model = %name, %error, "model cannot be loaded");
         self.start.ended(name, vec![error.to_string()]);
@@ -128,9 +122,14 @@ impl Actor {
         if bytes > bytes_max && !self.is_pinned(name) {
             return self.evict(name);
         }
+        self.keep_to_limit(Some(name));
+    }
+
+    /// Drops what is too much, `but` one.
+    pub(super) fn keep_to_limit(&mut self, but: Option<&ModelName>) {
         let mut others = self.candidates();
-        others.retain(|(other, _)| other != name);
-        if let Room::Instead(others) = self.demands.residency.room(0, bytes_max, 0, others) {
+        others.retain(|(other, _)| Some(other) != but);
+        if let Room::Instead(others) = self.demands.residency.room(0, self.config.demand_bytes_max.0, 0, others) {
             others.iter().for_each(|other| self.evict(other));
         }
     }

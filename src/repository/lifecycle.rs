@@ -184,6 +184,7 @@ impl Actor {
                 self.config = RepositoryConfig { control: self.config.control, ..config };
                 let with = Loading { batching, options: *options, ..self.loader.with.clone() };
                 self.loader = Arc::new(Loader { with, workers: self.loader.workers.clone() });
+                self.keep_to_limit(None);
                 self.scanning.asked.push(reply);
                 self.begin_scan();
             }

@@ -147,6 +147,18 @@ async fn a_failure_is_told_until_the_files_change() {
 }
 
 #[tokio::test]
+async fn a_smaller_limit_holds_at_once() {
+    let house = house(2000, THREE, |_| {}).await;
+    house.demand("a").await.unwrap();
+    house.demand("b").await.unwrap();
+    let mut smaller = config(house.folder.path().to_owned(), Control::Demand);
+    smaller.demand_bytes_max = ByteSize(1000);
+    let Loading { batching, options, .. } = loading(&house.engine, &house.metrics);
+    house.repository.reconfigure(smaller, batching, options).await.unwrap();
+    assert_eq!(house.loaded(), ["b"]);
+}
+
+#[tokio::test]
 async fn changed_files_are_what_the_next_request_gets() {
     let house = house(2000, THREE, |config| config.pinned = vec!["b".into()]).await;
     house.demand("a").await.unwrap();
