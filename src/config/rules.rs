@@ -2,11 +2,12 @@
 //!
 //! A type error is not found here, nor is what only the machine can answer, such as a port in use.
 
+mod dialects;
+
 use std::time::Duration;
 
 use super::{Cause, Config};
 use crate::frontend::Address;
-use crate::infer::ModelName;
 use crate::metering::Coefficients;
 use crate::metering::config::SourceChoice;
 use crate::repository::config::Control;
@@ -26,7 +27,7 @@ pub(super) fn broken(config: &Config) -> Vec<Broken> {
     broken.extend(times(config));
     broken.extend(capacities(config));
     broken.extend(linger(config));
-    broken.extend(dialects(config));
+    broken.extend(dialects::broken(config));
     broken.extend(listeners(config));
     broken.extend(repository(config));
     broken.extend(metering(config));
@@ -135,26 +136,6 @@ fn linger(config: &Config) -> Option<Broken> {
         keys: vec!["drain.linger", "drain.grace"],
         cause: impossible(format!("drain.linger ({linger}) to be at most drain.grace ({grace})")),
     })
-}
-
-fn dialects(config: &Config) -> impl Iterator<Item = Broken> {
-    let dialects = &config.dialects;
-    let (health, predict) = ("dialects.vertex_health_route", "dialects.vertex_predict_route");
-    let routes = [(health, &dialects.vertex_health_route), (predict, &dialects.vertex_predict_route)];
-    let no_path = routes.into_iter().filter(|(_, route)| dialects.vertex && !route.starts_with('/'));
-    let no_path = no_path.map(|(key, _)| Broken {
-        keys: vec![key, "dialects.vertex"],
-        cause: impossible(format!("a path that begins with \"/\" in {key}, for dialects.vertex")),
-    });
-    let is_same = dialects.vertex && dialects.vertex_predict_route == dialects.vertex_health_route;
-    let is_same = (is_same && dialects.vertex_health_route.starts_with('/')).then(|| Broken {
-        keys: vec![predict, health],
-        cause: impossible(format!("another path in {predict} than in {health}")),
-    });
-    let name = &dialects.default_model;
-    let no_name = (!name.is_empty() && name.parse::<ModelName>().is_err())
-        .then(|| wrong("dialects.default_model", "the name of a model, or none", &format!("{name:?}")));
-    no_path.chain(is_same).chain(no_name)
 }
 
 fn listeners(config: &Config) -> impl Iterator<Item = Broken> {
@@ -335,7 +316,7 @@ const CORES_MAX: usize = 4096;
 mod tests {
     use super::*;
 
-    fn check(change: impl FnOnce(&mut Config), keys: &[&str], says: &str) {
+    pub(super) fn check(change: impl FnOnce(&mut Config), keys: &[&str], says: &str) {
         let mut config = Config::default();
         change(&mut config);
         let broken = broken(&config);
@@ -383,28 +364,6 @@ mod tests {
         check(|config| config.tracing.sample_ratio = f64::NAN, &["tracing.sample_ratio"], "0 to 1");
         let temporary = ["repository.temporary_path"];
         check(|config| config.repository.temporary_path = "x".into(), &temporary, "an absolute path");
-    }
-
-    #[test]
-    fn dialects_values() {
-        check(
-            |config| config.dialects.default_model = "a/b".into(),
-            &["dialects.default_model"],
-            "the name of a model",
-        );
-        let vertex = |health: &'static str, predict: &'static str| {
-            move |config: &mut Config| {
-                config.dialects.vertex = true;
-                config.dialects.vertex_health_route = health.into();
-                config.dialects.vertex_predict_route = predict.into();
-            }
-        };
-        let health = ["dialects.vertex_health_route", "dialects.vertex"];
-        check(vertex("health", "/predict"), &health, "begins with \"/\"");
-        let predict = ["dialects.vertex_predict_route", "dialects.vertex"];
-        check(vertex("/health", ""), &predict, "begins with \"/\"");
-        let both = ["dialects.vertex_predict_route", "dialects.vertex_health_route"];
-        check(vertex("/a", "/a"), &both, "another path");
     }
 
     #[test]

@@ -142,8 +142,8 @@ impl Actor {
             self.load(name, Request { keep_unchanged: true, ..Request::default() });
         } else if entry.is_serving() {
             self.drop_model(name);
-        } else {
-            entry.rest();
+        } else if entry.rest() {
+            self.publish();
         }
     }
 

@@ -135,12 +135,13 @@ impl Entry {
         served.map(|build| build.statistics.last_inference_ms()).fold(self.loaded_at, u64::max)
     }
 
-    /// Is there to be loaded: what was wrong with other files is past.
-    pub(super) fn rest(&mut self) {
-        self.attempted = None;
+    /// Is there to be loaded: what was wrong with other files is past. Whether that is news.
+    pub(super) fn rest(&mut self) -> bool {
+        let is_news = self.attempted.take().is_some() || self.state.is_some();
         self.state = None;
         self.reason.clear();
         self.records.retain(|_, record| record.leaving.is_some());
+        is_news
     }
 
     /// Lets one more wait for the load that runs.

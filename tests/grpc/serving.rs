@@ -107,7 +107,7 @@ async fn refusals_have_the_codes_of_tensorflow_serving() {
     check(&|r| r.model_spec = None, Code::InvalidArgument, "expected a model_spec, got none").await;
     check(&|r| r.model_spec = spec("nope"), Code::NotFound, "\"nope\"").await;
     check(&|r| choose(VersionChoice::Version(9))(r), Code::NotFound, "version 9").await;
-    check(&|r| choose(VersionChoice::VersionLabel("stable".into()))(r), Code::InvalidArgument, "\"stable\"").await;
+    check(&|r| choose(VersionChoice::VersionLabel("stable".into()))(r), Code::NotFound, "\"stable\"").await;
     let signature = |r: &mut PredictRequest| r.model_spec.as_mut().unwrap().signature_name = "other".into();
     check(&signature, Code::FailedPrecondition, "expected it or none, got \"other\"").await;
     check(&|r| r.output_filter = vec!["nope".into()], Code::InvalidArgument, "nope").await;

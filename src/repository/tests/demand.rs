@@ -69,12 +69,15 @@ async fn many_first_requests_load_once() {
 #[tokio::test]
 async fn what_requests_hold_is_still_taken() {
     let house = house(1500, THREE, |_| {}).await;
+    // What both take is known then.
+    house.demand("b").await.unwrap();
     house.demand("a").await.unwrap();
+    house.until("b has made room", |house| house.loaded() == ["a"]).await;
     let held = house.served("a").unwrap();
     let asked = house.demanding("b");
     house.until("a is leaving", |house| house.index()[0] == "a/1 UNLOADING").await;
     house.obeyed().await;
-    assert_eq!(house.engine.loads(), 1, "b waits for the last request of a");
+    assert_eq!(house.engine.loads(), 2, "b waits for the last request of a");
     drop(held);
     asked.await.unwrap().unwrap();
     assert_eq!(house.loaded(), ["b"]);
