@@ -115,13 +115,13 @@ impl Pipeline {
     /// As `infer`.
     pub async fn reserve(&self, request: &Undecoded<'_>, outcome: &mut Outcome) -> Result<Reserved, InferError> {
         let reserved = self.admission.reserve(request.bytes)?;
-        self.repository.demand(request.model, request.deadline).await?;
-        let (variant, is_sole) = self.router.expect(request.model, request.version)?;
-        outcome.found(&variant);
+        let catalog = self.repository.demand(request.model, request.deadline).await?;
+        let (variant, version) = catalog.find_version(request.model, request.version).map_err(RouteError::from)?;
+        outcome.found(variant);
         self.router.check_power()?;
         // Which of several variants it asks for stands in what is not decoded yet.
-        if is_sole {
-            self.batcher.check_room(&variant)?;
+        if version.variants.is_empty() {
+            self.batcher.check_room(variant)?;
         }
         Ok(reserved)
     }
@@ -142,13 +142,14 @@ impl Pipeline {
             None => self.admission.admit(request)?,
             Some(reserved) => self.admission.admit_reserved(reserved, request)?,
         };
-        self.repository.demand(&admitted.request.model, admitted.request.schedule.deadline).await?;
+        let (model, version) = (&admitted.request.model, admitted.request.version);
+        let catalog = self.repository.demand(model, admitted.request.schedule.deadline).await?;
         let conditions =
             || Conditions { wait: self.batcher.wait_expected(), per_cpu_second: self.meter.per_cpu_second() };
-        let choice = self.router.choose(&admitted, conditions).inspect_err(|_| {
-            let expected = self.router.expect(&admitted.request.model, admitted.request.version);
-            expected.iter().for_each(|(own, _)| outcome.found(own));
+        let choice = self.router.choose(&catalog, &admitted, conditions).inspect_err(|_| {
+            catalog.find(model, version).iter().for_each(|own| outcome.found(own));
         });
+        drop(catalog);
         let choice = choice?;
         outcome.found(&choice.variant);
         let mut routed = self.router.bind(admitted, Arc::clone(&choice.variant))?;

@@ -109,7 +109,7 @@ def main() -> None:
             bare = resident(server)
         settings = {
             "KINGLET__REPOSITORY__CONTROL": "demand",
-            "KINGLET__REPOSITORY__DEMAND_BYTES_MAX": str(int(given.room * each)),
+            "KINGLET__REPOSITORY__DEMAND_BYTES_MAX": f"{int(given.room * each)}B",
         }
         with Server([root], Path(folder) / "log", settings) as server:
             at_start = resident(server)

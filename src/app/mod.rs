@@ -118,7 +118,7 @@ async fn build(config: &Config, logs: Logs) -> Result<Frontend> {
     let pipeline = Pipeline::new(
         Admission::new(config.admission.clone(), Arc::clone(&metrics)),
         Arc::clone(&repository),
-        Router::new(repository.published(), config.budgets.clone(), &metrics),
+        Router::new(config.budgets.clone(), &metrics),
         Cache::new(&config.cache, &metrics),
         Batcher::new(pool.clone(), config.engine.inline_time_max.0),
         meter,

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use address::Address;
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 pub use browsers::Browsers;
 pub use config::{DialectsConfig, INFLATE_FREE, LimitsConfig};
 pub use cors::Cors;
@@ -133,8 +133,8 @@ impl Frontend {
     /// # Errors
     /// When it cannot be loaded now.
     async fn present(&self, model: &ModelName, deadline: Option<Instant>) -> Result<Arc<Catalog>, Refusal> {
-        self.repository.demand(model, deadline).await.map_err(|error| self.told_to_wait(error))?;
-        Ok(self.repository.catalog())
+        let catalog = self.repository.demand(model, deadline).await.map_err(|error| self.told_to_wait(error))?;
+        Ok(Guard::into_inner(catalog))
     }
 
     /// Whether requests to a model, or to one version of it, would be answered: loads nothing for that.

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use super::config::Control;
 use super::entry::{Entry, Reply, Request};
 use super::error::RepositoryError;
-use super::lifecycle::{Actor, answer};
+use super::lifecycle::Actor;
 use super::loader::Serving;
 use super::residency::{Candidate, Residency, Room};
 use crate::infer::ModelName;
@@ -30,13 +30,13 @@ impl Actor {
     /// Answers when the model serves, or why it does not.
     pub(super) fn demand(&mut self, name: ModelName, reply: Reply) {
         let refused = match self.models.get_mut(&name) {
-            Some(entry) if entry.is_serving() => return answer(vec![reply], &Ok(())),
+            Some(entry) if entry.is_serving() => return self.answer(vec![reply], &Ok(())),
             Some(entry) if entry.is_loading() => return entry.await_load(reply),
             Some(entry) if entry.place.is_some() => entry.failure(),
-            _ => return answer(vec![reply], &Err(RepositoryError::UnknownModel(name))),
+            _ => return self.answer(vec![reply], &Err(RepositoryError::UnknownModel(name))),
         };
         if let Some(reason) = refused {
-            return answer(vec![reply], &Err(RepositoryError::NotReady { model: name, reason }));
+            return self.answer(vec![reply], &Err(RepositoryError::NotReady { model: name, reason }));
         }
         match self.demands.wanted.iter_mut().find(|wanted| wanted.name == name) {
             Some(wanted) => wanted.replies.push(reply),
@@ -104,7 +104,7 @@ impl Actor {
         let error = RepositoryError::NoMemory { model: name.clone(), limit: self.config.demand_bytes_max.0 };
         tracing::warn!(model = %name, %error, "model cannot be loaded");
         self.start.ended(name, vec![error.to_string()]);
-        answer(replies, &Err(error));
+        self.answer(replies, &Err(error));
     }
 
     /// Takes note of what a load has brought, and keeps to the limit where that is more than was thought.

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::catalog::{Beside, Model, State, UNLOADED, Version};
+use super::catalog::{Beside, Catalog, Model, State, UNLOADED, Version};
 use super::error::RepositoryError;
 use super::fingerprint::{Sighting, Stamp};
 use super::inline::LoadOverride;
@@ -19,8 +19,8 @@ use super::variant::Variant;
 use super::variants::Built;
 use crate::infer::{VariantName, VersionId};
 
-/// Who waits for a load.
-pub(super) type Reply = oneshot::Sender<Result<(), RepositoryError>>;
+/// Who waits for a change, and gets the catalog as it is then: what is in it stays usable, whatever is dropped next.
+pub(super) type Reply = oneshot::Sender<Result<Arc<Catalog>, RepositoryError>>;
 
 #[derive(Debug, Default)]
 pub(super) struct Entry {

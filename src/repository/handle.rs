@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
@@ -72,11 +72,6 @@ impl Repository {
         self.catalog.load_full()
     }
 
-    /// The place where the newest catalog always is, for rooms that read it with every request.
-    pub fn published(&self) -> Arc<ArcSwap<Catalog>> {
-        Arc::clone(&self.catalog)
-    }
-
     /// Wakes whenever the catalog has changed.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.clone()
@@ -106,25 +101,32 @@ impl Repository {
         self.first.borrow().is_some()
     }
 
-    /// Where models load on demand, returns when this one serves. Elsewhere, and where it does already, at once.
+    /// What is loaded. Where models load on demand, once this one is, and with it whatever is dropped next: hold it no longer than
+    /// to find a build in it.
     ///
     /// # Errors
     /// When it fails to load, does not fit, takes longer than allowed, or too many wait already.
-    pub async fn demand(&self, name: &ModelName, deadline: Option<Instant>) -> Result<(), RepositoryError> {
+    pub async fn demand(
+        &self,
+        name: &ModelName,
+        deadline: Option<Instant>,
+    ) -> Result<Guard<Arc<Catalog>>, RepositoryError> {
+        let catalog = self.catalog.load();
         // Who looks for a model that nobody knows is told so there.
-        if self.control != Control::Demand || self.catalog.load().models.get(name).is_none_or(Model::is_ready) {
-            return Ok(());
+        if self.control != Control::Demand || catalog.models.get(name).is_none_or(Model::is_ready) {
+            return Ok(catalog);
         }
+        drop(catalog);
         let since = Instant::now();
         let got = self.wait_for(name, since, deadline).await;
         match &got {
-            Ok(()) => self.metrics.waited(since.elapsed()),
+            Ok(_) => self.metrics.waited(since.elapsed()),
             Err(RepositoryError::ManyWait { .. }) => self.metrics.refused("waiting"),
             Err(RepositoryError::NotYet { .. } | RepositoryError::TooLate(_)) => self.metrics.refused("late"),
             Err(RepositoryError::NoMemory { .. }) => self.metrics.refused("memory"),
             Err(_) => self.metrics.refused("failed"),
         }
-        got
+        got.map(Guard::from_inner)
     }
 
     async fn wait_for(
@@ -132,7 +134,7 @@ impl Repository {
         name: &ModelName,
         since: Instant,
         deadline: Option<Instant>,
-    ) -> Result<(), RepositoryError> {
+    ) -> Result<Arc<Catalog>, RepositoryError> {
         let _place = self.waiting.try_acquire().map_err(|_| RepositoryError::ManyWait { limit: self.waiting_max })?;
         let patience = since + self.wait_max;
         let until = deadline.map_or(patience, |deadline| deadline.min(patience));
@@ -165,7 +167,8 @@ impl Repository {
     /// When the control mode does not allow it, or the load fails; what served before still does.
     pub async fn load(&self, name: ModelName, over: LoadOverride) -> Result<(), RepositoryError> {
         self.check_explicit()?;
-        self.ask(|reply| Command::Load { name, over, reply }).await?
+        self.ask(|reply| Command::Load { name, over, reply }).await??;
+        Ok(())
     }
 
     /// Stops serving a model; requests on their way are still answered. There are no ensembles, so that no model has
@@ -175,7 +178,8 @@ impl Repository {
     /// When the control mode does not allow it, or the model is not known.
     pub async fn unload(&self, name: ModelName, _dependents: bool) -> Result<(), RepositoryError> {
         self.check_explicit()?;
-        self.ask(|reply| Command::Unload { name, reply }).await?
+        self.ask(|reply| Command::Unload { name, reply }).await??;
+        Ok(())
     }
 
     /// One line per version, and one for every model that could be loaded.
@@ -196,7 +200,8 @@ impl Repository {
         batching: BatchingConfig,
         options: LoadOptions,
     ) -> Result<(), RepositoryError> {
-        self.ask(|reply| Command::Reconfigure { config, batching, options: Box::new(options), reply }).await?
+        self.ask(|reply| Command::Reconfigure { config, batching, options: Box::new(options), reply }).await??;
+        Ok(())
     }
 
     /// Looks at the paths now. Unless the control mode is explicit, models that are new or have changed are loaded as
@@ -205,7 +210,8 @@ impl Repository {
     /// # Errors
     /// When a path cannot be read; nothing changes then.
     pub async fn rescan(&self) -> Result<(), RepositoryError> {
-        self.ask(|reply| Command::Rescan { reply }).await?
+        self.ask(|reply| Command::Rescan { reply }).await??;
+        Ok(())
     }
 
     /// Ends the actor. What serves goes on as long as somebody holds it.

@@ -223,7 +223,7 @@ impl Actor {
     fn accept(&mut self, name: &ModelName, request: Request) {
         if !request.over.is_beneath(&self.config.paths) {
             let got = request.over.folder.as_deref().map(|folder| folder.display().to_string()).unwrap_or_default();
-            return answer(request.replies, &Err(RepositoryError::Outside(got)));
+            return self.answer(request.replies, &Err(RepositoryError::Outside(got)));
         }
         let running = Arc::strong_count(&self.loads) - 1;
         let in_line = running + self.models.values().map(Entry::waiting).sum::<usize>();
@@ -231,7 +231,7 @@ impl Actor {
         let limit = self.config.loads_waiting_max;
         match joins || in_line < limit {
             true => self.load(name, request),
-            false => answer(request.replies, &Err(RepositoryError::TooManyLoads { limit })),
+            false => self.answer(request.replies, &Err(RepositoryError::TooManyLoads { limit })),
         }
     }
 
@@ -240,7 +240,7 @@ impl Actor {
         let entry = self.models.entry(name.clone()).or_default();
         if entry.is_loading() {
             if let Some(refused) = entry.wait(request) {
-                answer(refused.replies, &Err(RepositoryError::Busy { model: name.clone(), waiting: WAITING_MAX }));
+                self.answer(refused.replies, &Err(RepositoryError::Busy { model: name.clone(), waiting: WAITING_MAX }));
             }
             return;
         }
@@ -298,8 +298,8 @@ impl Actor {
             tracing::warn!(model = %name, %reason, "model failed to load");
         }
         self.publish_without(name, applied.leaving);
+        self.answer(replies, &outcome_of(name, error, &applied.failures));
         self.settle_residency(name);
-        answer(replies, &outcome_of(name, error, &applied.failures));
         self.start.ended(name, applied.failures);
         if let Some(request) = next {
             self.load(name, request);
@@ -324,9 +324,9 @@ impl Actor {
     fn unload(&mut self, name: &ModelName, reply: Reply) {
         if self.models.contains_key(name) {
             self.drop_model(name);
-            answer(vec![reply], &Ok(()));
+            self.answer(vec![reply], &Ok(()));
         } else {
-            answer(vec![reply], &Err(RepositoryError::UnknownModel(name.clone())));
+            self.answer(vec![reply], &Err(RepositoryError::UnknownModel(name.clone())));
         }
     }
 
@@ -349,7 +349,7 @@ impl Actor {
         }
         self.forget(name, &applied.gone);
         self.publish_without(name, applied.leaving);
-        answer(replies, &Err(RepositoryError::Overtaken(name.clone())));
+        self.answer(replies, &Err(RepositoryError::Overtaken(name.clone())));
         self.start.ended(name, Vec::new());
     }
 
@@ -405,6 +405,13 @@ impl Actor {
         }
     }
 
+    pub(super) fn answer(&self, replies: Vec<Reply>, result: &Result<(), RepositoryError>) {
+        for reply in replies {
+            // Whoever asked may have stopped waiting.
+            let _ = reply.send(result.clone().map(|()| self.catalog.load_full()));
+        }
+    }
+
     pub(super) fn publish(&self) {
         let models = self.models.iter().map(|(name, entry)| (name.clone(), entry.model())).collect();
         self.catalog.store(Arc::new(Catalog { models }));
@@ -436,13 +443,6 @@ fn outcome_of(name: &ModelName, error: Option<LoadError>, failures: &[String]) -
         Some(LoadError::NotFound) => Err(RepositoryError::UnknownModel(model)),
         _ if failures.is_empty() => Ok(()),
         _ => Err(RepositoryError::Load { model, reason: failures.join("; ") }),
-    }
-}
-
-pub(super) fn answer(replies: Vec<Reply>, result: &Result<(), RepositoryError>) {
-    for reply in replies {
-        // Whoever asked may have stopped waiting.
-        let _ = reply.send(result.clone());
     }
 }
 

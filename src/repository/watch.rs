@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::config::Control;
 use super::entry::{Entry, Request, Seen};
 use super::error::RepositoryError;
-use super::lifecycle::{Actor, Event, answer};
+use super::lifecycle::{Actor, Event};
 use super::scan::{Scan, scan};
 use crate::infer::ModelName;
 
@@ -37,7 +37,7 @@ impl Actor {
             self.tell_unreadable(error);
         }
         self.schedule_poll();
-        answer(replies, &answered);
+        self.answer(replies, &answered);
         if !self.scanning.asked.is_empty() {
             self.begin_scan();
         }

@@ -15,7 +15,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
 pub use choice::{Choice, Conditions, Grant, Standing};
@@ -35,7 +34,6 @@ use crate::units::Nanojoules;
 
 #[derive(Debug)]
 pub struct Router {
-    catalog: Arc<ArcSwap<Catalog>>,
     choosing: Arc<Choosing>,
 }
 
@@ -94,8 +92,8 @@ pub struct Unmet {
 }
 
 impl Router {
-    pub fn new(catalog: Arc<ArcSwap<Catalog>>, budgets: BudgetsConfig, metrics: &Metrics) -> Self {
-        Self { catalog, choosing: Arc::new(Choosing::new(budgets, metrics.budgets.clone())) }
+    pub fn new(budgets: BudgetsConfig, metrics: &Metrics) -> Self {
+        Self { choosing: Arc::new(Choosing::new(budgets, metrics.budgets.clone())) }
     }
 
     /// Settings that hold from the next request on.
@@ -113,13 +111,18 @@ impl Router {
         self.choosing.settle(latest);
     }
 
-    /// The build that answers: the variant that is named, or the one that the rule chooses. `conditions` are asked for where
-    /// there is something to judge.
+    /// The build that answers, of those that are loaded: the variant that is named, or the one that the rule chooses.
+    /// `conditions` are asked for where there is something to judge.
     ///
     /// # Errors
     /// When there is none, or none keeps the budget.
-    pub fn choose(&self, admitted: &Admitted, conditions: impl FnOnce() -> Conditions) -> Result<Choice, RouteError> {
-        let (catalog, request) = (self.catalog.load(), &admitted.request);
+    pub fn choose(
+        &self,
+        catalog: &Catalog,
+        admitted: &Admitted,
+        conditions: impl FnOnce() -> Conditions,
+    ) -> Result<Choice, RouteError> {
+        let request = &admitted.request;
         let named = match &request.variant {
             Wanted::Any => None,
             Wanted::Own => Some(catalog.find(&request.model, request.version)?),
@@ -139,16 +142,6 @@ impl Router {
             builds.swap(0, at);
         }
         self.choosing.among(&builds, request, conditions)
-    }
-
-    /// For a request that no build was chosen for, or not yet: its version's own build, and whether it is the only one.
-    ///
-    /// # Errors
-    /// When there is none.
-    pub fn expect(&self, model: &ModelName, version: Option<VersionId>) -> Result<(Arc<Variant>, bool), RouteError> {
-        let catalog = self.catalog.load();
-        let (own, version) = catalog.find_version(model, version)?;
-        Ok((Arc::clone(own), version.variants.is_empty()))
     }
 
     /// Refuses a request of which nobody knows yet what it takes, where power is limited and nothing is left of it.

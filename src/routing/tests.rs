@@ -107,7 +107,7 @@ fn asking(model: &str, inputs: Vec<NamedTensor>, outputs: &[&str]) -> InferReque
 }
 
 fn router() -> Router {
-    Router::new(Arc::default(), crate::config::Config::default().budgets, &Metrics::new())
+    Router::new(crate::config::Config::default().budgets, &Metrics::new())
 }
 
 fn bind(variant: &Arc<Variant>, inputs: Vec<NamedTensor>, outputs: &[&str]) -> Result<Routed, RouteError> {
@@ -176,7 +176,7 @@ fn a_model_that_is_not_there_is_not_found() {
     let config =
         AdmissionConfig { requests_max: 1, bytes_max: ByteSize(1), ..crate::config::Config::default().admission };
     let admitted = Admission::new(config, Arc::default()).admit(asking("nope", vec![], &[])).unwrap();
-    let error = router().choose(&admitted, Conditions::default).unwrap_err();
+    let error = router().choose(&Catalog::default(), &admitted, Conditions::default).unwrap_err();
     assert!(error.to_string().contains("nope"), "{error}");
     assert_eq!(InferError::from(error).code(), ErrorCode::NotFound);
 }

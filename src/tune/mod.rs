@@ -93,7 +93,7 @@ pub async fn tune(
     let batcher = Batcher::new(pool.clone(), config.engine.inline_time_max.0);
     let load = Load {
         admission: Admission::new(config.admission.clone(), Arc::clone(&metrics)),
-        router: Router::new(repository.published(), config.budgets.clone(), &metrics),
+        router: Router::new(config.budgets.clone(), &metrics),
         batcher,
         rows,
         rate,

@@ -42,7 +42,7 @@ def room(models, tmp_path_factory) -> int:
 def server(models, room, tmp_path):
     settings = {
         "KINGLET__REPOSITORY__CONTROL": "demand",
-        "KINGLET__REPOSITORY__DEMAND_BYTES_MAX": str(room),
+        "KINGLET__REPOSITORY__DEMAND_BYTES_MAX": f"{room}B",
         "KINGLET__REPOSITORY__POLL_INTERVAL": "50ms",
         "KINGLET__REPOSITORY__SETTLE_TIME": "0s",
     }

@@ -1,5 +1,6 @@
 //! Models that load when requests ask for them: a thousand bytes each in memory, unless their file says otherwise.
 
+use arc_swap::Guard;
 use tokio::time::{Instant, sleep};
 
 use super::*;
@@ -17,16 +18,16 @@ const THREE: &[(&str, &str)] =
     &[("a/1/model.onnx", "rows n,1"), ("b/1/model.onnx", "rows n,2"), ("c/1/model.onnx", "rows n,3")];
 
 impl House {
-    async fn demand(&self, name: &str) -> Result<(), RepositoryError> {
+    async fn demand(&self, name: &str) -> Result<Arc<Catalog>, RepositoryError> {
         // Times of use are told apart by milliseconds.
         sleep(Duration::from_millis(2)).await;
-        timeout(LONG, self.repository.demand(&model(name), None)).await.unwrap()
+        timeout(LONG, self.repository.demand(&model(name), None)).await.unwrap().map(Guard::into_inner)
     }
 
     /// Asks without waiting.
-    fn demanding(&self, name: &str) -> JoinHandle<Result<(), RepositoryError>> {
+    fn demanding(&self, name: &str) -> JoinHandle<Result<Arc<Catalog>, RepositoryError>> {
         let (repository, name) = (Arc::clone(&self.repository), model(name));
-        tokio::spawn(async move { repository.demand(&name, None).await })
+        tokio::spawn(async move { repository.demand(&name, None).await.map(Guard::into_inner) })
     }
 
     fn loaded(&self) -> Vec<String> {
@@ -99,7 +100,9 @@ async fn what_does_not_fit_is_found_out_once_and_harms_nobody() {
     let files = [("a/1/model.onnx", "rows n,1"), ("large/1/model.onnx", "rows n,2 takes5000")];
     let house = house(2000, &files, |_| {}).await;
     house.demand("a").await.unwrap();
-    house.demand("large").await.unwrap();
+    let once = house.demand("large").await.unwrap();
+    assert!(once.find(&model("large"), None).is_ok(), "who waited for it gets it");
+    drop(once);
     house.until("it is dropped", |house| house.loaded() == ["a"]).await;
     for _ in 0..3 {
         let error = house.demand("large").await.unwrap_err();
@@ -122,15 +125,15 @@ async fn waiting_has_an_end_and_a_limit() {
     let house = house(2000, &files, change).await;
     let waiting = house.demanding("a");
     house.engine.begun(1).await;
-    assert_eq!(house.demand("b").await, Err(RepositoryError::ManyWait { limit: 1 }));
+    assert_eq!(house.demand("b").await.unwrap_err(), RepositoryError::ManyWait { limit: 1 });
     let late = RepositoryError::NotYet { model: model("a"), waited: Duration::from_millis(50) };
-    assert_eq!(waiting.await.unwrap(), Err(late));
+    assert_eq!(waiting.await.unwrap().unwrap_err(), late);
     let deadline = Some(Instant::now() + Duration::from_millis(5));
     let late = house.repository.demand(&model("a"), deadline).await.unwrap_err();
     assert_eq!((&late, late.code()), (&RepositoryError::TooLate(model("a")), ErrorCode::DeadlineExceeded));
     house.engine.gate.open(1);
     house.until("it is there for others", |house| house.loaded() == ["a"]).await;
-    assert_eq!(house.demand("a").await, Ok(()));
+    house.demand("a").await.unwrap();
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Choices among the builds of a version, on builds that are never run.
 
 use std::collections::HashMap;
+use std::ops::Deref;
 
 use super::*;
 use crate::admission::AdmissionConfig;
@@ -17,6 +18,26 @@ const MS: Duration = Duration::from_millis(1);
 /// A CPU second takes 1 J.
 const PRICE: Option<Nanojoules> = Some(Nanojoules(1_000_000_000));
 
+/// A router, and what is loaded.
+struct House {
+    catalog: Catalog,
+    router: Router,
+}
+
+impl House {
+    fn choose(&self, admitted: &Admitted, conditions: impl FnOnce() -> Conditions) -> Result<Choice, RouteError> {
+        self.router.choose(&self.catalog, admitted, conditions)
+    }
+}
+
+impl Deref for House {
+    type Target = Router;
+
+    fn deref(&self) -> &Router {
+        &self.router
+    }
+}
+
 /// A build that takes so many milliseconds a row.
 fn build(name: Option<&str>, accuracy: f64, ms: u32, merging: Merging) -> Arc<Variant> {
     let mut build = Arc::try_unwrap(variant(merging, None)).unwrap();
@@ -27,7 +48,7 @@ fn build(name: Option<&str>, accuracy: f64, ms: u32, merging: Merging) -> Arc<Va
 }
 
 /// The own build, `int8`, `other`, which mixes rows and takes other inputs, and one that has failed to load.
-fn router(change: impl FnOnce(&mut BudgetsConfig)) -> Router {
+fn router(change: impl FnOnce(&mut BudgetsConfig)) -> House {
     let mut other = Arc::try_unwrap(build(Some("other"), 1.0, 1, alone())).unwrap();
     other.signature.inputs[0].name = "z".into();
     let int8 = build(Some("int8"), 0.97, 4, Merging::Rows);
@@ -39,7 +60,7 @@ fn of_builds(
     own: Arc<Variant>,
     beside: Vec<(&str, Option<Arc<Variant>>)>,
     change: impl FnOnce(&mut BudgetsConfig),
-) -> Router {
+) -> House {
     let beside =
         beside.into_iter().map(|(name, ready)| (name.parse().unwrap(), Beside { ready, reason: String::new() }));
     let version = Version { ready: Some(own), state: State::Ready, reason: String::new(), variants: beside.collect() };
@@ -47,7 +68,7 @@ fn of_builds(
     let catalog = Catalog { models: HashMap::from([("m".parse().unwrap(), model)]) };
     let mut config = Config::default().budgets;
     change(&mut config);
-    Router::new(Arc::new(ArcSwap::from_pointee(catalog)), config, &Metrics::new())
+    House { catalog, router: Router::new(config, &Metrics::new()) }
 }
 
 fn admitted(change: impl FnOnce(&mut InferRequest)) -> Admitted {
@@ -59,7 +80,7 @@ fn admitted(change: impl FnOnce(&mut InferRequest)) -> Admitted {
 
 type Chosen = (Option<String>, Option<VariantReason>);
 
-fn choose(router: &Router, wait: Duration, change: impl FnOnce(&mut InferRequest)) -> Result<Chosen, RouteError> {
+fn choose(router: &House, wait: Duration, change: impl FnOnce(&mut InferRequest)) -> Result<Chosen, RouteError> {
     let choice = router.choose(&admitted(change), || Conditions { wait, per_cpu_second: PRICE })?;
     Ok((choice.variant.name.as_ref().map(ToString::to_string), choice.reason))
 }
