@@ -81,6 +81,6 @@ mod tests {
         for section in &sections {
             assert!(section.lines().nth(2).is_some_and(|line| line.ends_with('.')), "{section}");
         }
-        assert_eq!(sections.len(), 14);
+        assert_eq!(sections.len(), 15);
     }
 }
