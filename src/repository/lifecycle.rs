@@ -124,6 +124,9 @@ impl Actor {
 
     pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         loop {
+            if self.config.control == Control::Demand {
+                self.load_demanded();
+            }
             let (next_scan, give_back_at) = (self.scanning.next, self.giving_back.due());
             tokio::select! {
                 command = commands.recv() => match command {
@@ -141,9 +144,6 @@ impl Actor {
                 () = sleep_until(give_back_at.unwrap_or_else(Instant::now)), if give_back_at.is_some() => {
                     self.give_back();
                 }
-            }
-            if self.config.control == Control::Demand {
-                self.load_demanded();
             }
         }
         self.tasks.abort_all();

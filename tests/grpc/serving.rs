@@ -120,8 +120,8 @@ async fn refusals_have_the_codes_of_tensorflow_serving() {
     )
     .await;
     let counted = [
-        ("_unknown", "invalid_argument", 4),
-        ("_unknown", "not_found", 2),
+        ("_unknown", "invalid_argument", 3),
+        ("_unknown", "not_found", 3),
         ("_unknown", "payload_too_large", 1),
         ("add", "invalid_argument", 2),
     ];

@@ -49,7 +49,8 @@ mod tests {
                 }
             });
             let clock = receive.recv().unwrap();
-            let (first, since) = (clock.read().unwrap(), Instant::now());
+            let since = Instant::now();
+            let first = clock.read().unwrap();
             let mut later = first;
             while later < first + Duration::from_millis(5) && since.elapsed() < Duration::from_secs(20) {
                 later = clock.read().unwrap();
