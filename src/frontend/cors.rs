@@ -106,7 +106,7 @@ const EVERY: &str = "*";
 const REMEMBERED: &str = "600";
 /// What scripts may read besides what they always may.
 const EXPOSED: &str = "kinglet-energy-joules, kinglet-energy-source, kinglet-variant, kinglet-variant-reason, \
-    inference-header-content-length, retry-after, traceparent, tracestate, grpc-status, grpc-message";
+    kinglet-cache, inference-header-content-length, retry-after, traceparent, tracestate, grpc-status, grpc-message";
 
 #[cfg(test)]
 mod tests {

@@ -137,8 +137,9 @@ impl Actor {
     /// Files of a model have changed, and lie still: what was loaded of them is the past. The next request loads what they are now.
     pub(super) fn files_are_others(&mut self, name: &ModelName) {
         self.demands.residency.forget(name);
+        let is_pinned = self.is_pinned(name);
         let Some(entry) = self.models.get_mut(name) else { return };
-        if self.config.pinned.iter().any(|pinned| pinned == name.as_str()) {
+        if is_pinned {
             self.load(name, Request { keep_unchanged: true, ..Request::default() });
         } else if entry.is_serving() {
             self.drop_model(name);

@@ -101,9 +101,10 @@ impl Actor {
         let scanner = Workers::start("kinglet-scan", 1, 0);
         let patience = Instant::now() + config.settle_time.0 * SETTLE_PATIENCE;
         let start = Start { pending: BTreeSet::new(), failures: Vec::new(), finish, patience };
+        let is_routine = config.control == Control::Demand;
         let mut actor = Self {
             config,
-            loader: Arc::new(Loader { with, workers }),
+            loader: Arc::new(Loader { with, workers, is_routine }),
             scanner,
             catalog,
             change,
@@ -183,7 +184,8 @@ impl Actor {
                 // Who decides what is loaded, and the loads of the start, are as they were.
                 self.config = RepositoryConfig { control: self.config.control, ..config };
                 let with = Loading { batching, options: *options, ..self.loader.with.clone() };
-                self.loader = Arc::new(Loader { with, workers: self.loader.workers.clone() });
+                let (workers, is_routine) = (self.loader.workers.clone(), self.loader.is_routine);
+                self.loader = Arc::new(Loader { with, workers, is_routine });
                 self.keep_to_limit(None);
                 self.scanning.asked.push(reply);
                 self.begin_scan();
@@ -333,8 +335,10 @@ impl Actor {
     /// Takes a model out of service. It stays known while its files are there.
     pub(super) fn drop_model(&mut self, name: &ModelName) {
         let Some(entry) = self.models.get_mut(name) else { return };
-        if entry.is_wanted() {
-            tracing::info!(model = %name, "model is unloaded");
+        match entry.is_wanted() {
+            true if self.loader.is_routine => tracing::debug!(model = %name, "model is unloaded"),
+            true => tracing::info!(model = %name, "model is unloaded"),
+            false => {}
         }
         if entry.is_serving() {
             self.demands.residency.leave(name);

@@ -48,6 +48,8 @@ pub struct Loading {
 pub(super) struct Loader {
     pub(super) with: Loading,
     pub(super) workers: Workers,
+    /// Whether loads come with requests, so that the log has no line for each.
+    pub(super) is_routine: bool,
 }
 
 /// What to load, and what serves already.
@@ -235,7 +237,7 @@ impl Loader {
             presence: super::variant::Presence::default(),
         };
         variant.tell_accuracy();
-        tell(&variant, took);
+        tell(&variant, took, self.is_routine);
         Ok(Arc::new(variant))
     }
 
@@ -444,7 +446,7 @@ fn choose(
     Ok(chosen.into_iter().map(|id| (id, step(id))).collect())
 }
 
-fn tell(variant: &Variant, took: Duration) {
+fn tell(variant: &Variant, took: Duration, is_routine: bool) {
     let shown = |specs: &[crate::engine::TensorSpec]| {
         let specs: Vec<_> =
             specs.iter().map(|spec| format!("{} {}{}", spec.name, spec.dtype, spec.shown_dims())).collect();
@@ -453,6 +455,7 @@ fn tell(variant: &Variant, took: Duration) {
     let (inputs, outputs) = (shown(&variant.signature.inputs), shown(&variant.signature.outputs));
     let (model, version, batch) = (&variant.model, variant.version, variant.batch_size_max());
     match &variant.name {
+        _ if is_routine => tracing::debug!(%model, %version, ?took, "model is loaded"),
         None => tracing::info!(%model, %version, %inputs, %outputs, batch_size_max = batch, ?took, "model is loaded"),
         Some(name) => tracing::info!(%model, %version, variant = %name, ?took, "variant is loaded"),
     }
