@@ -29,8 +29,8 @@ def test_what_it_finds_can_be_served(models, tmp_path):
     assert (report["p99_ms"], report["rate"], report["energy_quality"]) == (200, 20, "modelled")
     best, *others = report["rows"]
     assert best["keeps_p99"] and best["is_finalist"] and best["p99_ms"] <= 200 and best["millijoules"] > 0
-    assert best["variant"] == "half", "light gives up more than it may, the own build takes twice as much"
-    assert {row["variant"] for row in report["rows"]} == {None, "half"}
+    assert best["variant"] == "middle", "light gives up more than it may, the own build takes four times as much"
+    assert {row["variant"] for row in report["rows"]} == {None, "middle"}
     finalists = [row for row in report["rows"] if row["is_finalist"]]
     assert any(row["is_pareto"] for row in finalists) and not any(row["is_pareto"] for row in others if not row["is_finalist"])
     assert min(row["cpu_ms"] for row in finalists if row["keeps_p99"]) == best["cpu_ms"]
@@ -39,13 +39,13 @@ def test_what_it_finds_can_be_served(models, tmp_path):
     assert "p99 within 200 ms" in ran.stdout and "* half" in ran.stdout
 
     found = tomllib.loads((tmp_path / "out" / "manifest.toml").read_text())
-    assert found["variant"] == "half" and found["accuracy"] == ACCURACY[None], "what the model had is kept"
+    assert found["variant"] == "middle" and found["accuracy"] == ACCURACY[None], "what the model had is kept"
     assert found["batching"]["batch_size_max"] == best["batch_size_max"]
     served = tmp_path / "models"
     shutil.copytree(models, served)
     shutil.copy(tmp_path / "out" / "manifest.toml", served / "pick" / "manifest.toml")
     with Server([served], tmp_path / "log") as running:
-        assert chosen(running) == ("half", "default")
+        assert chosen(running) == ("middle", "default")
 
 
 def test_more_may_be_given_up(models, tmp_path):
