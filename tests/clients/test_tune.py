@@ -36,7 +36,7 @@ def test_what_it_finds_can_be_served(models, tmp_path):
     assert min(row["cpu_ms"] for row in finalists if row["keeps_p99"]) == best["cpu_ms"]
     picture = xml.parse(tmp_path / "out" / "tune.svg").getroot()
     assert len(picture.findall("{http://www.w3.org/2000/svg}circle")) == len(report["rows"])
-    assert "p99 within 200 ms" in ran.stdout and "* half" in ran.stdout
+    assert "p99 within 200 ms" in ran.stdout and "* middle" in ran.stdout
 
     found = tomllib.loads((tmp_path / "out" / "manifest.toml").read_text())
     assert found["variant"] == "middle" and found["accuracy"] == ACCURACY[None], "what the model had is kept"
