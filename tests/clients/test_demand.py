@@ -93,6 +93,16 @@ def test_what_a_model_is_can_be_asked_first(server):
     assert loaded(server) == {"one", "two"}
 
 
+def test_v1_is_ready_without_loading_and_predicts_by_loading(server):
+    connection = http.client.HTTPConnection(server.http)
+    connection.request("GET", "/v1/models/two")
+    status = connection.getresponse()
+    assert (status.status, json.load(status)["ready"], loaded(server)) == (200, True, set())
+    connection.request("POST", "/v1/models/two:predict", json.dumps({"instances": ROW.tolist()}))
+    assert json.load(connection.getresponse()) == {"predictions": [[2, 2, 2, 2]]}
+    assert loaded(server) == {"two"}
+
+
 def test_large_and_raw_requests_wait_too(server):
     connection = http.client.HTTPConnection(server.http)
     rows = 20_000

@@ -46,7 +46,8 @@ pub(super) async fn status(
     request: GetModelStatusRequest,
 ) -> Result<GetModelStatusResponse, Refusal> {
     let asked = Asked::read(frontend, request.model_spec).await?;
-    let catalog = frontend.repository.catalog();
+    // Which versions a model has is known once it is loaded.
+    let catalog = frontend.present(&asked.model, None).await?;
     let model = catalog.models.get(&asked.model);
     let versions = model.into_iter().flat_map(|model| model.versions.iter().rev());
     let wanted = versions.filter(|(id, _)| asked.version.is_none_or(|version| version == **id));
