@@ -6,12 +6,13 @@
 use std::collections::HashMap;
 use std::mem::size_of;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
 
 use super::sieve::Sieve;
 use crate::engine::Share;
+use crate::engine::pool::lock;
 use crate::infer::Schedule;
 use crate::telemetry::cache::CacheMetrics;
 use crate::tensor::Tensor;
@@ -84,7 +85,7 @@ impl Store {
 
     /// A number that no other build of this process has.
     pub(super) fn next_build(&self) -> u64 {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         state.builds += 1;
         state.builds
     }
@@ -92,7 +93,7 @@ impl Store {
     /// A flight is followed only where its leader is queued as the request itself would be, and is in no less of a hurry;
     /// otherwise the request leads in its place.
     pub(super) fn enter(self: &Arc<Self>, key: Key, schedule: &Schedule) -> Entered {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         if let Some(share) = state.kept.get(&key) {
             return Entered::Kept(Arc::clone(share));
         }
@@ -112,14 +113,14 @@ impl Store {
 
     /// Takes out what was kept for a build that has ended.
     pub(super) fn forget(&self, build: u64) {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         state.kept.remove_all(|key| key.build == build);
         self.tell(&state);
     }
 
     /// Takes out everything.
     pub(super) fn clear(&self) -> Holding {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         let held = Holding::of(&state);
         state.kept.remove_all(|_| true);
         self.tell(&state);
@@ -127,7 +128,7 @@ impl Store {
     }
 
     pub(super) fn resize(&self, bytes_max: u64) {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         let gone = state.kept.resize(bytes_max);
         self.is_off.store(bytes_max == 0, Ordering::Relaxed);
         self.metrics.evictions.inc_by(gone as u64);
@@ -136,16 +137,12 @@ impl Store {
     }
 
     pub(super) fn holding(&self) -> Holding {
-        Holding::of(&self.lock())
+        Holding::of(&lock(&self.state))
     }
 
     fn tell(&self, state: &State) {
         self.metrics.bytes.set(i64::try_from(state.kept.bytes()).unwrap_or(i64::MAX));
         self.metrics.entries.set(i64::try_from(state.kept.len()).unwrap_or(i64::MAX));
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -182,7 +179,7 @@ impl Flight {
     pub(super) fn answer(self, share: Share) {
         let share = Arc::new(share);
         {
-            let mut state = self.store.lock();
+            let mut state = lock(&self.store.state);
             let gone = state.kept.insert(self.key, Arc::clone(&share), bytes_of(&share));
             self.store.metrics.evictions.inc_by(gone as u64);
             self.store.tell(&state);
@@ -198,7 +195,7 @@ impl Flight {
 impl Drop for Flight {
     /// From here on nobody follows it. Another request may have led in its place since long.
     fn drop(&mut self) {
-        let mut state = self.store.lock();
+        let mut state = lock(&self.store.state);
         if state.flights.get(&self.key).is_some_and(|aloft| aloft.landing.same_channel(&self.landing.subscribe())) {
             state.flights.remove(&self.key);
         }

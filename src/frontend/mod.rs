@@ -109,7 +109,21 @@ impl Frontend {
     /// # Errors
     /// When the name cannot be a model's, or nothing of it answers.
     async fn find(&self, model: &str, version: Option<&str>) -> Result<Arc<Variant>, Refusal> {
-        self.find_variant(model, version, None).await
+        self.own_build(&model.parse()?, version.map(str::parse).transpose()?, None).await
+    }
+
+    /// As `find`, for names that are read already.
+    ///
+    /// # Errors
+    /// When nothing of it answers.
+    async fn own_build(
+        &self,
+        model: &ModelName,
+        version: Option<VersionId>,
+        deadline: Option<Instant>,
+    ) -> Result<Arc<Variant>, Refusal> {
+        let catalog = self.present(model, deadline).await?;
+        Ok(Arc::clone(catalog.find(model, version)?))
     }
 
     /// As `find`, or the build of that version which a variant's name asks for.

@@ -93,7 +93,7 @@ impl Actor {
     fn evict(&mut self, name: &ModelName) {
         self.loader.with.metrics.residency.evicted();
         // What is known of its files stays known.
-        let attempted = self.models.get_mut(name).and_then(Entry::attempted);
+        let attempted = self.models.get_mut(name).and_then(Entry::take_attempted);
         self.drop_model(name);
         if let Some(entry) = self.models.get_mut(name) {
             entry.remember(attempted);

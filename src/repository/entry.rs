@@ -106,8 +106,8 @@ impl Entry {
         }
     }
 
-    /// The files of the last load.
-    pub(super) fn attempted(&mut self) -> Option<Stamp> {
+    /// Takes out which files the last load was of.
+    pub(super) fn take_attempted(&mut self) -> Option<Stamp> {
         self.attempted.take()
     }
 

@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use super::batching_defaults::BatchingConfig;
 use super::catalog::{Catalog, IndexEntry, Model, State};
 use super::config::{Control, RepositoryConfig};
+use super::entry::Reply;
 use super::error::RepositoryError;
 use super::inline::LoadOverride;
 use super::lifecycle::{Actor, Command};
@@ -140,7 +141,7 @@ impl Repository {
         let until = deadline.map_or(patience, |deadline| deadline.min(patience));
         let asked = self.ask(|reply| Command::Demand { name: name.clone(), reply });
         let answer = match timeout_at(until, asked).await {
-            Ok(answer) => answer?,
+            Ok(answer) => answer,
             Err(_) if until < patience => Err(RepositoryError::TooLate(name.clone())),
             Err(_) => Err(RepositoryError::NotYet { model: name.clone(), waited: self.wait_max }),
         };
@@ -167,8 +168,7 @@ impl Repository {
     /// When the control mode does not allow it, or the load fails; what served before still does.
     pub async fn load(&self, name: ModelName, over: LoadOverride) -> Result<(), RepositoryError> {
         self.check_explicit()?;
-        self.ask(|reply| Command::Load { name, over, reply }).await??;
-        Ok(())
+        self.ask(|reply| Command::Load { name, over, reply }).await.map(drop)
     }
 
     /// Stops serving a model; requests on their way are still answered. There are no ensembles, so that no model has
@@ -178,8 +178,7 @@ impl Repository {
     /// When the control mode does not allow it, or the model is not known.
     pub async fn unload(&self, name: ModelName, _dependents: bool) -> Result<(), RepositoryError> {
         self.check_explicit()?;
-        self.ask(|reply| Command::Unload { name, reply }).await??;
-        Ok(())
+        self.ask(|reply| Command::Unload { name, reply }).await.map(drop)
     }
 
     /// One line per version, and one for every model that could be loaded.
@@ -200,8 +199,7 @@ impl Repository {
         batching: BatchingConfig,
         options: LoadOptions,
     ) -> Result<(), RepositoryError> {
-        self.ask(|reply| Command::Reconfigure { config, batching, options: Box::new(options), reply }).await??;
-        Ok(())
+        self.ask(|reply| Command::Reconfigure { config, batching, options: Box::new(options), reply }).await.map(drop)
     }
 
     /// Looks at the paths now. Unless the control mode is explicit, models that are new or have changed are loaded as
@@ -210,8 +208,7 @@ impl Repository {
     /// # Errors
     /// When a path cannot be read; nothing changes then.
     pub async fn rescan(&self) -> Result<(), RepositoryError> {
-        self.ask(|reply| Command::Rescan { reply }).await??;
-        Ok(())
+        self.ask(|reply| Command::Rescan { reply }).await.map(drop)
     }
 
     /// Ends the actor. What serves goes on as long as somebody holds it.
@@ -224,10 +221,10 @@ impl Repository {
         }
     }
 
-    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, RepositoryError> {
+    async fn ask(&self, command: impl FnOnce(Reply) -> Command) -> Result<Arc<Catalog>, RepositoryError> {
         let (reply, answer) = oneshot::channel();
         self.commands.send(command(reply)).await.map_err(|_| RepositoryError::Stopped)?;
-        answer.await.map_err(|_| RepositoryError::Stopped)
+        answer.await.map_err(|_| RepositoryError::Stopped)?
     }
 
     /// # Errors

@@ -16,13 +16,17 @@ use crate::telemetry::process::host_memory;
 /// A counter of every version: its name, what it counts, and where the statistics have it.
 struct Row(&'static str, &'static str, fn(&Snapshot) -> u64);
 
+/// A build, and its statistics of this moment.
+type Counted<'a> = (&'a Variant, Snapshot);
+
 /// Everything at this moment, in Prometheus' text format.
 pub(super) fn render(frontend: &Frontend) -> Vec<u8> {
     let catalog = frontend.repository.catalog();
     let builds = || catalog.builds();
-    let mut families: Vec<MetricFamily> = ROWS.iter().flat_map(|row| row.family(builds())).collect();
+    let counted: Vec<Counted<'_>> = builds().map(|build| (&**build, build.statistics.snapshot())).collect();
+    let mut families: Vec<MetricFamily> = ROWS.iter().flat_map(|row| row.family(counted.iter())).collect();
     // Triton has these of models alone whose answers are kept.
-    let cached = || builds().filter(|build| build.settings.response_cache);
+    let cached = || counted.iter().filter(|(build, _)| build.settings.response_cache);
     families.extend(CACHE.iter().flat_map(|row| row.family(cached())));
     families.extend(failures(builds()));
     families.extend(pending(builds()));
@@ -35,11 +39,11 @@ pub(super) fn render(frontend: &Frontend) -> Vec<u8> {
 }
 
 impl Row {
-    fn family<'a>(&self, builds: impl Iterator<Item = &'a Arc<Variant>>) -> Vec<MetricFamily> {
+    fn family<'a>(&self, builds: impl Iterator<Item = &'a Counted<'a>>) -> Vec<MetricFamily> {
         let Self(name, help, of) = self;
         let family = counters(name, help, &["model", "version"]);
-        for build in builds {
-            family.with_label_values(&labels(build)).inc_by(of(&build.statistics.snapshot()));
+        for (build, all) in builds {
+            family.with_label_values(&labels(build)).inc_by(of(all));
         }
         family.collect()
     }

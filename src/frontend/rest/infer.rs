@@ -177,10 +177,9 @@ async fn infer(
     outcome.received(head.received_at);
     let mut reserved = None;
     let (call, form) = if head.json_length == Some(0) {
-        let catalog = frontend.present(&head.model, head.deadline).await?;
-        let variant = catalog.find(&head.model, head.version)?;
-        outcome.found(variant);
-        (decode::raw_call(head, bytes, variant)?, None)
+        let variant = frontend.own_build(&head.model, head.version, head.deadline).await?;
+        outcome.found(&variant);
+        (decode::raw_call(head, bytes, &variant)?, None)
     } else {
         let length = head.json_length.unwrap_or(bytes.len());
         if large::is_large(length) {
@@ -227,11 +226,11 @@ async fn v1_of(
         Dialect::Either if head.json_length.is_none() => (Verb::Predict, event.is_some()),
         Dialect::V2 | Dialect::Either => return Ok(None),
     };
-    let catalog = frontend.present(&head.model, head.deadline).await?;
-    let found = catalog.find(&head.model, head.version).map_err(|error| frontend.told_to_wait(error))?;
-    outcome.found(found);
+    let found = frontend.own_build(&head.model, head.version, head.deadline).await;
+    let variant = found.map_err(|refusal| frontend.told_to_wait(refusal))?;
+    outcome.found(&variant);
     let inputs_are_rows = frontend.dialects.inputs_as == InputsAs::Rows;
-    Ok(Some(V1 { verb, is_certain, event, variant: Arc::clone(found), inputs_are_rows }))
+    Ok(Some(V1 { verb, is_certain, event, variant, inputs_are_rows }))
 }
 
 impl Arrived {

@@ -40,9 +40,9 @@ use crate::proto::tensorflow::serving::{
 
 pub(super) fn router(frontend: Arc<Frontend>) -> Router {
     Router::new()
-        .route(PREDICT, any(async |calls, request| counted(calls, request, PREDICT, predict_once).await))
-        .route(CLASSIFY, any(async |calls, request| counted(calls, request, CLASSIFY, classify_once).await))
-        .route(REGRESS, any(async |calls, request| counted(calls, request, REGRESS, regress_once).await))
+        .route(PREDICT, any(async |calls, request| counted(calls, request, PREDICT, predict::predict).await))
+        .route(CLASSIFY, any(async |calls, request| counted(calls, request, CLASSIFY, scores::classify).await))
+        .route(REGRESS, any(async |calls, request| counted(calls, request, REGRESS, scores::regress).await))
         .route("/tensorflow.serving.PredictionService/{call}", any(other_predictions))
         .route("/tensorflow.serving.ModelService/{call}", any(model_states))
         .with_state(Calls { frontend })
@@ -74,30 +74,6 @@ where
     let answer = |request, outcome| answer(Arc::clone(&frontend), request, outcome);
     let answered = trace::around(traced, edge::unary(&frontend, arrived, recording, answer)).await;
     answered.map(axum::body::Body::new)
-}
-
-async fn predict_once(
-    frontend: Arc<Frontend>,
-    call: Call<Decoded<PredictRequest>>,
-    outcome: Outcome,
-) -> Reply<PredictResponse> {
-    predict::predict(&frontend, call, outcome).await
-}
-
-async fn classify_once(
-    frontend: Arc<Frontend>,
-    call: Call<Decoded<ClassificationRequest>>,
-    outcome: Outcome,
-) -> Reply<ClassificationResponse> {
-    scores::classify(&frontend, call, outcome).await
-}
-
-async fn regress_once(
-    frontend: Arc<Frontend>,
-    call: Call<Decoded<RegressionRequest>>,
-    outcome: Outcome,
-) -> Reply<RegressionResponse> {
-    scores::regress(&frontend, call, outcome).await
 }
 
 async fn other_predictions(State(calls): State<Calls>, request: Request) -> Response {
@@ -141,15 +117,15 @@ where
 #[tonic::async_trait]
 impl PredictionService for Calls {
     async fn predict(&self, request: Call<PredictRequest>) -> Reply<PredictResponse> {
-        predict::predict(&self.frontend, request.map(Decoded::from), self.frontend.pipeline.begin()).await
+        predict::predict(Arc::clone(&self.frontend), request.map(Decoded::from), self.frontend.pipeline.begin()).await
     }
 
     async fn classify(&self, request: Call<ClassificationRequest>) -> Reply<ClassificationResponse> {
-        scores::classify(&self.frontend, request.map(Decoded::from), self.frontend.pipeline.begin()).await
+        scores::classify(Arc::clone(&self.frontend), request.map(Decoded::from), self.frontend.pipeline.begin()).await
     }
 
     async fn regress(&self, request: Call<RegressionRequest>) -> Reply<RegressionResponse> {
-        scores::regress(&self.frontend, request.map(Decoded::from), self.frontend.pipeline.begin()).await
+        scores::regress(Arc::clone(&self.frontend), request.map(Decoded::from), self.frontend.pipeline.begin()).await
     }
 
     async fn multi_inference(&self, _: Call<MultiInferenceRequest>) -> Reply<MultiInferenceResponse> {

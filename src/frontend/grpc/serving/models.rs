@@ -30,13 +30,12 @@ pub(super) async fn metadata(
     if let Some(unknown) = request.metadata_field.iter().find(|field| *field != FIELD) {
         return Err(Refusal::invalid(format!("expected {FIELD:?} in metadata_field, got {unknown:?}")));
     }
-    let catalog = frontend.present(&asked.model, None).await?;
-    let variant = catalog.find(&asked.model, asked.version)?;
+    let variant = frontend.own_build(&asked.model, asked.version, None).await?;
     let signatures = [(SIGNATURE.to_owned(), definition(&variant.signature))];
     let map = SignatureDefMap { signature_def: signatures.into() };
     let packed = Any { type_url: TYPE.to_owned(), value: map.encode_to_vec() };
     Ok(GetModelMetadataResponse {
-        model_spec: Some(answered_by(variant)),
+        model_spec: Some(answered_by(&variant)),
         metadata: [(FIELD.to_owned(), packed)].into(),
     })
 }

@@ -18,12 +18,12 @@ use crate::proto::tensorflow::serving::{PredictRequest, PredictResponse};
 use crate::tensor::NamedTensor;
 
 pub(super) async fn predict(
-    frontend: &Frontend,
+    frontend: Arc<Frontend>,
     request: Request<Decoded<PredictRequest>>,
     mut outcome: Outcome,
 ) -> Result<Response<PredictResponse>, Status> {
     let (metadata, _, decoded) = request.into_parts();
-    let answer = predicted(frontend, &metadata, decoded, &mut outcome).await;
+    let answer = predicted(&frontend, &metadata, decoded, &mut outcome).await;
     settle(answer, outcome)
 }
 

@@ -3,7 +3,10 @@
 //! The outputs that TensorFlow Serving's signatures name are taken by those names; a model that has one output of floats
 //! alone needs no names.
 
+use std::sync::Arc;
+
 use half::{bf16, f16};
+use tokio::time::Instant;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
@@ -19,35 +22,34 @@ use crate::proto::tensorflow::serving::{
     Regression, RegressionRequest, RegressionResponse, RegressionResult,
 };
 use crate::tensor::{DType, NamedTensor, Tensor};
-use tokio::time::Instant;
 
 pub(super) async fn classify(
-    frontend: &Frontend,
+    frontend: Arc<Frontend>,
     request: Request<Decoded<ClassificationRequest>>,
     mut outcome: Outcome,
 ) -> Result<Response<ClassificationResponse>, Status> {
     let (metadata, _, Decoded { message, at }) = request.into_parts();
     let ClassificationRequest { model_spec, input } = message;
-    let answer = scored(frontend, (&metadata, at), model_spec, input, &mut outcome).await.and_then(|answer| {
+    let answer = scored(&frontend, (&metadata, at), model_spec, input, &mut outcome).await.and_then(|answer| {
         let labels = |output: &str| answer.variant.settings.labels.get(output).map_or(&[][..], |labels| &labels.names);
         let result = classifications(&answer.response.outputs, labels)?;
         let spec = answered_by(&answer.variant);
-        Ok((ClassificationResponse { result: Some(result), model_spec: Some(spec) }, told(frontend, &answer)))
+        Ok((ClassificationResponse { result: Some(result), model_spec: Some(spec) }, told(&frontend, &answer)))
     });
     settle(answer.map_err(Status::from), outcome)
 }
 
 pub(super) async fn regress(
-    frontend: &Frontend,
+    frontend: Arc<Frontend>,
     request: Request<Decoded<RegressionRequest>>,
     mut outcome: Outcome,
 ) -> Result<Response<RegressionResponse>, Status> {
     let (metadata, _, Decoded { message, at }) = request.into_parts();
     let RegressionRequest { model_spec, input } = message;
-    let answer = scored(frontend, (&metadata, at), model_spec, input, &mut outcome).await.and_then(|answer| {
+    let answer = scored(&frontend, (&metadata, at), model_spec, input, &mut outcome).await.and_then(|answer| {
         let result = regressions(&answer.response.outputs)?;
         let spec = answered_by(&answer.variant);
-        Ok((RegressionResponse { result: Some(result), model_spec: Some(spec) }, told(frontend, &answer)))
+        Ok((RegressionResponse { result: Some(result), model_spec: Some(spec) }, told(&frontend, &answer)))
     });
     settle(answer.map_err(Status::from), outcome)
 }

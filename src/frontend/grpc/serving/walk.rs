@@ -74,10 +74,9 @@ impl Asked {
 
     /// The version's own build. The call counts for it from here on.
     pub(super) async fn find(&self, frontend: &Frontend, outcome: &mut Outcome) -> Result<Arc<Variant>, Refusal> {
-        let catalog = frontend.present(&self.model, None).await?;
-        let variant = catalog.find(&self.model, self.version)?;
-        outcome.found(variant);
-        Ok(Arc::clone(variant))
+        let variant = frontend.own_build(&self.model, self.version, None).await?;
+        outcome.found(&variant);
+        Ok(variant)
     }
 }
 

@@ -76,9 +76,9 @@ fn json_length(headers: &HeaderMap) -> Option<HeaderValue> {
 
 async fn list(State(frontend): State<Frontend>) -> Response {
     let catalog = frontend.repository.catalog();
-    let mut names: Vec<&ModelName> = catalog.ready().map(|variant| &variant.model).collect();
+    let mut names: Vec<&ModelName> =
+        catalog.models.iter().filter(|(_, model)| model.is_ready()).map(|(name, _)| name).collect();
     names.sort_unstable();
-    names.dedup();
     let models: Vec<_> = names.iter().map(|name| json!({ "modelName": name.as_str() })).collect();
     respond::json(&json!({ "models": models }))
 }

@@ -40,6 +40,9 @@ pub(super) fn routes() -> Router<Frontend> {
         .route("/v1/models/{model}/labels/{label}/metadata", respond::get(status::label_metadata))
 }
 
+/// The model's name, and what stands behind it.
+type TwoNames = Result<InPath<(String, String)>, Refusal>;
+
 /// What is asked of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verb {
@@ -94,24 +97,22 @@ async fn newest(State(frontend): State<Frontend>, path: Result<InPath<String>, R
     }
 }
 
-async fn version(
-    State(frontend): State<Frontend>,
-    path: Result<InPath<(String, String)>, Refusal>,
-    request: Request,
-) -> Response {
-    match path.as_ref().map_err(Refusal::clone).and_then(|InPath((model, last))| Ok((model, split(last)?))) {
-        Ok((model, (version, verb))) => ask(&frontend, (model, Which::Version(version)), verb, request).await,
-        Err(refusal) => refusal.into_response(),
-    }
+async fn version(frontend: State<Frontend>, path: TwoNames, request: Request) -> Response {
+    within(frontend, path, request, |version| Which::Version(version)).await
 }
 
-async fn label(
+async fn label(frontend: State<Frontend>, path: TwoNames, request: Request) -> Response {
+    within(frontend, path, request, |label| Which::Label(label)).await
+}
+
+async fn within(
     State(frontend): State<Frontend>,
-    path: Result<InPath<(String, String)>, Refusal>,
+    path: TwoNames,
     request: Request,
+    which: fn(&str) -> Which<'_>,
 ) -> Response {
     match path.as_ref().map_err(Refusal::clone).and_then(|InPath((model, last))| Ok((model, split(last)?))) {
-        Ok((model, (label, verb))) => ask(&frontend, (model, Which::Label(label)), verb, request).await,
+        Ok((model, (name, verb))) => ask(&frontend, (model, which(name)), verb, request).await,
         Err(refusal) => refusal.into_response(),
     }
 }

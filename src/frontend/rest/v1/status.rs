@@ -2,8 +2,6 @@
 //!
 //! One body for both dialects: `name` and `ready` are KServe's, `model_version_status` is TensorFlow Serving's.
 
-use std::sync::Arc;
-
 use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
@@ -16,7 +14,6 @@ use crate::frontend::rest::infer::Which;
 use crate::frontend::rest::respond;
 use crate::frontend::{Frontend, Refusal};
 use crate::infer::{ModelName, VersionId};
-use crate::repository::Variant;
 use crate::repository::catalog::{LookupError, State as Life, Version};
 use crate::tensor::DType;
 
@@ -103,8 +100,8 @@ fn line(id: VersionId, version: &Version) -> Value {
 async fn described(frontend: &Frontend, model: &str, which: Which<'_>) -> Result<Response, Refusal> {
     let name: ModelName = model.parse()?;
     let wanted = which.resolve(frontend, &name).await?;
-    let catalog = frontend.present(&name, None).await?;
-    let variant: &Arc<Variant> = catalog.find(&name, wanted).map_err(|error| frontend.told_to_wait(error))?;
+    let found = frontend.own_build(&name, wanted, None).await;
+    let variant = found.map_err(|refusal| frontend.told_to_wait(refusal))?;
     let signature = json!({
         "inputs": tensors(&variant.signature.inputs),
         "outputs": tensors(&variant.signature.outputs),
