@@ -3,6 +3,7 @@
 //! No wire, no queue and no engine is known here.
 
 use std::fmt;
+use std::ops::AddAssign;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -117,7 +118,7 @@ pub struct Usage {
     /// From the room's door to the start of its batch, or waiting for the answer to an equal request.
     pub queue: Duration,
     pub compute: ComputeTimes,
-    /// That the request was part of; nothing where the answer was there already.
+    /// That the request was part of; nothing where the answer was there already, or every step had its own.
     pub batch: Option<Batched>,
     /// CPU time of the batch's threads, shared by rows, or of looking the answer up.
     pub cpu: Duration,
@@ -143,6 +144,14 @@ pub struct ComputeTimes {
 impl ComputeTimes {
     pub fn total(&self) -> Duration {
         self.gather + self.infer + self.scatter
+    }
+}
+
+impl AddAssign for ComputeTimes {
+    fn add_assign(&mut self, other: Self) {
+        self.gather += other.gather;
+        self.infer += other.infer;
+        self.scatter += other.scatter;
     }
 }
 

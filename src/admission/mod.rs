@@ -31,7 +31,14 @@ pub struct Reserved(Permit);
 #[derive(Debug)]
 pub struct Admitted {
     pub request: InferRequest,
-    _permit: Permit,
+    place: Place,
+}
+
+/// A place, or the one that a request is part of.
+#[derive(Debug)]
+enum Place {
+    Own(Permit),
+    Shared(Arc<Permit>),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +60,19 @@ struct InFlight {
 struct Permit {
     in_flight: Arc<InFlight>,
     bytes: u64,
+}
+
+impl Admitted {
+    /// A request that is part of this one and has its place. The place is given back when both are gone.
+    #[must_use]
+    pub fn part(self, request: InferRequest) -> (Self, Self) {
+        let permit = match self.place {
+            Place::Own(permit) => Arc::new(permit),
+            Place::Shared(permit) => permit,
+        };
+        let part = Self { request, place: Place::Shared(Arc::clone(&permit)) };
+        (Self { request: self.request, place: Place::Shared(permit) }, part)
+    }
 }
 
 impl Admission {
@@ -79,7 +99,7 @@ impl Admission {
     /// When the request would pass a limit; it is dropped and costs nothing more.
     pub fn admit(&self, request: InferRequest) -> Result<Admitted, Overloaded> {
         let permit = self.take(request.input_bytes())?;
-        Ok(Admitted { request, _permit: permit })
+        Ok(Admitted { request, place: Place::Own(permit) })
     }
 
     /// A place for a request of which only the length of its text is known: where decoding takes long, a refusal is due
@@ -103,7 +123,7 @@ impl Admission {
         if bytes > foreseen {
             self.check_bytes(held)?;
         }
-        Ok(Admitted { request, _permit: permit })
+        Ok(Admitted { request, place: Place::Own(permit) })
     }
 
     fn take(&self, bytes: u64) -> Result<Permit, Overloaded> {

@@ -107,6 +107,11 @@ fn shape(variant: &Variant) -> String {
         visible(&shown.join(", "))
     };
     let batching = match variant.plan.merging() {
+        _ if variant.ensemble.is_some() => {
+            let steps = variant.ensemble.iter().flat_map(|ensemble| &ensemble.steps);
+            let names: Vec<&str> = steps.map(|step| &*step.name).collect();
+            format!("ensemble of {}", visible(&names.join(", ")))
+        }
         Merging::Rows => format!("batches up to {}", variant.batch_size_max()),
         Merging::Alone { operator, reason } if operator.is_empty() => format!("one request at a time: {reason}"),
         Merging::Alone { operator, .. } => format!("one request at a time: {}", visible(operator)),

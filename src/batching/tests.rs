@@ -12,7 +12,6 @@ use super::*;
 use crate::admission::{Admission, AdmissionConfig};
 use crate::engine::{self, Batch, Cores, Dim, Merging, Part, Plan, Signature, TensorSpec};
 use crate::infer::{BatchReason, Batched, Budget, InferRequest, Wanted};
-use crate::repository::variant::{Attachments, Presence};
 use crate::repository::{ModelSettings, TimeoutAction};
 use crate::telemetry::Metrics;
 use crate::tensor::{DType, NamedTensor, Shape, Tensor};
@@ -125,20 +124,9 @@ impl House {
         batching.batch_size_max = 4;
         change(&mut batching);
         let metrics = Arc::new(Metrics::new());
-        let variant = Arc::new(Variant {
-            model: "m".parse().unwrap(),
-            version: crate::infer::VersionId(1),
-            name: None,
-            plan: Arc::clone(&plan) as Arc<dyn Plan>,
-            signature,
-            settings: ModelSettings { instances_max: 4, ..ModelSettings::plain(batching, 1) },
-            metrics: metrics.model("m", "1", ""),
-            statistics: Arc::default(),
-            profile: Arc::default(),
-            account: Arc::default(),
-            attachments: Attachments::default(),
-            presence: Presence::default(),
-        });
+        let settings = ModelSettings { instances_max: 4, ..ModelSettings::plain(batching, 1) };
+        let bare = Variant::bare(Arc::clone(&plan) as Arc<dyn Plan>, settings);
+        let variant = Arc::new(Variant { metrics: metrics.model("m", "1", ""), ..bare });
         let (requests_max, bytes_max, retry_after) = (1000, ByteSize(1 << 30), Span(MS));
         let limits = AdmissionConfig { requests_max, bytes_max, receiving_bytes_max: bytes_max, retry_after };
         let admission = Admission::new(limits, metrics);

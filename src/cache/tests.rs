@@ -12,9 +12,8 @@ use tokio::time::{Instant, sleep};
 use super::*;
 use crate::admission::{Admission, AdmissionConfig};
 use crate::engine::{self, Batch, Cores, Dim, EngineError, Merging, Part, Plan, Signature, TensorSpec};
-use crate::infer::{Budget, InferRequest, Schedule, VersionId, Wanted};
+use crate::infer::{Budget, InferRequest, Schedule, Wanted};
 use crate::repository::ModelSettings;
-use crate::repository::variant::{Attachments, Presence};
 use crate::tensor::{DType, Shape, Tensor};
 use crate::units::ByteSize;
 
@@ -61,20 +60,9 @@ fn variant(metrics: &Metrics, response_cache: bool) -> Arc<Variant> {
     let spec = |name: &str| TensorSpec { name: name.into(), dtype: DType::U8, dims: vec![Dim::Free(None)] };
     let signature = Signature { inputs: vec![spec("x")], outputs: vec![spec("y")] };
     let batching = crate::config::Config::default().batching.settings();
-    Arc::new(Variant {
-        model: "m".parse().unwrap(),
-        version: VersionId(1),
-        name: None,
-        plan: Arc::new(Unrun(signature.clone())),
-        signature,
-        settings: ModelSettings { response_cache, ..ModelSettings::plain(batching, 1) },
-        metrics: metrics.model("m", "1", ""),
-        statistics: Arc::default(),
-        profile: Arc::default(),
-        account: Arc::default(),
-        attachments: Attachments::default(),
-        presence: Presence::default(),
-    })
+    let settings = ModelSettings { response_cache, ..ModelSettings::plain(batching, 1) };
+    let metrics = metrics.model("m", "1", "");
+    Arc::new(Variant { metrics, ..Variant::bare(Arc::new(Unrun(signature)), settings) })
 }
 
 impl House {

@@ -166,6 +166,7 @@ pub(super) const ALL: &[Key] = keys! {
     repository.loads_max: Restart,
     repository.loads_waiting_max: AtOnce,
     repository.variants_max: NextLoad,
+    repository.ensemble_steps_max: NextLoad,
     repository.temporary_path: AtOnce,
     repository.model_name: Restart,
     repository.start_with_failures: Restart,

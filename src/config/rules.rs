@@ -59,7 +59,8 @@ fn numbers(config: &Config) -> impl Iterator<Item = Broken> {
         ("engine.shape_plans_max", config.engine.shape_plans_max, any.clone()),
         ("repository.loads_max", config.repository.loads_max, any.clone()),
         ("repository.loads_waiting_max", config.repository.loads_waiting_max, any.clone()),
-        ("repository.variants_max", config.repository.variants_max, any),
+        ("repository.variants_max", config.repository.variants_max, any.clone()),
+        ("repository.ensemble_steps_max", config.repository.ensemble_steps_max, any),
         ("repository.demand_waiting_max", config.repository.demand_waiting_max, 1..=WAITING_MAX),
         ("tracing.queue_max", config.tracing.queue_max, 1..=RECORDS_MAX),
         ("tracing.batch_max", config.tracing.batch_max, 1..=RECORDS_MAX),
@@ -356,6 +357,7 @@ mod tests {
         check(|config| config.repository.paths = vec!["".into()], &["repository.paths"], "a path");
         check(|config| config.repository.loads_waiting_max = 0, &["repository.loads_waiting_max"], "at least 1");
         check(|config| config.repository.variants_max = 0, &["repository.variants_max"], "at least 1");
+        check(|config| config.repository.ensemble_steps_max = 0, &["repository.ensemble_steps_max"], "at least 1");
         check(|config| config.tracing.batch_max = 0, &["tracing.batch_max"], "1 to 1048576");
         check(|config| config.tracing.queue_max = 1 << 21, &["tracing.queue_max"], "1 to 1048576");
         check(|config| config.tracing.interval = Span::default(), &["tracing.interval"], "above zero");

@@ -18,6 +18,7 @@ pub struct RepositoryConfig {
     pub loads_max: usize,
     pub loads_waiting_max: usize,
     pub variants_max: usize,
+    pub ensemble_steps_max: usize,
     pub temporary_path: PathBuf,
     pub model_name: String,
     pub start_with_failures: bool,

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::ensemble::DeclaredStep;
 use super::settings::{QueuePolicy, TimeoutAction, WarmUp};
 use super::versions::VersionPolicy;
 use crate::engine::{EngineChoice, Precision};
@@ -34,6 +35,8 @@ pub(super) struct Declared {
     pub(super) response_cache: Option<bool>,
     pub(super) parameters: BTreeMap<String, String>,
     pub(super) warm_up: Vec<WarmUp>,
+    /// What it is made of, where it is an ensemble.
+    pub(super) steps: Vec<DeclaredStep>,
     /// Fields that are not honoured, for the operator.
     pub(super) warnings: Vec<String>,
 }
@@ -126,6 +129,7 @@ impl Declared {
             response_cache: self.response_cache.or(below.response_cache),
             parameters,
             warm_up: or_below(self.warm_up, below.warm_up),
+            steps: or_below(self.steps, below.steps),
             warnings,
         }
     }

@@ -26,6 +26,12 @@ struct Wanted {
     replies: Vec<Reply>,
 }
 
+impl Demands {
+    pub(super) fn is_wanted(&self, name: &ModelName) -> bool {
+        self.wanted.iter().any(|wanted| wanted.name == *name)
+    }
+}
+
 impl Actor {
     /// Answers when the model serves, or why it does not.
     pub(super) fn demand(&mut self, name: ModelName, reply: Reply) {
@@ -38,14 +44,21 @@ impl Actor {
         if let Some(reason) = refused {
             return self.answer(vec![reply], &Err(RepositoryError::NotReady { model: name, reason }));
         }
-        match self.demands.wanted.iter_mut().find(|wanted| wanted.name == name) {
-            Some(wanted) => wanted.replies.push(reply),
-            None => self.demands.wanted.push_back(Wanted { name, replies: vec![reply] }),
+        if let Some(wanted) = self.demands.wanted.iter_mut().find(|wanted| wanted.name == name) {
+            return wanted.replies.push(reply);
+        }
+        // What an ensemble waits for that holds memory already does not stand behind others, who wait for that memory.
+        let is_urgent = self.awaited().contains(&name);
+        let wanted = Wanted { name, replies: vec![reply] };
+        match is_urgent {
+            true => self.demands.wanted.push_front(wanted),
+            false => self.demands.wanted.push_back(wanted),
         }
     }
 
     /// Loads what is asked for, as far as there is room. To be called when anything has changed.
     pub(super) fn load_demanded(&mut self) {
+        self.serve_next_ensemble();
         while let Some(Wanted { name, mut replies }) = self.demands.wanted.pop_front() {
             replies.retain(|reply| !reply.is_closed());
             if replies.is_empty() {
@@ -70,8 +83,10 @@ impl Actor {
         let file_bytes = self.models.get(name).map_or(0, Entry::file_bytes);
         let residency = &self.demands.residency;
         let need = residency.need(name, file_bytes, bytes_max);
-        let pinned = self.models.keys().filter(|other| self.is_pinned(other) && *other != name);
-        let stays = pinned.map(|other| residency.taken(other)).sum();
+        let awaited = self.awaited();
+        let is_needed = |other: &ModelName| awaited.contains(name) && awaited.contains(other);
+        let stay = self.models.keys().filter(|other| (self.is_pinned(other) || is_needed(other)) && *other != name);
+        let stays = stay.map(|other| residency.taken(other)).sum();
         let room = residency.room(need, bytes_max, stays, self.candidates());
         if room == Room::Free {
             self.demands.residency.reserve(name, need);
@@ -80,17 +95,24 @@ impl Actor {
     }
 
     fn candidates(&self) -> Vec<Candidate> {
-        let is_free = |name: &ModelName| !self.is_pinned(name);
+        let awaited = self.awaited();
+        let is_free = |name: &ModelName| !self.is_pinned(name) && !awaited.contains(name);
         let idle =
             self.models.iter().filter(|(name, entry)| entry.is_serving() && !entry.is_loading() && is_free(name));
         idle.map(|(name, entry)| (name.clone(), entry.used_at())).collect()
     }
 
     pub(super) fn is_pinned(&self, name: &ModelName) -> bool {
-        self.config.pinned.iter().any(|pinned| pinned == name.as_str())
+        let pinned = &self.config.pinned;
+        let needs = |(other, entry): (&ModelName, &Entry)| {
+            entry.ensemble.is_some()
+                && pinned.iter().any(|pinned| pinned == other.as_str())
+                && self.needed_by(other).contains(name)
+        };
+        pinned.iter().any(|pinned| pinned == name.as_str()) || self.models.iter().any(needs)
     }
 
-    fn evict(&mut self, name: &ModelName) {
+    pub(super) fn evict(&mut self, name: &ModelName) {
         self.loader.with.metrics.residency.evicted();
         // What is known of its files stays known.
         let attempted = self.models.get_mut(name).and_then(Entry::take_attempted);
@@ -104,6 +126,7 @@ impl Actor {
         let error = RepositoryError::NoMemory { model: name.clone(), limit: self.config.demand_bytes_max.0 };
         tracing::warn!(model = %name, %error, "model cannot be loaded");
         self.start.ended(name, vec![error.to_string()]);
+        self.refuse_ensembles(name, &error.to_string());
         self.answer(replies, &Err(error));
     }
 

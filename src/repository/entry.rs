@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::catalog::{Beside, Catalog, Model, State, UNLOADED, Version};
+use super::ensemble::{Ensemble, Step, Unlinked};
 use super::error::RepositoryError;
 use super::fingerprint::{Sighting, Stamp};
 use super::inline::LoadOverride;
@@ -21,6 +22,9 @@ use crate::infer::{VariantName, VersionId};
 
 /// Who waits for a change, and gets the catalog as it is then: what is in it stays usable, whatever is dropped next.
 pub(super) type Reply = oneshot::Sender<Result<Arc<Catalog>, RepositoryError>>;
+
+/// What the other end of a [`Reply`] hears.
+pub(super) type Answer = oneshot::Receiver<Result<Arc<Catalog>, RepositoryError>>;
 
 #[derive(Debug, Default)]
 pub(super) struct Entry {
@@ -37,6 +41,12 @@ pub(super) struct Entry {
     waiting: VecDeque<Request>,
     /// When the last load brought something to serve, in milliseconds since the epoch.
     pub(super) loaded_at: u64,
+    /// What it is made of, where it is an ensemble, by the last load.
+    pub(super) ensemble: Option<Arc<Unlinked>>,
+    /// Whether the load that runs waits for other models, since when it runs, and which of them it has asked for.
+    pub(super) awaits: bool,
+    pub(super) since: Option<Instant>,
+    pub(super) asked: Vec<Answer>,
 }
 
 /// A load that was asked for.
@@ -120,6 +130,10 @@ impl Entry {
     pub(super) fn failure(&self) -> Option<String> {
         let seen = self.sighting.as_ref().map(|sighting| &sighting.stamp);
         let is_known = self.attempted.is_some() && self.attempted.as_ref() == seen && !self.is_wanted();
+        if self.ensemble.is_some() {
+            // It may be another model's failure, which is past.
+            return None;
+        }
         let mut reasons = [&self.reason].into_iter().chain(self.records.values().map(|record| &record.reason));
         reasons.rfind(|reason| is_known && !reason.is_empty() && *reason != UNLOADED).cloned()
     }
@@ -215,6 +229,8 @@ impl Entry {
     pub(super) fn begin(&mut self, replies: Vec<Reply>) {
         self.generation += 1;
         self.running = Some(replies);
+        self.since = Some(Instant::now());
+        self.asked.clear();
         self.state = Some(State::Loading);
         self.reason.clear();
         // Beside versions that serve, those that were replaced are told of until the next load.
@@ -237,6 +253,8 @@ impl Entry {
 
     /// Ends the running load and gives back who waits for it.
     pub(super) fn end(&mut self) -> Vec<Reply> {
+        self.awaits = false;
+        self.asked.clear();
         self.running.take().unwrap_or_default()
     }
 
@@ -275,12 +293,15 @@ impl Entry {
                 }
             }
         }
+        if !self.is_serving() {
+            applied.gone.extend(self.let_parts_go());
+        }
         if replaced {
             self.records.retain(|id, record| {
                 if chosen.contains(id) {
                     return true;
                 }
-                applied.retire(*id, record, generation);
+                applied.retire(*id, record, generation, UNLOADED);
                 record.leaving.is_some()
             });
         }
@@ -299,18 +320,54 @@ impl Entry {
     }
 
     /// Stops serving and gives up every load. Gives back what served and everybody who waits.
-    pub(super) fn clear(&mut self) -> (Applied, Vec<Reply>) {
+    pub(super) fn clear(&mut self, because: &str) -> (Applied, Vec<Reply>) {
         self.generation += 1;
         self.attempted = None;
         let mut replies = self.end();
         replies.extend(self.waiting.drain(..).flat_map(|request| request.replies));
         let mut applied = Applied::default();
+        applied.gone.extend(self.let_parts_go());
+        self.ensemble = None;
         for (id, record) in &mut self.records {
-            applied.retire(*id, record, self.generation);
+            applied.retire(*id, record, self.generation, because);
         }
         self.state = Some(State::Unavailable);
-        self.reason = UNLOADED.into();
+        self.reason = because.into();
         (applied, replies)
+    }
+
+    /// Drops the builds of an ensemble's own steps that nothing serves with.
+    fn let_parts_go(&mut self) -> Vec<Name> {
+        let Some(unlinked) = self.ensemble.take() else { return Vec::new() };
+        self.ensemble = Some(Arc::new(unlinked.without_parts()));
+        unlinked.names().collect()
+    }
+
+    /// What the versions that serve are made of, where they are ensembles.
+    pub(super) fn ensembles(&self) -> impl Iterator<Item = &Arc<Ensemble>> {
+        self.records.values().filter_map(|record| record.serving.as_ref()?.variant.ensemble.as_ref())
+    }
+
+    /// Whether a step runs what it would if it were made now.
+    pub(super) fn runs(&self, step: &Step) -> bool {
+        let serving = |record: &'_ Record| record.serving.clone();
+        let found = match step.version {
+            None => self.records.values().rev().find_map(serving),
+            Some(id) => self.records.get(&id).and_then(serving),
+        };
+        found.is_some_and(|found| {
+            let alike = found.alike();
+            Arc::ptr_eq(&found.variant, &step.build)
+                && alike.len() == step.alike.len()
+                && alike.iter().zip(&step.alike).all(|(now, then)| Arc::ptr_eq(now, then))
+        })
+    }
+
+    /// Why nothing of it serves.
+    pub(super) fn why(&self) -> String {
+        let reasons = [&self.reason].into_iter().chain(self.records.values().map(|record| &record.reason));
+        let state = || self.state.map_or("it is not loaded".into(), |state| state.as_str().to_lowercase());
+        reasons.into_iter().find(|reason| !reason.is_empty()).cloned().unwrap_or_else(state)
     }
 
     /// Notes that nobody holds the build any more which `generation` took out of service. Whether that is news.
@@ -326,7 +383,7 @@ impl Entry {
         }
         let is_news = record.state == State::Unloading;
         if is_news {
-            record.unload();
+            record.unload(if self.reason.is_empty() { UNLOADED } else { &self.reason });
         }
         is_news
     }
@@ -351,9 +408,9 @@ impl Entry {
 }
 
 impl Applied {
-    fn retire(&mut self, version: VersionId, record: &mut Record, generation: u64) {
+    fn retire(&mut self, version: VersionId, record: &mut Record, generation: u64, because: &str) {
         self.gone.insert((version, None));
-        for variant in record.retire(generation) {
+        for variant in record.retire(generation, because) {
             self.gone.insert((version, variant.name.clone()));
             self.leaving.push(Leaving { version, generation, variant });
         }
@@ -366,18 +423,18 @@ impl Record {
     }
 
     /// Takes the version out of service. Its builds are unloading as long as they are held.
-    fn retire(&mut self, generation: u64) -> Vec<Arc<Variant>> {
+    fn retire(&mut self, generation: u64, because: &str) -> Vec<Arc<Variant>> {
         let builds: Vec<_> = self.serving.take().iter().flat_map(Serving::builds).map(Arc::clone).collect();
         if !builds.is_empty() {
             self.leaving = Some((generation, builds.len()));
         }
-        self.unload();
+        self.unload(because);
         builds
     }
 
-    fn unload(&mut self) {
+    fn unload(&mut self, because: &str) {
         let (state, reason) =
-            if self.leaving.is_some() { (State::Unloading, "") } else { (State::Unavailable, UNLOADED) };
+            if self.leaving.is_some() { (State::Unloading, "") } else { (State::Unavailable, because) };
         self.state = state;
         self.reason = reason.into();
     }

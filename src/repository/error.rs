@@ -93,6 +93,16 @@ pub(super) enum LoadError {
     NotFound,
     #[error("{file}: {reason}")]
     File { file: String, reason: String },
+    #[error("an ensemble is expected in a folder of its own")]
+    NoFolder,
+    #[error("step {step:?}: {reason}")]
+    Step { step: String, reason: String },
+    #[error("{0}")]
+    Steps(String),
+    #[error(
+        "an ensemble has at most {limit} steps, those of ensembles among them included, got {got}: repository.ensemble_steps_max"
+    )]
+    TooManySteps { got: usize, limit: usize },
     #[error("version {version} has no {file}")]
     NoModelFile { version: VersionId, file: String },
     #[error("it has no version: expected <version>/{file}")]

@@ -171,14 +171,14 @@ impl Repository {
         self.ask(|reply| Command::Load { name, over, reply }).await.map(drop)
     }
 
-    /// Stops serving a model; requests on their way are still answered. There are no ensembles, so that no model has
-    /// dependents: `_dependents` is accepted for the protocol's sake.
+    /// Stops serving a model, and with `dependents` the models that an ensemble runs; requests on their way are still answered.
+    /// Ensembles that run it go with it, and come back with it.
     ///
     /// # Errors
     /// When the control mode does not allow it, or the model is not known.
-    pub async fn unload(&self, name: ModelName, _dependents: bool) -> Result<(), RepositoryError> {
+    pub async fn unload(&self, name: ModelName, dependents: bool) -> Result<(), RepositoryError> {
         self.check_explicit()?;
-        self.ask(|reply| Command::Unload { name, reply }).await.map(drop)
+        self.ask(|reply| Command::Unload { name, dependents, reply }).await.map(drop)
     }
 
     /// One line per version, and one for every model that could be loaded.

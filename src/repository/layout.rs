@@ -155,6 +155,21 @@ pub(super) fn version_folders(folder: &Path) -> io::Result<BTreeSet<VersionId>> 
     Ok(entries(folder)?.iter().filter(|name| is_folder(name)).filter_map(|name| name.parse().ok()).collect())
 }
 
+/// The versions of an ensemble, which needs no model file, and their folders; version 1 where it has none.
+pub(super) fn ensemble_versions(folder: &Path) -> io::Result<BTreeMap<VersionId, PathBuf>> {
+    let mut folders = BTreeMap::new();
+    for id in version_folders(folder)? {
+        let beneath = folder.join(id.to_string()).canonicalize()?;
+        if beneath.starts_with(folder) {
+            folders.insert(id, beneath);
+        }
+    }
+    if folders.is_empty() {
+        folders.insert(FLAT_VERSION, folder.to_owned());
+    }
+    Ok(folders)
+}
+
 /// Whether a folder is one model's.
 fn is_model(folder: &Path) -> bool {
     MODEL_FILES.iter().chain(&[MANIFEST, CONFIG]).any(|name| folder.join(name).is_file())

@@ -14,14 +14,15 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::batching_defaults::BatchingConfig;
-use super::catalog::Catalog;
+use super::catalog::{Catalog, UNLOADED};
 use super::config::{Control, RepositoryConfig};
 use super::demand::Demands;
+use super::ensemble::After;
 use super::entry::{Entry, Leaving, Name, Reply, Request, WAITING_MAX};
 use super::error::{LoadError, RepositoryError};
 use super::giving_back::GivingBack;
 use super::inline::LoadOverride;
-use super::loader::{Job, Loader, Loading, Origin, Outcome, Serving};
+use super::loader::{Job, Loaded, Loader, Loading, Origin, Serving};
 use super::scan::{Scan, scan};
 use super::workers::Workers;
 use crate::engine::LoadOptions;
@@ -30,7 +31,7 @@ use crate::infer::{ModelName, VariantName, VersionId};
 pub(super) enum Command {
     Load { name: ModelName, over: LoadOverride, reply: Reply },
     Demand { name: ModelName, reply: Reply },
-    Unload { name: ModelName, reply: Reply },
+    Unload { name: ModelName, dependents: bool, reply: Reply },
     Rescan { reply: Reply },
     Reconfigure { config: RepositoryConfig, batching: BatchingConfig, options: Box<LoadOptions>, reply: Reply },
     Stop,
@@ -48,6 +49,8 @@ pub(super) struct Actor {
     pub(super) start: Start,
     pub(super) giving_back: GivingBack,
     pub(super) demands: Demands,
+    /// To loads that have ended.
+    pub(super) answers: Vec<After>,
     /// Every load that runs holds one, also those that were overtaken.
     pub(super) loads: Arc<()>,
 }
@@ -57,7 +60,7 @@ pub(super) enum Event {
     Loaded {
         name: ModelName,
         generation: u64,
-        result: Result<Outcome, LoadError>,
+        result: Result<Loaded, LoadError>,
     },
     Scanned(Result<Scan, RepositoryError>),
     /// Nobody holds a build any more that was taken out of service.
@@ -114,6 +117,7 @@ impl Actor {
             start,
             giving_back: GivingBack::default(),
             demands: Demands::default(),
+            answers: Vec::new(),
             loads: Arc::default(),
         };
         let seat = actor.scanner.seat().await;
@@ -175,7 +179,7 @@ impl Actor {
                 self.accept(&name, Request { over, keep_unchanged: false, replies: vec![reply] });
             }
             Command::Demand { name, reply } => self.demand(name, reply),
-            Command::Unload { name, reply } => self.unload(&name, reply),
+            Command::Unload { name, dependents, reply } => self.unload(&name, dependents, reply),
             Command::Rescan { reply } => {
                 self.scanning.asked.push(reply);
                 self.begin_scan();
@@ -262,6 +266,7 @@ impl Actor {
             keep_unchanged: request.keep_unchanged,
             temporary: self.config.temporary_path.clone(),
             variants_max: self.config.variants_max,
+            ensemble_steps_max: self.config.ensemble_steps_max,
         };
         let (loader, name, generation) = (Arc::clone(&self.loader), name.clone(), entry.generation);
         let one_of = Arc::clone(&self.loads);
@@ -273,14 +278,20 @@ impl Actor {
         self.publish();
     }
 
-    fn loaded(&mut self, name: &ModelName, generation: u64, result: Result<Outcome, LoadError>) {
+    pub(super) fn loaded(&mut self, name: &ModelName, generation: u64, result: Result<Loaded, LoadError>) {
         let Some(entry) = self.models.get_mut(name).filter(|entry| entry.generation == generation) else {
             return self.overtaken(name, result);
         };
-        let replies = entry.end();
-        let (applied, error) = match result {
-            Ok(outcome) => (entry.apply(outcome), None),
-            Err(error) => (entry.fail(&error.to_string()), Some(error)),
+        let (applied, replies, error) = match result {
+            Ok(Loaded::Steps(unlinked)) => return self.await_steps(name, unlinked),
+            Ok(Loaded::Builds(outcome)) => {
+                let replies = entry.end();
+                (entry.apply(outcome), replies, None)
+            }
+            Err(error) => {
+                let replies = entry.end();
+                (entry.fail(&error.to_string()), replies, Some(error))
+            }
         };
         // Of what it read and did not keep, also where all went well.
         self.giving_back.ask(Instant::now());
@@ -300,16 +311,25 @@ impl Actor {
             tracing::warn!(model = %name, %reason, "model failed to load");
         }
         self.publish_without(name, applied.leaving);
-        self.answer(replies, &outcome_of(name, error, &applied.failures));
+        let result = outcome_of(name, error, &applied.failures);
+        let mut later = Vec::new();
+        match self.config.control {
+            // At once: what has no room is dropped next.
+            Control::Demand => self.answer(replies, &result),
+            _ => later = replies,
+        }
         self.settle_residency(name);
         self.start.ended(name, applied.failures);
-        if let Some(request) = next {
-            self.load(name, request);
+        let renewed = self.tell_ensembles(name);
+        self.answer_after(name, renewed, later, result);
+        match next {
+            Some(request) => self.load(name, request),
+            None => self.renew(name),
         }
     }
 
     /// The end of a load whose model was unloaded meanwhile. Who waited has been told; the build is dropped here.
-    fn overtaken(&mut self, name: &ModelName, result: Result<Outcome, LoadError>) {
+    fn overtaken(&mut self, name: &ModelName, result: Result<Loaded, LoadError>) {
         self.giving_back.ask(Instant::now());
         let Some(entry) = self.models.get(name) else { return self.loader.with.metrics.forget_model(name.as_str()) };
         // A load that came after it says itself which versions there are.
@@ -318,14 +338,20 @@ impl Actor {
                 let names = result.iter().flat_map(Serving::builds).map(|build| build.name.clone());
                 names.chain([None]).map(|name| (*id, name)).collect::<Vec<_>>()
             };
-            let built = result.map(|outcome| outcome.versions.iter().flat_map(builds).collect()).unwrap_or_default();
+            let built = match result {
+                Ok(Loaded::Builds(outcome)) => outcome.versions.iter().flat_map(builds).collect(),
+                Ok(Loaded::Steps(unlinked)) => unlinked.names().collect(),
+                Err(_) => BTreeSet::new(),
+            };
             self.forget(name, &built);
         }
     }
 
-    fn unload(&mut self, name: &ModelName, reply: Reply) {
+    fn unload(&mut self, name: &ModelName, dependents: bool, reply: Reply) {
         if self.models.contains_key(name) {
+            let needed = if dependents { self.needed_by(name) } else { BTreeSet::new() };
             self.drop_model(name);
+            needed.iter().for_each(|model| self.drop_model(model));
             self.answer(vec![reply], &Ok(()));
         } else {
             self.answer(vec![reply], &Err(RepositoryError::UnknownModel(name.clone())));
@@ -334,6 +360,11 @@ impl Actor {
 
     /// Takes a model out of service. It stays known while its files are there.
     pub(super) fn drop_model(&mut self, name: &ModelName) {
+        self.drop_model_because(name, UNLOADED);
+    }
+
+    pub(super) fn drop_model_because(&mut self, name: &ModelName, reason: &str) {
+        self.drop_ensembles(name);
         let Some(entry) = self.models.get_mut(name) else { return };
         match entry.is_wanted() {
             true if self.loader.is_routine => tracing::debug!(model = %name, "model is unloaded"),
@@ -345,7 +376,7 @@ impl Actor {
         } else {
             self.demands.residency.release(name);
         }
-        let (applied, replies) = entry.clear();
+        let (applied, replies) = entry.clear(reason);
         // Nothing is wanted of it any more.
         self.loader.with.metrics.set_builds_failed(name.as_str(), 0);
         if entry.place.is_none() {
@@ -355,6 +386,8 @@ impl Actor {
         self.publish_without(name, applied.leaving);
         self.answer(replies, &Err(RepositoryError::Overtaken(name.clone())));
         self.start.ended(name, Vec::new());
+        let renewed = self.tell_ensembles(name);
+        self.answer_after(name, renewed, Vec::new(), Ok(()));
     }
 
     /// Drops what is known of a model, unless some build of it serves, loads or answers its last requests. Whether it

@@ -13,22 +13,21 @@ use tokio::time::Instant;
 
 use super::batching_defaults::BatchingConfig;
 use super::declared::Declared;
+use super::ensemble::{Ensemble, Unlinked};
 use super::error::LoadError;
-use super::files::{self, TEXT_BYTES_MAX};
 use super::fingerprint::{Fingerprint, Stamp};
-use super::inline::{InlineFolder, LoadOverride};
-use super::layout::{self, CONFIG, MANIFEST, Place, Versions};
+use super::inline::LoadOverride;
+use super::layout::Place;
 use super::profile::{Judged, Profile};
 use super::resolve::{self, Defaults, Resolved};
 use super::samples::{self, Sample};
-use super::settings::MODEL_FILES;
+use super::survey::{Chosen, Survey};
 use super::variant::Variant;
 use super::variants::{Variants, Version};
 use super::workers::{Seat, Workers};
-use super::{manifest, triton};
 use crate::engine::{Engine, LoadOptions, ModelFile, Pool};
 use crate::infer::{ModelName, VariantName, VersionId};
-use crate::metering::{Costs, Meter};
+use crate::metering::{Costs, Meter, Statistics};
 use crate::telemetry::{Metrics, PlanMetrics};
 
 /// What loads need of the rest of the server.
@@ -65,6 +64,7 @@ pub(super) struct Job {
     pub(super) temporary: PathBuf,
     /// Variants of one version that are loaded.
     pub(super) variants_max: usize,
+    pub(super) ensemble_steps_max: usize,
 }
 
 /// Where the files are to be found.
@@ -80,8 +80,15 @@ pub(super) enum Origin {
 pub(super) struct Serving {
     pub(super) variant: Arc<Variant>,
     pub(super) variants: Variants,
-    files: Fingerprint,
-    settings: Fingerprint,
+    pub(super) files: Fingerprint,
+    pub(super) settings: Fingerprint,
+}
+
+/// What a load has brought.
+pub(super) enum Loaded {
+    Builds(Outcome),
+    /// Builds come when the models of all steps serve.
+    Steps(Arc<Unlinked>),
 }
 
 /// What became of a load.
@@ -110,20 +117,14 @@ pub(super) struct Target<'a> {
     pub(super) file: &'a ModelFile,
 }
 
-/// What the files of a model say, before any engine has seen them.
-pub(super) struct Survey {
-    place: Option<Place>,
-    stamp: Option<Stamp>,
-    declared: Declared,
-    chosen: BTreeMap<VersionId, Step>,
-    /// Kept until the load has ended, because the files lie there.
-    inline: Option<InlineFolder>,
-}
-
-enum Step {
-    Keep(Serving, ModelFile),
-    Load(ModelFile),
-    Fail(LoadError),
+/// A build that has proved to run, and what is known of it.
+pub(super) struct Whole {
+    pub(super) resolved: Resolved,
+    pub(super) profile: Profile,
+    pub(super) statistics: Arc<Statistics>,
+    pub(super) plans: PlanMetrics,
+    pub(super) ensemble: Option<Arc<Ensemble>>,
+    pub(super) took: Duration,
 }
 
 /// A build that has not run yet.
@@ -144,23 +145,26 @@ struct Proved {
 impl Loader {
     /// # Errors
     /// When nothing can be said about any version: the model is not found, or its settings are wrong.
-    pub(super) async fn load(&self, job: Job) -> Result<Outcome, LoadError> {
+    pub(super) async fn load(&self, job: Job) -> Result<Loaded, LoadError> {
         let seat = self.workers.seat().await;
         let bytes_max = self.with.options.model_bytes_max;
         let (name, variants_max, keep_unchanged) = (job.name.clone(), job.variants_max, job.keep_unchanged);
-        let serving = job.serving.clone();
+        let (serving, steps_max) = (job.serving.clone(), job.ensemble_steps_max);
         let survey = seat.run(move || Survey::take(&job, bytes_max)).await;
         let mut survey = survey.map_err(|_| LoadError::Panicked("reading the model's settings"))??;
+        if !survey.declared.steps.is_empty() {
+            return Ok(Loaded::Steps(Arc::new(self.load_steps(&seat, &name, survey, &serving, steps_max).await?)));
+        }
         let mut versions = BTreeMap::new();
-        for (id, step) in std::mem::take(&mut survey.chosen) {
+        for (id, chosen) in std::mem::take(&mut survey.chosen) {
             let before = serving.get(&id);
-            let (own, file) = match step {
-                Step::Keep(serving, file) => (Ok(serving.variant), file),
-                Step::Fail(error) => {
+            let (own, file) = match chosen {
+                Chosen::Keep(serving, file) => (Ok(serving.variant), file),
+                Chosen::Fail(error) => {
                     versions.insert(id, Err(Failure { reason: error.to_string(), is_absent: true }));
                     continue;
                 }
-                Step::Load(file) => {
+                Chosen::Load(file) => {
                     let target = Target { model: &name, version: id, variant: None, file: &file };
                     let own = self.load_build(&seat, &target, &survey, before.map(|before| &before.variant)).await;
                     self.with.metrics.count_load(name.as_str(), own.is_ok());
@@ -175,7 +179,7 @@ impl Loader {
                     } else {
                         Variants::new()
                     };
-                    Ok(survey.serving(own, variants))
+                    Ok(Serving::of(own, variants, survey.stamp.as_ref()))
                 }
                 Err(error) => Err(Failure { reason: without_paths(&error, &file.folder), is_absent: false }),
             };
@@ -187,7 +191,7 @@ impl Loader {
             // Removing files blocks, as writing them does; what cannot be removed is told in the log.
             let _ = seat.run(move || drop(inline)).await;
         }
-        Ok(Outcome { place, stamp, versions })
+        Ok(Loaded::Builds(Outcome { place, stamp, versions }))
     }
 
     /// Counts go on from `before`: over a reload, so that differences of two samples stay true, and for a version with all
@@ -209,36 +213,49 @@ impl Loader {
             seat.run(prepare).await.map_err(|_| LoadError::Panicked("reading the model"))??
         };
         let Proved { resolved, judged, costs } = self.warm_up(prepared).await?;
-        for note in &resolved.notes {
-            tracing::warn!(model = %target.model, version = %target.version, "{note}");
-        }
-        // Only now: a name that never serves must leave no series.
-        let (version, variant) = (target.version.to_string(), target.variant());
-        let labels = [target.model.as_str(), &version, variant];
-        let metrics = self.with.metrics.model(target.model.as_str(), &version, variant);
-        self.with.metrics.export_plans(&plans, labels);
+        let profile = Profile::new(survey.accuracy(target), judged, costs);
         let statistics = before.map(|before| Arc::clone(&before.statistics)).unwrap_or_default();
+        let whole = Whole { resolved, profile, statistics, plans, ensemble: None, took: started.elapsed() };
+        Ok(self.finish(target.model, target.version, target.variant, whole))
+    }
+
+    /// Gives a build what it needs to serve. Only now: a name that never serves must leave no series.
+    pub(super) fn finish(
+        &self,
+        model: &ModelName,
+        version: VersionId,
+        name: Option<&VariantName>,
+        whole: Whole,
+    ) -> Arc<Variant> {
+        let Whole { resolved, profile, statistics, plans, ensemble, took } = whole;
+        for note in &resolved.notes {
+            tracing::warn!(%model, %version, "{note}");
+        }
+        let shown = version.to_string();
+        let labels = [model.as_str(), &shown, name.map_or("", VariantName::as_str)];
+        let metrics = self.with.metrics.model(labels[0], labels[1], labels[2]);
+        self.with.metrics.export_plans(&plans, labels);
         let account = self.with.meter.account(labels, &statistics);
-        let took = started.elapsed();
         metrics.load_duration.set(took.as_secs_f64());
         metrics.memory.set(i64::try_from(resolved.plan.memory_bytes()).unwrap_or(i64::MAX));
         let variant = Variant {
-            model: target.model.clone(),
-            version: target.version,
-            name: target.variant.cloned(),
+            model: model.clone(),
+            version,
+            name: name.cloned(),
             plan: Arc::from(resolved.plan),
+            ensemble,
             signature: resolved.signature,
             settings: resolved.settings,
             metrics,
             statistics,
-            profile: Arc::new(Profile::new(survey.accuracy(target), judged, costs)),
+            profile: Arc::new(profile),
             account,
             attachments: super::variant::Attachments::default(),
             presence: super::variant::Presence::default(),
         };
         variant.tell_accuracy();
         tell(&variant, took, self.is_routine);
-        Ok(Arc::new(variant))
+        Arc::new(variant)
     }
 
     /// Runs the build's samples on the compute pool, as requests will.
@@ -273,94 +290,23 @@ impl Target<'_> {
 }
 
 impl Serving {
-    /// All builds, the version's own first.
-    pub(super) fn builds(&self) -> impl Iterator<Item = &Arc<Variant>> {
-        [&self.variant].into_iter().chain(self.variants.values().filter_map(|built| built.ready.as_ref()))
-    }
-}
-
-impl Survey {
-    fn take(job: &Job, bytes_max: u64) -> Result<Self, LoadError> {
-        let place = match &job.from {
-            Origin::Known(place) => Some(place.clone()),
-            Origin::Search(paths, name) => find(paths, name, &job.name)?,
-        };
-        let unreadable = |error: std::io::Error| LoadError::File {
-            file: "the model's folder".into(),
-            reason: error.kind().to_string(),
-        };
-        job.over.check(bytes_max)?;
-        let inline = match job.over.files.is_empty() {
-            true => None,
-            false => Some(InlineFolder::write(&job.temporary, &job.over.files)?),
-        };
-        if place.is_none() && inline.is_none() {
-            return Err(LoadError::NotFound);
-        }
-        let stamp = place.as_ref().filter(|_| inline.is_none()).map(Stamp::take).transpose().map_err(unreadable)?;
-        let declared = declared(&job.name, place.as_ref(), &job.over)?;
-        let named = declared.model_file.as_deref();
-        let versions = match (&inline, &place) {
-            (Some(inline), _) => inline.versions(named),
-            (None, Some(place)) => place.versions(named).map_err(unreadable)?,
-            (None, None) => Versions::default(),
-        };
-        let chosen = choose(job, &declared, versions, stamp.as_ref())?;
-        Ok(Self { place, stamp, declared, chosen, inline })
-    }
-
     /// A build with the state of the files it was made of.
-    fn serving(&self, variant: Arc<Variant>, variants: Variants) -> Serving {
-        let files = self.stamp.as_ref().map(|stamp| stamp.version(variant.version).clone()).unwrap_or_default();
-        let settings = self.stamp.as_ref().map(|stamp| stamp.settings().clone()).unwrap_or_default();
-        Serving { variant, variants, files, settings }
+    pub(super) fn of(variant: Arc<Variant>, variants: Variants, stamp: Option<&Stamp>) -> Self {
+        let files = stamp.map(|stamp| stamp.version(variant.version).clone()).unwrap_or_default();
+        let settings = stamp.map(|stamp| stamp.settings().clone()).unwrap_or_default();
+        Self { variant, variants, files, settings }
     }
 
-    /// Whether variants may stand beside the files: not beside a file that came alone, or with a request.
-    fn has_variants(&self) -> bool {
-        self.inline.is_none() && self.place.as_ref().is_some_and(|place| place.folder().is_some())
+    /// Variants that answer and take what the version's own build takes.
+    pub(super) fn alike(&self) -> Vec<Arc<Variant>> {
+        let ready = self.variants.values().filter_map(|built| built.ready.as_ref());
+        ready.filter(|build| build.signature == self.variant.signature).cloned().collect()
     }
 
-    /// What the settings say a build is worth.
-    pub(super) fn accuracy(&self, target: &Target<'_>) -> Option<f64> {
-        self.declared.accuracy.of(target.variant)
-    }
-
-    /// The files of a variant as they were when the load began.
-    pub(super) fn variant(&self, version: VersionId, name: &VariantName) -> Fingerprint {
-        self.stamp.as_ref().map(|stamp| stamp.version(version).variant(name)).unwrap_or_default()
-    }
-
-    /// Whether a version was loaded with the settings that the model has now.
-    pub(super) fn has_same_settings(&self, serving: &Serving) -> bool {
-        self.stamp.as_ref().is_some_and(|stamp| serving.settings.is_own_of(stamp.settings()))
-    }
-
-    /// Replaces builds whose files have changed meanwhile by a failure: they may be made of two states.
-    async fn refuse_changed(
-        &self,
-        seat: &Seat,
-        before: &BTreeMap<VersionId, Serving>,
-        versions: &mut BTreeMap<VersionId, Result<Serving, Failure>>,
-    ) {
-        let (Some(place), Some(stamp)) = (&self.place, &self.stamp) else { return };
-        let place = place.clone();
-        let now = seat.run(move || Stamp::take(&place)).await.ok().and_then(Result::ok).unwrap_or_default();
-        for (id, result) in versions {
-            let same = now.version(*id).is_own_of(stamp.version(*id)) && now.settings().is_own_of(stamp.settings());
-            match result {
-                Ok(_) if !same => {
-                    *result = Err(Failure { reason: LoadError::Changed.to_string(), is_absent: false });
-                }
-                Ok(serving) => {
-                    for (name, built) in &mut serving.variants {
-                        let before = before.get(id).and_then(|before| before.variants.get(name)?.ready.clone());
-                        built.refuse_changed(before, &now.version(*id).variant(name));
-                    }
-                }
-                Err(_) => {}
-            }
-        }
+    /// All builds, the version's own first, those of an ensemble's own steps last.
+    pub(super) fn builds(&self) -> impl Iterator<Item = &Arc<Variant>> {
+        let variants = self.variants.values().filter_map(|built| built.ready.as_ref());
+        [&self.variant].into_iter().chain(variants).chain(self.variant.own_steps())
     }
 }
 
@@ -386,64 +332,6 @@ impl Prepared {
         let samples = samples::prepare(&resolved, folder, &options)?;
         Ok(Self { resolved, samples, judged })
     }
-}
-
-fn find(paths: &[PathBuf], one: &str, wanted: &ModelName) -> Result<Option<Place>, LoadError> {
-    // The paths are the operator's: a client learns that they cannot be read, not what they are.
-    let hidden = |error| {
-        tracing::warn!(%error, "the repository cannot be searched");
-        LoadError::File { file: "the repository".into(), reason: "it cannot be read".into() }
-    };
-    Ok(layout::find(paths, one).map_err(hidden)?.models.remove(wanted))
-}
-
-/// What the model's files say. A request's configuration takes the place of `config.pbtxt` and stands above the
-/// manifest, which otherwise stands above `config.pbtxt`.
-pub(super) fn declared(name: &ModelName, place: Option<&Place>, over: &LoadOverride) -> Result<Declared, LoadError> {
-    let text = |file| match place.and_then(Place::folder) {
-        Some(folder) => files::read_text(folder, file, TEXT_BYTES_MAX),
-        None => Ok(None),
-    };
-    let manifest = text(MANIFEST)?.map(|text| manifest::read(&text)).transpose()?.unwrap_or_default();
-    if let Some(json) = &over.config_json {
-        return Ok(triton::read_json(name, json)?.over(manifest).settled());
-    }
-    let config = text(CONFIG)?.map(|text| triton::read_text(name, &text)).transpose()?.unwrap_or_default();
-    Ok(manifest.over(config).settled())
-}
-
-/// The policy's versions, and what to do for each.
-fn choose(
-    job: &Job,
-    declared: &Declared,
-    mut versions: Versions,
-    stamp: Option<&Stamp>,
-) -> Result<BTreeMap<VersionId, Step>, LoadError> {
-    let file = declared.model_file.clone().unwrap_or_else(|| MODEL_FILES.join(" or "));
-    let on_disk = versions.files.keys().copied().collect();
-    let policy = declared.version_policy.clone().unwrap_or_default();
-    let chosen = policy.choose(&on_disk);
-    if chosen.is_empty() {
-        return Err(match versions.empty.last() {
-            Some(&version) => LoadError::NoModelFile { version, file },
-            None => LoadError::NoVersion { file },
-        });
-    }
-    let step = |id: VersionId| {
-        let unchanged = job.serving.get(&id).filter(|serving| {
-            job.keep_unchanged
-                && stamp.is_some_and(|now| {
-                    serving.files.is_own_of(now.version(id)) && serving.settings.is_own_of(now.settings())
-                })
-        });
-        match (unchanged, versions.files.remove(&id)) {
-            (Some(serving), Some(file)) => Step::Keep(serving.clone(), file),
-            (_, Some(file)) => Step::Load(file),
-            (_, None) => Step::Fail(LoadError::NoModelFile { version: id, file: file.clone() }),
-        }
-    };
-    let mut step = step;
-    Ok(chosen.into_iter().map(|id| (id, step(id))).collect())
 }
 
 fn tell(variant: &Variant, took: Duration, is_routine: bool) {

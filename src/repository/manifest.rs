@@ -2,11 +2,14 @@
 //!
 //! Only the file's form is known here; whether the settings fit the model is `resolve`'s matter.
 
+mod steps;
+
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 
 use serde::Deserialize;
 
+use self::steps::Step;
 use super::declared::{Accuracies, BatchAxis, Declared, DeclaredBatching, DeclaredQueue, DeclaredTensor, Labels};
 use super::error::{ConfigError, line_at};
 use super::files;
@@ -56,6 +59,7 @@ struct Manifest {
     variants: BTreeMap<String, Beside>,
     parameters: BTreeMap<String, String>,
     warm_up: Vec<Sample>,
+    steps: Vec<Step>,
 }
 
 /// A build beside a version's own.
@@ -219,6 +223,7 @@ impl Manifest {
             response_cache: self.response_cache,
             parameters: self.parameters,
             warm_up: warm_up.collect::<Result<_, _>>()?,
+            steps: steps::declare(self.steps)?,
             ..Declared::default()
         })
     }

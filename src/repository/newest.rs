@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::error::{LoadError, RepositoryError};
 use super::inline::LoadOverride;
 use super::layout;
-use super::loader::declared;
+use super::survey::declared;
 use crate::engine::ModelFile;
 use crate::infer::ModelName;
 

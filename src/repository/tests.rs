@@ -1,6 +1,7 @@
 //! The repository as a whole, on real folders, with an engine that reads lines of text.
 
 mod demand;
+mod ensembles;
 mod lines;
 mod unloading;
 mod variants;
@@ -50,6 +51,7 @@ fn config(path: PathBuf, control: Control) -> RepositoryConfig {
         loads_max: 1,
         loads_waiting_max: 16,
         variants_max: 32,
+        ensemble_steps_max: 16,
         temporary_path: "/tmp".into(),
         model_name: String::new(),
         start_with_failures: true,

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use tokio::sync::oneshot;
 
+use super::ensemble::Ensemble;
 use super::profile::Profile;
 use super::settings::ModelSettings;
 use crate::engine::{Merging, Plan, Signature};
@@ -22,6 +23,8 @@ pub struct Variant {
     /// Of a build beside the version's own.
     pub name: Option<VariantName>,
     pub plan: Arc<dyn Plan>,
+    /// What it is made of, where it is an ensemble.
+    pub ensemble: Option<Arc<Ensemble>>,
     /// What clients see: the plan's signature, or the one a configuration reshapes it to.
     pub signature: Signature,
     pub settings: ModelSettings,
@@ -72,9 +75,41 @@ impl Variant {
         *self.plan.merging() == Merging::Rows
     }
 
+    /// What its plan holds, and those of steps that are an ensemble's own.
+    pub fn memory_bytes(&self) -> u64 {
+        self.plan.memory_bytes() + self.own_steps().map(|step| step.plan.memory_bytes()).sum::<u64>()
+    }
+
+    /// The builds of steps that are an ensemble's own.
+    pub fn own_steps(&self) -> impl Iterator<Item = &Arc<Self>> {
+        self.ensemble.iter().flat_map(|ensemble| ensemble.own())
+    }
+
     /// Its names, for spans.
     pub fn served(&self) -> Served {
         Served { model: self.model.clone(), version: self.version, variant: self.name.clone() }
+    }
+}
+
+#[cfg(test)]
+impl Variant {
+    /// A build of version 1 of model `m` that clients see as it is.
+    pub fn bare(plan: Arc<dyn Plan>, settings: ModelSettings) -> Self {
+        Self {
+            model: "m".parse().unwrap(),
+            version: VersionId(1),
+            name: None,
+            signature: plan.signature().clone(),
+            plan,
+            ensemble: None,
+            settings,
+            metrics: crate::telemetry::Metrics::new().model("m", "1", ""),
+            statistics: Arc::default(),
+            profile: Arc::default(),
+            account: Arc::default(),
+            attachments: Attachments::default(),
+            presence: Presence::default(),
+        }
     }
 }
 

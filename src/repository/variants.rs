@@ -9,9 +9,10 @@ use std::sync::Arc;
 use super::error::LoadError;
 use super::fingerprint::Fingerprint;
 use super::layout;
-use super::loader::{Loader, Serving, Survey, Target, without_paths};
+use super::loader::{Loader, Serving, Target, without_paths};
 use super::profile::{Judged, Profile};
 use super::settings::MODEL_FILES;
+use super::survey::Survey;
 use super::variant::{Attachments, Presence, Variant};
 use super::workers::Seat;
 use crate::engine::{self, ModelFile};
@@ -164,6 +165,7 @@ impl Loader {
             version: twin.version,
             name: target.variant.cloned(),
             plan: Arc::clone(&twin.plan),
+            ensemble: None,
             signature: twin.signature.clone(),
             settings,
             metrics,

@@ -111,6 +111,7 @@ impl Actor {
                 _ => self.load(&name, Request { keep_unchanged: true, ..Request::default() }),
             }
         }
+        self.tell_all_ensembles();
         self.start.check();
     }
 

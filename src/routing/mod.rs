@@ -24,7 +24,7 @@ pub use variant_rule::is_level;
 use self::choice::Choosing;
 use crate::admission::Admitted;
 use crate::engine::signature::ShapeMismatch;
-use crate::infer::{Budget, ModelName, VariantName, VariantReason, VersionId, Wanted};
+use crate::infer::{Budget, InferRequest, ModelName, VariantName, VariantReason, VersionId, Wanted};
 use crate::metering::Latest;
 use crate::repository::catalog::LookupError;
 use crate::repository::{Catalog, Variant};
@@ -136,7 +136,21 @@ impl Router {
         if version.variants.is_empty() {
             return self.choosing.among(&[own], request, conditions);
         }
-        let mut builds: Vec<&Arc<Variant>> = [own].into_iter().chain(version.alike(own)).collect();
+        self.choose_among(own, version.alike(own), request, conditions)
+    }
+
+    /// The build that answers, of a version's own and others that take the same.
+    ///
+    /// # Errors
+    /// When none keeps the budget.
+    pub fn choose_among<'a>(
+        &self,
+        own: &'a Arc<Variant>,
+        alike: impl Iterator<Item = &'a Arc<Variant>>,
+        request: &InferRequest,
+        conditions: impl FnOnce() -> Conditions,
+    ) -> Result<Choice, RouteError> {
+        let mut builds: Vec<&Arc<Variant>> = [own].into_iter().chain(alike).collect();
         let default = own.settings.default_variant.as_ref();
         if let Some(at) = default.and_then(|name| builds.iter().position(|build| build.name.as_ref() == Some(name))) {
             builds.swap(0, at);

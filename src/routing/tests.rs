@@ -11,7 +11,6 @@ use crate::error::ErrorCode;
 use crate::infer::{Budget, InferRequest, Schedule, VersionId, Wanted};
 use crate::pipeline::InferError;
 use crate::repository::ModelSettings;
-use crate::repository::variant::{Attachments, Presence};
 use crate::telemetry::Metrics;
 use crate::tensor::{NamedTensor, Shape};
 use crate::units::ByteSize;
@@ -57,20 +56,8 @@ fn variant(merging: Merging, rows_alone_max: Option<usize>) -> Arc<Variant> {
     let signature = Signature { inputs, outputs: vec![spec("y", DType::F32, &[None])] };
     let mut batching = crate::config::Config::default().batching.settings();
     batching.batch_size_max = 4;
-    Arc::new(Variant {
-        model: "m".parse().unwrap(),
-        version: VersionId(1),
-        name: None,
-        plan: Arc::new(Unrun(signature.clone(), merging)),
-        signature,
-        settings: ModelSettings { rows_alone_max, ..ModelSettings::plain(batching, 1) },
-        metrics: Metrics::new().model("m", "1", ""),
-        statistics: Arc::default(),
-        profile: Arc::default(),
-        account: Arc::default(),
-        attachments: Attachments::default(),
-        presence: Presence::default(),
-    })
+    let settings = ModelSettings { rows_alone_max, ..ModelSettings::plain(batching, 1) };
+    Arc::new(Variant::bare(Arc::new(Unrun(signature, merging)), settings))
 }
 
 fn alone() -> Merging {

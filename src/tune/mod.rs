@@ -64,6 +64,8 @@ pub enum TuneError {
     NotOne { path: String, got: usize },
     #[error("the model is not ready: {0}")]
     NotReady(String),
+    #[error("expected a model, got an ensemble: each of its models is tuned by itself")]
+    Ensemble,
     #[error("no build runs one row within {p99:?}: the fastest takes {fastest:?}")]
     TooSlow { p99: Duration, fastest: Duration },
     #[error("cannot write {path}")]
@@ -172,6 +174,9 @@ fn builds(job: &Job, repository: &Repository) -> Result<Vec<Arc<Variant>>, TuneE
     let name = catalog.models.keys().next().filter(|_| got == 1).ok_or_else(not_one)?;
     let found = catalog.find_version(name, None);
     let (own, version) = found.map_err(|error| TuneError::NotReady(error.to_string()))?;
+    if own.ensemble.is_some() {
+        return Err(TuneError::Ensemble);
+    }
     let best = own.profile.accuracy();
     let is_worth_it = |build: &&Arc<Variant>| {
         best.zip(build.profile.accuracy()).is_some_and(|(best, worth)| is_level(worth, best, job.loss_max))

@@ -38,6 +38,7 @@ impl Setting {
             version: build.version,
             name: build.name.clone(),
             plan: Arc::clone(&build.plan),
+            ensemble: None,
             signature: build.signature.clone(),
             settings,
             metrics: Arc::clone(&build.metrics),

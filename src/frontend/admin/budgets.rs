@@ -53,7 +53,7 @@ fn build(build: &Variant, price: Option<Nanojoules>) -> Value {
     json!({
         "variant": build.name.as_ref().map(|name| name.as_str()),
         "accuracy": build.profile.accuracy(),
-        "memory_bytes": build.plan.memory_bytes(),
+        "memory_bytes": build.memory_bytes(),
         "costs": build.profile.costs(|costs| costs.points().map(point).collect::<Vec<_>>()),
     })
 }

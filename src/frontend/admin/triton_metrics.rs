@@ -1,5 +1,5 @@
 //! What Triton's dashboards and autoscalers ask for, by Triton's names, labels and units: the figures of the statistics
-//! extension, summed over a version's builds.
+//! extension, of a version with all its builds.
 
 use std::sync::Arc;
 
@@ -16,14 +16,15 @@ use crate::telemetry::process::host_memory;
 /// A counter of every version: its name, what it counts, and where the statistics have it.
 struct Row(&'static str, &'static str, fn(&Snapshot) -> u64);
 
-/// A build, and its statistics of this moment.
+/// A version's own build, and its statistics of this moment.
 type Counted<'a> = (&'a Variant, Snapshot);
 
 /// Everything at this moment, in Prometheus' text format.
 pub(super) fn render(frontend: &Frontend) -> Vec<u8> {
     let catalog = frontend.repository.catalog();
     let builds = || catalog.builds();
-    let counted: Vec<Counted<'_>> = builds().map(|build| (&**build, build.statistics.snapshot())).collect();
+    // All builds of a version count as one.
+    let counted: Vec<Counted<'_>> = catalog.ready().map(|build| (&**build, build.statistics.snapshot())).collect();
     let mut families: Vec<MetricFamily> = ROWS.iter().flat_map(|row| row.family(counted.iter())).collect();
     // Triton has these of models alone whose answers are kept.
     let cached = || counted.iter().filter(|(build, _)| build.settings.response_cache);

@@ -31,7 +31,7 @@ pub(super) async fn metadata(
     Ok(ModelMetadataResponse {
         name: variant.model.to_string(),
         versions,
-        platform: triton::PLATFORM.to_owned(),
+        platform: triton::platform(&variant).to_owned(),
         inputs: tensors(&variant.signature.inputs),
         outputs: tensors(&variant.signature.outputs),
         properties: variants.into_iter().map(|names| ("variants".to_owned(), names)).collect(),
@@ -105,7 +105,7 @@ fn counts(variant: &Variant) -> ModelStatistics {
             cache_miss: duration(all.cache_miss),
         }),
         batch_stats: all.batches.iter().map(batch).collect(),
-        memory_usage: vec![MemoryUsage { r#type: "CPU".to_owned(), id: 0, byte_size: variant.plan.memory_bytes() }],
+        memory_usage: vec![MemoryUsage { r#type: "CPU".to_owned(), id: 0, byte_size: variant.memory_bytes() }],
         // Only decoupled models have several answers to tell apart.
         response_stats: HashMap::new(),
     }

@@ -36,6 +36,9 @@ pub(super) async fn layers(
     InQuery(run): InQuery<Run>,
 ) -> Result<Response, Refusal> {
     let build = frontend.find_variant(&selector.model, selector.version.as_deref(), run.variant.as_deref()).await?;
+    if build.ensemble.is_some() {
+        return Err(Refusal::invalid("an ensemble has no layers: expected a model that is one of its steps"));
+    }
     let most = build.batch_size_max();
     if !(1..=most).contains(&run.batch) || !(1..=EXTENT_MAX).contains(&run.extent) {
         return Err(Refusal::invalid(format!(

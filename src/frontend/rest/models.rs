@@ -70,7 +70,7 @@ pub(super) async fn metadata(
     let mut metadata = json!({
         "name": variant.model.as_str(),
         "versions": versions,
-        "platform": triton::PLATFORM,
+        "platform": triton::platform(&variant),
         "inputs": tensors(&variant.signature.inputs),
         "outputs": tensors(&variant.signature.outputs),
     });
@@ -146,7 +146,9 @@ fn statistics_of<'a>(frontend: &Frontend, variants: impl Iterator<Item = &'a Arc
     respond::json(&json!({ "model_stats": entries }))
 }
 
+/// A version, or a step of an ensemble by its own name.
 fn statistics_entry(variant: &Variant, source: Option<SourceFacts>) -> Value {
+    let name = variant.name.as_ref().map_or(variant.model.as_str(), |step| step.as_str());
     let all = variant.statistics.snapshot();
     let batch = |(size, totals): (&usize, &BatchTotals)| {
         json!({
@@ -157,7 +159,7 @@ fn statistics_entry(variant: &Variant, source: Option<SourceFacts>) -> Value {
         })
     };
     let mut entry = json!({
-        "name": variant.model.as_str(),
+        "name": name,
         "version": variant.version.to_string(),
         "last_inference": all.last_inference_ms,
         "inference_count": all.inference_count,
@@ -174,9 +176,14 @@ fn statistics_entry(variant: &Variant, source: Option<SourceFacts>) -> Value {
         },
         "response_stats": {},
         "batch_stats": all.batches.iter().map(batch).collect::<Vec<_>>(),
-        "memory_usage": [{ "type": "CPU", "id": 0, "byte_size": variant.plan.memory_bytes() }],
+        "memory_usage": [{ "type": "CPU", "id": 0, "byte_size": variant.memory_bytes() }],
         "cpu_seconds": all.cpu.as_secs_f64(),
     });
+    // Steps that run other models are counted there.
+    let steps: Vec<Value> = variant.own_steps().map(|step| statistics_entry(step, source)).collect();
+    if !steps.is_empty() {
+        entry["steps"] = steps.into();
+    }
     if let (Some(energy), Some(source)) = (all.energy, source) {
         entry["energy_joules"] = energy.as_joules().into();
         entry["energy_source"] = source.kind.as_str().into();

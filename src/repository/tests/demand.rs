@@ -18,19 +18,19 @@ const THREE: &[(&str, &str)] =
     &[("a/1/model.onnx", "rows n,1"), ("b/1/model.onnx", "rows n,2"), ("c/1/model.onnx", "rows n,3")];
 
 impl House {
-    async fn demand(&self, name: &str) -> Result<Arc<Catalog>, RepositoryError> {
+    pub(super) async fn demand(&self, name: &str) -> Result<Arc<Catalog>, RepositoryError> {
         // Times of use are told apart by milliseconds.
         sleep(Duration::from_millis(2)).await;
         timeout(LONG, self.repository.demand(&model(name), None)).await.unwrap().map(Guard::into_inner)
     }
 
     /// Asks without waiting.
-    fn demanding(&self, name: &str) -> JoinHandle<Result<Arc<Catalog>, RepositoryError>> {
+    pub(super) fn demanding(&self, name: &str) -> JoinHandle<Result<Arc<Catalog>, RepositoryError>> {
         let (repository, name) = (Arc::clone(&self.repository), model(name));
         tokio::spawn(async move { repository.demand(&name, None).await.map(Guard::into_inner) })
     }
 
-    fn loaded(&self) -> Vec<String> {
+    pub(super) fn loaded(&self) -> Vec<String> {
         self.repository.index(true).into_iter().map(|line| line.name.to_string()).collect()
     }
 }

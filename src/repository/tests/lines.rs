@@ -130,7 +130,7 @@ impl Puppet {
 
     fn unload(&mut self) {
         let (reply, _) = oneshot::channel();
-        self.actor.obey(Command::Unload { name: model("a"), reply });
+        self.actor.obey(Command::Unload { name: model("a"), dependents: false, reply });
     }
 
     async fn step(&mut self) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use prost_reflect::{DynamicMessage, SerializeOptions};
 
+use super::super::ensemble::{Ensemble, Step, Wire};
 use super::super::settings::{BatchSettings, QueuePolicy, Reshape, TimeoutAction, WarmUp, WarmUpContent, WarmUpInput};
 use super::super::variant::Variant;
 use super::super::versions::VersionPolicy;
@@ -16,8 +17,9 @@ use crate::proto::inference::model_instance_group::Kind;
 use crate::proto::inference::model_version_policy::{All, Latest, PolicyChoice, Specific};
 use crate::proto::inference::model_warmup::input::InputDataType;
 use crate::proto::inference::{
-    ModelConfig, ModelDynamicBatching, ModelInput, ModelInstanceGroup, ModelOutput, ModelParameter, ModelQueuePolicy,
-    ModelResponseCache, ModelTensorReshape, ModelVersionPolicy, ModelWarmup, model_queue_policy, model_warmup,
+    ModelConfig, ModelDynamicBatching, ModelEnsembling, ModelInput, ModelInstanceGroup, ModelOutput, ModelParameter,
+    ModelQueuePolicy, ModelResponseCache, ModelTensorReshape, ModelVersionPolicy, ModelWarmup, model_ensembling,
+    model_queue_policy, model_warmup,
 };
 
 /// The configuration of a loaded build. Where requests are merged, `max_batch_size` is the limit and shapes leave the
@@ -42,23 +44,28 @@ pub fn model_config(variant: &Variant) -> ModelConfig {
         label_filename: settings.labels.get(&spec.name).map(|labels| labels.file.clone()).unwrap_or_default(),
         ..ModelOutput::default()
     });
-    let batching = || SchedulingChoice::DynamicBatching(dynamic_batching(&settings.batching));
+    let scheduling = match &variant.ensemble {
+        Some(ensemble) => Some(SchedulingChoice::EnsembleScheduling(ensemble_scheduling(ensemble))),
+        None => merges.then(|| SchedulingChoice::DynamicBatching(dynamic_batching(&settings.batching))),
+    };
+    let instances = || ModelInstanceGroup {
+        name: variant.model.to_string(),
+        kind: Kind::Cpu.into(),
+        count: to_i32(settings.instances_max),
+        ..ModelInstanceGroup::default()
+    };
+    let is_ensemble = variant.ensemble.is_some();
     let parameter = |(key, value): (&String, &String)| (key.clone(), ModelParameter { string_value: value.clone() });
     ModelConfig {
         name: variant.model.to_string(),
-        platform: PLATFORM.into(),
-        backend: BACKEND.into(),
+        platform: platform(variant).into(),
+        backend: if is_ensemble { "" } else { BACKEND }.into(),
         version_policy: Some(version_policy(&settings.version_policy)),
         max_batch_size: if merges { to_i32(variant.batch_size_max()) } else { 0 },
         input: inputs.collect(),
         output: outputs.collect(),
-        scheduling_choice: merges.then(batching),
-        instance_group: vec![ModelInstanceGroup {
-            name: variant.model.to_string(),
-            kind: Kind::Cpu.into(),
-            count: to_i32(settings.instances_max),
-            ..ModelInstanceGroup::default()
-        }],
+        scheduling_choice: scheduling,
+        instance_group: if is_ensemble { Vec::new() } else { vec![instances()] },
         default_model_filename: settings.model_file.clone(),
         parameters: settings.parameters.iter().map(parameter).collect(),
         model_warmup: settings.warm_up.iter().map(warm_up).collect(),
@@ -75,6 +82,25 @@ pub fn to_json(config: &ModelConfig) -> serde_json::Value {
     message
         .serialize_with_options(serde_json::value::Serializer, &options.skip_default_fields(false))
         .expect("a configuration has no value that JSON lacks")
+}
+
+/// What a model is, in Triton's words: clients look for these names.
+pub fn platform(variant: &Variant) -> &'static str {
+    if variant.ensemble.is_some() { "ensemble" } else { "onnxruntime_onnx" }
+}
+
+/// Steps that run no other model have the name that they have themselves.
+fn ensemble_scheduling(ensemble: &Ensemble) -> ModelEnsembling {
+    let map =
+        |wires: &[Wire]| wires.iter().map(|wire| (wire.name.clone(), ensemble.tensors[wire.tensor].clone())).collect();
+    let step = |step: &Step| model_ensembling::Step {
+        model_name: if step.is_own { step.name.to_string() } else { step.build.model.to_string() },
+        model_version: step.version.map_or(-1, |version| i64::try_from(version.0).unwrap_or(i64::MAX)),
+        input_map: map(&step.inputs),
+        output_map: map(&step.outputs),
+        model_namespace: String::new(),
+    };
+    ModelEnsembling { step: ensemble.steps.iter().map(step).collect(), max_inflight_requests: 0 }
 }
 
 fn model_shape(reshape: &Reshape) -> ModelTensorReshape {
@@ -152,6 +178,4 @@ fn to_i32(count: usize) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX)
 }
 
-/// What models are, in Triton's words: clients look for these names.
-pub const PLATFORM: &str = "onnxruntime_onnx";
 const BACKEND: &str = "onnxruntime";

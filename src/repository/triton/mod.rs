@@ -20,7 +20,7 @@ use crate::proto::DESCRIPTOR_SET;
 use crate::proto::inference::{DataType, ModelConfig};
 use crate::tensor::DType;
 
-pub use describe::{PLATFORM, model_config, to_json};
+pub use describe::{model_config, platform, to_json};
 
 /// Reads a `config.pbtxt`.
 ///

@@ -7,6 +7,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use super::super::declared::{BatchAxis, Declared, DeclaredBatching, DeclaredQueue, DeclaredTensor, Labels};
+use super::super::ensemble::{DeclaredStep, Runs};
 use super::super::files;
 use super::super::settings::{TimeoutAction, WarmUp, WarmUpContent, WarmUpInput};
 use super::super::versions::VersionPolicy;
@@ -18,8 +19,8 @@ use crate::proto::inference::model_instance_group::Kind;
 use crate::proto::inference::model_version_policy::PolicyChoice;
 use crate::proto::inference::model_warmup::input::InputDataType;
 use crate::proto::inference::{
-    ModelConfig, ModelDynamicBatching, ModelInstanceGroup, ModelQueuePolicy, ModelTensorReshape, ModelVersionPolicy,
-    ModelWarmup, model_queue_policy, model_warmup,
+    ModelConfig, ModelDynamicBatching, ModelEnsembling, ModelInstanceGroup, ModelQueuePolicy, ModelTensorReshape,
+    ModelVersionPolicy, ModelWarmup, model_queue_policy, model_warmup,
 };
 use crate::tensor::DType;
 
@@ -27,7 +28,12 @@ pub(super) fn declare(model: &ModelName, config: ModelConfig) -> Result<Declared
     check_identity(model, &config)?;
     let batch = batch_axis(&config)?;
     let mut warnings = Vec::new();
+    let mut steps = Vec::new();
     let batching = match config.scheduling_choice {
+        Some(SchedulingChoice::EnsembleScheduling(scheduling)) => {
+            steps = ensemble_steps(scheduling)?;
+            DeclaredBatching::default()
+        }
         Some(SchedulingChoice::DynamicBatching(batching)) => {
             if batch == Some(BatchAxis::Absent) {
                 warnings.push("dynamic_batching has no effect: max_batch_size is 0".into());
@@ -59,6 +65,7 @@ pub(super) fn declare(model: &ModelName, config: ModelConfig) -> Result<Declared
         response_cache: config.response_cache.map(|cache| cache.enable),
         parameters: config.parameters.into_iter().map(|(key, value)| (key, value.string_value)).collect(),
         warm_up: warm_up.collect::<Result<_, _>>()?,
+        steps,
         warnings,
         ..Declared::default()
     })
@@ -73,11 +80,44 @@ fn unhonoured(name: &str) -> String {
     format!("parameters.{name} is not honoured: it is a setting of ONNX Runtime")
 }
 
+/// The steps of an ensemble. One that runs the same model as an earlier one is told apart by a number.
+fn ensemble_steps(scheduling: ModelEnsembling) -> Result<Vec<DeclaredStep>, Refusal> {
+    if scheduling.step.is_empty() {
+        return wrong("ensemble_scheduling.step", "expected at least one step, got none");
+    }
+    let mut steps: Vec<DeclaredStep> = Vec::with_capacity(scheduling.step.len());
+    for (at, step) in scheduling.step.into_iter().enumerate() {
+        let field = |key: &str| format!("ensemble_scheduling.step[{at}].{key}");
+        let model: ModelName = step.model_name.parse().map_err(|error| (field("model_name"), format!("{error}")))?;
+        let version = match step.model_version {
+            -1 => None,
+            id => match u64::try_from(id) {
+                Ok(id) if id > 0 => Some(VersionId(id)),
+                _ => return wrong(field("model_version"), format!("expected -1, or 1 or more, got {id}")),
+            },
+        };
+        let earlier = steps.iter().filter(|step| matches!(&step.runs, Runs::Model { model: of, .. } if *of == model));
+        let name = match earlier.count() {
+            0 => model.to_string(),
+            others => format!("{model}#{}", others + 1),
+        };
+        let (inputs, outputs) = (step.input_map.into_iter().collect(), step.output_map.into_iter().collect());
+        steps.push(DeclaredStep { name, runs: Runs::Model { model, version }, inputs, outputs, is_explicit: true });
+    }
+    Ok(steps)
+}
+
 fn check_identity(model: &ModelName, config: &ModelConfig) -> Result<(), Refusal> {
     if !config.name.is_empty() && config.name != model.as_str() {
         return wrong("name", format!("expected {model:?}, the name of its folder, got {:?}", config.name));
     }
-    for (field, got, expected) in [("platform", &config.platform, PLATFORMS), ("backend", &config.backend, BACKENDS)] {
+    let is_ensemble = matches!(config.scheduling_choice, Some(SchedulingChoice::EnsembleScheduling(_)));
+    let (platforms, backends) =
+        if is_ensemble { (&["", ENSEMBLE][..], &["", ENSEMBLE][..]) } else { (PLATFORMS, BACKENDS) };
+    if config.platform == ENSEMBLE && !is_ensemble {
+        return wrong("ensemble_scheduling", "expected the steps of the ensemble, got none");
+    }
+    for (field, got, expected) in [("platform", &config.platform, platforms), ("backend", &config.backend, backends)] {
         if !expected.contains(&got.as_str()) {
             return wrong(field, format!("expected {:?}, got {got:?}, which is not served", expected[1]));
         }
@@ -256,4 +296,6 @@ const RUNTIME_PREFIXES: &[&str] = &["ep.", "graph.", "memory.", "optimization.",
 
 /// What may stand in `platform` and `backend`; the second of each is the name errors suggest.
 const PLATFORMS: &[&str] = &["", "onnxruntime_onnx"];
+/// The platform of ensembles, in Triton's words.
+const ENSEMBLE: &str = "ensemble";
 const BACKENDS: &[&str] = &["", "onnxruntime"];

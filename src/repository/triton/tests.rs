@@ -114,7 +114,20 @@ fn json_says_the_same() {
 fn what_cannot_be_served_is_refused_by_name() {
     for (text, expected) in [
         ("sequence_batching { }", "config.pbtxt: sequence_batching: not served: "),
-        ("ensemble_scheduling { }", "config.pbtxt: ensemble_scheduling: not served: "),
+        ("ensemble_scheduling { }", "config.pbtxt: ensemble_scheduling.step: expected at least one step, got none"),
+        ("platform: 'ensemble'", "config.pbtxt: ensemble_scheduling: expected the steps of the ensemble, got none"),
+        (
+            "ensemble_scheduling { step { model_name: '../x' model_version: -1 } }",
+            "config.pbtxt: ensemble_scheduling.step[0].model_name: model name \"../x\" is not allowed",
+        ),
+        (
+            "ensemble_scheduling { step { model_name: 'x' } }",
+            "config.pbtxt: ensemble_scheduling.step[0].model_version: expected -1, or 1 or more, got 0",
+        ),
+        (
+            "platform: 'onnxruntime_onnx' ensemble_scheduling { step { model_name: 'x' model_version: 1 } }",
+            "config.pbtxt: platform: expected \"ensemble\", got \"onnxruntime_onnx\"",
+        ),
         (
             "model_transaction_policy { decoupled: true }",
             "config.pbtxt: model_transaction_policy.decoupled: not served: ",
@@ -163,20 +176,7 @@ fn variant(model: &str, declared: Declared) -> Variant {
     };
     let plan = Box::new(FakeEngine::default().plan(model));
     let resolved = resolve(declared, plan, None, Defaults { batching: &batching, cores: 2 }).unwrap();
-    Variant {
-        model: "m".parse().unwrap(),
-        version: VersionId(1),
-        name: None,
-        plan: Arc::from(resolved.plan),
-        signature: resolved.signature,
-        settings: resolved.settings,
-        metrics: Metrics::new().model("m", "1", ""),
-        statistics: Arc::default(),
-        profile: Arc::default(),
-        account: Arc::default(),
-        attachments: Attachments::default(),
-        presence: Presence::default(),
-    }
+    Variant { signature: resolved.signature, ..Variant::bare(Arc::from(resolved.plan), resolved.settings) }
 }
 
 #[test]

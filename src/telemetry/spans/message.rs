@@ -63,7 +63,7 @@ fn request_spans(request: &RequestRecord) -> Vec<Span> {
         parent_span_id: span_id(context.ids().span_id),
         links: stage.batch.iter().map(link).collect(),
         flags: flags(context.flags(), false),
-        ..span(context.child().ids(), stage.name, *ended, stage.began..stage.began + stage.took)
+        ..span(context.child().ids(), &stage.name, *ended, stage.began..stage.began + stage.took)
     };
     let state = context.tracestate().unwrap_or_default();
     let spans = std::iter::once(own).chain(request.stages.iter().map(stage));

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 pub use config::TracingConfig;
 pub use metrics::SpanMetrics;
 pub use record::{Attribute, BatchRun, Head, Served, Value, Wire};
-pub use recording::{Began, Recording, Traced};
+pub use recording::{Began, Recording, StepRun, Traced};
 
 use self::collector::Collector;
 use self::exporter::Exporter;

@@ -1,5 +1,6 @@
 //! What is kept of a request and of a batch until it is sent: little, because it is kept by the thread that answers.
 
+use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
@@ -85,7 +86,7 @@ pub struct Served {
 /// A part of a request's time.
 #[derive(Debug)]
 pub(super) struct Stage {
-    pub(super) name: &'static str,
+    pub(super) name: Cow<'static, str>,
     pub(super) began: Instant,
     pub(super) took: Duration,
     /// The batch that it was spent in.

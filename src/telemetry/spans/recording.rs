@@ -1,5 +1,6 @@
 //! A request that is recorded, from its head to its outcome. Requests that are not sampled have none of this.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +37,27 @@ pub struct Began {
     pub batch: Option<SpanIds>,
 }
 
+/// How a step of an ensemble ran, from its queue to its outputs.
+#[derive(Clone, Debug)]
+pub struct StepRun {
+    name: String,
+    began: Instant,
+    took: Duration,
+    batch: Option<SpanIds>,
+}
+
+impl StepRun {
+    /// One that ends now.
+    pub fn of(name: &str, began: Instant, batch: Option<SpanIds>) -> Self {
+        Self { name: name.to_owned(), began, took: began.elapsed(), batch }
+    }
+
+    /// A step of an ensemble that is a step itself.
+    pub fn within(&mut self, step: &str) {
+        self.name.insert_str(0, &format!("{step}/"));
+    }
+}
+
 impl Recording {
     pub(super) fn begin(context: TraceContext, head: Head, recorder: Arc<Recorder>) -> Self {
         let ended = Ended::now();
@@ -65,20 +87,32 @@ impl Recording {
     }
 
     pub fn decoded(&mut self, received_at: Instant, took: Duration) {
-        self.record_mut().stages.push(Stage { name: "decode", began: received_at, took, batch: None });
+        self.record_mut().stages.push(Stage { name: Cow::Borrowed("decode"), began: received_at, took, batch: None });
     }
 
     /// Its batch has run; what follows until the end is encoding.
-    pub fn executed(&mut self, began: Began, usage: &Usage, rows: usize) {
+    pub fn executed(&mut self, began: Began, usage: &Usage, rows: usize, steps: &[StepRun]) {
         let Began { at, batch } = began;
         let queued_at = at.checked_sub(usage.queue).unwrap_or(at);
         let compute_at = at + usage.compute.gather;
         let record = self.record_mut();
-        record.stages.extend([
-            Stage { name: "queue", began: queued_at, took: usage.queue, batch: None },
-            Stage { name: "gather", began: at, took: usage.compute.gather, batch: None },
-            Stage { name: "compute", began: compute_at, took: usage.compute.infer, batch },
-        ]);
+        let step = |step: &StepRun| Stage {
+            name: Cow::Owned(format!("step {}", step.name)),
+            began: step.began,
+            took: step.took,
+            batch: step.batch,
+        };
+        record.stages.extend(steps.iter().map(step));
+        let stages = if steps.is_empty() { 3 } else { 0 };
+        record.stages.extend(
+            [
+                Stage { name: Cow::Borrowed("queue"), began: queued_at, took: usage.queue, batch: None },
+                Stage { name: Cow::Borrowed("gather"), began: at, took: usage.compute.gather, batch: None },
+                Stage { name: Cow::Borrowed("compute"), began: compute_at, took: usage.compute.infer, batch },
+            ]
+            .into_iter()
+            .take(stages),
+        );
         record.attributes.extend([
             ("kinglet.rows", Value::count(rows)),
             ("kinglet.cpu.seconds", Value::Double(usage.cpu.as_secs_f64())),
@@ -92,7 +126,7 @@ impl Recording {
     /// What the cache had, and how long it was asked. An answer needs nothing more than encoding.
     pub fn looked_up(&mut self, began: Instant, took: Duration, outcome: CacheOutcome) {
         let record = self.record_mut();
-        record.stages.push(Stage { name: "cache", began, took, batch: None });
+        record.stages.push(Stage { name: Cow::Borrowed("cache"), began, took, batch: None });
         record.attributes.push(("kinglet.cache", Value::Name(outcome.as_str())));
         if outcome != CacheOutcome::Miss {
             self.encode_began = Some(Instant::now());
@@ -133,7 +167,7 @@ impl Recording {
         record.failed = failed;
         if let Some(began) = self.encode_began {
             let took = record.ended.at.saturating_duration_since(began);
-            record.stages.push(Stage { name: "encode", began, took, batch: None });
+            record.stages.push(Stage { name: Cow::Borrowed("encode"), began, took, batch: None });
         }
         self.recorder.queue.push(Record::Request(record));
     }

@@ -123,7 +123,7 @@ fn a_request_is_a_span_with_its_stages() {
     };
     let batch = recording.traced().batch(began, run);
     recording.decoded(received, MS);
-    recording.executed(Began { at: began, batch: Some(batch) }, &usage(), 2);
+    recording.executed(Began { at: began, batch: Some(batch) }, &usage(), 2, &[]);
     recording.chosen(VariantReason::Budget);
     recording.energy(Nanojoules(20_000), Origin { source: "model", quality: "modelled" });
     let served = Served { model: "m".parse().unwrap(), version: VersionId(3), variant: Some("int8".parse().unwrap()) };

@@ -130,7 +130,7 @@ fn loaded(frontend: &Frontend, model: &str) -> Result<ModelName, Refusal> {
 
 /// Of all builds that answer.
 fn memory_bytes(catalog: &Catalog) -> u64 {
-    catalog.builds().map(|build| build.plan.memory_bytes()).sum()
+    catalog.builds().map(|build| build.memory_bytes()).sum()
 }
 
 fn text<'a>(fields: &'a Fields<'_>, name: &str) -> Result<Option<&'a str>, Refusal> {

@@ -1,5 +1,7 @@
 //! The whole request path in one function, and the one place where a cause becomes a code.
 
+mod steps;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +21,7 @@ use crate::repository::catalog::LookupError;
 use crate::repository::{Repository, RepositoryError, Variant};
 use crate::routing::{Choice, Conditions, RouteError, Routed, Router};
 use crate::telemetry::Metrics;
-use crate::telemetry::spans::Recording;
+use crate::telemetry::spans::{Recording, StepRun, Traced};
 use crate::tensor::NamedTensor;
 
 #[derive(Debug)]
@@ -69,6 +71,13 @@ pub struct Outcome {
     recording: Option<Recording>,
 }
 
+/// A computed answer, and how its steps ran where it has some and is recorded.
+#[derive(Debug)]
+struct Computed {
+    executed: Executed,
+    runs: Vec<StepRun>,
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum InferError {
     #[error(transparent)]
@@ -81,6 +90,8 @@ pub enum InferError {
     Cache(#[from] CacheError),
     #[error(transparent)]
     Batch(#[from] BatchError),
+    #[error("step {step:?}: {error}")]
+    Step { step: String, error: Box<Self> },
 }
 
 impl Pipeline {
@@ -161,15 +172,43 @@ impl Pipeline {
             Some(Found::Nothing(lead)) => Some(lead),
             None => None,
         };
-        routed.grant = self.router.take_power(&choice)?;
+        self.take_power(&mut routed, &choice)?;
         outcome.chosen(&choice);
         let traced = outcome.recording.as_ref().map(Recording::traced);
-        let executed = landed(lead, self.batcher.submit(routed, traced).await).await?;
+        let computed = self.compute(routed, lead, traced).await?;
         outcome.answered = true;
-        let energy = self.meter.estimate(executed.usage.cpu);
-        outcome.executed(&executed, energy);
-        let Executed { routed, share, usage, .. } = executed;
+        let energy = self.meter.estimate(computed.executed.usage.cpu);
+        outcome.executed(&computed, energy);
+        let Executed { routed, share, usage, .. } = computed.executed;
+        observe_run(&routed.variant, &usage, routed.rows);
         Ok(Answer::settle(routed, share, usage, energy, (choice.reason, cache)))
+    }
+
+    /// Takes what a run will. Steps of an ensemble take their own: of the whole it is only asked whether anything is left.
+    fn take_power(&self, routed: &mut Routed, choice: &Choice) -> Result<(), RouteError> {
+        match routed.variant.ensemble {
+            None => routed.grant = self.router.take_power(choice)?,
+            Some(_) => self.router.check_power()?,
+        }
+        Ok(())
+    }
+
+    /// Computes an answer, for all who wait for it.
+    async fn compute(
+        &self,
+        routed: Routed,
+        lead: Option<Lead>,
+        traced: Option<Traced>,
+    ) -> Result<Computed, InferError> {
+        let computed = match routed.variant.ensemble.clone() {
+            None => {
+                let executed = self.batcher.submit(routed, traced).await;
+                executed.map(|executed| Computed { executed, runs: Vec::new() }).map_err(InferError::from)
+            }
+            // An ensemble may be a step of another.
+            Some(ensemble) => Box::pin(self.run_steps(routed, &ensemble, traced)).await,
+        };
+        landed(lead, computed).await
     }
 
     /// A request whose answer was there already, or has come for an equal one. It takes no power, and of energy what looking it
@@ -205,15 +244,24 @@ impl Pipeline {
 }
 
 /// Ends the wait of those who follow a request, with its answer or without.
-async fn landed(lead: Option<Lead>, executed: Result<Executed, BatchError>) -> Result<Executed, BatchError> {
-    let Some(lead) = lead else { return executed };
-    match &executed {
-        Ok(executed) => lead.answer(&executed.share).await,
-        Err(BatchError::Engine(_) | BatchError::Panicked) => lead.fail(),
-        // Its own time was over, or the queue had no place: that says nothing of others.
-        Err(BatchError::Expired { .. } | BatchError::QueueFull { .. }) => drop(lead),
+async fn landed(lead: Option<Lead>, computed: Result<Computed, InferError>) -> Result<Computed, InferError> {
+    let Some(lead) = lead else { return computed };
+    match &computed {
+        Ok(computed) => lead.answer(&computed.executed.share).await,
+        Err(error) if error.is_of_the_run() => lead.fail(),
+        // Its own time was over, or a queue had no place: that says nothing of others.
+        Err(_) => drop(lead),
     }
-    executed
+    computed
+}
+
+/// Notes what a run took in the metrics of its build.
+fn observe_run(variant: &Variant, usage: &Usage, rows: usize) {
+    let metrics = &variant.metrics;
+    metrics.stages.queue.observe(usage.queue.as_secs_f64());
+    metrics.stages.gather.observe(usage.compute.gather.as_secs_f64());
+    metrics.stages.compute.observe(usage.compute.infer.as_secs_f64());
+    metrics.rows.inc_by(rows as u64);
 }
 
 impl Answer {
@@ -228,12 +276,6 @@ impl Answer {
         let variant = routed.variant;
         let metrics = &variant.metrics;
         metrics.stages.decode.observe(routed.admitted.request.decode.as_secs_f64());
-        if usage.batch.is_some() {
-            metrics.stages.queue.observe(usage.queue.as_secs_f64());
-            metrics.stages.gather.observe(usage.compute.gather.as_secs_f64());
-            metrics.stages.compute.observe(usage.compute.infer.as_secs_f64());
-            metrics.rows.inc_by(routed.rows as u64);
-        }
         if let Some(estimate) = energy {
             variant.account.observe(estimate.energy);
         }
@@ -265,20 +307,21 @@ impl Answer {
 /// The outputs asked for, in that order; all of them where none was named.
 fn outputs(variant: &Variant, wanted: &[String], share: Share) -> Vec<NamedTensor> {
     let specs = &variant.signature.outputs;
-    let merges = variant.merges();
-    let mut named: Vec<Option<NamedTensor>> = specs
-        .iter()
-        .zip(share)
-        .map(|(spec, tensor)| {
-            let tensor = variant.settings.to_client_shape(&spec.name, tensor, merges);
-            Some(NamedTensor { name: spec.name.clone(), tensor })
-        })
-        .collect();
     if wanted.is_empty() {
-        return named.into_iter().flatten().collect();
+        return client_side(variant, share).collect();
     }
+    let mut named: Vec<Option<NamedTensor>> = client_side(variant, share).map(Some).collect();
     // Names were checked by routing; one asked for twice is given once.
     wanted.iter().filter_map(|name| named[specs.iter().position(|spec| spec.name == *name)?].take()).collect()
+}
+
+/// A plan's outputs with their names, in the shapes that clients see.
+fn client_side(variant: &Variant, share: Share) -> impl Iterator<Item = NamedTensor> {
+    let merges = variant.merges();
+    variant.signature.outputs.iter().zip(share).map(move |(spec, tensor)| {
+        let tensor = variant.settings.to_client_shape(&spec.name, tensor, merges);
+        NamedTensor { name: spec.name.clone(), tensor }
+    })
 }
 
 impl Outcome {
@@ -341,9 +384,10 @@ impl Outcome {
         }
     }
 
-    fn executed(&mut self, executed: &Executed, energy: Option<Estimate>) {
+    fn executed(&mut self, computed: &Computed, energy: Option<Estimate>) {
         if let Some(recording) = &mut self.recording {
-            recording.executed(executed.began, &executed.usage, executed.routed.rows);
+            let Computed { executed, runs } = computed;
+            recording.executed(executed.began, &executed.usage, executed.routed.rows, runs);
         }
         self.took(energy);
     }
@@ -406,6 +450,16 @@ impl InferError {
             }
             Self::Batch(BatchError::Engine(error)) => engine_code(error),
             Self::Batch(BatchError::Panicked) => ErrorCode::Internal,
+            Self::Step { error, .. } => error.code(),
+        }
+    }
+
+    /// Whether the run itself has failed, as it would for an equal request.
+    fn is_of_the_run(&self) -> bool {
+        match self {
+            Self::Batch(error) => matches!(error, BatchError::Engine(_) | BatchError::Panicked),
+            Self::Step { error, .. } => error.is_of_the_run(),
+            _ => false,
         }
     }
 
@@ -414,6 +468,7 @@ impl InferError {
         match self {
             Self::Admission(overloaded) => Some(overloaded.retry_after),
             Self::Route(RouteError::PowerSpent { retry_after, .. }) => Some(*retry_after),
+            Self::Step { error, .. } => error.retry_after(default),
             other => other.code().is_transient().then_some(default),
         }
     }
