@@ -147,8 +147,10 @@ impl Actor {
         replies: Vec<Reply>,
         result: Result<(), RepositoryError>,
     ) {
-        for after in self.answers.iter_mut().filter(|after| after.ensembles.remove(loaded)) {
-            after.ensembles.extend(renewed.iter().cloned());
+        for after in &mut self.answers {
+            if after.ensembles.remove(loaded) {
+                after.ensembles.extend(renewed.iter().cloned());
+            }
         }
         self.answers.push(After { ensembles: renewed, replies, result });
         for After { replies, result, .. } in
