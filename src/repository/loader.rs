@@ -25,6 +25,7 @@ use super::survey::{Chosen, Survey};
 use super::variant::Variant;
 use super::variants::{Variants, Version};
 use super::workers::{Seat, Workers};
+use crate::engine::steps::{self, StepSettings};
 use crate::engine::{Engine, LoadOptions, ModelFile, Pool};
 use crate::infer::{ModelName, VariantName, VersionId};
 use crate::metering::{Costs, Meter, Statistics};
@@ -115,6 +116,8 @@ pub(super) struct Target<'a> {
     pub(super) version: VersionId,
     pub(super) variant: Option<&'a VariantName>,
     pub(super) file: &'a ModelFile,
+    /// What stands in the place of a file; its folder counts then.
+    pub(super) step: Option<&'a StepSettings>,
 }
 
 /// A build that has proved to run, and what is known of it.
@@ -165,7 +168,7 @@ impl Loader {
                     continue;
                 }
                 Chosen::Load(file) => {
-                    let target = Target { model: &name, version: id, variant: None, file: &file };
+                    let target = Target { model: &name, version: id, variant: None, file: &file, step: None };
                     let own = self.load_build(&seat, &target, &survey, before.map(|before| &before.variant)).await;
                     self.with.metrics.count_load(name.as_str(), own.is_ok());
                     (own, file)
@@ -206,10 +209,11 @@ impl Loader {
         let started = Instant::now();
         let plans = PlanMetrics::default();
         let prepared = {
-            let (mut with, file, declared) = (self.with.clone(), target.file.clone(), survey.declared.clone());
+            let (mut with, declared) = (self.with.clone(), survey.declared.clone());
+            let (file, step) = (target.file.clone(), target.step.cloned());
             with.options.plans = plans.clone();
             let folder = survey.place.as_ref().and_then(Place::folder).map(Path::to_owned);
-            let prepare = move || Prepared::new(&with, &file, declared, folder.as_deref());
+            let prepare = move || Prepared::new(&with, (&file, step.as_ref()), declared, folder.as_deref());
             seat.run(prepare).await.map_err(|_| LoadError::Panicked("reading the model"))??
         };
         let Proved { resolved, judged, costs } = self.warm_up(prepared).await?;
@@ -311,12 +315,20 @@ impl Serving {
 }
 
 impl Prepared {
-    fn new(with: &Loading, file: &ModelFile, declared: Declared, folder: Option<&Path>) -> Result<Self, LoadError> {
+    fn new(
+        with: &Loading,
+        (file, step): (&ModelFile, Option<&StepSettings>),
+        declared: Declared,
+        folder: Option<&Path>,
+    ) -> Result<Self, LoadError> {
         let rows = declared.batch_size_max().unwrap_or(with.batching.batch_size_max);
         let (engine, precision) = (declared.engine.unwrap_or_default(), declared.precision.unwrap_or_default());
         let options =
             LoadOptions { batch_size_max: rows, engine, precision, keep_choices: true, ..with.options.clone() };
-        let plan = with.engine.load(file, &options)?;
+        let plan = match step {
+            None => with.engine.load(file, &options)?,
+            Some(settings) => steps::plan(settings, &file.folder, &options)?,
+        };
         let defaults = Defaults { batching: &with.batching, cores: with.pool.size() };
         let mut resolved = resolve::resolve(declared, plan, folder, defaults)?;
         resolved.settings.model_file.clone_from(&file.file);

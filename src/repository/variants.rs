@@ -110,7 +110,13 @@ impl Loader {
                 }
                 None => Err(format!("it has no {}", MODEL_FILES.join(" or "))),
                 Some(file) => {
-                    let target = Target { model: &own.model, version: own.version, variant: Some(&name), file: &file };
+                    let target = Target {
+                        model: &own.model,
+                        version: own.version,
+                        variant: Some(&name),
+                        file: &file,
+                        step: None,
+                    };
                     let made = self.load_variant(seat, survey, &target, own, &mut known).await;
                     made.map_err(|error| without_paths(&error, &file.folder))
                 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::engine::steps::StepSettings;
 use crate::infer::{ModelName, VersionId};
 
 #[derive(Clone, Debug, PartialEq)]
@@ -27,6 +28,8 @@ pub(in super::super) enum Runs {
     },
     /// A model file in the folder of the ensemble's version.
     File(String),
+    /// No file: settings say it all.
+    Said(StepSettings),
 }
 
 impl DeclaredStep {
@@ -34,7 +37,7 @@ impl DeclaredStep {
     pub(super) fn model(&self) -> Option<&ModelName> {
         match &self.runs {
             Runs::Model { model, .. } => Some(model),
-            Runs::File(_) => None,
+            Runs::File(_) | Runs::Said(_) => None,
         }
     }
 }

@@ -133,11 +133,15 @@ impl Loader {
         let survey = Survey::of_settings(of_steps(declared));
         let mut own = BTreeMap::new();
         for (at, step) in declared.steps.iter().enumerate() {
-            let Runs::File(file) = &step.runs else { continue };
+            let (file, said) = match &step.runs {
+                Runs::Model { .. } => continue,
+                Runs::File(file) => (file.clone(), None),
+                Runs::Said(settings) => (String::new(), Some(settings)),
+            };
             let wrong = |reason: String| LoadError::Step { step: step.name.clone(), reason };
             let name: VariantName = step.name.parse().map_err(|error| wrong(format!("{error}")))?;
-            let file = ModelFile { folder: folder.to_owned(), file: file.clone() };
-            let target = Target { model, version, variant: Some(&name), file: &file };
+            let file = ModelFile { folder: folder.to_owned(), file };
+            let target = Target { model, version, variant: Some(&name), file: &file, step: said };
             let before = before.and_then(|before| before.own_steps().find(|step| step.name.as_ref() == Some(&name)));
             let made = self.load_build(seat, &target, &survey, before).await;
             own.insert(at, made.map_err(|error| wrong(error.to_string()))?);
