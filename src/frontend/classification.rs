@@ -6,7 +6,7 @@ use half::{bf16, f16};
 
 use super::Refusal;
 use crate::repository::Variant;
-use crate::tensor::{DType, Shape, Tensor};
+use crate::tensor::{DType, Shape, Tensor, by_number, highest};
 
 /// The classes of a variant's output, with its labels.
 ///
@@ -36,7 +36,7 @@ pub fn classify(output: &Tensor, classes: usize, batched: bool, labels: &[String
     let mut lines: Vec<String> = Vec::with_capacity(rows * classes);
     for row in 0..rows {
         let values = values(output, row * row_length, row_length)?;
-        lines.extend(top(values, classes, labels));
+        lines.extend(top(&values, classes, labels));
     }
     let shape = if batched { Shape::new(&[rows, classes]) } else { Shape::new(&[classes]) };
     Ok(Tensor::from_elements(shape, lines.iter().map(String::as_bytes))?)
@@ -50,24 +50,15 @@ enum Number {
     Uint(u64),
 }
 
-fn top(mut values: Vec<(usize, Number)>, classes: usize, labels: &[String]) -> Vec<String> {
-    // Highest first; of equal values the lower index first.
-    let order = |a: &(usize, Number), b: &(usize, Number)| b.1.order(a.1).then(a.0.cmp(&b.0));
-    if classes < values.len() {
-        values.select_nth_unstable_by(classes, order);
-        values.truncate(classes);
-    }
-    values.sort_unstable_by(order);
-    values
-        .into_iter()
-        .map(|(index, number)| {
-            let label = labels.get(index).map(|label| format!(":{label}")).unwrap_or_default();
-            format!("{}:{index}{label}", number.shown())
-        })
-        .collect()
+fn top(values: &[Number], classes: usize, labels: &[String]) -> Vec<String> {
+    let shown = |index: usize| {
+        let label = labels.get(index).map(|label| format!(":{label}")).unwrap_or_default();
+        format!("{}:{index}{label}", values[index].shown())
+    };
+    highest(values, classes, Number::order).into_iter().map(shown).collect()
 }
 
-fn values(output: &Tensor, start: usize, count: usize) -> Result<Vec<(usize, Number)>, Refusal> {
+fn values(output: &Tensor, start: usize, count: usize) -> Result<Vec<Number>, Refusal> {
     let size = output.dtype().size().unwrap_or(1);
     let bytes = &output.bytes()[start * size..(start + count) * size];
     let read: fn(&[u8]) -> Number = match output.dtype() {
@@ -87,7 +78,7 @@ fn values(output: &Tensor, start: usize, count: usize) -> Result<Vec<(usize, Num
             return Err(Refusal::invalid(format!("classification expects numbers, the output has {}", output.dtype())));
         }
     };
-    Ok(bytes.chunks_exact(size).map(read).enumerate().collect())
+    Ok(bytes.chunks_exact(size).map(read).collect())
 }
 
 fn fixed<const N: usize>(bytes: &[u8]) -> [u8; N] {
@@ -97,7 +88,7 @@ fn fixed<const N: usize>(bytes: &[u8]) -> [u8; N] {
 impl Number {
     fn order(self, other: Self) -> Ordering {
         match (self, other) {
-            (Self::Float(a), Self::Float(b)) => a.total_cmp(&b),
+            (Self::Float(a), Self::Float(b)) => by_number(a, b),
             (Self::Int(a), Self::Int(b)) => a.cmp(&b),
             (Self::Uint(a), Self::Uint(b)) => a.cmp(&b),
             _ => unreachable!("one tensor has one datatype"),
@@ -148,6 +139,7 @@ mod tests {
             &["2.000000:1", "1.000000:2", "0.500000:0", "-1.000000:0", "-1.000000:2", "-2.000000:1"],
         );
         check(&floats(&[0, 3], &[]), 2, true, &[], &[0, 0], &[]);
+        check(&floats(&[2], &[f32::NAN, -1.0]), 2, false, &[], &[2], &["-1.000000:1", "NaN:0"]);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! protocol's form, a 32-bit little-endian length before each element, because both wires use it.
 
 mod dtype;
+mod highest;
 mod shape;
 
 use std::fmt;
@@ -12,6 +13,7 @@ use std::fmt;
 use bytes::Bytes;
 
 pub use dtype::{DType, UnknownDType};
+pub use highest::{by_number, highest};
 pub use shape::{PerAxis, Shape};
 
 /// An owned or borrowed-by-reference-count tensor, row-major without padding.
@@ -155,6 +157,13 @@ impl fmt::Debug for Tensor {
 #[derive(Clone, Debug)]
 pub struct Elements<'a> {
     rest: &'a [u8],
+}
+
+impl<'a> Elements<'a> {
+    /// Of a part of a tensor's bytes that begins and ends with elements.
+    pub fn of(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes }
+    }
 }
 
 impl<'a> Iterator for Elements<'a> {
