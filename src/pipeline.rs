@@ -423,6 +423,9 @@ fn engine_code(error: &EngineError) -> ErrorCode {
     match error {
         EngineError::InvalidShape(_) | EngineError::InvalidContents(_) => ErrorCode::InvalidArgument,
         EngineError::UnsupportedOperator { .. } | EngineError::UnsupportedType { .. } => ErrorCode::Unsupported,
-        EngineError::InvalidModel(_) | EngineError::Failed(_) | EngineError::TooLarge { .. } => ErrorCode::Internal,
+        EngineError::InvalidModel(_)
+        | EngineError::InvalidStep(_)
+        | EngineError::Failed(_)
+        | EngineError::TooLarge { .. } => ErrorCode::Internal,
     }
 }

@@ -104,6 +104,10 @@ impl Config {
             loop_rounds_max: self.engine.loop_rounds_max,
             mapped: self.engine.mapped,
             tuning_time_max: self.engine.tuning_time_max.0,
+            step_file_bytes_max: self.engine.step_file_bytes_max.0,
+            image_bytes_max: self.engine.image_bytes_max.0,
+            image_pixels_max: self.engine.image_pixels_max,
+            text_bytes_max: self.engine.text_bytes_max.0,
             ..LoadOptions::default()
         }
     }

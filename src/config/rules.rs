@@ -57,6 +57,7 @@ fn numbers(config: &Config) -> impl Iterator<Item = Broken> {
         ("runtime.io_threads", config.runtime.io_threads, 0..=CORES_MAX),
         ("engine.cores", config.engine.cores, 0..=CORES_MAX),
         ("engine.shape_plans_max", config.engine.shape_plans_max, any.clone()),
+        ("engine.image_pixels_max", config.engine.image_pixels_max, any.clone()),
         ("repository.loads_max", config.repository.loads_max, any.clone()),
         ("repository.loads_waiting_max", config.repository.loads_waiting_max, any.clone()),
         ("repository.variants_max", config.repository.variants_max, any),
@@ -84,6 +85,9 @@ fn sizes(config: &Config) -> impl Iterator<Item = Broken> {
         ("batching.queue_bytes_max", config.batching.queue_bytes_max, ByteSize(1)),
         ("engine.model_bytes_max", config.engine.model_bytes_max, ByteSize(1)),
         ("engine.arena_bytes_max", config.engine.arena_bytes_max, ByteSize(1)),
+        ("engine.image_bytes_max", config.engine.image_bytes_max, ByteSize(1)),
+        ("engine.step_file_bytes_max", config.engine.step_file_bytes_max, ByteSize(1)),
+        ("engine.text_bytes_max", config.engine.text_bytes_max, ByteSize(1)),
         ("repository.demand_bytes_max", config.repository.demand_bytes_max, ByteSize(1)),
     ]
     .into_iter()

@@ -13,6 +13,8 @@ pub struct EngineConfig {
     pub arena_bytes_max: ByteSize,
     /// 0 takes what the system allows this process.
     pub cores: usize,
+    pub image_bytes_max: ByteSize,
+    pub image_pixels_max: usize,
     pub inline_time_max: Span,
     #[serde(deserialize_with = "instruction_set")]
     pub isa_max: Set,
@@ -22,6 +24,8 @@ pub struct EngineConfig {
     pub model_bytes_max: ByteSize,
     pub shape_plans_max: usize,
     pub spin_time_max: Span,
+    pub step_file_bytes_max: ByteSize,
+    pub text_bytes_max: ByteSize,
     pub tuning_time_max: Span,
     pub warm_up_time_max: Span,
 }

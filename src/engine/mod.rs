@@ -8,6 +8,7 @@ pub mod config;
 pub mod made_up;
 pub mod pool;
 pub mod signature;
+pub mod steps;
 
 mod artifact;
 mod beneath;
@@ -162,6 +163,14 @@ pub struct LoadOptions {
     pub mapped: bool,
     /// Where plans that are built for a shape are counted.
     pub plans: PlanMetrics,
+    /// The most bytes of a file that a step names, such as a tokenizer.
+    pub step_file_bytes_max: u64,
+    /// The most bytes of one file of an image.
+    pub image_bytes_max: u64,
+    /// The most pixels of one image.
+    pub image_pixels_max: usize,
+    /// The most bytes of one text that is cut into tokens.
+    pub text_bytes_max: u64,
 }
 
 impl Default for LoadOptions {
@@ -182,6 +191,10 @@ impl Default for LoadOptions {
             keep_choices: false,
             mapped: true,
             plans: PlanMetrics::default(),
+            step_file_bytes_max: 64 << 20,
+            image_bytes_max: 16 << 20,
+            image_pixels_max: 32_000_000,
+            text_bytes_max: 64 << 10,
         }
     }
 }
@@ -307,6 +320,9 @@ pub enum EngineError {
     /// What the inputs of this request contain does not fit the model: an index outside of an axis, for one.
     #[error("the model cannot take what these inputs contain: {0}")]
     InvalidContents(String),
+    /// A step whose settings or files cannot be used.
+    #[error("invalid step: {0}")]
+    InvalidStep(String),
     #[error("the run failed: {0}")]
     Failed(String),
     #[error("the model file needs {needed} bytes, the limit is {limit}")]

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use super::{Batch, EngineError};
-use crate::tensor::{DType, Shape};
+use crate::tensor::{DType, Elements, Shape};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Signature {
@@ -76,11 +76,18 @@ impl Signature {
             if spec.dtype != input.dtype {
                 return wrong(format!("expected {}, got {}", spec.dtype, input.dtype));
             }
-            let expected =
-                input.shape.element_count().zip(input.dtype.size()).and_then(|(n, size)| n.checked_mul(size));
-            let got = input.pieces.iter().map(bytes::Bytes::len).sum();
+            let (expected, got, what) = match input.dtype.size() {
+                Some(size) => {
+                    let expected = input.shape.element_count().and_then(|count| count.checked_mul(size));
+                    (expected, input.pieces.iter().map(bytes::Bytes::len).sum(), "bytes")
+                }
+                None => {
+                    let elements = input.pieces.iter().map(|piece| Elements::of(piece).count()).sum();
+                    (input.shape.element_count(), elements, "elements")
+                }
+            };
             if expected != Some(got) {
-                return wrong(format!("shape {} of {} does not have {got} bytes", input.shape, input.dtype));
+                return wrong(format!("shape {} of {} does not have {got} {what}", input.shape, input.dtype));
             }
             if merged && input.shape.rows() != batch.rows_total() {
                 return wrong(format!("expected {} rows, got {}", batch.rows_total(), input.shape.rows()));
