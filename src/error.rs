@@ -6,6 +6,7 @@
 /// Why a request was refused or failed. New variants are rare: clients switch on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorCode {
+    AlreadyExists,
     BudgetUnmet,
     Cancelled,
     DeadlineExceeded,
@@ -55,6 +56,7 @@ impl ErrorCode {
 }
 
 const TABLE: &[Row] = &[
+    Row(ErrorCode::AlreadyExists, "already_exists", 400, 6),
     Row(ErrorCode::BudgetUnmet, "budget_unmet", 412, 9),
     Row(ErrorCode::Cancelled, "cancelled", 499, 1),
     Row(ErrorCode::DeadlineExceeded, "deadline_exceeded", 504, 4),

@@ -22,7 +22,7 @@ use crate::frontend::address::Mode;
 use crate::frontend::admin::{self, ReloadReport, ReloadRequest};
 use crate::frontend::health::Phase;
 use crate::frontend::listener::{Drain, Listener, Routes, Serving};
-use crate::frontend::{Address, Browsers, Cors, Frontend, Health, Parts, Refusal, grpc, rest};
+use crate::frontend::{Address, Browsers, Cors, Frontend, Health, Parts, Refusal, SharedMemory, grpc, rest};
 use crate::metering::Meter;
 use crate::pipeline::Pipeline;
 use crate::repository::{Control, Loading, Repository};
@@ -133,6 +133,8 @@ async fn build(config: &Config, logs: Logs) -> Result<Frontend> {
         limits: Arc::new(ArcSwap::from_pointee(config.limits.clone())),
         dialects: config.dialects.clone(),
         browsers: Browsers::new(&config.admin.browser_hosts),
+        memory: SharedMemory::start(&config.shared_memory, metrics.shared_memory.clone())
+            .context("cannot open the folder of shared memory")?,
         tracer: Tracer::start(&config.tracing, &metrics).context("cannot start the thread that sends traces")?,
         metrics,
         logs,
@@ -271,6 +273,7 @@ impl Settings {
         self.frontend.pipeline.admission().reconfigure(current.admission.clone());
         self.frontend.pipeline.router().reconfigure(current.budgets.clone());
         self.frontend.pipeline.cache().reconfigure(&current.cache);
+        self.frontend.memory.reconfigure(&current.shared_memory);
         self.frontend.limits.store(Arc::new(current.limits.clone()));
         self.frontend.tracer.set_ratio(current.tracing.sample_ratio);
         if reload.applied.contains(&"telemetry.log_level") {

@@ -20,6 +20,7 @@ use crate::cache::CacheConfig;
 use crate::engine::LoadOptions;
 use crate::engine::config::EngineConfig;
 use crate::frontend::config::{AdminConfig, CorsConfig, DialectsConfig, GrpcConfig, HttpConfig, LimitsConfig};
+use crate::frontend::shared_memory::SharedMemoryConfig;
 use crate::metering::MeteringConfig;
 use crate::repository::batching_defaults::BatchingConfig;
 use crate::repository::config::RepositoryConfig;
@@ -42,6 +43,7 @@ pub struct Config {
     pub cors: CorsConfig,
     pub dialects: DialectsConfig,
     pub limits: LimitsConfig,
+    pub shared_memory: SharedMemoryConfig,
     pub runtime: RuntimeConfig,
     pub admission: AdmissionConfig,
     pub cache: CacheConfig,

@@ -51,6 +51,7 @@ fn numbers(config: &Config) -> impl Iterator<Item = Broken> {
         ("limits.http2_streams_max", streams, any.clone()),
         ("limits.http2_resets_max", limits.http2_resets_max, any.clone()),
         ("limits.stream_in_flight_max", limits.stream_in_flight_max, any.clone()),
+        ("shared_memory.regions_max", config.shared_memory.regions_max, any.clone()),
         ("admission.requests_max", config.admission.requests_max, any.clone()),
         ("batching.batch_size_max", batching.batch_size_max, any.clone()),
         ("batching.queue_requests_max", batching.queue_requests_max, any.clone()),
@@ -80,6 +81,7 @@ fn sizes(config: &Config) -> impl Iterator<Item = Broken> {
         ("limits.body_bytes_max", config.limits.body_bytes_max, ByteSize(1)),
         ("limits.control_bytes_max", config.limits.control_bytes_max, CONTROL_BYTES_MIN),
         ("limits.header_bytes_max", config.limits.header_bytes_max, HEADER_BYTES_MIN),
+        ("shared_memory.bytes_max", config.shared_memory.bytes_max, ByteSize(1)),
         ("admission.bytes_max", config.admission.bytes_max, ByteSize(1)),
         ("batching.queue_bytes_max", config.batching.queue_bytes_max, ByteSize(1)),
         ("engine.model_bytes_max", config.engine.model_bytes_max, ByteSize(1)),
@@ -347,6 +349,8 @@ mod tests {
         check(|config| config.limits.header_bytes_max.0 = 1 << 25, &["limits.header_bytes_max"], "at most 16MiB");
         check(|config| config.limits.idle_timeout = Span::default(), &["limits.idle_timeout"], "above zero");
         check(|config| config.limits.write_timeout = Span::default(), &["limits.write_timeout"], "above zero");
+        check(|config| config.shared_memory.regions_max = 0, &["shared_memory.regions_max"], "at least 1");
+        check(|config| config.shared_memory.bytes_max.0 = 0, &["shared_memory.bytes_max"], "at least 1B");
         check(|config| config.admission.requests_max = 0, &["admission.requests_max"], "at least 1");
         check(|config| config.batching.batch_size_max = 0, &["batching.batch_size_max"], "at least 1");
         check(|config| config.batching.queue_requests_max = 0, &["batching.queue_requests_max"], "at least 1");

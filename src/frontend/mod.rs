@@ -18,6 +18,7 @@ pub mod parameters;
 pub mod refusal;
 pub mod report;
 pub mod rest;
+pub mod shared_memory;
 pub mod trace;
 
 use std::ops::Deref;
@@ -33,6 +34,7 @@ pub use health::Health;
 use http::{HeaderMap, header};
 pub use refusal::Refusal;
 pub use report::Report;
+pub use shared_memory::{Placed, Placement, SharedMemory, Slot};
 
 use tokio::time::Instant;
 
@@ -61,12 +63,15 @@ pub struct Parts {
     pub logs: Logs,
     pub pool: Pool,
     pub tracer: Tracer,
+    pub memory: SharedMemory,
 }
 
 /// A decoded call: the request for the rooms, and what only its encoder needs.
 #[derive(Debug)]
 pub struct Call {
     pub request: InferRequest,
+    /// Inputs that the request still lacks: they lie in shared memory.
+    pub placed: Vec<Placed>,
     /// In the order given; empty where the client named no output.
     pub wishes: Vec<OutputWish>,
     /// Binary form of outputs whose wish does not say.
@@ -76,12 +81,29 @@ pub struct Call {
 }
 
 /// How a client wants one output.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct OutputWish {
     pub name: String,
     pub binary: Option<bool>,
     /// The number of classes wanted instead of the tensor.
     pub classes: Option<usize>,
+    /// Where it is to be written instead of into the answer.
+    pub slot: Option<Slot>,
+}
+
+impl OutputWish {
+    /// Takes the slot that its parameters name.
+    ///
+    /// # Errors
+    /// When there is none, or classes are wanted too: how long they are is known by their reader alone.
+    fn place(&mut self, placement: Placement, memory: &SharedMemory) -> Result<(), Refusal> {
+        self.slot = placement.find(memory, "output", &self.name)?;
+        if self.slot.is_some() && self.classes.is_some() {
+            let why = format!("output {:?}: classes are not written to shared memory, ask for one of both", self.name);
+            return Err(Refusal::invalid(why));
+        }
+        Ok(())
+    }
 }
 
 impl Frontend {
@@ -92,6 +114,12 @@ impl Frontend {
     /// The wait that refusals without one of their own suggest.
     pub fn retry_after(&self) -> Duration {
         self.pipeline.admission().retry_after()
+    }
+
+    /// The extensions that are served as the server is set up.
+    fn extensions(&self) -> impl Iterator<Item = &'static str> {
+        let memory = self.memory.is_on().then_some(shared_memory::EXTENSION);
+        EXTENSIONS.iter().copied().chain(memory)
     }
 
     /// What a client is told of an error of the pipeline.
@@ -196,7 +224,7 @@ fn has_type(headers: &HeaderMap, beginning: &[u8]) -> bool {
 const GRPC: &[u8] = b"application/grpc";
 const GRPC_WEB: &[u8] = b"application/grpc-web";
 
-/// The name and extensions that server metadata tells. Only what works stands here.
+/// The name and extensions that server metadata tells. Only what works stands here, and whatever the settings are.
 pub const SERVER_NAME: &str = "kinglet";
 pub const SERVER_VERSION: &str = env!("CARGO_PKG_VERSION");
 pub const EXTENSIONS: &[&str] = &[

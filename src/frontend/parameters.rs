@@ -117,6 +117,15 @@ impl Value {
     }
 
     /// # Errors
+    /// When the value is no text.
+    pub fn as_text(&self, key: &str) -> Result<&str, Refusal> {
+        match self {
+            Self::Text(text) => Ok(text),
+            other => Err(wrong(key, "a string", other)),
+        }
+    }
+
+    /// # Errors
     /// When the value is no whole number of at least zero.
     pub fn as_uint(&self, key: &str) -> Result<u64, Refusal> {
         match self {

@@ -55,11 +55,6 @@ impl Refusal {
         Some((wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1))
     }
 
-    /// A tensor that is said to lie in shared memory.
-    pub(super) fn shared_memory(kind: &str, name: &str) -> Self {
-        Self::unsupported(format!("{kind} {name:?}: the shared memory extensions are not served"))
-    }
-
     /// To be called where it becomes an answer, within the span of its request: errors of ours are told in the log.
     pub(super) fn log(&self) {
         if self.code == ErrorCode::Internal {

@@ -190,6 +190,9 @@ pub const REFUSAL_DURATION: Metric = histogram(
      while it arrives has none.",
     SECONDS,
 );
+pub const SHARED_MEMORY_REGIONS: Metric =
+    gauge("kinglet_shared_memory_regions", &[], "Regions of shared memory that clients have registered.");
+pub const SHARED_MEMORY_BYTES: Metric = gauge("kinglet_shared_memory_bytes", &[], "Bytes of those regions.");
 pub const CONNECTIONS: Metric = gauge("kinglet_connections", &["listener"], "Open connections: http, grpc, admin.");
 pub const CONNECTIONS_REFUSED: Metric = counter(
     "kinglet_connections_refused_total",
@@ -321,6 +324,8 @@ pub const ALL: &[&Metric] = &[
     &RECEIVING_BYTES,
     &ADMISSION_REFUSED,
     &REFUSAL_DURATION,
+    &SHARED_MEMORY_REGIONS,
+    &SHARED_MEMORY_BYTES,
     &CONNECTIONS,
     &CONNECTIONS_REFUSED,
     &ENERGY,

@@ -17,6 +17,7 @@ use super::energy::EnergyMetrics;
 use super::plans::{PlanFamilies, PlanMetrics};
 use super::process::ProcessMetrics;
 use super::residency::ResidencyMetrics;
+use super::shared_memory::SharedMemoryMetrics;
 use super::spans::SpanMetrics;
 use crate::error::ErrorCode;
 use crate::infer::BatchReason;
@@ -58,6 +59,7 @@ pub struct Metrics {
     pub cache: CacheMetrics,
     choices: ChoiceFamilies,
     pub residency: ResidencyMetrics,
+    pub shared_memory: SharedMemoryMetrics,
     pub spans: SpanMetrics,
     /// Requests that named no loaded model.
     unknown: Vec<IntCounter>,
@@ -157,6 +159,7 @@ impl Metrics {
             cache: CacheMetrics::new(&registry),
             choices: ChoiceFamilies::new(&registry),
             residency: ResidencyMetrics::new(&registry),
+            shared_memory: SharedMemoryMetrics::new(&registry),
             spans: SpanMetrics::new(&registry),
             unknown,
             registry,

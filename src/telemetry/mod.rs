@@ -15,6 +15,7 @@ pub mod metrics;
 pub mod plans;
 pub mod process;
 pub mod residency;
+pub mod shared_memory;
 pub mod spans;
 pub mod trace;
 

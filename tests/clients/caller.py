@@ -25,6 +25,7 @@ CLIENTS = {
 class Caller:
     def __init__(self, kind: str, server):
         self.kind = kind
+        self.server = server
         self.is_rest = kind.startswith("rest")
         self._new_client, self.tensor = CLIENTS[kind]
         self._address = server.http if self.is_rest else server.grpc

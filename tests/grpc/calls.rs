@@ -103,7 +103,7 @@ async fn refusals_say_what_came() {
                     parameters(&[("shared_memory_region", ParameterChoice::StringParam("r".into()))])
             },
             Code::Unimplemented,
-            "shared memory",
+            "shared_memory",
         ),
     ];
     for (change, code, words) in rows {
@@ -188,7 +188,7 @@ async fn extensions_that_are_not_served_are_named() {
     let trace = client.trace_setting(TraceSettingRequest::default()).await.unwrap_err();
     assert_eq!((trace.code(), trace.message()), (Code::Unimplemented, "the trace extension is not served"));
     let memory = client.system_shared_memory_status(SystemSharedMemoryStatusRequest::default()).await.unwrap_err();
-    assert_eq!(memory.message(), "the system_shared_memory extension is not served");
+    assert_eq!(memory.message(), "the system_shared_memory extension is not served, shared_memory.enabled turns it on");
     let memory = client.cuda_shared_memory_register(CudaSharedMemoryRegisterRequest::default()).await.unwrap_err();
     assert_eq!(memory.message(), "the cuda_shared_memory extension is not served");
     client.cuda_shared_memory_unregister(CudaSharedMemoryUnregisterRequest::default()).await.unwrap();

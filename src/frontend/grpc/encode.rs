@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
+
 use crate::frontend::parameters::Value;
 use crate::frontend::{OutputWish, Refusal, Report, classification};
 use crate::pipeline::Answer;
@@ -20,15 +22,33 @@ pub(super) fn response(
     let given = std::mem::take(&mut answer.response.outputs);
     let mut outputs = Vec::with_capacity(given.len());
     let mut raw_output_contents = Vec::with_capacity(given.len());
+    let mut placed = Vec::new();
     for NamedTensor { name, tensor } in given {
         let tensor = as_wished(&name, tensor, answer, wishes)?;
+        let slot = wish(&name, wishes).and_then(|wish| wish.slot.as_ref());
+        if let Some(slot) = slot {
+            slot.check(&name, &tensor)?;
+        }
+        let parameters = slot.into_iter().flat_map(|slot| slot.parameters(&tensor));
         outputs.push(InferOutputTensor {
-            name,
             datatype: tensor.dtype().name().to_owned(),
             shape: tensor.shape().iter().map(|&extent| i64::try_from(extent).unwrap_or(i64::MAX)).collect(),
-            ..InferOutputTensor::default()
+            parameters: parameters.map(|(key, value)| (key.to_owned(), parameter(value))).collect(),
+            name,
+            contents: None,
         });
-        raw_output_contents.push(tensor.into_bytes());
+        // Clients count: there is one for every output, also where it has no bytes.
+        raw_output_contents.push(match slot {
+            None => tensor.into_bytes(),
+            Some(slot) => {
+                placed.push((outputs.len() - 1, slot, tensor));
+                Bytes::new()
+            }
+        });
+    }
+    // Not before every output is known to be told.
+    for (at, slot, tensor) in &placed {
+        slot.write(&outputs[*at].name, tensor)?;
     }
     Ok(ModelInferResponse {
         model_name: answer.response.model.to_string(),
@@ -61,7 +81,11 @@ pub(super) fn parameter(value: Value) -> InferParameter {
 }
 
 fn classes(output: &str, wishes: &[OutputWish]) -> Option<usize> {
-    wishes.iter().find(|wish| wish.name == output)?.classes
+    wish(output, wishes)?.classes
+}
+
+fn wish<'a>(output: &str, wishes: &'a [OutputWish]) -> Option<&'a OutputWish> {
+    wishes.iter().find(|wish| wish.name == output)
 }
 
 fn as_wished(name: &str, tensor: Tensor, answer: &Answer, wishes: &[OutputWish]) -> Result<Tensor, Refusal> {

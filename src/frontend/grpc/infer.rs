@@ -7,7 +7,7 @@ use super::bounded::Decoded;
 use super::convert::Arrival;
 use super::{arrival, convert, encode, status};
 use crate::frontend::report::Told;
-use crate::frontend::{Call, Frontend, OutputWish, Refusal, Report, large};
+use crate::frontend::{Call, Frontend, OutputWish, Refusal, Report, SharedMemory, large, shared_memory};
 use crate::pipeline::{Answer, Outcome};
 use crate::proto::inference::{ModelInferRequest, ModelInferResponse};
 
@@ -44,23 +44,30 @@ async fn answered(
 ) -> Result<Encoded, Refusal> {
     // The client's time runs from its call's head on, as over REST.
     let deadline = arrival::deadline(metadata, outcome.began())?;
-    respond(frontend, Arrival { at: decoded.at, deadline }, decoded.message, outcome).await
+    let memory = frontend.memory.for_call(metadata.as_ref());
+    respond(frontend, Arrival { at: decoded.at, deadline }, decoded.message, &memory, outcome).await
 }
 
 pub(super) async fn respond(
     frontend: &Frontend,
     arrival: Arrival,
     message: ModelInferRequest,
+    memory: &SharedMemory,
     outcome: &mut Outcome,
 ) -> Result<Encoded, Refusal> {
     outcome.received(arrival.at);
     // The guard of the limits must not be held while waiting.
-    let call = convert::call(message, arrival, &frontend.limits.load())?;
+    let mut call = convert::call(message, arrival, &frontend.limits.load(), memory)?;
+    let mut reserved = None;
+    if !call.placed.is_empty() {
+        Box::pin(frontend.fetch(&mut call, &mut reserved, outcome)).await?;
+    }
     let Call { request, wishes, mut report, .. } = call;
     let replies = frontend.pipeline.meter().replies();
     report.energy |= replies.parameters;
-    let answer = frontend.pipeline.infer(request, None, outcome).await.map_err(|error| frontend.refusal(&error))?;
-    if large::is_large(encode::bytes_to_code(&answer, &wishes)) {
+    let answer = frontend.pipeline.infer(request, reserved, outcome).await.map_err(|error| frontend.refusal(&error))?;
+    let slots = shared_memory::bytes_to_copy(&answer, &wishes);
+    if large::is_large(encode::bytes_to_code(&answer, &wishes)) || large::is_large_copy(slots) {
         Box::pin(frontend.on_pool(move || response(answer, &wishes, report, replies.headers))).await?
     } else {
         response(answer, &wishes, report, replies.headers)

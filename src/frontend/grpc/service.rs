@@ -9,8 +9,8 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::bounded::Decoded;
 use super::stream::{Answers, Requests};
-use super::{arrival, infer, logging, models, repository};
-use crate::frontend::{EXTENSIONS, Frontend, Refusal, SERVER_NAME, SERVER_VERSION};
+use super::{arrival, infer, logging, models, repository, shared_memory};
+use crate::frontend::{Frontend, Refusal, SERVER_NAME, SERVER_VERSION};
 use crate::pipeline::Outcome;
 use crate::proto::inference::grpc_inference_service_server::GrpcInferenceService;
 use crate::proto::inference::{
@@ -82,7 +82,7 @@ impl GrpcInferenceService for Calls {
         Ok(Response::new(ServerMetadataResponse {
             name: SERVER_NAME.to_owned(),
             version: SERVER_VERSION.to_owned(),
-            extensions: EXTENSIONS.iter().map(ToString::to_string).collect(),
+            extensions: self.frontend.extensions().map(str::to_owned).collect(),
         }))
     }
 
@@ -132,23 +132,26 @@ impl GrpcInferenceService for Calls {
 
     async fn system_shared_memory_status(
         &self,
-        _: Request<SystemSharedMemoryStatusRequest>,
+        request: Request<SystemSharedMemoryStatusRequest>,
     ) -> Reply<SystemSharedMemoryStatusResponse> {
-        unserved(SYSTEM_MEMORY)
+        let memory = self.frontend.memory.for_call(request.metadata().as_ref());
+        Ok(Response::new(shared_memory::status(&memory, &request.into_inner())?))
     }
 
     async fn system_shared_memory_register(
         &self,
-        _: Request<SystemSharedMemoryRegisterRequest>,
+        request: Request<SystemSharedMemoryRegisterRequest>,
     ) -> Reply<SystemSharedMemoryRegisterResponse> {
-        unserved(SYSTEM_MEMORY)
+        let memory = self.frontend.memory.for_call(request.metadata().as_ref());
+        Ok(Response::new(shared_memory::register(&memory, request.into_inner())?))
     }
 
     async fn system_shared_memory_unregister(
         &self,
-        _: Request<SystemSharedMemoryUnregisterRequest>,
+        request: Request<SystemSharedMemoryUnregisterRequest>,
     ) -> Reply<SystemSharedMemoryUnregisterResponse> {
-        unserved(SYSTEM_MEMORY)
+        let memory = self.frontend.memory.for_call(request.metadata().as_ref());
+        Ok(Response::new(shared_memory::unregister(&memory, &request.into_inner())?))
     }
 
     async fn cuda_shared_memory_status(
@@ -180,5 +183,4 @@ fn unserved<T>(extension: &str) -> Reply<T> {
     Err(Refusal::extension(extension).into())
 }
 
-const SYSTEM_MEMORY: &str = "system_shared_memory";
 const CUDA_MEMORY: &str = "cuda_shared_memory";

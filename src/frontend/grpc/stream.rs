@@ -22,7 +22,7 @@ use super::convert::Arrival;
 use super::{encode, infer, status};
 use crate::error::ErrorCode;
 use crate::frontend::parameters::Value;
-use crate::frontend::{Frontend, Refusal};
+use crate::frontend::{Frontend, Refusal, SharedMemory};
 use crate::proto::inference::{ModelInferResponse, ModelStreamInferResponse};
 use crate::telemetry::spans::Recording;
 
@@ -40,6 +40,7 @@ pub(super) struct Answers {
     /// Whether the first failure ends the stream, as its status.
     fails_whole: bool,
     closing: Pin<Box<WaitForCancellationFutureOwned>>,
+    memory: SharedMemory,
     reading: Reading,
     /// Of the client's trace: messages are read and answered within it.
     span: Span,
@@ -76,8 +77,20 @@ impl Answers {
         let closing = Box::pin(closing.cancelled_owned());
         let in_flight = FuturesUnordered::new();
         let (reading, span) = (Reading::Goes, Span::current());
-        let recording = None;
-        Self { frontend, requests, in_flight, in_flight_max, deadline, fails_whole, closing, reading, span, recording }
+        let memory = frontend.memory.for_call(metadata.as_ref());
+        Self {
+            frontend,
+            requests,
+            in_flight,
+            in_flight_max,
+            deadline,
+            fails_whole,
+            closing,
+            memory,
+            reading,
+            span,
+            recording: None,
+        }
     }
 
     /// The same with its spans.
@@ -101,13 +114,13 @@ impl Answers {
     }
 
     fn begin(&self, decoded: Decoded) {
-        let frontend = Arc::clone(&self.frontend);
+        let (frontend, memory) = (Arc::clone(&self.frontend), self.memory.clone());
         let Decoded { message, at } = decoded;
         let arrival = Arrival { at, deadline: self.deadline };
         let mut outcome = frontend.pipeline.begin().recorded(self.recording.as_ref().map(Recording::message));
         let answered = async move {
             let id = message.id.clone();
-            let result = infer::respond(&frontend, arrival, message, &mut outcome).await;
+            let result = infer::respond(&frontend, arrival, message, &memory, &mut outcome).await;
             outcome.settle(result.as_ref().err().map(|refusal| refusal.code));
             Answered { id, result: result.map(|(message, _)| message) }
         };

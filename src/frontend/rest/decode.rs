@@ -10,7 +10,8 @@ use super::nonfinite;
 use crate::engine::{Dim, TensorSpec};
 use crate::frontend::config::LimitsConfig;
 use crate::frontend::parameters::{RequestParameters, Value};
-use crate::frontend::{Call, OutputWish, Refusal};
+use crate::frontend::shared_memory::REGION;
+use crate::frontend::{Call, OutputWish, Placed, Placement, Refusal, SharedMemory};
 use crate::infer::{Budget, InferRequest, ModelName, VersionId};
 use crate::repository::Variant;
 use crate::tensor::{DType, NamedTensor, Shape, Tensor};
@@ -30,7 +31,7 @@ pub(super) struct Head {
 
 /// # Errors
 /// When the body is not what the protocol describes; the message says what was expected and what came.
-pub(super) fn call(head: Head, mut body: Bytes, limits: &LimitsConfig) -> Result<Call, Refusal> {
+pub(super) fn call(head: Head, mut body: Bytes, limits: &LimitsConfig, memory: &SharedMemory) -> Result<Call, Refusal> {
     let json_length = head.json_length.unwrap_or(body.len());
     if json_length > body.len() {
         return Err(Refusal::invalid(format!(
@@ -48,9 +49,9 @@ pub(super) fn call(head: Head, mut body: Bytes, limits: &LimitsConfig) -> Result
     }
     let inputs = json.inputs.ok_or_else(|| Refusal::invalid("the request has no \"inputs\""))?;
     body.advance(json_length);
-    let inputs = tensors(inputs, body)?;
-    let wishes = json.outputs.into_iter().map(wish).collect::<Result<Vec<_>, _>>()?;
-    Ok(assemble(head, json.id, inputs, wishes, parameters))
+    let (inputs, placed) = tensors(inputs, body, memory)?;
+    let wishes = json.outputs.into_iter().map(|output| wish(output, memory)).collect::<Result<Vec<_>, _>>()?;
+    Ok(Call { placed, ..assemble(head, json.id, inputs, wishes, parameters) })
 }
 
 /// A body that is the one input of a model, without any JSON.
@@ -91,7 +92,8 @@ pub(super) fn assemble(
         received_at: head.received_at,
         decode: head.received_at.elapsed(),
     };
-    Call { request, wishes, binary_default: parameters.binary_default, report: parameters.report }
+    let RequestParameters { binary_default, report, .. } = parameters;
+    Call { request, placed: Vec::new(), wishes, binary_default, report }
 }
 
 /// Reads JSON that may hold `NaN` and its like, which only text that is no JSON does.
@@ -109,11 +111,25 @@ pub(super) fn leniently<T>(text: &[u8], read: impl Fn(&[u8]) -> Result<T, serde_
 }
 
 /// Joins descriptors with their elements; binary ones take theirs from `binary`, in order.
-fn tensors(inputs: Vec<JsonInput>, mut binary: Bytes) -> Result<Vec<NamedTensor>, Refusal> {
-    let mut named = Vec::with_capacity(inputs.len());
-    for input in inputs {
+/// Those that lie in shared memory are left for later.
+fn tensors(
+    inputs: Vec<JsonInput>,
+    mut binary: Bytes,
+    memory: &SharedMemory,
+) -> Result<(Vec<NamedTensor>, Vec<Placed>), Refusal> {
+    let (mut named, mut placed) = (Vec::with_capacity(inputs.len()), Vec::new());
+    for (at, input) in inputs.into_iter().enumerate() {
         let JsonInput { name, dtype, shape, parameters, values } = input;
-        let bytes = match (binary_size(&name, &parameters)?, values) {
+        let (size, placement) = binary_size(&parameters)?;
+        if let Some(slot) = placement.find(memory, "input", &name)? {
+            if size.is_some() || values.is_some() {
+                let other = if size.is_some() { "binary_data_size" } else { "data" };
+                return Err(Refusal::invalid(format!("input {name:?} has both {other:?} and {REGION:?}")));
+            }
+            placed.push(Placed { at, name, dtype, shape, slot });
+            continue;
+        }
+        let bytes = match (size, values) {
             (Some(_), Some(_)) => {
                 return Err(Refusal::invalid(format!("input {name:?} has both \"data\" and \"binary_data_size\"")));
             }
@@ -142,31 +158,31 @@ fn tensors(inputs: Vec<JsonInput>, mut binary: Bytes) -> Result<Vec<NamedTensor>
             "unexpected additional input data: {left} bytes are left after the last input"
         )));
     }
-    Ok(named)
+    Ok((named, placed))
 }
 
-fn binary_size(input: &str, parameters: &[(String, Value)]) -> Result<Option<usize>, Refusal> {
-    let mut size = None;
+fn binary_size(parameters: &[(String, Value)]) -> Result<(Option<usize>, Placement), Refusal> {
+    let (mut size, mut placement) = (None, Placement::default());
     for (key, value) in parameters {
         match key.as_str() {
             "binary_data_size" => size = Some(value.as_len(key)?),
-            "shared_memory_region" => return Err(Refusal::shared_memory("input", input)),
-            _ => {}
+            _ => placement.set(key, value)?,
         }
     }
-    Ok(size)
+    Ok((size, placement))
 }
 
-fn wish(output: JsonOutput) -> Result<OutputWish, Refusal> {
+fn wish(output: JsonOutput, memory: &SharedMemory) -> Result<OutputWish, Refusal> {
+    let mut placement = Placement::default();
     let mut wish = OutputWish { name: output.name, ..OutputWish::default() };
     for (key, value) in &output.parameters {
         match key.as_str() {
             "binary_data" => wish.binary = Some(value.as_bool(key)?),
             "classification" => wish.classes = Some(value.as_len(key)?).filter(|classes| *classes > 0),
-            "shared_memory_region" => return Err(Refusal::shared_memory("output", &wish.name)),
-            _ => {}
+            _ => placement.set(key, value)?,
         }
     }
+    wish.place(placement, memory)?;
     Ok(wish)
 }
 

@@ -10,7 +10,7 @@ use super::body::Coding;
 use super::events::{self, Mode};
 use super::v1;
 use crate::frontend::parameters::Value;
-use crate::frontend::{OutputWish, Refusal, Report, classification};
+use crate::frontend::{OutputWish, Refusal, Report, Slot, classification};
 use crate::pipeline::Answer;
 use crate::tensor::{DType, NamedTensor, Tensor};
 
@@ -41,8 +41,12 @@ impl Wishes {
         self.outputs.iter().find(|wish| wish.name == output)
     }
 
-    fn is_binary(&self, output: &str) -> bool {
-        self.of(output).and_then(|wish| wish.binary).unwrap_or(self.binary_default)
+    fn form(&self, output: &str) -> Form<'_> {
+        match self.of(output) {
+            Some(OutputWish { slot: Some(slot), .. }) => Form::Memory(slot),
+            wish if wish.and_then(|wish| wish.binary).unwrap_or(self.binary_default) => Form::Binary,
+            _ => Form::Json,
+        }
     }
 }
 
@@ -57,14 +61,15 @@ pub(super) fn answer(answer: &Answer, wishes: &Wishes) -> Result<Encoded, Refusa
         };
         return Ok(Encoded { json_length: None, pieces: VecDeque::from([json.into()]) });
     }
-    let outputs: Vec<Output> =
+    let outputs: Vec<Output<'_>> =
         answer.response.outputs.iter().map(|named| Output::prepare(named, answer, wishes)).collect::<Result<_, _>>()?;
+    outputs.iter().try_for_each(Output::place)?;
     let estimate = outputs.iter().map(Output::json_estimate).sum::<usize>() + JSON_FRAME;
     let mut json = Vec::with_capacity(estimate);
     let body = Body { answer, outputs: &outputs, report: wishes.report };
     serde_json::to_writer(&mut json, &body).expect("writing JSON into memory succeeds");
-    let json_length = outputs.iter().any(|output| output.binary).then_some(json.len());
-    let binary = outputs.into_iter().filter(|output| output.binary).map(|output| output.tensor.into_bytes());
+    let json_length = outputs.iter().any(Output::is_binary).then_some(json.len());
+    let binary = outputs.into_iter().filter(Output::is_binary).map(|output| output.tensor.into_bytes());
     Ok(Encoded { json_length, pieces: joined(json, binary) })
 }
 
@@ -74,10 +79,10 @@ pub(super) fn bytes_to_code(answer: &Answer, wishes: &Wishes, coding: Option<Cod
         if let Some(classes) = wishes.of(&named.name).and_then(|wish| wish.classes) {
             return classification::bytes_to_code(&named.tensor, classes, answer.variant.signature.is_batched());
         }
-        match (wishes.is_binary(&named.name), coding) {
-            (true, None) => 0,
-            (true, Some(_)) => named.tensor.bytes().len(),
-            (false, _) => text_length(&named.tensor),
+        match (wishes.form(&named.name), coding) {
+            (Form::Memory(_), _) | (Form::Binary, None) => 0,
+            (Form::Binary, Some(_)) => named.tensor.bytes().len(),
+            (Form::Json, _) => text_length(&named.tensor),
         }
     };
     answer.response.outputs.iter().map(bytes).sum()
@@ -108,27 +113,47 @@ fn joined(json: Vec<u8>, binary: impl Iterator<Item = Bytes>) -> VecDeque<Bytes>
 }
 
 /// One output in the form it will have on the wire.
-struct Output {
+struct Output<'a> {
     name: String,
     tensor: Tensor,
-    binary: bool,
+    form: Form<'a>,
 }
 
-impl Output {
-    fn prepare(named: &NamedTensor, answer: &Answer, wishes: &Wishes) -> Result<Self, Refusal> {
+#[derive(Clone, Copy)]
+enum Form<'a> {
+    Json,
+    Binary,
+    /// The wire has a description alone.
+    Memory(&'a Slot),
+}
+
+impl<'a> Output<'a> {
+    fn prepare(named: &NamedTensor, answer: &Answer, wishes: &'a Wishes) -> Result<Self, Refusal> {
         let tensor = match wishes.of(&named.name).and_then(|wish| wish.classes) {
             None => named.tensor.clone(),
             Some(classes) => classification::of_output(&named.name, &named.tensor, classes, &answer.variant)?,
         };
-        let binary = wishes.is_binary(&named.name);
-        if !binary {
-            refuse_what_json_cannot_hold(&named.name, &tensor)?;
+        let form = wishes.form(&named.name);
+        match form {
+            Form::Json => refuse_what_json_cannot_hold(&named.name, &tensor)?,
+            Form::Memory(slot) => slot.check(&named.name, &tensor)?,
+            Form::Binary => {}
         }
-        Ok(Self { name: named.name.clone(), tensor, binary })
+        Ok(Self { name: named.name.clone(), tensor, form })
+    }
+
+    /// Writes it where it lies outside of the answer, which is due once every output is known to be told.
+    fn place(&self) -> Result<(), Refusal> {
+        let Form::Memory(slot) = self.form else { return Ok(()) };
+        slot.write(&self.name, &self.tensor)
+    }
+
+    fn is_binary(&self) -> bool {
+        matches!(self.form, Form::Binary)
     }
 
     fn json_estimate(&self) -> usize {
-        if self.binary { 0 } else { text_length(&self.tensor) }
+        if matches!(self.form, Form::Json) { text_length(&self.tensor) } else { 0 }
     }
 }
 
@@ -154,7 +179,7 @@ fn refuse_what_json_cannot_hold(name: &str, tensor: &Tensor) -> Result<(), Refus
 
 struct Body<'a> {
     answer: &'a Answer,
-    outputs: &'a [Output],
+    outputs: &'a [Output<'a>],
     report: Report,
 }
 
@@ -197,16 +222,17 @@ impl Serialize for Scalar<'_> {
     }
 }
 
-impl Serialize for Output {
+impl Serialize for Output<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("name", &self.name)?;
         map.serialize_entry("datatype", self.tensor.dtype().name())?;
         map.serialize_entry("shape", &self.tensor.shape()[..])?;
-        if self.binary {
-            map.serialize_entry("parameters", &BinarySize(self.tensor.bytes().len()))?;
-        } else {
-            map.serialize_entry("data", &Elements(&self.tensor))?;
+        match self.form {
+            Form::Json => map.serialize_entry("data", &Elements(&self.tensor))?,
+            Form::Binary => map.serialize_entry("parameters", &BinarySize(self.tensor.bytes().len()))?,
+            // Clients take any parameters for those of a binary tensor.
+            Form::Memory(_) => {}
         }
         map.end()
     }

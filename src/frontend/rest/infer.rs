@@ -21,7 +21,7 @@ use crate::error::ErrorCode;
 use crate::frontend::config::{InputsAs, LimitsConfig};
 use crate::frontend::listener::{Direct, Shortcut};
 use crate::frontend::report::Told;
-use crate::frontend::{Call, Frontend, Refusal, large, parameters, trace};
+use crate::frontend::{Call, Frontend, Refusal, SharedMemory, large, parameters, shared_memory, trace};
 use crate::infer::{ModelName, VersionId};
 use crate::pipeline::{Answer, Outcome, Undecoded};
 use crate::repository::Variant;
@@ -59,6 +59,7 @@ struct Arrived {
     head: Head,
     bytes: Bytes,
     limits: Arc<LimitsConfig>,
+    memory: SharedMemory,
     /// How v1 is read, where the body is or may be of it.
     v1: Option<V1>,
 }
@@ -176,7 +177,7 @@ async fn infer(
     head.received_at = Instant::now();
     outcome.received(head.received_at);
     let mut reserved = None;
-    let (call, form) = if head.json_length == Some(0) {
+    let (mut call, form) = if head.json_length == Some(0) {
         let variant = frontend.own_build(&head.model, head.version, head.deadline).await?;
         outcome.found(&variant);
         (decode::raw_call(head, bytes, &variant)?, None)
@@ -190,23 +191,27 @@ async fn infer(
             reserved = Some(place);
         }
         let v1 = v1_of(frontend, target.dialect, &head, event, outcome).await?;
-        let arrived = Arrived { head, bytes, limits, v1 };
+        let arrived = Arrived { head, bytes, limits, memory: frontend.memory.for_call(headers), v1 };
         if reserved.is_some() {
             Box::pin(frontend.on_pool(move || arrived.decode())).await??
         } else {
             arrived.decode()?
         }
     };
+    if !call.placed.is_empty() {
+        Box::pin(frontend.fetch(&mut call, &mut reserved, outcome)).await?;
+    }
     // From here on admission counts.
     drop(held);
-    let Call { request, wishes, binary_default, mut report } = call;
+    let Call { request, wishes, binary_default, mut report, .. } = call;
     let answer = frontend.pipeline.infer(request, reserved, outcome).await.map_err(|error| frontend.refusal(&error))?;
     let replies = frontend.pipeline.meter().replies();
     report.energy |= replies.parameters;
     let energy_headers = replies.headers;
     let wishes = Wishes { outputs: wishes, binary_default, report, energy_headers, v1: form, event };
     let coding = body::response_coding(headers);
-    if large::is_large(encode::bytes_to_code(&answer, &wishes, coding)) {
+    let slots = shared_memory::bytes_to_copy(&answer, &wishes.outputs);
+    if large::is_large(encode::bytes_to_code(&answer, &wishes, coding)) || large::is_large_copy(slots) {
         Box::pin(frontend.on_pool(move || response(&answer, &wishes, coding))).await?
     } else {
         response(&answer, &wishes, coding)
@@ -235,13 +240,13 @@ async fn v1_of(
 
 impl Arrived {
     fn decode(self) -> Result<(Call, Option<v1::Form>), Refusal> {
-        let Self { head, bytes, limits, v1 } = self;
+        let Self { head, bytes, limits, memory, v1 } = self;
         match v1 {
             Some(V1 { verb, is_certain, event, variant, inputs_are_rows }) if is_certain || v1::is_v1(&bytes) => {
                 let arrived = v1::Arrived { head, verb, event, variant: &variant, inputs_are_rows };
                 v1::call(arrived, &bytes, &limits).map(|(call, form)| (call, Some(form)))
             }
-            _ => decode::call(head, bytes, &limits).map(|call| (call, None)),
+            _ => decode::call(head, bytes, &limits, &memory).map(|call| (call, None)),
         }
     }
 }

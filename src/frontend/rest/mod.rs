@@ -2,7 +2,7 @@
 //!
 //! `infer` is the hot path: `body` and `decode` before the pipeline, `encode` after it. `v1` has other words for the same
 //! calls, `events` an envelope around them, `hosted` the paths of platforms. `models` tells about models,
-//! `control` changes what is loaded and logged, `control_body` reads what it is told. Every body, also of an error, is
+//! `control` changes what is loaded and logged, `shared_memory` which regions there are, `control_body` reads what it is told. Every body, also of an error, is
 //! JSON with an `error` string.
 
 mod body;
@@ -22,6 +22,7 @@ mod layers;
 mod models;
 mod nonfinite;
 mod respond;
+mod shared_memory;
 mod v1;
 
 use axum::Router;
@@ -108,6 +109,11 @@ fn control() -> Router<Frontend> {
         .route("/v2/repository/{repository}/models/{model}/load", post(control::load_from))
         .route("/v2/repository/{repository}/models/{model}/unload", post(control::unload_from))
         .route("/v2/logging", logging)
+        .route("/v2/systemsharedmemory/status", get(shared_memory::status))
+        .route("/v2/systemsharedmemory/region/{region}/status", get(shared_memory::status_of_one))
+        .route("/v2/systemsharedmemory/region/{region}/register", post(shared_memory::register))
+        .route("/v2/systemsharedmemory/unregister", post(shared_memory::unregister))
+        .route("/v2/systemsharedmemory/region/{region}/unregister", post(shared_memory::unregister_one))
 }
 
 /// Calls of extensions that are not served, so that a client learns which one it is.
@@ -119,7 +125,6 @@ fn unserved() -> Router<Frontend> {
         .route("/v2/models/{model}/versions/{version}/generate_stream", any(respond::no_generate))
         .route("/v2/trace/setting", any(respond::no_trace))
         .route("/v2/models/{model}/trace/setting", any(respond::no_trace))
-        .route("/v2/systemsharedmemory/{*rest}", any(respond::no_system_memory))
         .route("/v2/cudasharedmemory/status", any(respond::no_cuda_memory))
         .route("/v2/cudasharedmemory/region/{region}/status", any(respond::no_cuda_memory))
         .route("/v2/cudasharedmemory/region/{region}/register", any(respond::no_cuda_memory))

@@ -11,14 +11,15 @@ use serde_json::{Value, json};
 use super::in_path::InPath;
 use super::respond;
 use crate::engine::TensorSpec;
-use crate::frontend::{EXTENSIONS, Frontend, Refusal, SERVER_NAME, SERVER_VERSION};
+use crate::frontend::{Frontend, Refusal, SERVER_NAME, SERVER_VERSION};
 use crate::infer::ModelName;
 use crate::metering::SourceFacts;
 use crate::metering::statistics::{BatchTotals, Total};
 use crate::repository::{Variant, triton};
 
-pub(super) async fn server() -> Response {
-    respond::json(&json!({ "name": SERVER_NAME, "version": SERVER_VERSION, "extensions": EXTENSIONS }))
+pub(super) async fn server(State(frontend): State<Frontend>) -> Response {
+    let extensions: Vec<&str> = frontend.extensions().collect();
+    respond::json(&json!({ "name": SERVER_NAME, "version": SERVER_VERSION, "extensions": extensions }))
 }
 
 pub(super) async fn live() -> Response {

@@ -97,10 +97,6 @@ pub(super) async fn no_trace() -> Refusal {
     Refusal::extension("trace")
 }
 
-pub(super) async fn no_system_memory() -> Refusal {
-    Refusal::extension("system_shared_memory")
-}
-
 pub(super) async fn no_cuda_memory() -> Refusal {
     Refusal::extension("cuda_shared_memory")
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::error::ErrorCode;
+use crate::frontend::shared_memory;
 use crate::proto::inference::InferTensorContents;
 
 pub(in crate::frontend::grpc) fn limits() -> LimitsConfig {
@@ -24,7 +25,7 @@ pub(in crate::frontend::grpc) fn request() -> ModelInferRequest {
 }
 
 fn converted(request: ModelInferRequest) -> Result<Call, Refusal> {
-    call(request, Arrival { at: Instant::now(), deadline: None }, &limits())
+    call(request, Arrival { at: Instant::now(), deadline: None }, &limits(), &SharedMemory::Off)
 }
 
 fn refused(change: impl FnOnce(&mut ModelInferRequest), message: &str) {
@@ -48,7 +49,8 @@ fn a_request_becomes_a_call() {
     sent.outputs.push(InferRequestedOutputTensor { name: "y".into(), parameters: wanted });
     let place = sent.raw_input_contents[0].as_ptr();
     let deadline = Instant::now() + Duration::from_secs(1);
-    let call = call(sent, Arrival { at: Instant::now(), deadline: Some(deadline) }, &limits()).unwrap();
+    let arrival = Arrival { at: Instant::now(), deadline: Some(deadline) };
+    let call = call(sent, arrival, &limits(), &SharedMemory::Off).unwrap();
     assert_eq!(call.request.model.as_str(), "add");
     assert_eq!(call.request.version.unwrap().0, 3);
     assert_eq!(call.request.id.as_deref(), Some("my id"));
@@ -56,7 +58,10 @@ fn a_request_becomes_a_call() {
     assert_eq!(call.request.schedule.deadline, Some(deadline));
     assert_eq!(call.request.inputs[0].tensor.bytes().as_ptr(), place, "raw tensors are not copied");
     assert_eq!(call.request.outputs, ["y"]);
-    assert_eq!(call.wishes, [OutputWish { name: "y".into(), binary: None, classes: Some(2) }]);
+    let [OutputWish { name, binary: None, classes: Some(2), slot: None }] = &call.wishes[..] else {
+        panic!("{:?}", call.wishes);
+    };
+    assert_eq!(name, "y");
 }
 
 #[test]
@@ -135,9 +140,42 @@ fn malformed_requests_are_explained() {
 #[test]
 fn shared_memory_is_named_before_anything_it_leaves_out() {
     let mut sent = request();
-    sent.inputs[0].parameters.insert("shared_memory_region".into(), InferParameter::default());
+    sent.inputs[0].parameters = in_region("r", 8);
     sent.inputs.push(input("y", &[1]));
     let refusal = converted(sent).unwrap_err();
     assert_eq!(refusal.code, ErrorCode::Unsupported);
-    assert_eq!(refusal.message, "input \"x\": the shared memory extensions are not served");
+    let why = "the system_shared_memory extension is not served, shared_memory.enabled turns it on";
+    assert_eq!(refusal.message, format!("input \"x\": {why}"));
+}
+
+fn in_region(name: &str, byte_size: i64) -> HashMap<String, InferParameter> {
+    let region = InferParameter { parameter_choice: Some(ParameterChoice::StringParam(name.into())) };
+    HashMap::from([(REGION.to_owned(), region), ("shared_memory_byte_size".to_owned(), int64(byte_size))])
+}
+
+#[test]
+fn raw_tensors_belong_to_the_inputs_that_are_not_in_shared_memory() {
+    let (_folder, memory) = shared_memory::testing::with_region("r", 16);
+    let converted = |change: &dyn Fn(&mut ModelInferRequest)| {
+        let mut sent = request();
+        sent.inputs.insert(0, input("first", &[2, 2]));
+        sent.inputs[0].parameters = in_region("r", 16);
+        change(&mut sent);
+        call(sent, Arrival { at: Instant::now(), deadline: None }, &limits(), &memory)
+    };
+    let call = converted(&|_| {}).unwrap();
+    assert_eq!((call.request.inputs.len(), call.request.inputs[0].name.as_str()), (1, "x"));
+    assert_eq!((call.placed.len(), call.placed[0].at, call.placed[0].name.as_str()), (1, 0, "first"));
+    let refused = |change: &dyn Fn(&mut ModelInferRequest), why: &str| {
+        assert_eq!(converted(change).unwrap_err().message, why);
+    };
+    refused(
+        &|sent| sent.raw_input_contents.push(Bytes::new()),
+        "expected raw_input_contents for all 1 inputs or for none, got 2",
+    );
+    refused(
+        &|sent| sent.inputs[0].contents = Some(InferTensorContents::default()),
+        "input \"first\" has both contents and \"shared_memory_region\"",
+    );
+    refused(&|sent| sent.inputs[0].shape = vec![1; 4], "input \"first\": expected at most 3 axes, got 4");
 }
