@@ -113,7 +113,7 @@ impl House {
         let (gate, go) = sync_channel(100);
         let signature = Signature { inputs: vec![spec("x")], outputs: vec![spec("y")] };
         let plan = Arc::new(Gated {
-            signature: signature.clone(),
+            signature,
             merging,
             go: Mutex::new(go),
             runs: Mutex::default(),

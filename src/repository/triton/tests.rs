@@ -10,12 +10,11 @@ use super::super::declared::{BatchAxis, Labels};
 use super::super::fake::FakeEngine;
 use super::super::resolve::{Defaults, resolve};
 use super::super::settings::{TimeoutAction, WarmUpContent};
-use super::super::variant::{Attachments, Presence, Variant};
+use super::super::variant::Variant;
 use super::super::versions::VersionPolicy;
 use super::super::{BatchingConfig, manifest};
 use super::*;
 use crate::infer::VersionId;
-use crate::telemetry::Metrics;
 use crate::units::{ByteSize, Span};
 
 fn read(text: &str) -> Result<Declared, String> {

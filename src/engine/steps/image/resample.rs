@@ -45,8 +45,9 @@ fn in_two_passes<const CHANNELS: usize>(from: &Pixels, across: Part, down: Part,
     let mut before = vec![0; from.height];
     let mut done = 0;
     for &start in &rows.starts {
-        for y in done.max(start)..start + rows.length {
-            before[y] = narrowed.len() / length;
+        let new = done.max(start)..start + rows.length;
+        for (y, earlier) in new.clone().zip(&mut before[new]) {
+            *earlier = narrowed.len() / length;
             columns.across::<CHANNELS>(from.row(y), &mut narrowed);
         }
         done = start + rows.length;
