@@ -275,7 +275,7 @@ impl Settings {
         self.frontend.pipeline.cache().reconfigure(&current.cache);
         self.frontend.memory.reconfigure(&current.shared_memory);
         self.frontend.limits.store(Arc::new(current.limits.clone()));
-        self.frontend.tracer.set_ratio(current.tracing.sample_ratio);
+        self.frontend.metrics.sampling.configure(&current.tracing);
         if reload.applied.contains(&"telemetry.log_level") {
             self.frontend.logs.set_level(current.telemetry.log_level);
         }

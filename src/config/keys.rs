@@ -195,6 +195,7 @@ pub(super) const ALL: &[Key] = keys! {
     tracing.interval: Restart,
     tracing.timeout: Restart,
     tracing.flush_time_max: Restart,
+    tracing.settings_over_network: AtOnce,
 };
 
 #[cfg(test)]

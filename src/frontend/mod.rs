@@ -20,6 +20,7 @@ pub mod report;
 pub mod rest;
 pub mod shared_memory;
 pub mod trace;
+pub mod trace_settings;
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -119,7 +120,8 @@ impl Frontend {
     /// The extensions that are served as the server is set up.
     fn extensions(&self) -> impl Iterator<Item = &'static str> {
         let memory = self.memory.is_on().then_some(shared_memory::EXTENSION);
-        EXTENSIONS.iter().copied().chain(memory)
+        let trace = self.tracer.is_on().then_some(trace_settings::EXTENSION);
+        EXTENSIONS.iter().copied().chain(memory).chain(trace)
     }
 
     /// What a client is told of an error of the pipeline.

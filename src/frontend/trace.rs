@@ -11,11 +11,17 @@ use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version, header};
 use tracing::{Instrument, Span};
 
 use crate::telemetry::Tracer;
-use crate::telemetry::spans::{Attribute, Head, Recording, Value, Wire};
+use crate::telemetry::spans::{Attribute, Fate, Head, Recording, Value, Wire};
 use crate::telemetry::trace::TraceContext;
 
 /// The span of a call, for whoever is told of it and for the logs.
-pub type Trace = (TraceContext, Span);
+#[derive(Debug)]
+pub struct Trace {
+    context: TraceContext,
+    span: Span,
+    /// Where it may turn out that nothing was recorded, and so that there is nothing to tell.
+    fate: Option<Fate>,
+}
 
 /// The span of a request whose client traces it, or that is sampled here.
 pub fn of(tracer: &Tracer, headers: &HeaderMap) -> Option<Trace> {
@@ -23,12 +29,14 @@ pub fn of(tracer: &Tracer, headers: &HeaderMap) -> Option<Trace> {
     let parent = text(TRACEPARENT);
     let context = tracer.span_of(parent, parent.and_then(|_| text(TRACESTATE)))?;
     let span = tracing::info_span!("infer", trace_id = %context.trace_id());
-    Some((context, span))
+    let fate = tracer.fate(&context);
+    Some(Trace { context, span, fate })
 }
 
 /// What is recorded of it, where it is sampled.
 pub fn record(tracer: &Tracer, trace: Option<&Trace>, head: impl FnOnce() -> Head) -> Option<Recording> {
-    tracer.record(&trace?.0, head)
+    let Trace { context, fate, .. } = trace?;
+    tracer.record(context, fate.as_ref(), head)
 }
 
 /// The head of an inference call over REST; its route is the verb and the path's form.
@@ -65,9 +73,11 @@ fn server(uri: &Uri, headers: &HeaderMap) -> impl Iterator<Item = Attribute> + u
 
 /// Answers within the span of a request, where it has one, and tells the client which it was, whatever the answer is.
 pub async fn around<B>(trace: Option<Trace>, answer: impl Future<Output = Response<B>>) -> Response<B> {
-    let Some((context, span)) = trace else { return answer.await };
+    let Some(Trace { context, span, fate }) = trace else { return answer.await };
     let mut response = answer.instrument(span).await;
-    tell(&context, response.headers_mut());
+    if !fate.is_some_and(|fate| fate.is_dropped()) {
+        tell(&context, response.headers_mut());
+    }
     response
 }
 
@@ -136,7 +146,7 @@ mod tests {
         let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         headers.insert(TRACEPARENT, parent.parse().unwrap());
         headers.insert(TRACESTATE, "a=1".parse().unwrap());
-        let (context, _) = of(&Tracer::off(), &headers).unwrap();
+        let Trace { context, .. } = of(&Tracer::off(), &headers).unwrap();
         let mut answered = HeaderMap::new();
         tell(&context, &mut answered);
         let told = answered[TRACEPARENT].to_str().unwrap();

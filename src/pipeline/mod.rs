@@ -344,6 +344,9 @@ impl Outcome {
     /// From here on the call counts for this build.
     pub fn found(&mut self, variant: &Arc<Variant>) {
         self.variant = Some(Arc::clone(variant));
+        if let Some(recording) = self.recording.take() {
+            self.recording = recording.of_model(&variant.model);
+        }
     }
 
     /// To be called where the client is told by a status of HTTP that is not the code's.

@@ -18,7 +18,7 @@ use super::plans::{PlanFamilies, PlanMetrics};
 use super::process::ProcessMetrics;
 use super::residency::ResidencyMetrics;
 use super::shared_memory::SharedMemoryMetrics;
-use super::spans::SpanMetrics;
+use super::spans::{Sampling, SpanMetrics};
 use crate::error::ErrorCode;
 use crate::infer::BatchReason;
 
@@ -61,6 +61,8 @@ pub struct Metrics {
     pub residency: ResidencyMetrics,
     pub shared_memory: SharedMemoryMetrics,
     pub spans: SpanMetrics,
+    /// No metric, but it has settings of models that go when their series do.
+    pub sampling: Arc<Sampling>,
     /// Requests that named no loaded model.
     unknown: Vec<IntCounter>,
 }
@@ -161,6 +163,7 @@ impl Metrics {
             residency: ResidencyMetrics::new(&registry),
             shared_memory: SharedMemoryMetrics::new(&registry),
             spans: SpanMetrics::new(&registry),
+            sampling: Arc::default(),
             unknown,
             registry,
         }
@@ -225,6 +228,7 @@ impl Metrics {
         self.energy.forget_model(model);
         self.choices.forget_model(model);
         self.cache.forget_model(model);
+        self.sampling.forget_model(model);
     }
 
     /// Takes the gauges of an unloaded build away; its counters stay as long as its model is known, so that rates

@@ -183,17 +183,10 @@ def test_the_log_file_is_not_for_clients_to_choose(caller, tmp_path):
     assert not target.exists()
 
 
-@pytest.mark.parametrize(
-    ("method", "arguments"),
-    [
-        ("get_trace_settings", ()),
-        ("get_trace_settings", ("add",)),
-        ("update_trace_settings", (None, {"trace_level": ["TIMESTAMPS"]})),
-        ("update_trace_settings", ("add", {"trace_file": "/tmp/kinglet-trace"})),
-    ],
-)
-def test_tracing_is_not_served(caller, method, arguments):
-    refused(lambda: caller.call(method, *arguments), "unsupported", "trac")
+def test_trace_settings_are_told_and_not_for_clients_to_choose(caller):
+    caller.call("get_trace_settings", "add")
+    refused(lambda: caller.call("update_trace_settings", None, {"trace_level": ["OFF"]}), "denied", "trace settings")
+    refused(lambda: caller.call("update_trace_settings", "add", {"trace_file": "/tmp/kinglet-trace"}), "unsupported", "trace_file")
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 //! TensorFlow Serving's services (`serving`).
 //!
 //! `infer` and `stream` are the hot path: `edge`, `incoming` and `bounded` take the message in, `convert` and `contents`
-//! stand before the pipeline, `encode` after it. `models` tells about models, `repository`, `loading`, `logging`
-//! and `shared_memory` change what is loaded, logged and registered. Codes come from `status` alone; `strangers` answers what is no call.
+//! stand before the pipeline, `encode` after it. `models` tells about models, `repository`, `loading`,
+//! `logging`, `trace_settings` and `shared_memory` change what is loaded, logged, recorded and registered. Codes come from `status` alone; `strangers` answers what is no call.
 
 mod arrival;
 mod bounded;
@@ -25,6 +25,7 @@ mod shared_memory;
 mod status;
 mod strangers;
 mod stream;
+mod trace_settings;
 mod web;
 
 use std::sync::Arc;

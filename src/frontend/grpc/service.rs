@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::bounded::Decoded;
 use super::stream::{Answers, Requests};
-use super::{arrival, infer, logging, models, repository, shared_memory};
+use super::{arrival, infer, logging, models, repository, shared_memory, trace_settings};
 use crate::frontend::{Frontend, Refusal, SERVER_NAME, SERVER_VERSION};
 use crate::pipeline::Outcome;
 use crate::proto::inference::grpc_inference_service_server::GrpcInferenceService;
@@ -126,8 +126,8 @@ impl GrpcInferenceService for Calls {
         Ok(Response::new(logging::settings(&self.frontend.logs, request.into_inner())?))
     }
 
-    async fn trace_setting(&self, _: Request<TraceSettingRequest>) -> Reply<TraceSettingResponse> {
-        unserved("trace")
+    async fn trace_setting(&self, request: Request<TraceSettingRequest>) -> Reply<TraceSettingResponse> {
+        Ok(Response::new(trace_settings::settings(&self.frontend, request.into_inner())?))
     }
 
     async fn system_shared_memory_status(

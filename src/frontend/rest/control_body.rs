@@ -1,14 +1,14 @@
 //! The bodies of control calls: the flat fields of one object, read without a tree of values.
 //!
 //! A tree takes a hundred times its text, and control stands outside admission. Here memory follows the text: scalars are
-//! kept, borrowed where they can be, and everything nested is passed over. What the fields mean is `control`'s matter.
+//! kept, borrowed where they can be, lists of texts too, and everything else that is nested is passed over. What the fields mean is `control`'s matter.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-use super::json_request::{Key, Skip};
+use super::json_request::{Key, Skip, TOO_DEEP};
 use crate::frontend::Refusal;
 use crate::frontend::config::LimitsConfig;
 
@@ -25,7 +25,9 @@ pub(super) enum Field<'a> {
     /// A number that is no whole one, or beyond 64 bits with a sign.
     Float(f64),
     Text(Cow<'a, str>),
-    /// An array or an object, which means nothing to any control call.
+    /// An array of nothing else.
+    Texts(Vec<Cow<'a, str>>),
+    /// Any other array or an object, which means nothing to any control call.
     Nested,
 }
 
@@ -186,9 +188,18 @@ impl<'de> Visitor<'de> for FieldSeed {
         Ok(Field::Text(Cow::Borrowed(value)))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Field<'de>, A::Error> {
-        Skip { depth: self.depth }.visit_seq(seq)?;
-        Ok(Field::Nested)
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Field<'de>, A::Error> {
+        let depth = self.depth.checked_sub(1).ok_or_else(|| A::Error::custom(TOO_DEEP))?;
+        let mut texts = Vec::new();
+        while let Some(element) = seq.next_element_seed(Self { depth })? {
+            let Field::Text(text) = element else {
+                // What is left need not be kept.
+                while seq.next_element_seed(Skip { depth })?.is_some() {}
+                return Ok(Field::Nested);
+            };
+            texts.push(text);
+        }
+        Ok(Field::Texts(texts))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Field<'de>, A::Error> {
@@ -205,7 +216,7 @@ impl fmt::Display for Field<'_> {
             Self::Number(number) => write!(f, "{number}"),
             Self::Float(number) => write!(f, "{number}"),
             Self::Text(text) => write!(f, "{text:?}"),
-            Self::Nested => f.write_str("an array or an object"),
+            Self::Texts(_) | Self::Nested => f.write_str("an array or an object"),
         }
     }
 }
@@ -243,6 +254,16 @@ mod tests {
         assert_eq!(inner(r#"{"parameters": null, "x": [{}]}"#).unwrap(), "");
         assert_eq!(inner(r#"{"x": {"parameters": {"no": 1}}, "parameters": {"a\n": "b"}}"#).unwrap(), "a\n=\"b\";");
         assert_eq!(flat(r#"{"a": 1.5, "b": 18446744073709551615}"#).unwrap(), "a=1.5;b=18446744073709552000;");
+    }
+
+    #[test]
+    fn lists_of_texts_are_kept() {
+        let list = |body: &'static str| fields(body.as_bytes(), &limits()).unwrap().0.remove(0).1;
+        assert_eq!(list(r#"{"a": ["b", "c\n"]}"#), Field::Texts(vec!["b".into(), "c\n".into()]));
+        assert_eq!(list(r#"{"a": []}"#), Field::Texts(Vec::new()));
+        for other in [r#"{"a": ["b", 1, "c"]}"#, r#"{"a": [["b"], []]}"#, r#"{"a": {"b": ["c"]}}"#] {
+            assert_eq!(list(other), Field::Nested, "{other}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! `infer` is the hot path: `body` and `decode` before the pipeline, `encode` after it. `v1` has other words for the same
 //! calls, `events` an envelope around them, `hosted` the paths of platforms. `models` tells about models,
-//! `control` changes what is loaded and logged, `shared_memory` which regions there are, `control_body` reads what it is told. Every body, also of an error, is
+//! `control` changes what is loaded and logged, `trace_settings` what is recorded, `shared_memory` which regions there are, `control_body` reads what it is told. Every body, also of an error, is
 //! JSON with an `error` string.
 
 mod body;
@@ -23,6 +23,7 @@ mod models;
 mod nonfinite;
 mod respond;
 mod shared_memory;
+mod trace_settings;
 mod v1;
 
 use axum::Router;
@@ -101,6 +102,8 @@ fn models() -> Router<Frontend> {
 fn control() -> Router<Frontend> {
     let logging = routing::get(control::log_settings).post(control::set_log_settings);
     let logging = logging.fallback(respond::neither_get_nor_post);
+    let traces = routing::get(trace_settings::of_all).post(trace_settings::set_for_all);
+    let traces_of_model = routing::get(trace_settings::of_model).post(trace_settings::set_for_model);
     Router::new()
         .route("/v2/repository/index", post(control::index))
         .route("/v2/repository/models/{model}/load", post(control::load))
@@ -109,6 +112,8 @@ fn control() -> Router<Frontend> {
         .route("/v2/repository/{repository}/models/{model}/load", post(control::load_from))
         .route("/v2/repository/{repository}/models/{model}/unload", post(control::unload_from))
         .route("/v2/logging", logging)
+        .route("/v2/trace/setting", traces.fallback(respond::neither_get_nor_post))
+        .route("/v2/models/{model}/trace/setting", traces_of_model.fallback(respond::neither_get_nor_post))
         .route("/v2/systemsharedmemory/status", get(shared_memory::status))
         .route("/v2/systemsharedmemory/region/{region}/status", get(shared_memory::status_of_one))
         .route("/v2/systemsharedmemory/region/{region}/register", post(shared_memory::register))
@@ -123,8 +128,6 @@ fn unserved() -> Router<Frontend> {
         .route("/v2/models/{model}/generate_stream", any(respond::no_generate))
         .route("/v2/models/{model}/versions/{version}/generate", any(respond::no_generate))
         .route("/v2/models/{model}/versions/{version}/generate_stream", any(respond::no_generate))
-        .route("/v2/trace/setting", any(respond::no_trace))
-        .route("/v2/models/{model}/trace/setting", any(respond::no_trace))
         .route("/v2/cudasharedmemory/status", any(respond::no_cuda_memory))
         .route("/v2/cudasharedmemory/region/{region}/status", any(respond::no_cuda_memory))
         .route("/v2/cudasharedmemory/region/{region}/register", any(respond::no_cuda_memory))

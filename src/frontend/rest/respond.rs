@@ -93,10 +93,6 @@ pub(super) async fn no_generate() -> Refusal {
     Refusal::extension("generate")
 }
 
-pub(super) async fn no_trace() -> Refusal {
-    Refusal::extension("trace")
-}
-
 pub(super) async fn no_cuda_memory() -> Refusal {
     Refusal::extension("cuda_shared_memory")
 }

@@ -26,6 +26,8 @@ pub struct TracingConfig {
     pub interval: Span,
     pub timeout: Span,
     pub flush_time_max: Span,
+    /// Whether the trace extension may change what is recorded.
+    pub settings_over_network: bool,
 }
 
 /// How a collector is spoken to, by the names of OpenTelemetry's variables.

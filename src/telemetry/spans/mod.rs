@@ -12,12 +12,14 @@ mod metrics;
 mod queue;
 mod record;
 mod recording;
+pub mod sampling;
+pub mod settings;
 #[cfg(test)]
 mod tests;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio_util::sync::CancellationToken;
 
@@ -25,10 +27,13 @@ pub use config::TracingConfig;
 pub use metrics::SpanMetrics;
 pub use record::{Attribute, BatchRun, Head, Served, Value, Wire};
 pub use recording::{Began, Recording, StepRun, Traced};
+pub use sampling::Sampling;
 
 use self::collector::Collector;
 use self::exporter::Exporter;
 use self::queue::Queue;
+use self::recording::Open;
+use self::sampling::{Sampled, Verdict};
 use super::metrics::Metrics;
 use super::trace::TraceContext;
 
@@ -36,12 +41,15 @@ use super::trace::TraceContext;
 #[derive(Clone, Debug)]
 pub struct Tracer(Option<Arc<Recorder>>);
 
+/// Whether a call that was to be recorded was not.
+#[derive(Clone, Debug, Default)]
+pub struct Fate(Arc<AtomicBool>);
+
 /// What recordings and the thread that sends them share.
 #[derive(Debug)]
 pub struct Recorder {
     queue: Queue,
-    /// Traces whose draw is below are recorded.
-    threshold: AtomicU64,
+    sampling: Arc<Sampling>,
     /// Set when the server ends.
     closing: CancellationToken,
     /// Set when everything is sent that could be.
@@ -59,10 +67,11 @@ impl Tracer {
     /// # Errors
     /// When the system has no thread to give.
     pub fn start(config: &TracingConfig, metrics: &Metrics) -> io::Result<Self> {
+        metrics.sampling.configure(config);
         let Some(endpoint) = &config.endpoint else { return Ok(Self::off()) };
         let recorder = Arc::new(Recorder {
             queue: Queue::new(config.queue_max, config.batch_max, metrics.spans.clone()),
-            threshold: AtomicU64::new(threshold(config.sample_ratio)),
+            sampling: Arc::clone(&metrics.sampling),
             closing: CancellationToken::new(),
             ended: CancellationToken::new(),
         });
@@ -88,7 +97,7 @@ impl Tracer {
         if let Some(parent) = traceparent.and_then(|text| TraceContext::parse(text, tracestate)) {
             return Some(parent.child());
         }
-        let threshold = self.0.as_ref().map_or(0, |recorder| recorder.threshold.load(Ordering::Relaxed));
+        let threshold = self.0.as_ref().map_or(0, |recorder| recorder.sampling.threshold());
         if threshold == 0 && traceparent.is_none() {
             return None;
         }
@@ -100,17 +109,35 @@ impl Tracer {
         traceparent.map(|_| root)
     }
 
-    /// Records a call, where its trace is sampled. Its front end says what its head told.
-    pub fn record(&self, context: &TraceContext, head: impl FnOnce() -> Head) -> Option<Recording> {
-        let recorder = self.0.as_ref().filter(|_| context.is_sampled())?;
-        Some(Recording::begin(context.clone(), head(), Arc::clone(recorder)))
+    /// Whether anything can be recorded.
+    pub fn is_on(&self) -> bool {
+        self.0.is_some()
     }
 
-    /// Of requests that begin from now on.
-    pub fn set_ratio(&self, ratio: f64) {
-        if let Some(recorder) = &self.0 {
-            recorder.threshold.store(threshold(ratio), Ordering::Relaxed);
-        }
+    /// What will tell whether the call was dropped, where its trace begins here and its model decides.
+    pub fn fate(&self, context: &TraceContext) -> Option<Fate> {
+        let recorder = self.0.as_ref().filter(|_| context.is_sampled() && context.parent_id().is_none())?;
+        recorder.sampling.is_by_model().then(Fate::default)
+    }
+
+    /// Records a call, where its trace is sampled. Its front end says what its head told.
+    pub fn record(
+        &self,
+        context: &TraceContext,
+        fate: Option<&Fate>,
+        head: impl FnOnce() -> Head,
+    ) -> Option<Recording> {
+        let recorder = self.0.as_ref().filter(|_| context.is_sampled())?;
+        let sampled = Sampled { draw: context.draw(), by_client: context.parent_id().is_some() };
+        let open = match recorder.sampling.at_head(sampled) {
+            Verdict::Recorded => None,
+            Verdict::Open => Some(Open { sampled, is_part: false, fate: fate.cloned() }),
+            Verdict::Dropped => {
+                fate.inspect(|fate| fate.drop_call());
+                return None;
+            }
+        };
+        Some(Recording::begin(context.clone(), head(), open, Arc::clone(recorder)))
     }
 
     /// Sends what waits, within the time that the settings give it.
@@ -122,9 +149,12 @@ impl Tracer {
     }
 }
 
-/// The part of all draws that is recorded.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a ratio is from 0 to 1")]
-#[expect(clippy::cast_precision_loss, reason = "a power of two is exact")]
-fn threshold(ratio: f64) -> u64 {
-    (ratio * TraceContext::DRAWS as f64) as u64
+impl Fate {
+    pub fn is_dropped(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn drop_call(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }

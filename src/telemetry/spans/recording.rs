@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Recorder;
 use super::record::{BatchRecord, BatchRun, Ended, Head, Record, RequestRecord, Served, Stage, Value, Wire};
+use super::sampling::Sampled;
+use super::{Fate, Recorder};
 use crate::error::ErrorCode;
-use crate::infer::{Batched, CacheOutcome, Usage, VariantReason};
+use crate::infer::{Batched, CacheOutcome, ModelName, Usage, VariantReason};
 use crate::telemetry::energy::Origin;
 use crate::telemetry::trace::{SpanIds, TraceContext};
 use crate::units::Nanojoules;
@@ -20,7 +21,18 @@ pub struct Recording {
     /// Taken at its end alone.
     record: Option<Box<RequestRecord>>,
     encode_began: Option<Instant>,
+    /// Until the model has decided, where it does.
+    open: Option<Open>,
     recorder: Arc<Recorder>,
+}
+
+/// A recording that may yet be dropped.
+#[derive(Debug)]
+pub(super) struct Open {
+    pub(super) sampled: Sampled,
+    /// Of a call that counts by itself.
+    pub(super) is_part: bool,
+    pub(super) fate: Option<Fate>,
 }
 
 /// What a batch needs of a request that is recorded.
@@ -59,7 +71,7 @@ impl StepRun {
 }
 
 impl Recording {
-    pub(super) fn begin(context: TraceContext, head: Head, recorder: Arc<Recorder>) -> Self {
+    pub(super) fn begin(context: TraceContext, head: Head, open: Option<Open>, recorder: Arc<Recorder>) -> Self {
         let ended = Ended::now();
         let record = RequestRecord {
             context,
@@ -72,13 +84,36 @@ impl Recording {
             failed: None,
             http_status: None,
         };
-        Self { record: Some(Box::new(record)), encode_began: None, recorder }
+        Self { record: Some(Box::new(record)), encode_began: None, open, recorder }
     }
 
     /// One of several requests that come with this call.
     pub fn message(&self) -> Self {
         let head = Head { wire: Wire::Message, name: "infer", attributes: Vec::new() };
-        Self::begin(self.record().context.child(), head, Arc::clone(&self.recorder))
+        let open = self.open.as_ref().map(|open| Open { sampled: open.sampled, is_part: true, fate: None });
+        Self::begin(self.record().context.child(), head, open, Arc::clone(&self.recorder))
+    }
+
+    /// To be called when the model is known: the same, unless it is not to be recorded.
+    pub fn of_model(mut self, model: &ModelName) -> Option<Self> {
+        let Some(open) = self.open.take() else { return Some(self) };
+        let sampling = &self.recorder.sampling;
+        let is_taken = match open.is_part {
+            true => sampling.takes_part(model, open.sampled),
+            false => sampling.takes(Some(model), open.sampled),
+        };
+        if is_taken {
+            return Some(self);
+        }
+        self.discard(&open);
+        None
+    }
+
+    fn discard(&mut self, open: &Open) {
+        self.record = None;
+        if let Some(fate) = &open.fate {
+            fate.drop_call();
+        }
     }
 
     /// What its batch needs to know of it.
@@ -162,6 +197,12 @@ impl Recording {
     }
 
     fn end(&mut self, failed: Option<ErrorCode>) {
+        // No model was found for it, or it is a stream, which has none.
+        if let Some(open) = self.open.take()
+            && (open.is_part || !self.recorder.sampling.takes(None, open.sampled))
+        {
+            self.discard(&open);
+        }
         let Some(mut record) = self.record.take() else { return };
         record.ended = Ended::now();
         record.failed = failed;

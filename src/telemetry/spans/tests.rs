@@ -1,7 +1,6 @@
 //! Which requests are recorded, what waits, and what is sent of it.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
@@ -11,10 +10,11 @@ use tokio_util::sync::CancellationToken;
 use super::config::Pair;
 use super::queue::Queue;
 use super::record::{Ended, Record};
+use super::settings::{Change, Level};
 use super::*;
 use crate::config::Config;
 use crate::error::ErrorCode;
-use crate::infer::{BatchReason, Batched, ComputeTimes, Usage, VariantReason, VersionId};
+use crate::infer::{BatchReason, Batched, ComputeTimes, ModelName, Usage, VariantReason, VersionId};
 use crate::proto::otlp::any_value::Value as Any;
 use crate::proto::otlp::{KeyValue, Span};
 use crate::telemetry::energy::Origin;
@@ -25,20 +25,26 @@ const MS: Duration = Duration::from_millis(1);
 
 /// A tracer that nobody sends for, with what it counts.
 fn tracer(ratio: f64, records_max: usize) -> (Tracer, SpanMetrics) {
-    let metrics = Metrics::new().spans;
+    let Metrics { spans: metrics, sampling, .. } = Metrics::new();
+    sampling.configure(&config(ratio));
     let recorder = Recorder {
         queue: Queue::new(records_max, 2, metrics.clone()),
-        threshold: AtomicU64::new(threshold(ratio)),
+        sampling,
         closing: CancellationToken::new(),
         ended: CancellationToken::new(),
     };
     (Tracer(Some(Arc::new(recorder))), metrics)
 }
 
+fn config(sample_ratio: f64) -> TracingConfig {
+    let endpoint = Some("http://localhost:4318".parse().unwrap());
+    TracingConfig { endpoint, sample_ratio, settings_over_network: true, ..Config::default().tracing }
+}
+
 fn begin(tracer: &Tracer, wire: Wire) -> Recording {
     let context = tracer.span_of(Some(PARENT), Some("a=1")).unwrap();
     tracer
-        .record(&context, || Head { wire, name: "call", attributes: vec![("url.path", Value::Text("/".into()))] })
+        .record(&context, None, || Head { wire, name: "call", attributes: vec![("url.path", Value::Text("/".into()))] })
         .unwrap()
 }
 
@@ -76,7 +82,7 @@ fn the_client_decides_and_else_the_ratio() {
     let (half, _) = tracer(0.5, 1);
     let sampled = (0..1000).filter(|_| half.span_of(None, None).is_some()).count();
     assert!((400..600).contains(&sampled), "{sampled}");
-    half.set_ratio(0.0);
+    half.0.as_ref().unwrap().sampling.configure(&config(0.0));
     assert!(half.span_of(None, None).is_none());
 }
 
@@ -84,10 +90,46 @@ fn the_client_decides_and_else_the_ratio() {
 fn only_what_is_sampled_is_recorded() {
     let head = || panic!("the head of a call that is not recorded is not looked at");
     let sampled = Tracer::off().span_of(Some(PARENT), None).unwrap();
-    assert!(Tracer::off().record(&sampled, head).is_none(), "without a collector nothing is");
+    assert!(Tracer::off().record(&sampled, None, head).is_none(), "without a collector nothing is");
     let (tracer, _) = tracer(1.0, 1);
     let other = tracer.span_of(Some(&PARENT.replace("-01", "-00")), None).unwrap();
-    assert!(tracer.record(&other, head).is_none());
+    assert!(tracer.record(&other, None, head).is_none());
+}
+
+#[test]
+fn a_model_may_have_its_requests_dropped() {
+    let (tracer, _) = tracer(1.0, 9);
+    let sampling = Arc::clone(&tracer.0.as_ref().unwrap().sampling);
+    let (kept, dropped): (ModelName, ModelName) = ("kept".parse().unwrap(), "dropped".parse().unwrap());
+    assert!(tracer.fate(&tracer.span_of(None, None).unwrap()).is_none(), "nothing is open");
+    sampling.update(Some(&dropped), &[Change::Level(Some(Level::Off))]).unwrap();
+    let head = || Head { wire: Wire::Http, name: "call", attributes: Vec::new() };
+    let begin = || {
+        let context = tracer.span_of(None, None).unwrap();
+        let fate = tracer.fate(&context).unwrap();
+        (tracer.record(&context, Some(&fate), head).unwrap(), fate)
+    };
+    let (recording, fate) = begin();
+    let recording = recording.of_model(&kept).unwrap();
+    recording.of_model(&dropped).unwrap().finish(None);
+    assert_eq!((waiting(&tracer).len(), fate.is_dropped()), (1, false), "the first build that was found has decided");
+    let (recording, fate) = begin();
+    assert!(recording.of_model(&dropped).is_none());
+    assert_eq!((waiting(&tracer).len(), fate.is_dropped()), (0, true));
+    let (recording, _) = begin();
+    drop(recording);
+    assert_eq!(waiting(&tracer).len(), 1, "where no model was found, the settings of all count");
+
+    sampling.update(None, &[Change::Level(Some(Level::Off))]).unwrap();
+    sampling.update(Some(&kept), &[Change::Level(Some(Level::Timestamps))]).unwrap();
+    let (stream, fate) = begin();
+    let message = stream.message().of_model(&kept).unwrap();
+    message.finish(None);
+    assert!(stream.message().of_model(&dropped).is_none());
+    drop(stream.message());
+    assert_eq!(waiting(&tracer).len(), 1, "of the messages the one whose model records");
+    stream.finish(None);
+    assert_eq!((waiting(&tracer).len(), fate.is_dropped()), (0, true));
 }
 
 #[test]
@@ -211,12 +253,6 @@ fn a_service_has_one_name() {
 }
 
 proptest! {
-    #[test]
-    fn no_ratio_records_more_than_another_that_is_higher(low in 0.0..=1.0, high in 0.0..=1.0) {
-        prop_assume!(low <= high);
-        prop_assert!(threshold(low) <= threshold(high) && threshold(high) <= TraceContext::DRAWS);
-    }
-
     #[test]
     fn instants_keep_their_distances(before in 0u64..1 << 40, more in 0u64..1 << 40) {
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
