@@ -102,7 +102,7 @@ pub async fn check(config: &Config, logs: Logs) -> Result<String> {
     Ok(format!("configuration and repository are valid\n{summary}"))
 }
 
-async fn build(config: &Config, logs: Logs) -> Result<Frontend> {
+pub(crate) async fn build(config: &Config, logs: Logs) -> Result<Frontend> {
     let metrics = Arc::new(Metrics::new());
     let meter = Meter::start(&config.metering, &metrics)?;
     let pool = Pool::start_spinning(Some(config.engine.cores()), config.engine.spin_time_max.0);
@@ -181,7 +181,7 @@ fn listen(
     };
     let cors = Cors::new(&config.cors.origins);
     let calls = grpc::routes(frontend.clone(), config.grpc.web).with_cors(cors.clone());
-    let rest = rest::routes(frontend.clone()).with_cors(cors);
+    let rest = rest::routes(frontend.clone(), &config.http).with_cors(cors);
     let (http, grpc) = ((&config.http.listen, config.http.socket_mode), (&config.grpc.listen, config.grpc.socket_mode));
     let mut doors = Vec::new();
     if http.0 == grpc.0 && http.0.is_shareable() {

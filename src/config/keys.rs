@@ -74,10 +74,12 @@ macro_rules! keys {
 pub(super) const ALL: &[Key] = keys! {
     http.listen: Restart,
     http.socket_mode: Restart,
+    http.docs: Restart,
     grpc.listen: Restart,
     grpc.socket_mode: Restart,
     grpc.web: Restart,
     admin.browser_hosts: Restart,
+    admin.docs: Restart,
     admin.listen: Restart,
     admin.socket_mode: Restart,
     admin.triton_metrics: Restart,

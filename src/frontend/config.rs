@@ -11,6 +11,8 @@ use crate::units::{ByteSize, Span};
 pub struct HttpConfig {
     pub listen: Address,
     pub socket_mode: Mode,
+    /// Whether `/openapi.json` and the page at `/docs/` are served.
+    pub docs: bool,
 }
 
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -29,6 +31,8 @@ pub struct AdminConfig {
     pub socket_mode: Mode,
     /// Whether the page at `/ui/` is served, and inference for it.
     pub ui: bool,
+    /// Whether `/openapi.json` and the page at `/docs/` are served.
+    pub docs: bool,
     pub browser_hosts: Vec<String>,
     /// Whether metrics stand under Triton's names too.
     pub triton_metrics: bool,

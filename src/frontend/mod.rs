@@ -14,6 +14,7 @@ pub mod health;
 mod large;
 pub mod listener;
 pub mod pace;
+mod page_file;
 pub mod parameters;
 pub mod refusal;
 pub mod report;

@@ -154,9 +154,10 @@ def test_rows_need_outputs_with_rows(server):
 def test_paths_and_verbs(server):
     for method, path, status, words in [
         ("POST", "/v1/models/vector:explain", 501, "explanations are not served"),
-        ("POST", "/v1/models/vector", 400, "the path expects :predict, :classify or :regress"),
+        ("POST", "/v1/models/vector", 405, "the path expects :predict, :classify or :regress"),
         ("POST", "/v1/models/vector:nothing", 400, "the path expects :predict"),
-        ("DELETE", "/v1/models/vector", 405, "expected GET or POST"),
+        ("DELETE", "/v1/models/vector", 405, "expected GET"),
+        ("GET", "/v1/models/vector:predict", 405, "expected POST"),
         ("POST", "/v1/models/vector/metadata", 405, "expected GET"),
         ("GET", "/v1/models/versions/versions/x", 400, "is not a number"),
         ("GET", "/v1/models/versions/labels/none", 404, 'no version with the label "none", expected "gone" or "stable"'),

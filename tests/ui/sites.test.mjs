@@ -65,6 +65,22 @@ test("no other site gets an answer", async () => {
   assert.equal(await rest(sites.other, "/v2", { method: "GET" }), "nothing");
 });
 
+test("no site gets more of the page of calls than of any answer", async () => {
+  assert.equal((await rest(sites.named, "/openapi.json", { method: "GET" })).status, 200);
+  assert.equal(await rest(sites.other, "/openapi.json", { method: "GET" }), "nothing");
+  assert.equal(await fetched(sites.named, server.ports[2], "/openapi.json", { method: "GET" }), "nothing");
+  const page = await chromium.newPage();
+  await page.goto(sites.named);
+  const blocked = page.waitForEvent("console", { predicate: (message) => message.text().includes("frame-ancestors") });
+  await page.evaluate((url) => {
+    const frame = document.createElement("iframe");
+    frame.src = url;
+    document.body.append(frame);
+  }, `http://127.0.0.1:${server.ports[0]}/docs/`);
+  await blocked;
+  await page.close();
+});
+
 test("a named site controls nothing", async () => {
   const answer = await rest(sites.named, "/v2/repository/models/digits/unload", { body: "{}" });
   assert.equal(answer.status, 403);

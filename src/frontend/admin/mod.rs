@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use super::browsers::own_pages_only;
 use super::config::AdminConfig;
-use super::rest::{admin_router, fallbacks, get, inference, post};
+use super::rest::{Served, admin_router, documents, fallbacks, get, inference, post};
 use super::{Frontend, Refusal};
 
 /// What the reload route asks for; the answer goes back over the channel in it.
@@ -43,6 +43,9 @@ pub fn router(frontend: Frontend, reloads: mpsc::Sender<ReloadRequest>, config: 
         .merge(admin_router());
     if config.ui {
         own = own.merge(inference()).merge(page::router());
+    }
+    if config.docs {
+        own = own.merge(documents(&frontend, Served::to_operators(config.ui)));
     }
     let guard = from_fn_with_state(frontend.clone(), own_pages_only);
     fallbacks(own.with_state(frontend).merge(reload).route_layer(guard))

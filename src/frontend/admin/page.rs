@@ -11,15 +11,9 @@ use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 
 use crate::error::ErrorCode;
+use crate::frontend::page_file::{CSS, HTML, PageFile, SCRIPT, SVG, TEXT};
 use crate::frontend::rest::{self, InPath, get};
 use crate::frontend::{Frontend, Refusal, SERVER_NAME, SERVER_VERSION};
-
-/// A file of the page.
-struct File {
-    name: &'static str,
-    content_type: &'static str,
-    bytes: &'static [u8],
-}
 
 pub(super) fn router() -> Router<Frontend> {
     Router::new()
@@ -43,7 +37,7 @@ async fn entry() -> Response {
 
 async fn file(InPath(name): InPath<String>) -> Result<Response, Refusal> {
     let unknown = || Refusal::new(ErrorCode::NotFound, format!("the page has no file {name:?}"));
-    FILES.iter().find(|file| file.name == name).map(File::response).ok_or_else(unknown)
+    FILES.iter().find(|file| file.name == name).map(PageFile::response).ok_or_else(unknown)
 }
 
 /// What neither the metrics nor the protocol tell.
@@ -61,50 +55,23 @@ async fn sample(State(frontend): State<Frontend>, InPath(model): InPath<String>)
     })
 }
 
-impl File {
-    const fn new(name: &'static str, content_type: &'static str, bytes: &'static [u8]) -> Self {
-        Self { name, content_type, bytes }
-    }
-
-    fn response(&self) -> Response {
-        let mut response = rest::with_type(Body::from(self.bytes), self.content_type);
-        for (name, value) in HEADERS {
-            response.headers_mut().insert(*name, HeaderValue::from_static(value));
-        }
-        response
-    }
-}
-
-/// Nothing inline, nothing from elsewhere, no frame around it, no type that is guessed.
-const HEADERS: &[(&str, &str)] = &[
-    (
-        "content-security-policy",
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
-         base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    ),
-    ("x-content-type-options", "nosniff"),
-    ("referrer-policy", "same-origin"),
-    ("cross-origin-resource-policy", "same-origin"),
-    // The files change with the binary, under the same names.
-    ("cache-control", "no-cache"),
-];
-
 macro_rules! files {
     ($($name:literal: $content_type:expr,)*) => {
-        &[$(File::new($name, $content_type, include_bytes!(concat!("page/", $name)))),*]
+        &[$(PageFile::new($name, $content_type, include_bytes!(concat!("page/", $name)))),*]
     };
 }
 
 /// The entry first.
-const FILES: &[File] = files! {
+const FILES: &[PageFile] = files! {
     "index.html": HTML,
     "page.css": CSS,
-    "mark.svg": "image/svg+xml",
+    "mark.svg": SVG,
     "page.js": SCRIPT,
     "server.js": SCRIPT,
     "metrics.js": SCRIPT,
     "history.js": SCRIPT,
     "element.js": SCRIPT,
+    "theme.js": SCRIPT,
     "format.js": SCRIPT,
     "chart.js": SCRIPT,
     "overview.js": SCRIPT,
@@ -119,12 +86,8 @@ const FILES: &[File] = files! {
     "answer.js": SCRIPT,
     "uplot.js": SCRIPT,
     "uplot.css": CSS,
-    "uplot-license.txt": "text/plain; charset=utf-8",
+    "uplot-license.txt": TEXT,
 };
-
-const HTML: &str = "text/html; charset=utf-8";
-const CSS: &str = "text/css; charset=utf-8";
-const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 #[cfg(test)]
 mod tests {
@@ -155,14 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_browser_is_told_to_run_nothing_else() {
-        let response = FILES[0].response();
-        let policy = response.headers()["content-security-policy"].to_str().unwrap();
-        assert!(policy.starts_with("default-src 'none';") && !policy.contains("unsafe"), "{policy}");
-        assert_eq!(response.headers()["x-content-type-options"], "nosniff");
-        let html = std::str::from_utf8(FILES[0].bytes).unwrap();
-        for inline in ["style=", "<style", "onclick", "://", "<script>"] {
-            assert!(!html.contains(inline), "{inline}");
-        }
+    fn nothing_stands_inline() {
+        FILES[0].check_html();
     }
 }

@@ -1,8 +1,9 @@
 //! The REST form of the Open Inference Protocol v2 with Triton's extensions.
 //!
 //! `infer` is the hot path: `body` and `decode` before the pipeline, `encode` after it. `v1` has other words for the same
-//! calls, `events` an envelope around them, `hosted` the paths of platforms. `models` tells about models,
-//! `control` changes what is loaded and logged, `trace_settings` what is recorded, `shared_memory` which regions there are, `control_body` reads what it is told. Every body, also of an error, is
+//! calls, `events` an envelope around them, `hosted` the paths of platforms. `models` tells about models, `openapi` about calls,
+//! `control` changes what is loaded and logged, `trace_settings` what is recorded, `shared_memory` which regions there are,
+//! `control_body` reads what these are told. Every body, also of an error, is
 //! JSON with an `error` string.
 
 mod body;
@@ -21,6 +22,7 @@ mod json_values;
 mod layers;
 mod models;
 mod nonfinite;
+mod openapi;
 mod respond;
 mod shared_memory;
 mod trace_settings;
@@ -32,18 +34,20 @@ use axum::routing::{self, any};
 
 pub use in_path::InPath;
 pub use models::Selector;
+pub use openapi::{Served, routes as documents};
 pub use respond::{error, get, json, post, with_type};
 
 use super::Frontend;
 use super::browsers::own_pages_only;
+use super::config::HttpConfig;
 use super::listener::Routes;
 
 /// Inference, metadata, health and the repository and logging extensions.
-pub fn routes(frontend: Frontend) -> Routes {
-    Routes::from(router(frontend.clone())).with_shortcut(infer::Inference(frontend))
+pub fn routes(frontend: Frontend, config: &HttpConfig) -> Routes {
+    Routes::from(router(frontend.clone(), config)).with_shortcut(infer::Inference(frontend))
 }
 
-fn router(frontend: Frontend) -> Router {
+fn router(frontend: Frontend, config: &HttpConfig) -> Router {
     let control = control().route_layer(from_fn_with_state(frontend.clone(), own_pages_only));
     let mut router = inference().merge(models()).merge(control).merge(unserved());
     if frontend.dialects.v1 {
@@ -51,6 +55,9 @@ fn router(frontend: Frontend) -> Router {
     }
     if frontend.dialects.sagemaker {
         router = router.merge(hosted::sagemaker::routes(&frontend));
+    }
+    if config.docs {
+        router = router.merge(documents(&frontend, Served::over_rest(&frontend.dialects)));
     }
     let router = fallbacks(router);
     let router = match frontend.dialects.vertex {

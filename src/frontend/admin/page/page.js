@@ -6,6 +6,7 @@ import * as format from "./format.js";
 import { model } from "./model.js";
 import { overview } from "./overview.js";
 import { Server } from "./server.js";
+import { theme } from "./theme.js";
 import { trial } from "./trial.js";
 
 const server = new Server();
@@ -63,43 +64,6 @@ function connection() {
   say(lost, server.refusal
     ? `The server does not let this page read: ${server.refusal}.`
     : "The server does not answer. What is shown is the last that it told; this page goes on asking.");
-}
-
-/// auto, light or dark, kept in this browser.
-function theme() {
-  const button = document.getElementById("theme");
-  const names = ["auto", "light", "dark"];
-  let now = names.indexOf(kept() ?? "auto");
-  const apply = () => {
-    const name = names[now];
-    mark(document.documentElement, "data-theme", name === "auto" ? null : name);
-    say(button, `Theme: ${name}`);
-    document.dispatchEvent(new Event("themechange"));
-  };
-  button.addEventListener("click", () => {
-    now = (now + 1) % names.length;
-    keep(names[now]);
-    apply();
-  });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => document.dispatchEvent(new Event("themechange")));
-  apply();
-}
-
-/// A browser may forbid to keep anything.
-function kept() {
-  try {
-    return localStorage.getItem("kinglet-theme");
-  } catch {
-    return null;
-  }
-}
-
-function keep(name) {
-  try {
-    localStorage.setItem("kinglet-theme", name);
-  } catch {
-    // Then it holds until the page is closed.
-  }
 }
 
 theme();

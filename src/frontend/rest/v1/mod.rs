@@ -11,9 +11,11 @@ mod status;
 
 use axum::Router;
 use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing;
 use bytes::Bytes;
+use http::{HeaderValue, Method, StatusCode, header};
 
 pub(super) use answer::write;
 pub(super) use glance::is_v1;
@@ -23,6 +25,7 @@ use super::events::{self, Mode};
 use super::in_path::InPath;
 use super::infer::{self, Dialect, Target, Which};
 use super::{models, respond};
+use crate::engine::Signature;
 use crate::frontend::config::LimitsConfig;
 use crate::frontend::parameters::RequestParameters;
 use crate::frontend::{Call, Frontend, Refusal};
@@ -30,14 +33,35 @@ use crate::repository::Variant;
 
 pub(super) fn routes() -> Router<Frontend> {
     let both = |get: routing::MethodRouter<Frontend>| get.fallback(respond::neither_get_nor_post);
+    let both = Router::new()
+        .route("/v1/models/{model}", both(routing::get(status::newest).post(newest)))
+        .route("/v1/models/{model}/versions/{version}", both(routing::get(status::version).post(version)))
+        .route("/v1/models/{model}/labels/{label}", both(routing::get(status::label).post(label)));
     Router::new()
         .route("/v1/models", respond::get(models::list))
-        .route("/v1/models/{model}", both(routing::get(status::newest).post(newest)))
         .route("/v1/models/{model}/metadata", respond::get(status::metadata))
-        .route("/v1/models/{model}/versions/{version}", both(routing::get(status::version).post(version)))
         .route("/v1/models/{model}/versions/{version}/metadata", respond::get(status::version_metadata))
-        .route("/v1/models/{model}/labels/{label}", both(routing::get(status::label).post(label)))
         .route("/v1/models/{model}/labels/{label}/metadata", respond::get(status::label_metadata))
+        .merge(both.layer(from_fn(by_verb)))
+}
+
+/// A path with a verb at its end is another one than without, which only the router takes for the same.
+async fn by_verb(request: Request, next: Next) -> Response {
+    let last = request.uri().path().rsplit('/').next().unwrap_or_default();
+    let has_verb = last.contains(':') || last.to_ascii_lowercase().contains("%3a");
+    let (is_expected, expected, allowed) = match has_verb {
+        true => (*request.method() == Method::POST, "POST", "POST"),
+        false => (matches!(*request.method(), Method::GET | Method::HEAD), "GET", "GET,HEAD"),
+    };
+    if is_expected {
+        return next.run(request).await;
+    }
+    let mut response = match *request.method() {
+        Method::POST => respond::error(StatusCode::METHOD_NOT_ALLOWED, NO_VERB),
+        _ => respond::not_allowed(&request, expected),
+    };
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
+    response
 }
 
 /// The model's name, and what stands behind it.
@@ -152,6 +176,11 @@ fn target<'a>(model: &'a str, which: Which<'a>, verb: Verb) -> Target<'a> {
     Target { model, which, dialect: Dialect::V1(verb), route }
 }
 
+/// Whether a model has an output that answers such calls.
+pub(super) fn suits(verb: Verb, signature: &Signature) -> bool {
+    outputs::wanted(verb, signature).is_ok()
+}
+
 /// What stands before the verb, and the verb.
 fn split(text: &str) -> Result<(&str, Verb), Refusal> {
     match text.rsplit_once(':') {
@@ -159,7 +188,7 @@ fn split(text: &str) -> Result<(&str, Verb), Refusal> {
         Some((named, "classify")) => Ok((named, Verb::Classify)),
         Some((named, "regress")) => Ok((named, Verb::Regress)),
         Some((_, "explain")) => Err(Refusal::unsupported("explanations are not served, expected :predict")),
-        _ => Err(Refusal::invalid("the path expects :predict, :classify or :regress at its end")),
+        _ => Err(Refusal::invalid(NO_VERB)),
     }
 }
 
@@ -171,3 +200,5 @@ impl Verb {
         }
     }
 }
+
+const NO_VERB: &str = "the path expects :predict, :classify or :regress at its end";
