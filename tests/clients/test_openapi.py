@@ -19,6 +19,8 @@ ALL_ON = {
     "KINGLET__DIALECTS__VERTEX_HEALTH_ROUTE": "/health",
     "KINGLET__DIALECTS__VERTEX_PREDICT_ROUTE": "/predict",
     "KINGLET__DIALECTS__DEFAULT_MODEL": "digits",
+    "KINGLET__SHARED_MEMORY__ENABLED": "true",
+    "KINGLET__TRACING__SETTINGS_OVER_NETWORK": "true",
 }
 # Deadlines that a client sets itself may pass, and what is refused is refused with many statuses.
 SCHEMATHESIS = """
@@ -95,7 +97,7 @@ def send_examples(address, doc):
     for path, verb, operation in calls(doc):
         schema, body = example(doc, operation)
         target = filled(doc, path, operation)
-        changes = verb == "DELETE" or path.endswith(("load", "/models")) and verb == "POST"
+        changes = verb == "DELETE" or path.endswith(("load", "/models", "/setting", "register")) and verb == "POST"
         if target is None or changes or (verb == "POST" and "requestBody" in operation and schema is None):
             continue
         if schema is not None:

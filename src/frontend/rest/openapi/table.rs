@@ -2,6 +2,7 @@
 
 mod admin;
 mod dialects;
+mod extensions;
 mod protocol;
 
 use super::Served;
@@ -10,11 +11,13 @@ use super::operation::{Answer, Body, Media, Operation};
 /// The calls of a listener, in the order in which people read them.
 pub(super) fn operations(served: &Served) -> impl Iterator<Item = &'static Operation> {
     let is_rest = !served.is_admin;
-    let groups: [(bool, &[Operation]); 9] = [
+    let groups: [(bool, &[Operation]); 11] = [
         (served.infers, protocol::INFERENCE),
         (true, protocol::MODELS),
         (true, protocol::HEALTH),
         (true, protocol::CONTROL),
+        (true, extensions::TRACE),
+        (true, extensions::SHARED_MEMORY),
         (is_rest && served.v1, dialects::V1),
         (is_rest && served.sagemaker, dialects::SAGEMAKER),
         (served.is_admin, admin::MODELS),
@@ -34,6 +37,8 @@ pub(super) const TAGS: &[(&str, &str)] = &[
     (tag::HEALTH, "What probes ask."),
     (tag::REPOSITORY, "Loading and unloading. Pages of other sites may not."),
     (tag::LOGGING, "The settings of the logs, until the next start."),
+    (tag::TRACE, "What is recorded of requests, until the next start."),
+    (tag::SHARED_MEMORY, "Tensors in memory that client and server share, where shared_memory.enabled is set."),
     (tag::V1, "The v1 of TensorFlow Serving and KServe."),
     (tag::SAGEMAKER, "The paths of SageMaker."),
     (tag::VERTEX, "The paths of Vertex AI."),
@@ -47,6 +52,8 @@ mod tag {
     pub(super) const HEALTH: &str = "Health";
     pub(super) const REPOSITORY: &str = "Repository";
     pub(super) const LOGGING: &str = "Logging";
+    pub(super) const TRACE: &str = "Trace settings";
+    pub(super) const SHARED_MEMORY: &str = "Shared memory";
     pub(super) const V1: &str = "v1";
     pub(super) const SAGEMAKER: &str = "SageMaker";
     pub(super) const VERTEX: &str = "Vertex AI";
