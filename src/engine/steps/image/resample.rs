@@ -21,7 +21,7 @@ struct Windows {
     starts: Vec<usize>,
     /// Of every window; those with fewer pixels are filled up with zeros.
     length: usize,
-    /// Fixed point, `SHIFT` bits behind it; `length` for each window.
+    /// Fixed point; `length` for each window.
     weights: Vec<i32>,
 }
 
@@ -30,12 +30,15 @@ pub(super) fn resized(from: &Pixels, across: Part, down: Part, how: Resampler) -
     if how.filter == Filter::Nearest {
         return nearest(from, across, down, how);
     }
-    match from.channels {
-        1 => in_two_passes::<1>(from, across, down, how),
-        _ => in_two_passes::<3>(from, across, down, how),
+    match (from.channels, how.widened) {
+        (1, true) => in_two_passes::<1>(from, across, down, how),
+        (_, true) => in_two_passes::<3>(from, across, down, how),
+        (1, false) => at_points::<1>(from, across, down, how),
+        (_, false) => at_points::<3>(from, across, down, how),
     }
 }
 
+/// As Pillow: between the passes there are bytes again.
 fn in_two_passes<const CHANNELS: usize>(from: &Pixels, across: Part, down: Part, how: Resampler) -> Pixels {
     let rows = Windows::new(from.height, down, how);
     let columns = Windows::new(from.width, across, how);
@@ -60,12 +63,37 @@ fn in_two_passes<const CHANNELS: usize>(from: &Pixels, across: Part, down: Part,
     Pixels { width: across.count, height: down.count, channels: CHANNELS, bytes }
 }
 
+/// As OpenCV: one sum over the pixels next to a point, rounded once.
+fn at_points<const CHANNELS: usize>(from: &Pixels, across: Part, down: Part, how: Resampler) -> Pixels {
+    let rows = Windows::new(from.height, down, how);
+    let columns = Windows::new(from.width, across, how);
+    let mut bytes = Vec::with_capacity(across.count * down.count * CHANNELS);
+    for (first, down) in rows.starts.iter().zip(rows.weights.chunks_exact(rows.length)) {
+        for (left, across) in columns.starts.iter().zip(columns.weights.chunks_exact(columns.length)) {
+            let mut sums = [ROUND; CHANNELS];
+            for (y, weight) in down.iter().enumerate() {
+                let pixels = &from.row(first + y)[left * CHANNELS..][..columns.length * CHANNELS];
+                let mut row = [0; CHANNELS];
+                pixels.as_chunks().0.iter().zip(across).for_each(|(pixel, weight)| add(&mut row, pixel, *weight));
+                sums.iter_mut().zip(row).for_each(|(sum, row)| *sum = sum.wrapping_add(row.wrapping_mul(*weight)));
+            }
+            bytes.extend(sums.map(byte));
+        }
+    }
+    Pixels { width: across.count, height: down.count, channels: CHANNELS, bytes }
+}
+
 fn nearest(from: &Pixels, across: Part, down: Part, how: Resampler) -> Pixels {
     let source = |part: Part, extent: usize| -> Vec<usize> {
         let scale = extent as f64 / part.of as f64;
-        let middle = if how.widened { 0.5 } else { 0.0 };
-        let at = |place: usize| truncated((place as f64 + middle) * scale).min(extent - 1);
-        (part.from..part.from + part.count).map(at).collect()
+        // Pillow adds up, which tells where a pixel lies on the border of two.
+        let added = std::iter::successors(Some(scale * 0.5), |point| Some(point + scale));
+        let points: Vec<f64> = if how.widened {
+            added.skip(part.from).take(part.count).collect()
+        } else {
+            (part.from..part.from + part.count).map(|place| place as f64 * scale).collect()
+        };
+        points.into_iter().map(|point| truncated(point).min(extent - 1)).collect()
     };
     let columns = source(across, from.width);
     let channels = from.channels;
@@ -88,13 +116,14 @@ impl Windows {
         let windows: Vec<(usize, Vec<f64>)> = (part.from..part.from + part.count).map(window).collect();
         let length = windows.iter().map(|(_, weights)| weights.len()).max().unwrap_or(0);
         let mut all = Self { starts: Vec::new(), length, weights: Vec::new() };
+        let bits = if how.widened { SHIFT } else { SHIFT / 2 };
         for (start, weights) in windows {
             // Moved back where it would reach beyond the end, so that all are read alike.
             let at = start.min(extent - length);
             let before = start - at;
             all.starts.push(at);
             all.weights.extend(std::iter::repeat_n(0, before));
-            all.weights.extend(weights.iter().map(|&weight| fixed(weight)));
+            all.weights.extend(weights.iter().map(|&weight| fixed(weight, bits)));
             all.weights.extend(std::iter::repeat_n(0, length - before - weights.len()));
         }
         all
@@ -218,8 +247,8 @@ fn sinc(x: f64) -> f64 {
     clippy::cast_possible_truncation,
     reason = "weights are below 2, so that they fit with all bits behind the point"
 )]
-fn fixed(weight: f64) -> i32 {
-    (weight * f64::from(1 << SHIFT)).round() as i32
+fn fixed(weight: f64, bits: u32) -> i32 {
+    (weight * f64::from(1 << bits)).round() as i32
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "what is below zero counts as zero")]
@@ -232,8 +261,9 @@ fn byte(sum: i32) -> u8 {
     (sum >> SHIFT).clamp(0, 255) as u8
 }
 
-/// Bits behind the point. The weights of a window are 1 together and those below zero less than another half, so that the
-/// sum over bytes is below 2^31.
+/// Bits behind the point of a sum, which weights have all of them where one axis is done at a time, and else a half. The weights
+/// of a window are 1 together and those below zero less than a quarter, so that a sum over bytes, on both axes too, is
+/// below 2^31.
 const SHIFT: u32 = 22;
 
 const ROUND: i32 = 1 << (SHIFT - 1);
