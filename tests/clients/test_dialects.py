@@ -274,10 +274,11 @@ def test_a_model_that_does_not_answer(tmp_path):
     folder.mkdir(parents=True)
     (folder / "model.onnx").write_bytes(b"no model")
     with Server([tmp_path / "models"], tmp_path / "log") as running:
-        status, _, told = call(running, "GET", "/v1/models/broken")
-        assert (status, told["ready"]) == (503, False) and "not ready" in told["error"]
-        [line] = told["model_version_status"]
-        assert (line["state"], line["status"]["error_code"]) == ("END", "UNAVAILABLE")
-        assert line["status"]["error_message"]
+        for path in ("broken", "broken/versions/1", "broken/labels/stable"):
+            status, _, told = call(running, "GET", f"/v1/models/{path}")
+            assert (status, told["ready"]) == (503, False) and "not ready" in told["error"]
+            [line] = told["model_version_status"]
+            assert (line["state"], line["status"]["error_code"]) == ("END", "UNAVAILABLE")
+            assert line["status"]["error_message"]
         assert predict(running, "broken", {"instances": [1]})[0] == 503
         assert call(running, "GET", "/v1/models/broken/metadata")[0] == 503

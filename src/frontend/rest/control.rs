@@ -120,9 +120,14 @@ impl From<RepositoryError> for Refusal {
 fn load_override(Fields(parameters): Fields<'_>) -> Result<LoadOverride, Refusal> {
     let mut wanted = LoadOverride::default();
     for (key, value) in parameters {
-        let Field::Text(text) = value else {
-            // Parameters of other kinds mean nothing to a load.
-            continue;
+        let is_known = key == "config" || key.starts_with("file:");
+        let text = match value {
+            Field::Text(text) => text,
+            Field::Null => continue,
+            other if is_known => {
+                return Err(Refusal::invalid(format!("parameter {key:?} expects a string, got {other}")));
+            }
+            _ => continue,
         };
         if key == "config" {
             wanted.config_json = Some(text.into_owned());
@@ -177,4 +182,25 @@ fn log_response(logs: &Logs) -> Response {
         })
         .collect();
     respond::json(&settings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_load_brings_is_text() {
+        let limits = crate::config::Config::default().limits;
+        let read = |body: &str| {
+            let wanted = control_body::parameters(body.as_bytes(), &limits).and_then(load_override);
+            wanted.map(|wanted| (wanted.config_json, wanted.files.len())).map_err(|refusal| refusal.message)
+        };
+        let both = r#"{"parameters": {"config": "{}", "file:1/model.onnx": "QUJD", "other": 7}}"#;
+        assert_eq!(read(both), Ok((Some("{}".into()), 1)));
+        assert_eq!(read(r#"{"parameters": {"config": null}}"#), Ok((None, 0)));
+        let object = r#"parameter "config" expects a string, got an array or an object"#;
+        assert_eq!(read(r#"{"parameters": {"config": {"name": "m"}}}"#), Err(object.into()));
+        let number = r#"parameter "file:1/model.onnx" expects a string, got 7"#;
+        assert_eq!(read(r#"{"parameters": {"file:1/model.onnx": 7}}"#), Err(number.into()));
+    }
 }

@@ -85,6 +85,12 @@ pub(super) fn not_allowed(request: &Request, expected: &str) -> Response {
     error(StatusCode::METHOD_NOT_ALLOWED, &message)
 }
 
+/// An answer that says what would be allowed, where no route says it.
+pub(super) fn allowing(mut response: Response, methods: &'static str) -> Response {
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
+    response
+}
+
 pub(super) async fn empty() -> StatusCode {
     StatusCode::OK
 }

@@ -225,7 +225,7 @@ async fn on_demand_all_models_are_in_memory_together() {
         B,
         TWO,
         ("c/1/model.onnx", "rows n,3"),
-        ("f/manifest.toml", "[[steps]]\nmodel = \"a\"\n[[steps]]\nmodel = \"c\"\n"),
+        ("f/manifest.toml", "[[steps]]\nmodel = \"a\"\noutputs = { y = \"t\" }\n[[steps]]\nmodel = \"c\"\n"),
     ];
     let house = House::with(Control::Demand, files, |config| {
         config.demand_bytes_max = ByteSize(2000);

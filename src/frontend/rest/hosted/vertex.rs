@@ -20,10 +20,13 @@ pub(in crate::frontend::rest) async fn by_path(
     if frontend.dialects.is_vertex_prediction(path) {
         match *method == Method::POST {
             true => invoke(&frontend, ROUTE, default_model(&frontend), request).await,
-            false => respond::not_allowed(&request, "POST"),
+            false => respond::allowing(respond::not_allowed(&request, "POST"), "POST"),
         }
     } else if path == frontend.dialects.vertex_health_route {
-        if is_read { models::ready(State(frontend)).await } else { respond::not_allowed(&request, "GET") }
+        match is_read {
+            true => models::ready(State(frontend)).await,
+            false => respond::allowing(respond::not_allowed(&request, "GET"), "GET,HEAD"),
+        }
     } else {
         next.run(request).await
     }

@@ -15,7 +15,7 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing;
 use bytes::Bytes;
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{Method, StatusCode};
 
 pub(super) use answer::write;
 pub(super) use glance::is_v1;
@@ -56,12 +56,11 @@ async fn by_verb(request: Request, next: Next) -> Response {
     if is_expected {
         return next.run(request).await;
     }
-    let mut response = match *request.method() {
+    let refused = match *request.method() {
         Method::POST => respond::error(StatusCode::METHOD_NOT_ALLOWED, NO_VERB),
         _ => respond::not_allowed(&request, expected),
     };
-    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
-    response
+    respond::allowing(refused, allowed)
 }
 
 /// The model's name, and what stands behind it.

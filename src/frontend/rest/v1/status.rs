@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::body::SIGNATURE;
 use crate::engine::TensorSpec;
+use crate::error::ErrorCode;
 use crate::frontend::rest::in_path::InPath;
 use crate::frontend::rest::infer::Which;
 use crate::frontend::rest::respond;
@@ -62,7 +63,12 @@ pub(super) async fn label_metadata(
 /// 200 where something answers, 503 with the same body where nothing does.
 async fn status(frontend: &Frontend, model: &str, which: Which<'_>) -> Result<Response, Refusal> {
     let name: ModelName = model.parse()?;
-    let wanted = which.resolve(frontend, &name).await?;
+    let (wanted, unresolved) = match which.resolve(frontend, &name).await {
+        Ok(wanted) => (wanted, None),
+        // Labels are known with a version that answers: where none does, all say why.
+        Err(refusal) if refusal.code == ErrorCode::Unavailable => (None, Some(refusal.message)),
+        Err(refusal) => return Err(refusal),
+    };
     let catalog = frontend.repository.catalog();
     let failed = catalog.find(&name, wanted).err().filter(|_| !frontend.repository.would_load(&name));
     if let Some(unknown @ (LookupError::UnknownModel(_) | LookupError::UnknownVersion(..))) = failed {
@@ -71,8 +77,8 @@ async fn status(frontend: &Frontend, model: &str, which: Which<'_>) -> Result<Re
     let versions = catalog.models.get(&name).map(|model| &model.versions).into_iter().flatten();
     let versions = versions.filter(|(id, _)| wanted.is_none_or(|wanted| wanted == **id));
     let lines: Vec<Value> = versions.map(|(id, version)| line(*id, version)).collect();
-    let mut body = json!({ "name": name.as_str(), "ready": failed.is_none(), "model_version_status": lines });
-    let error = failed.map(|error| error.to_string());
+    let error = unresolved.or(failed.map(|error| error.to_string()));
+    let mut body = json!({ "name": name.as_str(), "ready": error.is_none(), "model_version_status": lines });
     if let Some(error) = &error {
         body["error"] = error.as_str().into();
     }
