@@ -65,6 +65,7 @@ pub fn plan(settings: &StepSettings, folder: &Path, options: &LoadOptions) -> Re
         merging: built.merging,
         parts: [part],
         memory_bytes: built.memory_bytes,
+        follows_contents: matches!(settings, StepSettings::Image(_)),
         step: built.step,
     }))
 }
@@ -91,6 +92,8 @@ struct StepPlan {
     merging: Merging,
     parts: [Part; 1],
     memory_bytes: u64,
+    /// Made-up bytes are no picture.
+    follows_contents: bool,
     step: Box<dyn Step>,
 }
 
@@ -122,9 +125,8 @@ impl Plan for StepPlan {
         self.memory_bytes
     }
 
-    /// Made-up bytes are no picture, and an empty text is short.
     fn follows_contents(&self) -> bool {
-        self.signature.inputs.iter().any(|spec| spec.dtype == DType::Bytes)
+        self.follows_contents
     }
 
     fn run(&self, batch: &Batch, cores: &Cores) -> Result<Executed, EngineError> {

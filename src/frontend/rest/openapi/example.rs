@@ -54,7 +54,9 @@ pub(super) fn shown(catalog: &Catalog) -> Option<(&Variant, Examples)> {
 
 /// Examples of what a model takes; of one that takes more than people read there are none.
 pub(super) fn of_model(build: &Variant) -> Examples {
-    let mut examples = made_up(&build.signature);
+    // Whatever stands for a picture is none.
+    let takes_made_up = build.ensemble.is_none() || !build.plan.follows_contents();
+    let mut examples = if takes_made_up { made_up(&build.signature) } else { Examples::default() };
     examples.add("SageMakerLoad", &json!({ "model_name": build.model.as_str() }));
     let sample = build.settings.sample_request.as_deref().map(serde_json::from_slice::<Box<RawValue>>);
     if let Some(Ok(sample)) = sample {
