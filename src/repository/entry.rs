@@ -46,6 +46,8 @@ pub(super) struct Entry {
     /// Whether the load that runs waits for other models, since when it runs, and which of them it has asked for.
     pub(super) awaits: bool,
     pub(super) since: Option<Instant>,
+    /// Whether a model that it was made of has changed meanwhile.
+    pub(super) is_outdated: bool,
     pub(super) asked: Vec<Answer>,
 }
 
@@ -230,6 +232,7 @@ impl Entry {
         self.generation += 1;
         self.running = Some(replies);
         self.since = Some(Instant::now());
+        self.is_outdated = false;
         self.asked.clear();
         self.state = Some(State::Loading);
         self.reason.clear();
@@ -293,8 +296,12 @@ impl Entry {
                 }
             }
         }
-        if !self.is_serving() {
+        if self.ensembles().next().is_none() {
             applied.gone.extend(self.let_parts_go());
+        }
+        // It was one, by files that have changed.
+        if self.is_serving() && self.ensembles().next().is_none() {
+            self.ensemble = None;
         }
         if replaced {
             self.records.retain(|id, record| {

@@ -324,7 +324,7 @@ impl Actor {
         self.answer_after(name, renewed, later, result);
         match next {
             Some(request) => self.load(name, request),
-            None => self.renew(name),
+            None => self.renew_outdated(name),
         }
     }
 

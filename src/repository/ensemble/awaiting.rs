@@ -121,8 +121,9 @@ impl Actor {
         let mut renewed = BTreeSet::new();
         for name in self.dependents(model) {
             let is_there = self.models.get(model).is_some_and(Entry::is_serving);
-            let Some(entry) = self.models.get(&name) else { continue };
+            let Some(entry) = self.models.get_mut(&name) else { continue };
             if entry.is_loading() {
+                entry.is_outdated = !entry.awaits;
                 self.try_link(&name);
                 continue;
             }
@@ -186,11 +187,21 @@ impl Actor {
         !entry.ensembles().flat_map(|ensemble| &ensemble.steps).all(is_current)
     }
 
-    /// Makes an ensemble anew of which a model has changed, also while it was made.
-    pub(in super::super) fn renew(&mut self, name: &ModelName) {
+    /// Makes an ensemble anew of which a model has changed.
+    fn renew(&mut self, name: &ModelName) {
         let Some(entry) = self.models.get(name) else { return };
         if entry.is_serving() && !entry.is_loading() && self.is_stale(name) {
             self.relink(name);
+        }
+    }
+
+    /// After a load of an ensemble: the same, of which a model has changed while it was made.
+    pub(in super::super) fn renew_outdated(&mut self, name: &ModelName) {
+        let Some(entry) = self.models.get(name).filter(|entry| entry.is_outdated) else { return };
+        if entry.is_serving() {
+            self.renew(name);
+        } else if self.config.control != Control::Demand {
+            self.load(name, Request::default());
         }
     }
 

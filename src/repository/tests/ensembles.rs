@@ -9,6 +9,16 @@ const A: (&str, &str) = ("a/1/model.onnx", "rows n,2");
 const B: (&str, &str) = ("b/1/model.onnx", "rows n,2");
 
 impl House {
+    fn failed(&self, model: &str) -> u64 {
+        let text = String::from_utf8(self.metrics.render()).unwrap();
+        let line = text.lines().find(|line| {
+            line.starts_with("kinglet_model_loads_total{")
+                && line.contains(&format!("model=\"{model}\""))
+                && line.contains("failed")
+        });
+        line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0)
+    }
+
     /// Builds that metrics tell of.
     fn gauges(&self) -> usize {
         let text = String::from_utf8(self.metrics.render()).unwrap();
@@ -155,6 +165,8 @@ async fn a_new_build_of_a_model_renews_its_ensembles() {
     house.load("a").await.unwrap();
     house.until("the reason is told", |house| house.index()[2].contains("reload failed: step \"b\"")).await;
     assert!(Arc::ptr_eq(&house.served("e").unwrap(), &second));
+    house.obeyed().await;
+    assert_eq!(house.failed("e"), 1, "it is not tried again before something changes");
     house.write(&[("a/1/model.onnx", "rows n,2")]);
     house.load("a").await.unwrap();
     house.until("all is well again", |house| house.index()[2] == "e/1 READY").await;
@@ -267,4 +279,16 @@ async fn on_demand_what_cannot_fit_together_is_refused() {
     assert!(error.to_string().contains("does not fit: repository.demand_bytes_max is 1500 bytes"), "{error}");
     assert_eq!(error.code(), ErrorCode::Unavailable);
     house.demand("a").await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_an_ensemble_no_more_stands_by_itself() {
+    let house = House::new(Control::Explicit, &[A, B, TWO]).await;
+    house.load("e").await.unwrap();
+    fs::remove_file(house.folder.path().join("e/manifest.toml")).unwrap();
+    house.write(&[("e/1/model.onnx", "rows n,5")]);
+    house.load("e").await.unwrap();
+    assert!(house.served("e").unwrap().ensemble.is_none());
+    house.repository.unload(model("a"), false).await.unwrap();
+    assert!(house.served("e").is_some());
 }
