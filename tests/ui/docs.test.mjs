@@ -40,7 +40,8 @@ const send = async (part) => {
 test("calls stand by tag, with what they take and answer", async () => {
   page = await open(chromium, docs());
   const tags = await page.locator("h2").allTextContents();
-  assert.deepEqual(tags, ["Inference", "Models", "Health", "Repository", "Logging", "v1", "Document"]);
+  const protocol = ["Inference", "Models", "Health", "Repository", "Logging", "Trace settings", "Shared memory"];
+  assert.deepEqual(tags, [...protocol, "v1", "Document"]);
   const part = await opened("/v2/models/{model}/infer");
   await part.getByText("The body as application/json").click();
   assert.match(await part.locator("pre").first().textContent(), /^\{\n {2}inputs: \[\{\n {4}datatype: "BOOL" \| /);
@@ -167,6 +168,7 @@ test("a keyboard is enough", async () => {
   assert.equal(await page.evaluate(() => document.activeElement.id), "main");
   await tabTo("POST/v2/models/{model}/infer");
   await press("Enter");
+  await page.getByRole("button", { name: "Send" }).first().waitFor();
   await tabTo("Send");
   await press("Enter");
   await page.locator(".result output", { hasText: "200 OK" }).waitFor();
