@@ -163,6 +163,8 @@ def test_a_full_queue_of_a_step_is_the_whole_ones(server):
             return None
         except InferenceServerException as error:
             return f"{error.status()} {error.message()}"
+        finally:
+            client.close()
 
     with ThreadPoolExecutor(12) as crowd:
         answers = list(crowd.map(ask, range(24)))
