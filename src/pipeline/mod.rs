@@ -155,9 +155,7 @@ impl Pipeline {
         };
         let (model, version) = (&admitted.request.model, admitted.request.version);
         let catalog = self.repository.demand(model, admitted.request.schedule.deadline).await?;
-        let conditions =
-            || Conditions { wait: self.batcher.wait_expected(), per_cpu_second: self.meter.per_cpu_second() };
-        let choice = self.router.choose(&catalog, &admitted, conditions).inspect_err(|_| {
+        let choice = self.router.choose(&catalog, &admitted, || self.conditions()).inspect_err(|_| {
             catalog.find(model, version).iter().for_each(|own| outcome.found(own));
         });
         drop(catalog);
@@ -182,6 +180,11 @@ impl Pipeline {
         let Executed { routed, share, usage, .. } = computed.executed;
         observe_run(&routed.variant, &usage, routed.rows);
         Ok(Answer::settle(routed, share, usage, energy, (choice.reason, cache)))
+    }
+
+    /// What choices among builds go by now.
+    fn conditions(&self) -> Conditions {
+        Conditions { wait: self.batcher.wait_expected(), per_cpu_second: self.meter.per_cpu_second() }
     }
 
     /// Takes what a run will. Steps of an ensemble take their own: of the whole it is only asked whether anything is left.
@@ -217,12 +220,9 @@ impl Pipeline {
         let Kept { share, outcome: cache, lookup } = kept;
         outcome.chosen(choice);
         outcome.answered = true;
-        let queue = routed.arrived.elapsed().saturating_sub(lookup);
-        let total = routed.admitted.request.received_at.elapsed();
-        routed.variant.statistics.record_cache_hit(RequestTimes { queue, total }, lookup);
+        let usage = note_kept(&routed, lookup);
         let energy = self.meter.estimate(lookup);
         outcome.took(energy);
-        let usage = Usage { queue, compute: ComputeTimes::default(), batch: None, cpu: lookup };
         Answer::settle(routed, share, usage, energy, (choice.reason, Some(cache)))
     }
 
@@ -253,6 +253,14 @@ async fn landed(lead: Option<Lead>, computed: Result<Computed, InferError>) -> R
         Err(_) => drop(lead),
     }
     computed
+}
+
+/// Notes a request whose answer was there, and says what that took.
+fn note_kept(routed: &Routed, lookup: Duration) -> Usage {
+    let queue = routed.arrived.elapsed().saturating_sub(lookup);
+    let total = routed.admitted.request.received_at.elapsed();
+    routed.variant.statistics.record_cache_hit(RequestTimes { queue, total }, lookup);
+    Usage { queue, compute: ComputeTimes::default(), batch: None, cpu: lookup }
 }
 
 /// Notes what a run took in the metrics of its build.

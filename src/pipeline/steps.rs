@@ -8,7 +8,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
-use super::{Computed, InferError, Pipeline, client_side};
+use super::{Computed, InferError, Pipeline, client_side, note_kept, observe_run};
 use crate::admission::Admitted;
 use crate::batching::{BatchError, Executed};
 use crate::cache::{Found, Kept};
@@ -16,7 +16,7 @@ use crate::engine::EngineError;
 use crate::infer::{Budget, ComputeTimes, InferRequest, Schedule, Usage, Wanted};
 use crate::metering::statistics::{RequestTimes, Settled};
 use crate::repository::{Ensemble, Step};
-use crate::routing::{Conditions, Routed};
+use crate::routing::Routed;
 use crate::telemetry::spans::{Began, StepRun, Traced};
 use crate::tensor::{NamedTensor, Tensor};
 
@@ -89,16 +89,12 @@ impl Pipeline {
 
     async fn make(&self, step: &Step, admitted: Admitted, traced: Option<Traced>) -> Result<Made, InferError> {
         let began = Instant::now();
-        let conditions =
-            || Conditions { wait: self.batcher.wait_expected(), per_cpu_second: self.meter.per_cpu_second() };
-        let choice = self.router.choose_among(&step.build, step.alike.iter(), &admitted.request, conditions)?;
+        let choice =
+            self.router.choose_among(&step.build, step.alike.iter(), &admitted.request, || self.conditions())?;
         let mut routed = self.router.bind(admitted, Arc::clone(&choice.variant))?;
         let lead = match self.cache.look_up(&routed).await? {
             Some(Found::Answer(Kept { share, lookup, .. })) => {
-                let queue = routed.arrived.elapsed().saturating_sub(lookup);
-                let times = RequestTimes { queue, total: began.elapsed() };
-                routed.variant.statistics.record_cache_hit(times, lookup);
-                let usage = Usage { queue, compute: ComputeTimes::default(), batch: None, cpu: lookup };
+                let usage = note_kept(&routed, lookup);
                 let run = traced.is_some().then(|| StepRun::of(&step.name, began, None));
                 return Ok(Made { tensors: outputs(step, &routed, share), usage, runs: run.into_iter().collect() });
             }
@@ -109,7 +105,7 @@ impl Pipeline {
         let is_traced = traced.is_some();
         let Computed { executed, mut runs } = self.compute(routed, lead, traced).await?;
         let Executed { routed, share, usage, began: batch } = executed;
-        super::observe_run(&routed.variant, &usage, routed.rows);
+        observe_run(&routed.variant, &usage, routed.rows);
         if is_traced {
             runs.iter_mut().for_each(|run| run.within(&step.name));
             runs.insert(0, StepRun::of(&step.name, began, batch.batch));

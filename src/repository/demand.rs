@@ -103,13 +103,13 @@ impl Actor {
     }
 
     pub(super) fn is_pinned(&self, name: &ModelName) -> bool {
-        let pinned = &self.config.pinned;
-        let needs = |(other, entry): (&ModelName, &Entry)| {
-            entry.ensemble.is_some()
-                && pinned.iter().any(|pinned| pinned == other.as_str())
-                && self.needed_by(other).contains(name)
+        let is_or_runs = |pinned: &String| {
+            let runs =
+                |(other, entry): (&ModelName, &Entry)| entry.ensemble.is_some() && self.needed_by(other).contains(name);
+            pinned == name.as_str()
+                || pinned.parse().is_ok_and(|pinned| self.models.get_key_value(&pinned).is_some_and(runs))
         };
-        pinned.iter().any(|pinned| pinned == name.as_str()) || self.models.iter().any(needs)
+        self.config.pinned.iter().any(is_or_runs)
     }
 
     pub(super) fn evict(&mut self, name: &ModelName) {

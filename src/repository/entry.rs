@@ -357,10 +357,9 @@ impl Entry {
 
     /// Whether a step runs what it would if it were made now.
     pub(super) fn runs(&self, step: &Step) -> bool {
-        let serving = |record: &'_ Record| record.serving.clone();
         let found = match step.version {
-            None => self.records.values().rev().find_map(serving),
-            Some(id) => self.records.get(&id).and_then(serving),
+            None => self.records.values().rev().find_map(|record| record.serving.as_ref()),
+            Some(id) => self.records.get(&id).and_then(|record| record.serving.as_ref()),
         };
         found.is_some_and(|found| {
             let alike = found.alike();

@@ -332,11 +332,7 @@ impl Prepared {
         let defaults = Defaults { batching: &with.batching, cores: with.pool.size() };
         let mut resolved = resolve::resolve(declared, plan, folder, defaults)?;
         resolved.settings.model_file.clone_from(&file.file);
-        match samples::shipped(folder) {
-            Ok(request) => resolved.settings.sample_request = request,
-            // What people try does not decide whether a model serves.
-            Err(error) => resolved.notes.push(error.to_string()),
-        }
+        samples::ship(&mut resolved, folder);
         let judged = Judged::read(&file.folder).unwrap_or_else(|error| {
             resolved.notes.push(error.to_string());
             None

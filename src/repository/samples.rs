@@ -48,11 +48,20 @@ pub(super) fn prepare(
     Ok(samples)
 }
 
+/// Takes along the request that a model's folder ships. What people try does not decide whether a model serves: where it cannot be
+/// had, a note says so.
+pub(super) fn ship(resolved: &mut Resolved, folder: Option<&Path>) {
+    match shipped(folder) {
+        Ok(request) => resolved.settings.sample_request = request,
+        Err(error) => resolved.notes.push(error.to_string()),
+    }
+}
+
 /// The request that a model's folder ships for people to try, as it is in its file.
 ///
 /// # Errors
 /// When the file cannot be read or is too large.
-pub(super) fn shipped(folder: Option<&Path>) -> Result<Option<Bytes>, LoadError> {
+fn shipped(folder: Option<&Path>) -> Result<Option<Bytes>, LoadError> {
     let Some(folder) = folder else { return Ok(None) };
     Ok(files::read(folder, SAMPLE_REQUEST, SAMPLE_REQUEST_BYTES_MAX)?.map(Bytes::from))
 }

@@ -102,6 +102,19 @@ impl Survey {
         self.stamp.as_ref().is_some_and(|stamp| serving.settings.is_own_of(stamp.settings()))
     }
 
+    /// How the files look now.
+    pub(super) async fn now(&self, seat: &Seat) -> Option<Stamp> {
+        let place = self.place.clone().filter(|_| self.stamp.is_some())?;
+        Some(seat.run(move || Stamp::take(&place)).await.ok().and_then(Result::ok).unwrap_or_default())
+    }
+
+    pub(super) fn has_changed(&self, version: VersionId, now: &Stamp) -> bool {
+        let is_same = |before: &Stamp| {
+            now.version(version).is_own_of(before.version(version)) && now.settings().is_own_of(before.settings())
+        };
+        !self.stamp.as_ref().is_none_or(is_same)
+    }
+
     /// Replaces builds whose files have changed meanwhile by a failure: they may be made of two states.
     pub(super) async fn refuse_changed(
         &self,
@@ -124,21 +137,6 @@ impl Survey {
                 Err(_) => {}
             }
         }
-    }
-}
-
-impl Survey {
-    /// How the files look now.
-    pub(super) async fn now(&self, seat: &Seat) -> Option<Stamp> {
-        let place = self.place.clone().filter(|_| self.stamp.is_some())?;
-        Some(seat.run(move || Stamp::take(&place)).await.ok().and_then(Result::ok).unwrap_or_default())
-    }
-
-    pub(super) fn has_changed(&self, version: VersionId, now: &Stamp) -> bool {
-        let is_same = |before: &Stamp| {
-            now.version(version).is_own_of(before.version(version)) && now.settings().is_own_of(before.settings())
-        };
-        !self.stamp.as_ref().is_none_or(is_same)
     }
 }
 

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { after, afterEach, before, test } from "node:test";
 
-import { browser, objections, open, Server } from "./running.mjs";
+import { browser, keyboard, objections, open, Server } from "./running.mjs";
 
 const server = new Server({ KINGLET__REPOSITORY__CONTROL: "explicit", KINGLET__REPOSITORY__LOAD_AT_START: "*" });
 let chromium;
@@ -153,15 +153,7 @@ test("nothing is wider than a phone", async () => {
 
 test("a keyboard is enough", async () => {
   page = await open(chromium, docs());
-  const press = (key) => page.keyboard.press(key);
-  const focused = () => page.evaluate(() => document.activeElement.textContent.trim());
-  const tabTo = async (name) => {
-    for (let turn = 0; turn < 60; turn += 1) {
-      if ((await focused()).startsWith(name)) return;
-      await press("Tab");
-    }
-    assert.fail(`no way to ${name} by Tab`);
-  };
+  const { press, focused, tabTo } = keyboard(page, 60, (text, name) => text.startsWith(name));
   await press("Tab");
   assert.equal(await focused(), "Skip to content");
   await press("Enter");

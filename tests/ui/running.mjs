@@ -100,6 +100,20 @@ export async function open(browser, url, options = {}) {
   return page;
 }
 
+/// Keys, what they lead to, and a way by Tab to what `is` says is named so, within so many turns.
+export function keyboard(page, turnsMax, is) {
+  const press = (key) => page.keyboard.press(key);
+  const focused = () => page.evaluate(() => document.activeElement.textContent.trim());
+  const tabTo = async (name) => {
+    for (let turn = 0; turn < turnsMax; turn += 1) {
+      if (is(await focused(), name)) return;
+      await press("Tab");
+    }
+    throw new Error(`no way to ${name} by Tab`);
+  };
+  return { press, focused, tabTo };
+}
+
 /// What axe-core objects to.
 export async function objections(page) {
   // Evaluated by the debugger, which the page's policy does not bind.

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import os from "node:os";
 import { after, afterEach, before, describe, test } from "node:test";
 
-import { browser, MODELLED, objections, open, Server } from "./running.mjs";
+import { browser, keyboard, MODELLED, objections, open, Server } from "./running.mjs";
 
 const VIEWS = ["#/", "#/models/digits/1", "#/energy", "#/try/digits"];
 const server = new Server(MODELLED);
@@ -167,15 +167,7 @@ describe("under load", () => {
 
   test("a keyboard is enough", async () => {
     page = await open(chromium, server.page);
-    const focused = () => page.evaluate(() => document.activeElement.textContent.trim());
-    const press = (key) => page.keyboard.press(key);
-    const tabTo = async (name) => {
-      for (let turn = 0; turn < 40; turn += 1) {
-        if ((await focused()) === name) return;
-        await press("Tab");
-      }
-      assert.fail(`no way to ${name} by Tab`);
-    };
+    const { press, focused, tabTo } = keyboard(page, 40, (text, name) => text === name);
     await press("Tab");
     assert.equal(await focused(), "Skip to content");
     await press("Enter");

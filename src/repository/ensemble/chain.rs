@@ -1,13 +1,9 @@
-//! The plan of an ensemble: its steps one after the other on the calling thread.
-//!
-//! Requests do not take this way, since each step has a queue of its own; it is for who has a plan and no server.
+//! The plan of an ensemble: what it takes, gives and is made of, for whoever asks a build for that.
 
 use std::sync::Arc;
 
 use super::{Ensemble, Step};
 use crate::engine::{Batch, Cores, EngineError, Executed, Merging, Part, Plan, Signature};
-use crate::infer::ComputeTimes;
-use crate::tensor::Tensor;
 
 #[derive(Debug)]
 pub(super) struct Chain {
@@ -57,36 +53,9 @@ impl Plan for Chain {
         self.ensemble.steps.iter().find_map(|step| step.build.plan.random_operator())
     }
 
-    fn run(&self, batch: &Batch, cores: &Cores) -> Result<Executed, EngineError> {
-        let mut tensors: Vec<Option<Tensor>> = vec![None; self.ensemble.tensors.len()];
-        for (slot, input) in tensors.iter_mut().zip(&batch.inputs) {
-            *slot = Some(input.to_tensor());
-        }
-        let (mut times, mut helper_cpu) = (ComputeTimes::default(), std::time::Duration::ZERO);
-        let taken = |tensors: &[Option<Tensor>], position: usize| {
-            tensors[position].clone().ok_or_else(|| EngineError::Failed("a step has made no tensor".into()))
-        };
-        for step in &self.ensemble.steps {
-            let (build, merges) = (&step.build, step.build.merges());
-            let mut inputs = Vec::with_capacity(step.inputs.len());
-            for wire in &step.inputs {
-                let tensor = taken(&tensors, wire.tensor)?;
-                inputs.push(build.settings.to_model_shape(&wire.name, tensor, merges));
-            }
-            let rows = inputs.first().filter(|_| merges).map_or(1, |tensor| tensor.shape().rows());
-            let executed = build.plan.run(&Batch::merge(&[inputs], vec![rows]), cores)?;
-            times += executed.times;
-            helper_cpu += executed.helper_cpu;
-            let specs = build.signature.outputs.iter();
-            for (spec, tensor) in specs.zip(executed.shares.into_iter().flatten()) {
-                if let Some(wire) = step.outputs.iter().find(|wire| wire.name == spec.name) {
-                    tensors[wire.tensor] = Some(build.settings.to_client_shape(&spec.name, tensor, merges));
-                }
-            }
-        }
-        let share =
-            self.ensemble.outputs.iter().map(|&position| taken(&tensors, position)).collect::<Result<_, _>>()?;
-        Ok(Executed { shares: vec![share], times, helper_cpu })
+    /// Nobody takes this way: each step has a queue of its own (`pipeline::steps`).
+    fn run(&self, _: &Batch, _: &Cores) -> Result<Executed, EngineError> {
+        Err(EngineError::Failed("an ensemble runs step by step".into()))
     }
 
     fn warm_up(&self, _: usize, _: &Cores) -> Result<(), EngineError> {

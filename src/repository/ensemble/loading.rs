@@ -21,6 +21,7 @@ use crate::repository::layout::Place;
 use crate::repository::loader::{Failure, Loader, Outcome, Serving, Target, Whole, without_paths};
 use crate::repository::profile::Profile;
 use crate::repository::resolve::{self, Defaults};
+use crate::repository::samples;
 use crate::repository::survey::Survey;
 use crate::repository::variant::Variant;
 use crate::repository::variants::Variants;
@@ -195,10 +196,7 @@ impl Loader {
             let defaults = Defaults { batching: &batching, cores };
             let mut resolved = resolve::resolve(declared, plan, folder.as_deref(), defaults)?;
             resolved.settings.model_file.clear();
-            match crate::repository::samples::shipped(folder.as_deref()) {
-                Ok(request) => resolved.settings.sample_request = request,
-                Err(error) => resolved.notes.push(error.to_string()),
-            }
+            samples::ship(&mut resolved, folder.as_deref());
             Ok::<_, LoadError>(resolved)
         };
         let resolved = seat.run(resolve).await.map_err(|_| LoadError::Panicked("reading the model's settings"))??;
