@@ -37,7 +37,7 @@ impl Browsers {
 
     /// # Errors
     /// When a page of another site makes the call.
-    fn check<B>(&self, request: &http::Request<B>) -> Result<(), Refusal> {
+    pub fn check<B>(&self, request: &http::Request<B>) -> Result<(), Refusal> {
         let headers = request.headers();
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
         let foreign = matches!(text(headers, "sec-fetch-site"), Some("cross-site" | "same-site"));

@@ -188,7 +188,11 @@ async fn browsers_are_answered_over_grpc_web_where_that_is_wanted() {
 
 #[tokio::test]
 async fn pages_of_named_sites_may_read_answers_and_control_nothing() {
-    let server = Server::with(|config| config.cors.origins = vec!["https://a.example".parse().unwrap()]).await;
+    let server = Server::with(|config| {
+        config.cors.origins = vec!["https://a.example".parse().unwrap()];
+        config.grpc.web = true;
+    });
+    let server = server.await;
     let asks = [("access-control-request-method", "POST"), ("access-control-request-headers", "content-type")];
     for listener in ["http", "grpc"] {
         let named = [&[("origin", "https://a.example")], &asks[..]].concat();
@@ -207,8 +211,31 @@ async fn pages_of_named_sites_may_read_answers_and_control_nothing() {
     assert!(!read.contains("credentials"), "{read}");
     let control = server.ask("http", "POST /v2/repository/models/add/unload", &origin, "{}").await;
     assert!(control.starts_with("HTTP/1.1 403"), "{control}");
+    for call in ["inference.GRPCInferenceService/ServerLive", "tensorflow.serving.ModelService/GetModelStatus"] {
+        let answer = over_web(&server, call).await;
+        assert!(answer.starts_with("HTTP/1.1 200") && !answer.contains("grpc-status: 7"), "{call}: {answer}");
+    }
+    for call in [
+        "inference.GRPCInferenceService/RepositoryIndex",
+        "inference.GRPCInferenceService/RepositoryModelLoad",
+        "inference.GRPCInferenceService/RepositoryModelUnload",
+        "inference.GRPCInferenceService/LogSettings",
+        "inference.GRPCInferenceService/TraceSetting",
+        "inference.GRPCInferenceService/SystemSharedMemoryStatus",
+        "inference.model_repository.ModelRepositoryService/RepositoryModelUnload",
+    ] {
+        let refused = over_web(&server, call).await;
+        assert!(refused.contains("grpc-status: 7") && refused.contains("a.example"), "{call}: {refused}");
+    }
     let admin = server.ask("admin", "GET /v2", &origin, "").await;
     assert!(!admin.contains("access-control-"), "{admin}");
     let silent = Server::start().await.ask("http", "GET /v2", &origin, "").await;
     assert!(!silent.contains("access-control-") && !silent.contains("vary"), "{silent}");
+}
+
+/// An empty message from a page of the named site.
+async fn over_web(server: &Server, call: &str) -> String {
+    let headers = [("content-type", "application/grpc-web+proto"), ("origin", "https://a.example")];
+    let answer = server.ask_bytes("grpc", &format!("POST /{call}"), &headers, "\0\0\0\0\0").await;
+    String::from_utf8_lossy(&answer).into_owned()
 }

@@ -163,7 +163,13 @@ impl Service<Request<Body>> for Edge {
             let refused = strangers::refusal(request.headers()).map(Body::new);
             return Box::pin(async { Ok(refused) });
         }
-        match request.uri().path() {
+        let path = request.uri().path();
+        if !OPEN.contains(&path)
+            && let Err(refusal) = self.calls.frontend.browsers.check(&request)
+        {
+            return Box::pin(ready(Ok(Status::from(refusal).into_http())));
+        }
+        match path {
             INFER => {
                 let answer = self.infer(request);
                 Box::pin(async move { Ok(answer.await) })
@@ -275,6 +281,18 @@ const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
 const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
 const LOAD: &str = "/inference.GRPCInferenceService/RepositoryModelLoad";
 const STREAM: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
+/// What pages of other sites may call, where `cors` lets them. All other calls are control, as those of REST are.
+const OPEN: [&str; 9] = [
+    INFER,
+    STREAM,
+    "/inference.GRPCInferenceService/ServerLive",
+    "/inference.GRPCInferenceService/ServerReady",
+    "/inference.GRPCInferenceService/ServerMetadata",
+    "/inference.GRPCInferenceService/ModelReady",
+    "/inference.GRPCInferenceService/ModelMetadata",
+    "/inference.GRPCInferenceService/ModelConfig",
+    "/inference.GRPCInferenceService/ModelStatistics",
+];
 /// `google.rpc.Code.OUT_OF_RANGE` as it stands in the header.
 const OUT_OF_RANGE: &str = "11";
 
