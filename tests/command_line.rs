@@ -71,6 +71,27 @@ fn the_environment_is_checked_as_the_file_is() {
 }
 
 #[test]
+fn the_environment_may_name_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let named = path("named.toml", "[limits]\nrank = 8\n");
+    let output = run("serve --check --repository models", &[("KINGLET_CONFIG", &named)]);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(2) && errors.contains("named.toml"), "{errors}");
+    // What was given goes before it, and an empty name is none.
+    let given = format!("serve --check --repository models --config {}", path("given.toml", ""));
+    text(&run(&given, &[("KINGLET_CONFIG", &named)]));
+    text(&run("serve --check --repository models", &[("KINGLET_CONFIG", "")]));
+    // Other commands read it too.
+    let output = run("healthcheck", &[("KINGLET_CONFIG", &path("port.toml", "[admin]\nlisten = '127.0.0.1:1'\n"))]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("127.0.0.1:1"));
+}
+
+#[test]
 fn a_check_loads_every_model() {
     let said = text(&run("serve --check --repository models", &[]));
     assert!(said.starts_with("configuration and repository are valid\n"), "{said}");

@@ -22,7 +22,8 @@ use crate::frontend::address::Mode;
 use crate::frontend::admin::{self, ReloadReport, ReloadRequest};
 use crate::frontend::health::Phase;
 use crate::frontend::listener::{Drain, Listener, Routes, Serving};
-use crate::frontend::{Address, Browsers, Cors, Frontend, Health, Parts, Refusal, SharedMemory, grpc, rest};
+use crate::frontend::tls::config::Secured;
+use crate::frontend::{Address, Browsers, Cors, Frontend, Health, Parts, Refusal, SharedMemory, Tls, grpc, rest};
 use crate::metering::Meter;
 use crate::pipeline::Pipeline;
 use crate::repository::{Control, Loading, Repository};
@@ -50,6 +51,7 @@ struct Settings {
     /// Held by the reload that is under way: a signal and a call may come together, and what one read must not undo
     /// what the other took.
     reloading: tokio::sync::Mutex<()>,
+    tls: Option<Tls>,
     frontend: Frontend,
 }
 
@@ -63,10 +65,11 @@ pub async fn start(config: Config, logs: Logs, reread: Reread) -> Result<Running
     let frontend = build(&config, logs).await?;
     let (reloads, requests) = mpsc::channel(1);
     let drain = Drain::default();
-    let doors = listen(&config, &frontend, reloads, &drain)?;
+    let tls = Tls::start(&config.tls, frontend.metrics.tls.clone()).context("TLS cannot be spoken")?;
+    let doors = listen(&config, &frontend, (reloads, tls.as_ref()), &drain)?;
     let repository = Arc::clone(&frontend.repository);
     let (current, reloading) = (Mutex::new(config), tokio::sync::Mutex::new(()));
-    let settings = Arc::new(Settings { current, reread, reloading, frontend: frontend.clone() });
+    let settings = Arc::new(Settings { current, reread, reloading, tls, frontend: frontend.clone() });
     tokio::spawn(Arc::clone(&settings).answer(requests));
     repository.wait_loaded().await?;
     let unserved = summary::unserved(&repository.catalog(), &settings.current().repository);
@@ -163,21 +166,32 @@ pub(crate) struct Door {
     /// "http", "grpc" or "admin".
     pub(crate) name: &'static str,
     pub(crate) address: Address,
+    /// Whether it speaks TLS.
+    pub(crate) is_secure: bool,
     serving: Serving,
+}
+
+impl Door {
+    pub(crate) fn scheme(&self) -> &'static str {
+        if self.is_secure { "https" } else { "http" }
+    }
 }
 
 fn listen(
     config: &Config,
     frontend: &Frontend,
-    reloads: mpsc::Sender<ReloadRequest>,
+    (reloads, tls): (mpsc::Sender<ReloadRequest>, Option<&Tls>),
     drain: &Drain,
 ) -> Result<Vec<Door>> {
-    let open = |name: &'static str, (address, mode): (&Address, Mode), routes| {
+    let open = |(name, secured): (&'static str, Secured), (address, mode): (&Address, Mode), routes| {
         let listener =
             Listener::bind(address, mode).with_context(|| format!("cannot listen on {address} for {name}"))?;
         let address = listener.local_address()?;
         let (limits, metrics) = (Arc::clone(&frontend.limits), frontend.metrics.listener(name));
-        Ok::<_, anyhow::Error>(Door { name, address, serving: listener.serve(routes, limits, metrics, drain.clone()) })
+        let tls = tls.filter(|_| config.tls.covers(secured) && address.tcp().is_some()).cloned();
+        let is_secure = tls.is_some();
+        let serving = listener.serve(routes, tls, limits, metrics, drain.clone());
+        Ok::<_, anyhow::Error>(Door { name, address, is_secure, serving })
     };
     let cors = Cors::new(&config.cors.origins);
     let calls = grpc::routes(frontend.clone(), config.grpc.web).with_cors(cors.clone());
@@ -185,14 +199,14 @@ fn listen(
     let (http, grpc) = ((&config.http.listen, config.http.socket_mode), (&config.grpc.listen, config.grpc.socket_mode));
     let mut doors = Vec::new();
     if http.0 == grpc.0 && http.0.is_shareable() {
-        doors.push(open("http", http, Routes::by_content_type(rest, calls))?);
+        doors.push(open(HTTP, http, Routes::by_content_type(rest, calls))?);
     } else {
-        doors.push(open("http", http, Routes::one(rest))?);
-        doors.push(open("grpc", grpc, Routes::one(calls))?);
+        doors.push(open(HTTP, http, Routes::one(rest))?);
+        doors.push(open(GRPC, grpc, Routes::one(calls))?);
     }
     let admin = (&config.admin.listen, config.admin.socket_mode);
     let control = admin::router(frontend.clone(), reloads, &config.admin);
-    doors.push(open("admin", admin, Routes::one(control))?);
+    doors.push(open(ADMIN, admin, Routes::one(control))?);
     Ok(doors)
 }
 
@@ -256,6 +270,9 @@ impl Settings {
             Refusal::invalid(error.to_string())
         })?;
         let report = self.adopt(&new);
+        if let Some(tls) = &self.tls {
+            tls.refresh();
+        }
         let config = self.current();
         let options = config.load_options();
         if let Err(error) = self.frontend.repository.reconfigure(config.repository, config.batching, options).await {
@@ -297,6 +314,10 @@ impl std::fmt::Debug for Settings {
         f.write_str("Settings")
     }
 }
+
+const HTTP: (&str, Secured) = ("http", Secured::Http);
+const GRPC: (&str, Secured) = ("grpc", Secured::Grpc);
+const ADMIN: (&str, Secured) = ("admin", Secured::Admin);
 
 #[cfg(test)]
 mod tests;

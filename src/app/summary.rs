@@ -30,13 +30,13 @@ pub(super) fn start(catalog: &Catalog, doors: &[Door], took: Duration, colour: b
             _ => "metrics, admin",
         };
         let _ = match &door.address {
-            Address::Tcp(address) => writeln!(text, "  {what:<16} http://{address}"),
+            Address::Tcp(address) => writeln!(text, "  {what:<16} {}://{address}", door.scheme()),
             file @ Address::Unix(_) => writeln!(text, "  {what:<16} {file}"),
         };
     }
     let admin = doors.iter().find(|door| door.name == "admin" && config.admin.ui);
-    if let Some(address) = admin.and_then(|admin| admin.address.tcp()) {
-        let _ = writeln!(text, "  {:<16} http://{address}/ui/", "page");
+    if let Some((door, address)) = admin.and_then(|admin| admin.address.tcp().map(|address| (admin, address))) {
+        let _ = writeln!(text, "  {:<16} {}://{address}/ui/", "page", door.scheme());
     }
     if let Some(line) = try_it(catalog, doors) {
         let _ = writeln!(text, "\nTry it:\n  {line}");
@@ -121,7 +121,10 @@ fn shape(variant: &Variant) -> String {
 
 /// A request to the model with the smallest input, or a model's metadata where no request would surely be answered.
 fn try_it(catalog: &Catalog, doors: &[Door]) -> Option<String> {
-    let door = match &doors.iter().find(|door| door.name == "http")?.address {
+    let door = doors.iter().find(|door| door.name == "http")?;
+    let door = match &door.address {
+        // Whom its certificate is for is not known here.
+        Address::Tcp(address) if door.is_secure => format!("--insecure https://{address}"),
         Address::Tcp(address) => format!("http://{address}"),
         Address::Unix(path) => {
             let path = quoted(&visible(&path.display().to_string()));

@@ -11,6 +11,8 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use super::Failure;
 use crate::config::Config;
 use crate::frontend::Address;
+use crate::frontend::tls::config::Secured;
+use crate::frontend::tls::{self, TlsConfig};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -24,6 +26,10 @@ pub(super) struct Args {
     /// Ask whether the first models have loaded; still true while the server ends
     #[arg(long, conflicts_with = "live")]
     startup: bool,
+    /// Speak TLS to that address, and trust the certificate of tls.certificate alone [default: where no address is given, as
+    /// the settings have it]
+    #[arg(long, requires = "address")]
+    tls: bool,
     /// How long to wait, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 2000)]
     timeout: u64,
@@ -36,11 +42,15 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         _ => "/v2/health/ready",
     };
     let timeout = Duration::from_millis(args.timeout.max(1));
-    let address = match &args.address {
-        Some(address) => address.clone(),
-        None => reachable(Config::load(None, &[]).map_err(|error| Failure::Config(error.into()))?.admin.listen),
+    let settings = || Config::load(None, &[]).map_err(|error| Failure::Config(error.into()));
+    let (address, tls) = match &args.address {
+        Some(address) => (address.clone(), if args.tls { Some(settings()?.tls) } else { None }),
+        None => {
+            let Config { admin, tls, .. } = settings()?;
+            (reachable(admin.listen), Some(tls).filter(|tls| tls.covers(Secured::Admin)))
+        }
     };
-    let answer = ask(&address, path, timeout).with_context(|| format!("no answer from {address}"))?;
+    let answer = ask(&address, tls.as_ref(), path, timeout).with_context(|| format!("no answer from {address}"))?;
     let status = answer.split(' ').nth(1).unwrap_or_default();
     if status == "200" {
         return Ok(());
@@ -60,13 +70,16 @@ fn reachable(listen: Address) -> Address {
     Address::Tcp(SocketAddr::new(here, address.port()))
 }
 
-fn ask(address: &Address, path: &str, timeout: Duration) -> std::io::Result<String> {
+fn ask(address: &Address, tls: Option<&TlsConfig>, path: &str, timeout: Duration) -> std::io::Result<String> {
     match address {
         Address::Tcp(address) => {
             let stream = TcpStream::connect_timeout(address, timeout)?;
             stream.set_read_timeout(Some(timeout))?;
             stream.set_write_timeout(Some(timeout))?;
-            ask_over(stream, &address.to_string(), path)
+            match tls {
+                None => ask_over(stream, &address.to_string(), path),
+                Some(tls) => ask_over(tls::connect(tls, stream)?, &address.to_string(), path),
+            }
         }
         Address::Unix(file) => {
             let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;

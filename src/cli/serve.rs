@@ -22,7 +22,7 @@ pub(super) struct Args {
     /// A model repository (<model>/<version>/model.onnx), one model's folder, or an .onnx file; may be repeated
     #[arg(long, short, value_name = "DIR|FILE.onnx")]
     repository: Vec<PathBuf>,
-    /// A configuration file (TOML); only what differs from the defaults
+    /// A configuration file (TOML); only what differs from the defaults [default: KINGLET_CONFIG, or none]
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Where REST listens, a port or unix:/path [default: 127.0.0.1:8000]

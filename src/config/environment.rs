@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::ConfigError;
 
@@ -17,6 +17,12 @@ pub(super) fn variables() -> Vec<(String, Option<String>)> {
         .collect();
     variables.sort();
     variables
+}
+
+/// The configuration file of a process that was given none, where an image or a unit names it. An empty name is none.
+#[allow(clippy::disallowed_methods, reason = "this room is the one that reads the environment")]
+pub(super) fn file() -> Option<PathBuf> {
+    std::env::var_os(FILE).filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
 pub(super) fn read_file(path: &Path) -> Result<String, ConfigError> {
@@ -40,6 +46,7 @@ pub(super) fn standard_of(key: &str) -> Option<&'static str> {
 }
 
 pub(super) const PREFIX: &str = "KINGLET__";
+const FILE: &str = "KINGLET_CONFIG";
 /// Of OpenTelemetry and Vertex AI. Ours go before them.
 const STANDARD: &[(&str, &str)] = &[
     ("OTEL_EXPORTER_OTLP_ENDPOINT", "tracing.endpoint"),

@@ -21,6 +21,7 @@ use crate::engine::LoadOptions;
 use crate::engine::config::EngineConfig;
 use crate::frontend::config::{AdminConfig, CorsConfig, DialectsConfig, GrpcConfig, HttpConfig, LimitsConfig};
 use crate::frontend::shared_memory::SharedMemoryConfig;
+use crate::frontend::tls::TlsConfig;
 use crate::metering::MeteringConfig;
 use crate::repository::batching_defaults::BatchingConfig;
 use crate::repository::config::RepositoryConfig;
@@ -40,6 +41,7 @@ pub struct Config {
     pub http: HttpConfig,
     pub grpc: GrpcConfig,
     pub admin: AdminConfig,
+    pub tls: TlsConfig,
     pub cors: CorsConfig,
     pub dialects: DialectsConfig,
     pub limits: LimitsConfig,
@@ -76,8 +78,11 @@ pub struct DrainConfig {
 }
 
 impl Config {
-    /// The defaults, overridden by the file, then by the environment, then by the flags.
+    /// The defaults, overridden by the file, then by the environment, then by the flags. Where no file is given, the
+    /// environment may name one.
     pub fn load(file: Option<&Path>, flags: &[Flag]) -> Result<Self, ConfigError> {
+        let named = environment::file().filter(|_| file.is_none());
+        let file = file.or(named.as_deref());
         let text = file.map(environment::read_file).transpose()?;
         let file = file.zip(text.as_deref()).map(|(path, text)| (path.display().to_string(), text));
         Self::from_layers(file, environment::variables(), flags)

@@ -3,6 +3,7 @@
 //! A type error is not found here, nor is what only the machine can answer, such as a port in use.
 
 mod dialects;
+mod tls;
 
 use std::time::Duration;
 
@@ -29,6 +30,7 @@ pub(super) fn broken(config: &Config) -> Vec<Broken> {
     broken.extend(linger(config));
     broken.extend(dialects::broken(config));
     broken.extend(listeners(config));
+    broken.extend(tls::broken(config));
     broken.extend(repository(config));
     broken.extend(metering(config));
     broken.extend(budgets(config));
@@ -111,6 +113,7 @@ fn times(config: &Config) -> impl Iterator<Item = Broken> {
         ("repository.poll_interval", config.repository.poll_interval),
         ("repository.demand_wait_max", config.repository.demand_wait_max),
         ("drain.linger", config.drain.linger),
+        ("tls.reload_interval", config.tls.reload_interval),
         ("metering.carbon_lifetime", config.metering.carbon_lifetime),
         ("tracing.interval", config.tracing.interval),
         ("tracing.timeout", config.tracing.timeout),

@@ -20,6 +20,7 @@ pub mod refusal;
 pub mod report;
 pub mod rest;
 pub mod shared_memory;
+pub mod tls;
 pub mod trace;
 pub mod trace_settings;
 
@@ -37,6 +38,7 @@ use http::{HeaderMap, header};
 pub use refusal::Refusal;
 pub use report::Report;
 pub use shared_memory::{Placed, Placement, SharedMemory, Slot};
+pub use tls::Tls;
 
 use tokio::time::Instant;
 

@@ -197,7 +197,17 @@ pub const CONNECTIONS: Metric = gauge("kinglet_connections", &["listener"], "Ope
 pub const CONNECTIONS_REFUSED: Metric = counter(
     "kinglet_connections_refused_total",
     &["listener", "reason"],
-    "Connections closed before a request: limit (too many open), accept (the system refused).",
+    "Connections closed before a request: limit (too many open), accept (the system refused), handshake (no TLS came about).",
+);
+pub const TLS_NOT_AFTER: Metric = gauge(
+    "kinglet_tls_certificate_not_after_timestamp_seconds",
+    &[],
+    "When the certificate that is served ends, in seconds since 1970; absent without TLS.",
+);
+pub const TLS_RELOADS_FAILED: Metric = counter(
+    "kinglet_tls_reloads_failed_total",
+    &[],
+    "Changes of certificate, key or authorities that could not be taken: those before go on.",
 );
 pub const READY: Metric = gauge(
     "kinglet_ready",
@@ -328,6 +338,8 @@ pub const ALL: &[&Metric] = &[
     &SHARED_MEMORY_BYTES,
     &CONNECTIONS,
     &CONNECTIONS_REFUSED,
+    &TLS_NOT_AFTER,
+    &TLS_RELOADS_FAILED,
     &ENERGY,
     &ENERGY_ATTRIBUTED,
     &ENERGY_OVERHEAD,

@@ -19,6 +19,7 @@ use super::process::ProcessMetrics;
 use super::residency::ResidencyMetrics;
 use super::shared_memory::SharedMemoryMetrics;
 use super::spans::{Sampling, SpanMetrics};
+use super::tls::TlsMetrics;
 use crate::error::ErrorCode;
 use crate::infer::BatchReason;
 
@@ -61,6 +62,7 @@ pub struct Metrics {
     pub residency: ResidencyMetrics,
     pub shared_memory: SharedMemoryMetrics,
     pub spans: SpanMetrics,
+    pub tls: TlsMetrics,
     /// No metric, but it has settings of models that go when their series do.
     pub sampling: Arc<Sampling>,
     /// Requests that named no loaded model.
@@ -113,6 +115,7 @@ pub struct ListenerMetrics {
     pub connections: IntGauge,
     pub refused_limit: IntCounter,
     pub refused_accept: IntCounter,
+    pub refused_handshake: IntCounter,
 }
 
 impl Metrics {
@@ -162,6 +165,7 @@ impl Metrics {
             choices: ChoiceFamilies::new(&registry),
             residency: ResidencyMetrics::new(&registry),
             shared_memory: SharedMemoryMetrics::new(&registry),
+            tls: TlsMetrics::new(&registry),
             spans: SpanMetrics::new(&registry),
             sampling: Arc::default(),
             unknown,
@@ -266,6 +270,7 @@ impl Metrics {
             connections: self.connections.with_label_values(&[name]),
             refused_limit: self.connections_refused.with_label_values(&[name, "limit"]),
             refused_accept: self.connections_refused.with_label_values(&[name, "accept"]),
+            refused_handshake: self.connections_refused.with_label_values(&[name, "handshake"]),
         }
     }
 

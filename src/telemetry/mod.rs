@@ -17,9 +17,11 @@ pub mod process;
 pub mod residency;
 pub mod shared_memory;
 pub mod spans;
+pub mod tls;
 pub mod trace;
 
 pub use config::TelemetryConfig;
 pub use metrics::{Metrics, ModelMetrics};
 pub use plans::PlanMetrics;
 pub use spans::{Tracer, TracingConfig};
+pub use tls::TlsMetrics;

@@ -158,6 +158,8 @@ def test_paths_and_verbs(server):
         ("POST", "/v1/models/vector:nothing", 400, "the path expects :predict"),
         ("DELETE", "/v1/models/vector", 405, "expected GET"),
         ("GET", "/v1/models/vector:predict", 405, "expected POST"),
+        ("GET", "/v1/models/vector/labels/a%3Apredict", 405, "expected POST"),
+        ("GET", "/v1/models/vector/labels/a:b", 404, "a:b"),
         ("POST", "/v1/models/vector/metadata", 405, "expected GET"),
         ("GET", "/v1/models/versions/versions/x", 400, "is not a number"),
         ("GET", "/v1/models/versions/labels/none", 404, 'no version with the label "none", expected "gone" or "stable"'),

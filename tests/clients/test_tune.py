@@ -70,9 +70,9 @@ def test_what_cannot_be_done_is_told(models, tmp_path, flags, code, words):
 
 
 def test_a_time_that_nothing_keeps_writes_no_manifest(models, tmp_path):
-    """One row fits, but so many requests that the queue grows do not."""
-    ran = tune(models / "pick", tmp_path / "out", "--p99", "30ms", "--rate", "5000", "--max-loss", "0")
-    assert ran.returncode == 1 and "nothing that was tried keeps p99 within 30ms" in ran.stderr
+    """One row fits, on a machine that is busy too, but so many requests that the queue grows do not."""
+    ran = tune(models / "pick", tmp_path / "out", "--p99", "150ms", "--rate", "5000", "--max-loss", "0")
+    assert ran.returncode == 1 and "nothing that was tried keeps p99 within 150ms" in ran.stderr
     assert (tmp_path / "out" / "tune.json").exists() and not (tmp_path / "out" / "manifest.toml").exists()
 
 

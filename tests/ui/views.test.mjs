@@ -111,10 +111,14 @@ describe("under load", () => {
     await until(tile("For models"), /^\d[\d.]* m?W$/);
     const idle = page.locator(".split li", { hasText: "Idle" }).locator("output");
     await until(idle, /\d m?W/);
-    // So many watts take the processors of that family when they rest.
-    const [, figure, milli] = (await textOf(idle)).match(/^([\d.]+) (m?)W$/);
-    const watts = Number(figure) / (milli ? 1000 : 1);
-    assert.ok(Math.abs(watts / (0.45 * os.cpus().length) - 1) < 0.1, `${watts} W idle`);
+    // So many watts take the processors of that family when they rest. A busy machine puts two windows into one second.
+    const watts = async () => {
+      const [, figure, milli] = (await textOf(idle)).match(/^([\d.]+) (m?)W$/);
+      return Number(figure) / (milli ? 1000 : 1);
+    };
+    const expected = 0.45 * os.cpus().length;
+    for (let tries = 0; tries < 20 && Math.abs((await watts()) / expected - 1) >= 0.1; tries += 1) await page.waitForTimeout(500);
+    assert.ok(Math.abs((await watts()) / expected - 1) < 0.1, `${await watts()} W idle`);
     assert.deepEqual(await objections(page), []);
   });
 

@@ -18,12 +18,14 @@ use arc_swap::ArcSwap;
 pub use drain::Drain;
 pub use service::{Direct, Routes, Shortcut};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::select;
 use tokio::task::{JoinHandle, JoinSet};
 
 use self::socket::{Socket, Stream};
 use super::LimitsConfig;
 use super::address::{Address, Mode};
+use super::tls::{self, Tls};
 use crate::telemetry::metrics::ListenerMetrics;
 
 /// A bound address that nobody serves yet.
@@ -56,15 +58,17 @@ impl Listener {
     }
 
     /// Accepts connections until `drain` closes, and then ends those that are open once their requests are answered.
-    /// Changed limits hold for connections accepted from then on.
+    /// Changed limits hold for connections accepted from then on. A socket that is a file never speaks TLS: whom it knows
+    /// is said by the file.
     pub fn serve(
         self,
         routes: Routes,
+        tls: Option<Tls>,
         limits: Arc<ArcSwap<LimitsConfig>>,
         metrics: ListenerMetrics,
         drain: Drain,
     ) -> Serving {
-        let accepting = Accepting { routes, limits, metrics, drain, connections: JoinSet::new() };
+        let accepting = Accepting { routes, tls, limits, metrics, drain, connections: JoinSet::new() };
         Serving { task: tokio::spawn(accepting.run(self.socket)) }
     }
 }
@@ -86,6 +90,7 @@ impl Drop for Serving {
 
 struct Accepting {
     routes: Routes,
+    tls: Option<Tls>,
     limits: Arc<ArcSwap<LimitsConfig>>,
     metrics: ListenerMetrics,
     drain: Drain,
@@ -145,7 +150,10 @@ impl Accepting {
         }
         match stream {
             // Answers are written whole: waiting for more would only delay them.
-            Stream::Tcp(stream) if stream.set_nodelay(true).is_ok() => self.drive(stream, limits),
+            Stream::Tcp(stream) if stream.set_nodelay(true).is_ok() => match self.tls.clone() {
+                None => self.drive(stream, limits),
+                Some(tls) => self.secure(stream, tls, limits),
+            },
             Stream::Tcp(_) => {}
             Stream::Unix(stream) => self.drive(stream, limits),
         }
@@ -159,6 +167,22 @@ impl Accepting {
         let driven = connection::drive(stream, self.routes.clone(), limits, self.drain.clone());
         self.connections.spawn(async move {
             driven.await;
+            drop(counted);
+        });
+    }
+
+    /// The same over TLS, whose handshake may take as long as the head of a request.
+    fn secure(&mut self, stream: TcpStream, tls: Tls, limits: Arc<LimitsConfig>) {
+        let counted = Connected::count(&self.metrics);
+        let (routes, drain) = (self.routes.clone(), self.drain.clone());
+        self.connections.spawn(async move {
+            match tls::accept(stream, &tls, limits.header_timeout.0).await {
+                Ok(stream) => connection::drive(stream, routes, limits, drain).await,
+                Err(error) => {
+                    counted.0.refused_handshake.inc();
+                    tracing::debug!(%error, "no TLS came about");
+                }
+            }
             drop(counted);
         });
     }

@@ -26,7 +26,7 @@ impl Open {
         let fixture = Fixture::start(|limits| limits.connections_max = connections_max);
         let (address, metrics) = (listener.local_address().unwrap(), Metrics::new().listener("test"));
         let limits = Arc::new(ArcSwap::new(fixture.limits));
-        let serving = listener.serve(fixture.routes, limits, metrics.clone(), fixture.drain.clone());
+        let serving = listener.serve(fixture.routes, None, limits, metrics.clone(), fixture.drain.clone());
         Self { address, drain: fixture.drain, serving, metrics }
     }
 

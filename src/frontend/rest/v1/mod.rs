@@ -47,15 +47,18 @@ pub(super) fn routes() -> Router<Frontend> {
 
 /// A path with a verb at its end is another one than without, which only the router takes for the same.
 async fn by_verb(request: Request, next: Next) -> Response {
-    let last = request.uri().path().rsplit('/').next().unwrap_or_default();
-    let has_verb = last.contains(':') || last.to_ascii_lowercase().contains("%3a");
-    let (is_expected, expected, allowed) = match has_verb {
-        true => (*request.method() == Method::POST, "POST", "POST"),
-        false => (matches!(*request.method(), Method::GET | Method::HEAD), "GET", "GET,HEAD"),
+    let last = request.uri().path().rsplit('/').next().unwrap_or_default().to_ascii_lowercase().replace("%3a", ":");
+    let verb = last.rsplit_once(':').map(|(_, verb)| verb);
+    let is_expected = match *request.method() {
+        Method::POST => verb.is_some(),
+        // A name that no model, version or label can have is none of those; what is no verb is part of it.
+        Method::GET | Method::HEAD => !verb.is_some_and(|verb| VERBS.contains(&verb)),
+        _ => false,
     };
     if is_expected {
         return next.run(request).await;
     }
+    let (expected, allowed) = if verb.is_some() { ("POST", "POST") } else { ("GET", "GET,HEAD") };
     let refused = match *request.method() {
         Method::POST => respond::error(StatusCode::METHOD_NOT_ALLOWED, NO_VERB),
         _ => respond::not_allowed(&request, expected),
@@ -200,4 +203,5 @@ impl Verb {
     }
 }
 
+const VERBS: [&str; 4] = ["predict", "classify", "regress", "explain"];
 const NO_VERB: &str = "the path expects :predict, :classify or :regress at its end";

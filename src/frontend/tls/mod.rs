@@ -1,0 +1,134 @@
+//! TLS of the listeners: a certificate and a key from files that are read again when they change, and the certificates of
+//! clients where they are asked for.
+//!
+//! `files` reads and checks what is configured, `accept` makes a connection secure, `pinned` is the other side of it, for the
+//! health check of this program alone. docs/tls.md says what operators do with it.
+
+mod accept;
+pub mod config;
+mod files;
+mod pinned;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use rustls::ServerConfig;
+use rustls::crypto::CryptoProvider;
+
+pub use accept::{HandshakeError, accept};
+pub use config::TlsConfig;
+pub use pinned::{Secure, connect};
+
+use self::files::{Contents, Files};
+use crate::telemetry::TlsMetrics;
+
+/// What connections are made secure with: the newest files that went together.
+#[derive(Clone)]
+pub struct Tls(Arc<Inner>);
+
+struct Inner {
+    files: Files,
+    current: ArcSwap<ServerConfig>,
+    /// What was read last, whether it was taken or not.
+    seen: Mutex<Contents>,
+    /// Wakes the thread that looks at the files, which ends with this.
+    wake: SyncSender<()>,
+    metrics: TlsMetrics,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    #[error("cannot read {path}: {source}", path = path.display())]
+    Unreadable { path: PathBuf, source: std::io::Error },
+    #[error("expected {expected} in PEM in {path}, {came}", path = path.display())]
+    NotPem { path: PathBuf, expected: &'static str, came: String },
+    #[error("the certificate in {certificate} and the key in {key} do not go together: {source}",
+        certificate = certificate.display(), key = key.display())]
+    NoPair { certificate: PathBuf, key: PathBuf, source: rustls::Error },
+    #[error("there is no thread to look at the files: {0}")]
+    Thread(std::io::Error),
+    #[error("the authorities in {path} cannot be used: {why}", path = path.display())]
+    Authorities { path: PathBuf, why: String },
+}
+
+impl Tls {
+    /// `None` where no certificate is configured.
+    ///
+    /// # Errors
+    /// When a file cannot be read, holds something else, or certificate and key do not go together.
+    pub fn start(config: &TlsConfig, metrics: TlsMetrics) -> Result<Option<Self>, TlsError> {
+        if !config.is_on() {
+            return Ok(None);
+        }
+        let files = Files::of(config);
+        let seen = files.read()?;
+        let current = ArcSwap::from_pointee(files.settle(&seen, &metrics)?);
+        let (wake, woken) = sync_channel(1);
+        let tls = Self(Arc::new(Inner { files, current, seen: Mutex::new(seen), wake, metrics }));
+        let (watched, interval) = (Arc::downgrade(&tls.0), config.reload_interval.0);
+        let watching = thread::Builder::new().name("kinglet-tls".into());
+        watching.spawn(move || watch(&watched, &woken, interval)).map_err(TlsError::Thread)?;
+        Ok(Some(tls))
+    }
+
+    fn current(&self) -> Arc<ServerConfig> {
+        self.0.current.load_full()
+    }
+
+    /// Has the files looked at now.
+    pub fn refresh(&self) {
+        // Where that is due already, once is enough.
+        let _ = self.0.wake.try_send(());
+    }
+}
+
+impl Inner {
+    /// What does not work leaves what serves: connections are better served with a certificate that ends than with none.
+    fn look(&self) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let refreshed = self.files.read().and_then(|contents| {
+            if contents == *seen {
+                return Ok(false);
+            }
+            let settled = self.files.settle(&contents, &self.metrics);
+            *seen = contents;
+            self.current.store(Arc::new(settled?));
+            Ok(true)
+        });
+        match refreshed {
+            Ok(false) => {}
+            Ok(true) => tracing::info!("TLS certificate taken anew"),
+            Err(error) => {
+                self.metrics.reloads_failed.inc();
+                tracing::warn!(%error, "TLS certificate not taken anew, the one before goes on");
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Tls {
+    /// Without the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls").field("files", &self.0.files).finish_non_exhaustive()
+    }
+}
+
+/// On a thread of its own, since files may lie on a network; for as long as somebody serves with them.
+fn watch(tls: &Weak<Inner>, woken: &Receiver<()>, interval: Duration) {
+    while woken.recv_timeout(interval) != Err(RecvTimeoutError::Disconnected) {
+        let Some(tls) = tls.upgrade() else { return };
+        tls.look();
+    }
+}
+
+/// The one library of cryptography that is linked.
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
