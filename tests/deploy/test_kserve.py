@@ -3,7 +3,7 @@
 import pytest
 
 from chart import container
-from files import END_SECONDS, METRICS, PORTS, PROBES, RUNTIME, SAMPLES, DEFAULTS, metrics, seconds, size
+from files import DEFAULTS, END_SECONDS, METRICS, PORTS, PROBES, RUNTIME, SAMPLES, metrics, seconds, size
 from server import checks
 from validators import problems
 
