@@ -34,6 +34,14 @@ monitoring *args:
 dashboards:
     tests/monitoring/run --dashboards
 
+# The files of deploy/ against schemas and each other.
+deploy *args:
+    tests/deploy/run {{args}}
+
+# deploy/kubernetes/base/kinglet.yaml, rendered from the chart.
+manifests:
+    tests/deploy/run --manifests
+
 # perf_analyzer over REST and gRPC against the demo models; needs debootstrap.
 perf-analyzer:
     tests/clients/perf_analyzer
