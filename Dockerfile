@@ -6,7 +6,9 @@
 # MADE=built takes the folder that deploy/image/make filled, target/image, in place of building in a container.
 ARG MADE=build
 
-FROM rust:1.95-bookworm AS build
+FROM rust:1.95.0-bookworm AS build
+# That of rust-toolchain.toml, without the components that only tests need.
+ENV RUSTUP_TOOLCHAIN=1.95.0
 RUN apt-get update && apt-get install --yes --no-install-recommends python3-venv && rm -rf /var/lib/apt/lists/*
 WORKDIR /kinglet
 COPY . .

@@ -34,6 +34,10 @@ monitoring *args:
 dashboards:
     tests/monitoring/run --dashboards
 
+# target/image, what the image holds, and from it the image, by buildah; served in a root that has nothing else.
+image *args:
+    tests/image/run {{args}}
+
 # The files of deploy/ against schemas and each other.
 deploy *args:
     tests/deploy/run {{args}}

@@ -66,7 +66,7 @@ pub async fn start(config: Config, logs: Logs, reread: Reread) -> Result<Running
     let (reloads, requests) = mpsc::channel(1);
     let drain = Drain::default();
     let tls = Tls::start(&config.tls, frontend.metrics.tls.clone()).context("TLS cannot be spoken")?;
-    let doors = listen(&config, &frontend, (reloads, tls.as_ref()), &drain)?;
+    let doors = listen(&config, &frontend, tls.as_ref(), reloads, &drain)?;
     let repository = Arc::clone(&frontend.repository);
     let (current, reloading) = (Mutex::new(config), tokio::sync::Mutex::new(()));
     let settings = Arc::new(Settings { current, reread, reloading, tls, frontend: frontend.clone() });
@@ -80,7 +80,7 @@ pub async fn start(config: Config, logs: Logs, reread: Reread) -> Result<Running
     Ok(Running { frontend, doors, drain, settings, started })
 }
 
-/// Loads every model once, as `serve` would, and says what was found.
+/// Reads certificates and loads every model once, as `serve` would, and says what was found.
 ///
 /// # Errors
 /// When the repository cannot be read, or a model in it cannot be served.
@@ -93,6 +93,7 @@ pub async fn check(config: &Config, logs: Logs) -> Result<String> {
         Control::Demand => strict.repository.control = Control::None,
         Control::None | Control::Poll => {}
     }
+    Tls::check(&config.tls).context("TLS cannot be spoken")?;
     let frontend = build(&strict, logs).await?;
     frontend.repository.wait_loaded().await?;
     let catalog = frontend.repository.catalog();
@@ -180,7 +181,8 @@ impl Door {
 fn listen(
     config: &Config,
     frontend: &Frontend,
-    (reloads, tls): (mpsc::Sender<ReloadRequest>, Option<&Tls>),
+    tls: Option<&Tls>,
+    reloads: mpsc::Sender<ReloadRequest>,
     drain: &Drain,
 ) -> Result<Vec<Door>> {
     let open = |(name, secured): (&'static str, Secured), (address, mode): (&Address, Mode), routes| {

@@ -38,7 +38,7 @@ pub(super) fn start(catalog: &Catalog, doors: &[Door], took: Duration, colour: b
     if let Some((door, address)) = admin.and_then(|admin| admin.address.tcp().map(|address| (admin, address))) {
         let _ = writeln!(text, "  {:<16} {}://{address}/ui/", "page", door.scheme());
     }
-    if let Some(line) = try_it(catalog, doors) {
+    if let Some(line) = try_it(catalog, doors, config) {
         let _ = writeln!(text, "\nTry it:\n  {line}");
     }
     if let Some(reason) = unserved(catalog, &config.repository) {
@@ -120,8 +120,11 @@ fn shape(variant: &Variant) -> String {
 }
 
 /// A request to the model with the smallest input, or a model's metadata where no request would surely be answered.
-fn try_it(catalog: &Catalog, doors: &[Door]) -> Option<String> {
+fn try_it(catalog: &Catalog, doors: &[Door], config: &Config) -> Option<String> {
     let door = doors.iter().find(|door| door.name == "http")?;
+    if door.is_secure && config.tls.asks_clients() {
+        return None;
+    }
     let door = match &door.address {
         // Whom its certificate is for is not known here.
         Address::Tcp(address) if door.is_secure => format!("--insecure https://{address}"),

@@ -26,8 +26,8 @@ pub(super) struct Args {
     /// Ask whether the first models have loaded; still true while the server ends
     #[arg(long, conflicts_with = "live")]
     startup: bool,
-    /// Speak TLS to that address, and trust the certificate of tls.certificate alone [default: where no address is given, as
-    /// the settings have it]
+    /// Speak TLS to that address; whose certificate it shows is not asked [default: where no address is given, as the
+    /// settings have it]
     #[arg(long, requires = "address")]
     tls: bool,
     /// How long to wait, in milliseconds

@@ -50,10 +50,10 @@ const INTRODUCTION: &str = "\
 
 Printed from `config/default.toml` and the table of keys in `src/config/keys.rs`; a test compares.
 
-The defaults are compiled in. A file given with `--config`, or else named by the variable `KINGLET_CONFIG`, overrides them, a
-variable `KINGLET__ROOM__FIELD` overrides the file, a flag overrides the variable. Variables of OpenTelemetry and Vertex AI that stand beside ours below count too;
-ours override them. Lists are separated by commas in a variable and given by repeating a flag.
-Relative paths start at the working directory.
+The defaults are compiled in. A file given with `--config`, or else named by the variable `KINGLET_CONFIG`, overrides
+them, a variable `KINGLET__ROOM__FIELD` overrides the file, a flag overrides the variable. Variables of OpenTelemetry and
+Vertex AI that stand beside ours below count too; ours override them. Lists are separated by commas in a variable and
+given by repeating a flag. Relative paths start at the working directory.
 
 Durations carry a unit (`ns`, `us`, `ms`, `s`, `m`, `h`), sizes too (`B`, `KiB`, `MiB`, `GiB`, `TiB`). An unknown key, a
 missing unit, a value of the wrong type and a combination that cannot work are errors that name the file with the line,

@@ -64,6 +64,14 @@ impl Variant {
         }
     }
 
+    /// Rows that one request may have where clients count them: those of a batch, and of an ensemble what it says or else what
+    /// all of its steps take.
+    pub fn rows_max(&self) -> Option<usize> {
+        let Some(ensemble) = &self.ensemble else { return self.merges().then(|| self.batch_size_max()) };
+        let least = || ensemble.steps.iter().map(|step| step.build.rows_max()).min().flatten();
+        self.settings.rows_alone_max.or_else(least).filter(|_| self.signature.is_batched())
+    }
+
     /// In metrics, where it is known.
     pub(super) fn tell_accuracy(&self) {
         if let Some(accuracy) = self.profile.accuracy() {

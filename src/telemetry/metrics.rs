@@ -423,6 +423,7 @@ mod tests {
         metrics.export_plans(&plans, ["m", "1", ""]);
         plans.count_build(Duration::from_millis(1500));
         let _ = metrics.listener("http");
+        metrics.tls.ends(Some(1));
         every_energy(&metrics.energy);
         let text = String::from_utf8(metrics.render()).unwrap();
         for metric in catalogue::ALL {

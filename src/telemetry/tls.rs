@@ -20,8 +20,11 @@ impl TlsMetrics {
         }
     }
 
-    /// Until when the certificate that is served holds, in seconds since 1970.
-    pub fn ends(&self, at: i64) {
-        self.not_after.with_label_values::<&str>(&[]).set(at);
+    /// Until when the certificate that is served holds, in seconds since 1970, where it can be read so far.
+    pub fn ends(&self, at: Option<i64>) {
+        match at {
+            Some(at) => self.not_after.with_label_values::<&str>(&[]).set(at),
+            None => self.not_after.reset(),
+        }
     }
 }

@@ -132,6 +132,8 @@ def test_an_ensemble_describes_itself_as_triton_does(server):
     assert shapes == {"A": [-1, 16], "B": [-1, 16]}
     config = rest.get_model_config("ensemble")
     steps = {step["model_name"]: step for step in config["ensemble_scheduling"]["step"]}
+    # Load generators take rows and shapes from here.
+    assert (config["max_batch_size"], [tensor["dims"] for tensor in config["input"]]) == (8, [[16], [16]])
     assert steps["add"]["input_map"] == {"left": "sum", "right": "difference"}
     same = tritonclient.grpc.InferenceServerClient(server.grpc).get_model_config("ensemble", as_json=True)["config"]
     assert same["platform"] == "ensemble" and len(same["ensemble_scheduling"]["step"]) == 3

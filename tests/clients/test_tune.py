@@ -35,7 +35,9 @@ def test_what_it_finds_can_be_served(models, tmp_path):
     assert any(row["is_pareto"] for row in finalists) and not any(row["is_pareto"] for row in others if not row["is_finalist"])
     assert min(row["cpu_ms"] for row in finalists if row["keeps_p99"]) == best["cpu_ms"]
     picture = xml.parse(tmp_path / "out" / "tune.svg").getroot()
-    assert len(picture.findall("{http://www.w3.org/2000/svg}circle")) == len(report["rows"])
+    # A setting that answered nothing in its short try has no place: a busy machine has such.
+    placed = [row for row in report["rows"] if row["p99_ms"] is not None and row["millijoules"] is not None]
+    assert len(picture.findall("{http://www.w3.org/2000/svg}circle")) == len(placed) > len(finalists)
     assert "p99 within 200 ms" in ran.stdout and "* middle" in ran.stdout
 
     found = tomllib.loads((tmp_path / "out" / "manifest.toml").read_text())

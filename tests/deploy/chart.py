@@ -21,6 +21,7 @@ CASES = {
             "repository": {"control": "explicit", "load_at_start": ["digits", "a \"<quoted>\" name"]},
             "tracing": {"endpoint": "http://collector:4318", "sample_ratio": 0.5},
         },
+        "tls": {"secretName": "kinglet-tls", "clientAuthorities": "ca.crt"},
         "service": {"type": "LoadBalancer", "httpPort": 80, "annotations": {"a": "b"}},
         "serviceAccount": {"name": "mine", "annotations": {"a": "b"}},
         "autoscaling": {"kind": "hpa", "queueRequests": 8},

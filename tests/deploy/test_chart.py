@@ -41,6 +41,8 @@ MISTAKES = [
     ({"topologySpread": [{"topologyKey": "zone"}]}, "topologySpread"),
     ({"probes": {"readiness": {"httpGet": {}}}}, "readiness"),
     ({"service": {"httpPort": 70000}}, "httpPort"),
+    ({"config": {"tls": {"certificate": "/tls/tls.crt"}}}, "tls"),
+    ({"config": {"tls": {"listeners": ["http", "admin"]}}}, "tls"),
 ]
 
 
@@ -114,14 +116,20 @@ def test_the_server_takes_its_configuration(case, tmp_path):
     wanted = copy.deepcopy(VALUES["config"])
     for room, fields in CASES[case].get("config", {}).items():
         wanted.setdefault(room, {}).update(fields)
+    if "tls" in CASES[case]:
+        secret = {"certificate": "/tls/tls.crt", "key": "/tls/tls.key", "client_authorities": "/tls/ca.crt"}
+        wanted["tls"] = {**secret, "listeners": ["http", "grpc"]}
     assert config == wanted
     for room, fields in config.items():
         for key, value in fields.items():
             assert key in DEFAULTS[room], f"{room}.{key}"
-            assert isinstance(value, (type(DEFAULTS[room][key]), int)), f"{room}.{key}"
+            default = type(DEFAULTS[room][key])
+            assert isinstance(value, (float, int) if default is float else default), f"{room}.{key}"
     file = tmp_path / "config.toml"
     file.write_text(text)
-    assert "valid" in checks("--config", file, "--repository", "models")
+    # The secret is not here.
+    without = {f"KINGLET__TLS__{key}": "" for key in ("CERTIFICATE", "KEY", "CLIENT_AUTHORITIES")}
+    assert "valid" in checks("--config", file, "--repository", "models", environment=without)
 
 
 def test_another_configuration_starts_other_pods():
@@ -148,6 +156,13 @@ def test_the_delay_is_longer_than_readiness_takes_to_notice():
 
 
 @pytest.mark.parametrize("case", CASES)
+def test_services_say_what_their_ports_speak(case):
+    ports = [port for service in objects(case) if service["kind"] == "Service" for port in service["spec"]["ports"]]
+    spoken = {port["appProtocol"] for port in ports if port["name"] != "admin"}
+    assert spoken == ({"https"} if "tls" in CASES[case] else {"http", "kubernetes.io/h2c"})
+
+
+@pytest.mark.parametrize("case", CASES)
 def test_probes_ask_what_there_is(case):
     paths = {name: container(case)[f"{name}Probe"]["httpGet"] for name in ("startup", "readiness", "liveness")}
     assert {probe["path"] for probe in paths.values()} == PROBES
@@ -156,7 +171,7 @@ def test_probes_ask_what_there_is(case):
         "readiness": "ready",
         "liveness": "live",
     }
-    assert {probe["port"] for probe in paths.values()} == {"http"}
+    assert {probe["port"] for probe in paths.values()} == {"admin" if "tls" in CASES[case] else "http"}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -274,4 +289,5 @@ def test_a_packaged_chart_is_whole(tmp_path):
 def test_notes_name_what_there_is(case):
     notes = next(text for name, text in texts(case).items() if name.endswith("NOTES.txt"))
     assert "kinglet.birds" in notes and not re.search(r"\{\{|<no value>", notes)
+    assert (" https://" in notes) == ("tls" in CASES[case])
     assert ("can control the server" in notes) == (case == "as little as may be")

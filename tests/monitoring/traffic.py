@@ -1,12 +1,13 @@
 """Servers under light load that between them have everything to tell: joules from a model and from a meter, carbon,
-variants, budgets, a limit of power, a model that does not load, refusals, errors of clients, both wires, windows that are
-dropped.
+variants, budgets, a limit of power, a model that does not load, refusals, errors of clients, both wires, TLS, windows that
+are dropped.
 """
 
 import contextlib
 import http.client
 import json
 import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -56,7 +57,11 @@ def scene(folder: Path) -> Iterator[Scene]:
         "KINGLET__ADMISSION__REQUESTS_MAX": "2",
     }
     # No machine rests at a milliwatt.
+    certificate = self_signed(folder)
     limited = {
+        "KINGLET__TLS__CERTIFICATE": str(certificate),
+        "KINGLET__TLS__KEY": str(certificate),
+        "KINGLET__TLS__LISTENERS": "grpc",
         "KINGLET__METERING__SOURCE": "model",
         "KINGLET__METERING__WINDOW": "100ms",
         "KINGLET__BUDGETS__POWER_WATTS_MAX": "0.001",
@@ -69,7 +74,8 @@ def scene(folder: Path) -> Iterator[Scene]:
             for name, settings in settings_by_name.items()
         ]
         for server in servers:
-            for ask in (RestClient(server).ask, GrpcClient(server).ask):
+            trusted = certificate if server is servers[-1] else None
+            for ask in (RestClient(server).ask, GrpcClient(server, trusted).ask):
                 stack.enter_context(Repeating(ask))
         targets = [server.admin for server in servers]
         yield Scene(stack.enter_context(Prometheus(targets, folder)), servers, limited=servers[-1])
@@ -86,6 +92,17 @@ def lay_out(repository: Path) -> None:
     broken = repository / "broken/1"
     broken.mkdir(parents=True)
     (broken / "model.onnx").write_bytes(b"this is no ONNX model")
+
+
+def self_signed(folder: Path) -> Path:
+    """A certificate and its key in one file."""
+    file = folder / "server.pem"
+    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    named = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
+    command = ["openssl", "req", "-x509", *curve, *named, "-keyout", file, "-out", folder / "certificate.pem"]
+    subprocess.run(command, check=True, capture_output=True)
+    file.write_text((folder / "certificate.pem").read_text() + file.read_text())
+    return file
 
 
 class Repeating(AbstractContextManager):
@@ -155,8 +172,8 @@ class RestClient:
 class GrpcClient:
     """A crowd of large requests at once."""
 
-    def __init__(self, server: Server):
-        self._client = grpc.InferenceServerClient(server.grpc)
+    def __init__(self, server: Server, trusted: Path | None):
+        self._client = grpc.InferenceServerClient(server.grpc, ssl=trusted is not None, root_certificates=trusted and str(trusted))
         (sample,) = json.loads((MODELS / "digits/sample_request.json").read_text())["inputs"]
         rows = np.resize(np.array(sample["data"], np.float32), [ROWS, *sample["shape"][1:]])
         self._tensor = grpc.InferInput(sample["name"], rows.shape, sample["datatype"])

@@ -25,7 +25,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use self::socket::{Socket, Stream};
 use super::LimitsConfig;
 use super::address::{Address, Mode};
-use super::tls::{self, Tls};
+use super::tls::{self, HandshakeError, Tls};
 use crate::telemetry::metrics::ListenerMetrics;
 
 /// A bound address that nobody serves yet.
@@ -176,8 +176,18 @@ impl Accepting {
         let counted = Connected::count(&self.metrics);
         let (routes, drain) = (self.routes.clone(), self.drain.clone());
         self.connections.spawn(async move {
-            match tls::accept(stream, &tls, limits.header_timeout.0).await {
+            let ended = async {
+                drain.closed().await;
+                tokio::time::sleep(drain.linger()).await;
+            };
+            let accepted = select! {
+                accepted = tls::accept(stream, &tls, limits.header_timeout.0) => accepted,
+                // Who is not secure by then has sent no request.
+                () = ended => Err(HandshakeError::Silent),
+            };
+            match accepted {
                 Ok(stream) => connection::drive(stream, routes, limits, drain).await,
+                Err(HandshakeError::Silent) => {}
                 Err(error) => {
                     counted.0.refused_handshake.inc();
                     tracing::debug!(%error, "no TLS came about");

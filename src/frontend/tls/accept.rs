@@ -18,6 +18,9 @@ pub enum HandshakeError {
     Slow,
     #[error("the client speaks HTTP without TLS")]
     Plain,
+    /// Whoever looks whether a port is open does so.
+    #[error("the client left without a word")]
+    Silent,
     #[error(transparent)]
     Broken(#[from] io::Error),
 }
@@ -30,9 +33,13 @@ pub async fn accept(stream: TcpStream, tls: &Tls, time_max: Duration) -> Result<
 
 async fn secured(stream: TcpStream, tls: &Tls) -> Result<TlsStream<TcpStream>, HandshakeError> {
     let mut first = [0];
-    let arrived = stream.peek(&mut first).await?;
+    match stream.peek(&mut first).await {
+        Ok(0) => return Err(HandshakeError::Silent),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Err(HandshakeError::Silent),
+        arrived => arrived?,
+    };
     // No handshake begins with a letter, and every method of HTTP does.
-    if arrived == 1 && first[0].is_ascii_uppercase() {
+    if first[0].is_ascii_uppercase() {
         return Err(tell(stream).await.map_or_else(HandshakeError::Broken, |()| HandshakeError::Plain));
     }
     Ok(TlsAcceptor::from(Arc::clone(&tls.current())).accept(stream).await?)

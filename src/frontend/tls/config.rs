@@ -25,6 +25,10 @@ impl TlsConfig {
         !self.certificate.as_os_str().is_empty()
     }
 
+    pub fn asks_clients(&self) -> bool {
+        !self.client_authorities.as_os_str().is_empty()
+    }
+
     /// Whether that listener, where it is a port, speaks TLS.
     pub fn covers(&self, listener: Secured) -> bool {
         self.is_on() && self.listeners.contains(&listener)

@@ -1,7 +1,7 @@
 //! Certificates, keys and authorities, from PEM files to what a connection is accepted with.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,7 +16,6 @@ use x509_cert::der::Decode;
 
 use super::config::{Demand, TlsConfig, VersionMin};
 use super::{TlsError, provider};
-use crate::telemetry::TlsMetrics;
 
 /// Where they are.
 #[derive(Clone, Debug)]
@@ -58,8 +57,8 @@ impl Files {
         })
     }
 
-    /// What connections are accepted with from now on. Says in the metrics until when the certificate holds.
-    pub(super) fn settle(&self, contents: &Contents, metrics: &TlsMetrics) -> Result<ServerConfig, TlsError> {
+    /// What connections are accepted with from now on, and until when the certificate holds.
+    pub(super) fn settle(&self, contents: &Contents) -> Result<(ServerConfig, Option<i64>), TlsError> {
         let chain = certificates(&self.certificate, &contents.certificate)?;
         let key = PrivateKeyDer::from_pem_slice(&contents.key)
             .map_err(|error| not_pem(&self.key, "a private key", error.to_string()))?;
@@ -77,10 +76,7 @@ impl Files {
             source,
         })?;
         config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
-        if let Some(ends) = ends {
-            metrics.ends(ends);
-        }
-        Ok(config)
+        Ok((config, ends))
     }
 
     fn verifier(&self, contents: &Contents) -> Result<Option<Arc<dyn ClientCertVerifier>>, TlsError> {
@@ -112,8 +108,11 @@ pub(super) fn certificates(path: &Path, text: &[u8]) -> Result<Vec<CertificateDe
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     let unreadable = |source| TlsError::Unreadable { path: path.to_owned(), source };
     let mut contents = Vec::new();
-    File::open(path).and_then(|file| file.take(FILE_BYTES_MAX).read_to_end(&mut contents)).map_err(unreadable)?;
-    Ok(contents)
+    let length = File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut contents));
+    match length.map_err(unreadable)? as u64 > FILE_BYTES_MAX {
+        true => Err(unreadable(io::ErrorKind::FileTooLarge.into())),
+        false => Ok(contents),
+    }
 }
 
 /// In seconds since 1970, where the certificate can be read so far.
@@ -131,5 +130,5 @@ fn not_pem(path: &Path, expected: &'static str, came: String) -> TlsError {
 static ALL_VERSIONS: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
 /// What clients may speak within, best first.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
-/// Chains and lists of authorities are a few hundred kilobytes at most; what is longer is cut, and then no PEM.
+/// Chains and lists of authorities are a few hundred kilobytes at most.
 const FILE_BYTES_MAX: u64 = 4 << 20;

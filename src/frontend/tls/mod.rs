@@ -1,15 +1,15 @@
 //! TLS of the listeners: a certificate and a key from files that are read again when they change, and the certificates of
 //! clients where they are asked for.
 //!
-//! `files` reads and checks what is configured, `accept` makes a connection secure, `pinned` is the other side of it, for the
+//! `files` reads and checks what is configured, `accept` makes a connection secure, `unchecked` is the other side of it, for the
 //! health check of this program alone. docs/tls.md says what operators do with it.
 
 mod accept;
 pub mod config;
 mod files;
-mod pinned;
 #[cfg(test)]
 mod tests;
+mod unchecked;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -24,7 +24,7 @@ use rustls::crypto::CryptoProvider;
 
 pub use accept::{HandshakeError, accept};
 pub use config::TlsConfig;
-pub use pinned::{Secure, connect};
+pub use unchecked::{Secure, connect};
 
 use self::files::{Contents, Files};
 use crate::telemetry::TlsMetrics;
@@ -36,8 +36,8 @@ pub struct Tls(Arc<Inner>);
 struct Inner {
     files: Files,
     current: ArcSwap<ServerConfig>,
-    /// What was read last, whether it was taken or not.
-    seen: Mutex<Contents>,
+    /// What was read last, whether it was taken or not; `None` where it could not be read.
+    seen: Mutex<Option<Contents>>,
     /// Wakes the thread that looks at the files, which ends with this.
     wake: SyncSender<()>,
     metrics: TlsMetrics,
@@ -69,13 +69,27 @@ impl Tls {
         }
         let files = Files::of(config);
         let seen = files.read()?;
-        let current = ArcSwap::from_pointee(files.settle(&seen, &metrics)?);
+        let (settled, ends) = files.settle(&seen)?;
+        metrics.ends(ends);
+        let current = ArcSwap::from_pointee(settled);
         let (wake, woken) = sync_channel(1);
-        let tls = Self(Arc::new(Inner { files, current, seen: Mutex::new(seen), wake, metrics }));
+        let tls = Self(Arc::new(Inner { files, current, seen: Mutex::new(Some(seen)), wake, metrics }));
         let (watched, interval) = (Arc::downgrade(&tls.0), config.reload_interval.0);
         let watching = thread::Builder::new().name("kinglet-tls".into());
         watching.spawn(move || watch(&watched, &woken, interval)).map_err(TlsError::Thread)?;
         Ok(Some(tls))
+    }
+
+    /// Whether what is configured could be served.
+    ///
+    /// # Errors
+    /// As `start`.
+    pub fn check(config: &TlsConfig) -> Result<(), TlsError> {
+        if config.is_on() {
+            let files = Files::of(config);
+            files.settle(&files.read()?)?;
+        }
+        Ok(())
     }
 
     fn current(&self) -> Arc<ServerConfig> {
@@ -90,26 +104,36 @@ impl Tls {
 }
 
 impl Inner {
-    /// What does not work leaves what serves: connections are better served with a certificate that ends than with none.
+    /// What does not work leaves what serves: connections are better served with a certificate that ends than with none. It is told
+    /// once.
     fn look(&self) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let refreshed = self.files.read().and_then(|contents| {
-            if contents == *seen {
-                return Ok(false);
-            }
-            let settled = self.files.settle(&contents, &self.metrics);
-            *seen = contents;
-            self.current.store(Arc::new(settled?));
-            Ok(true)
-        });
-        match refreshed {
-            Ok(false) => {}
-            Ok(true) => tracing::info!("TLS certificate taken anew"),
+        let contents = match self.files.read() {
+            Ok(contents) => contents,
+            Err(_) if seen.is_none() => return,
             Err(error) => {
-                self.metrics.reloads_failed.inc();
-                tracing::warn!(%error, "TLS certificate not taken anew, the one before goes on");
+                *seen = None;
+                return self.not_taken(&error);
             }
+        };
+        if seen.as_ref() == Some(&contents) {
+            return;
         }
+        let settled = self.files.settle(&contents);
+        *seen = Some(contents);
+        match settled {
+            Ok((settled, ends)) => {
+                self.current.store(Arc::new(settled));
+                self.metrics.ends(ends);
+                tracing::info!("TLS certificate taken anew");
+            }
+            Err(error) => self.not_taken(&error),
+        }
+    }
+
+    fn not_taken(&self, error: &TlsError) {
+        self.metrics.reloads_failed.inc();
+        tracing::warn!(%error, "TLS certificate not taken anew, the one before goes on");
     }
 }
 

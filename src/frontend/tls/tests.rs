@@ -1,3 +1,5 @@
+//! Both sides of TLS over real connections, with certificates of an authority that is made here.
+
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
@@ -180,6 +182,8 @@ async fn files_that_do_not_go_together_leave_what_serves() {
     fs::remove_file(house.path("server.key")).unwrap();
     tls.0.look();
     assert_eq!((ask(&tls, house.client(None)).await.is_ok(), house.failed()), (true, 2));
+    tls.0.look();
+    assert_eq!(house.failed(), 2, "told once");
 }
 
 #[tokio::test]
@@ -238,29 +242,43 @@ async fn who_speaks_no_tls_is_told_and_who_says_nothing_is_not_waited_for() {
     assert!(matches!(served.await.unwrap(), Err(HandshakeError::Slow)));
 
     let (address, served) = echo(&tls, LONG).await;
+    drop(TcpStream::connect(address).await.unwrap());
+    assert!(matches!(served.await.unwrap(), Err(HandshakeError::Silent)));
+
+    let (address, served) = echo(&tls, LONG).await;
     let mut other = TcpStream::connect(address).await.unwrap();
     other.write_all(b"\x05\x01\x00 what is this").await.unwrap();
     assert!(matches!(served.await.unwrap(), Err(HandshakeError::Broken(_))));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_health_check_trusts_the_very_certificate() {
+async fn the_health_check_is_answered_whatever_the_files_are_now() {
     let house = House::new();
-    let tls = house.start(|_| {}).unwrap();
-    let greet = |address| {
+    let greet = |config: &TlsConfig, address| {
         block_in_place(|| -> std::io::Result<String> {
             use std::io::{Read, Write};
-            let mut secure = connect(&house.config(), std::net::TcpStream::connect(address)?)?;
+            let mut secure = connect(config, std::net::TcpStream::connect(address)?)?;
             secure.write_all(b"hello")?;
             let mut answer = String::new();
             secure.read_to_string(&mut answer).map(|_| answer)
         })
     };
+    let tls = house.start(|_| {}).unwrap();
+    fs::write(house.path("server.pem"), "not yet").unwrap();
     let (address, _) = echo(&tls, LONG).await;
-    assert_eq!(greet(address).unwrap(), "hello");
+    assert_eq!(greet(&house.config(), address).unwrap(), "hello");
     house.issue("server");
-    let (address, _) = echo(&tls, LONG).await;
-    assert!(greet(address).is_err(), "of the same authority, but another");
+    // Its own certificate is shown where one must be, and not where it would be refused.
+    let stranger = House::new();
+    for (authority, demand, answered) in
+        [(&house, Demand::Required, true), (&stranger, Demand::Optional, true), (&stranger, Demand::Required, false)]
+    {
+        let mut config = house.config();
+        (config.client_authorities, config.client_certificates) = (authority.path("authority.pem"), demand);
+        let tls = Tls::start(&config, house.metrics.tls.clone()).unwrap().unwrap();
+        let (address, _) = echo(&tls, LONG).await;
+        assert_eq!(greet(&config, address).is_ok(), answered, "{demand:?}");
+    }
 }
 
 #[tokio::test]

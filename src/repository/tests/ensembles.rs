@@ -41,6 +41,9 @@ async fn an_ensemble_serves_what_its_models_do() {
         assert_eq!(served.signature.inputs[0].name, "x");
         assert_eq!(served.signature.outputs[0].name, "y");
         assert_eq!(served.plan.memory_bytes(), 0, "steps count their own");
+        // As many rows as its steps take.
+        let step = house.served("a").unwrap();
+        assert_eq!((served.rows_max(), step.rows_max()), (step.rows_max(), Some(step.batch_size_max())));
     }
 }
 
@@ -63,6 +66,7 @@ async fn a_triton_ensemble_is_read_as_it_is() {
         assert_eq!(served.settings.rows_alone_max, Some(8));
         let told = triton::to_json(&triton::model_config(&served));
         assert_eq!(told["platform"], "ensemble");
+        assert_eq!((&told["max_batch_size"], &told["input"][0]["dims"]), (&8.into(), &vec![2].into()));
         let step = &told["ensemble_scheduling"]["step"][1];
         assert_eq!(step["model_name"], "b");
         assert_eq!((&step["model_version"], &step["input_map"]["x"]), (&1.into(), &"mid".into()));

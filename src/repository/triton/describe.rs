@@ -22,12 +22,13 @@ use crate::proto::inference::{
     model_queue_policy, model_warmup,
 };
 
-/// The configuration of a loaded build. Where requests are merged, `max_batch_size` is the limit and shapes leave the
-/// batch out; where they are not, it is 0 and shapes are whole.
+/// The configuration of a loaded build. Where requests are merged, here or at an ensemble's steps, `max_batch_size` is the limit
+/// and shapes leave the batch out; where they are not, it is 0 and shapes are whole.
 pub fn model_config(variant: &Variant) -> ModelConfig {
     let settings = &variant.settings;
     let merges = variant.merges();
-    let shape = |spec: &TensorSpec| spec.wire_dims().skip(usize::from(merges)).collect::<Vec<_>>();
+    let rows_max = variant.rows_max();
+    let shape = |spec: &TensorSpec| spec.wire_dims().skip(usize::from(rows_max.is_some())).collect::<Vec<_>>();
     let reshape = |name: &str| settings.reshapes.get(name).map(model_shape);
     let inputs = variant.signature.inputs.iter().map(|spec| ModelInput {
         name: spec.name.clone(),
@@ -61,7 +62,7 @@ pub fn model_config(variant: &Variant) -> ModelConfig {
         platform: platform(variant).into(),
         backend: if is_ensemble { "" } else { BACKEND }.into(),
         version_policy: Some(version_policy(&settings.version_policy)),
-        max_batch_size: if merges { to_i32(variant.batch_size_max()) } else { 0 },
+        max_batch_size: rows_max.map_or(0, to_i32),
         input: inputs.collect(),
         output: outputs.collect(),
         scheduling_choice: scheduling,

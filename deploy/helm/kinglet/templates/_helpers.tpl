@@ -50,7 +50,15 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 
 {{/* The configuration as TOML, a table for each room. */}}
 {{- define "kinglet.config" -}}
-{{- range $room, $fields := .Values.config }}
+{{- $config := deepCopy .Values.config -}}
+{{- with .Values.tls -}}
+{{- if .secretName -}}
+{{- $tls := dict "certificate" "/tls/tls.crt" "key" "/tls/tls.key" "listeners" (list "http" "grpc") -}}
+{{- if .clientAuthorities }}{{ $tls = set $tls "client_authorities" (printf "/tls/%s" .clientAuthorities) }}{{ end -}}
+{{- $config = set $config "tls" (merge (default dict $config.tls) $tls) -}}
+{{- end -}}
+{{- end -}}
+{{- range $room, $fields := $config }}
 [{{ $room }}]
 {{- range $key, $value := $fields }}
 {{ $key }} = {{ include "kinglet.toml" $value }}
@@ -76,6 +84,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- define "kinglet.probe" -}}
 httpGet:
   path: /v2/health/{{ .path }}
-  port: http
+  {{- /* Kubelets show no certificate. */}}
+  port: {{ ternary "admin" "http" (not (empty .tls.secretName)) }}
 {{ toYaml .settings }}
 {{- end }}

@@ -9,7 +9,7 @@ use crate::tensor::DType;
 
 /// The schemas that a model's document has beside those of all.
 pub(super) fn schemas(build: &Variant) -> Map<String, Value> {
-    let rows_max = if build.merges() { Some(build.batch_size_max()) } else { build.settings.rows_alone_max };
+    let rows_max = build.rows_max().or(build.settings.rows_alone_max);
     of_signature(&build.signature, rows_max)
 }
 

@@ -1,5 +1,5 @@
-//! The client of `kinglet healthcheck`: it trusts the very certificate that the server has been given, whoever issued it and
-//! whatever name it is for.
+//! The client of `kinglet healthcheck`. It asks whether a server answers, sends nothing and believes little, so that it does not ask
+//! whose certificate it is shown: files that have just changed would make a server look ill that serves with those before.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -7,34 +7,37 @@ use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
-use rustls::{
-    CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme, StreamOwned,
-};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme, StreamOwned};
 
-use super::config::TlsConfig;
+use super::config::{Demand, TlsConfig};
 use super::files::{certificates, read};
 use super::provider;
 
-/// A secure connection to the server that has these settings.
+/// A secure connection to whoever answers.
 #[derive(Debug)]
 pub struct Secure(StreamOwned<ClientConnection, TcpStream>);
 
+/// Where clients must show a certificate by these settings, the server's own is shown, which may do.
+///
 /// # Errors
-/// When the files of the settings cannot be read.
+/// When that certificate or its key cannot be read.
 pub fn connect(config: &TlsConfig, stream: TcpStream) -> io::Result<Secure> {
-    let chain = read(&config.certificate).and_then(|text| certificates(&config.certificate, &text));
-    let chain = chain.map_err(io::Error::other)?;
-    let pinned = Pinned { certificate: chain[0].clone(), provider: provider() };
     let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(io::Error::other)?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(pinned));
-    // Where clients must show a certificate, the server's own may do.
-    let key = read(&config.key).map_err(io::Error::other)?;
-    let key = PrivateKeyDer::from_pem_slice(&key).map_err(io::Error::other)?;
-    let client = builder.with_client_auth_cert(chain, key).map_err(io::Error::other)?;
+        .with_custom_certificate_verifier(Arc::new(Anybody(provider())));
+    let is_demanded = config.asks_clients() && config.client_certificates == Demand::Required;
+    let client = if is_demanded {
+        let chain = read(&config.certificate).and_then(|text| certificates(&config.certificate, &text));
+        let key = read(&config.key).map_err(io::Error::other)?;
+        let key = PrivateKeyDer::from_pem_slice(&key).map_err(io::Error::other)?;
+        builder.with_client_auth_cert(chain.map_err(io::Error::other)?, key).map_err(io::Error::other)?
+    } else {
+        builder.with_no_client_auth()
+    };
     let name = ServerName::try_from("localhost").expect("a valid name");
     let connection = ClientConnection::new(Arc::new(client), name).map_err(io::Error::other)?;
     Ok(Secure(StreamOwned::new(connection, stream)))
@@ -57,24 +60,18 @@ impl Write for Secure {
 }
 
 #[derive(Debug)]
-struct Pinned {
-    certificate: CertificateDer<'static>,
-    provider: Arc<CryptoProvider>,
-}
+struct Anybody(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for Pinned {
+impl ServerCertVerifier for Anybody {
     fn verify_server_cert(
         &self,
-        shown: &CertificateDer<'_>,
+        _: &CertificateDer<'_>,
         _: &[CertificateDer<'_>],
         _: &ServerName<'_>,
         _: &[u8],
         _: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        if *shown == self.certificate {
-            return Ok(ServerCertVerified::assertion());
-        }
-        Err(CertificateError::ApplicationVerificationFailure.into())
+        Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -83,7 +80,7 @@ impl ServerCertVerifier for Pinned {
         shown: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, shown, signed, &self.provider.signature_verification_algorithms)
+        verify_tls12_signature(message, shown, signed, &self.0.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -92,10 +89,10 @@ impl ServerCertVerifier for Pinned {
         shown: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, shown, signed, &self.provider.signature_verification_algorithms)
+        verify_tls13_signature(message, shown, signed, &self.0.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.0.signature_verification_algorithms.supported_schemes()
     }
 }
