@@ -4,26 +4,12 @@ import time
 from pathlib import Path
 
 import pytest
+from onnx import helper
 
+from bounds import SHORT
 from ordeal import Commander, Ordeal, write_report
-from process import MIB
 from server import Server
-from zoo import DATATYPES, add, identity, manifest, model, save, slow
-
-# Times by which a client that does nothing is ended, short ones of those that docs/operations.md lists.
-HEADER_SECONDS, BODY_SECONDS, IDLE_SECONDS, WRITE_SECONDS = 2, 4, 6, 2
-BODY_MAX = 8 * MIB
-SHORT = {
-    "KINGLET__LIMITS__HEADER_TIMEOUT": f"{HEADER_SECONDS}s",
-    "KINGLET__LIMITS__BODY_TIMEOUT": f"{BODY_SECONDS}s",
-    "KINGLET__LIMITS__BODY_RATE_WINDOW": "1s",
-    "KINGLET__LIMITS__IDLE_TIMEOUT": f"{IDLE_SECONDS}s",
-    "KINGLET__LIMITS__WRITE_TIMEOUT": f"{WRITE_SECONDS}s",
-    "KINGLET__LIMITS__HTTP2_KEEPALIVE_INTERVAL": "2s",
-    "KINGLET__LIMITS__HTTP2_KEEPALIVE_TIMEOUT": "3s",
-    "KINGLET__LIMITS__BODY_BYTES_MAX": f"{BODY_MAX}B",
-}
-
+from zoo import DATATYPES, add, f32, identity, manifest, model, save, slow
 
 def pytest_addoption(parser):
     parser.addoption("--long", action="store_true", help="faults that last minutes, for `just reliability`")
@@ -52,10 +38,6 @@ def shelf(tmp_path_factory) -> Path:
 
 
 def quotient():
-    from onnx import helper
-
-    from zoo import f32
-
     shape = ["batch", 4]
     return model(
         [helper.make_node("Div", ["over", "under"], ["y"])], [f32("over", shape), f32("under", shape)], [f32("y", shape)]

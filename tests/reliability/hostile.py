@@ -35,11 +35,12 @@ def post_head(path: str, length: int | None = None, *lines: str) -> bytes:
 
 
 def post(address: str, path: str, body: bytes, headers: dict[str, str] | None = None) -> tuple[int, dict, bytes]:
+    """Status, headers by their names in small letters, and body."""
     connection = http.client.HTTPConnection(address, timeout=30)
     try:
         connection.request("POST", path, body, headers or {})
         answer = connection.getresponse()
-        return answer.status, dict(answer.getheaders()), answer.read()
+        return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
     finally:
         connection.close()
 

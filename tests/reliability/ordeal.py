@@ -21,6 +21,8 @@ BASELINE_SECONDS = 0.6
 # Machines that run this also compile; what is asked is that nobody is starved, and the figures say how it was.
 SLOWER_MAX = 10
 P99_FLOOR_SECONDS = 0.5
+# An answer that takes longer is lost.
+ANSWER_SECONDS_MAX = 20
 RETURN_SECONDS_MAX = 15
 GROWTH_BYTES_MAX = 64 * MIB
 # Files of the healthy client itself, which may have come and gone.
@@ -65,10 +67,20 @@ class Ordeal:
         growth_max: int = GROWTH_BYTES_MAX,
         peak_max: int | None = None,
         alive_seconds_max: float | None = None,
-    ) -> Iterator[None]:
-        """Bounds of memory are beyond what was taken before; `alive_seconds_max` is the longest pause of all."""
+        answer_seconds_max: float = ANSWER_SECONDS_MAX,
+    ) -> Iterator[dict]:
+        """Bounds of memory are beyond what was taken before; `alive_seconds_max` is the longest pause of all. Gives the row
+        of the report, which is filled in afterwards."""
+        row: dict = {"test": self._name}
         self._commander.tell(
-            do="start", http=server.http, grpc=server.grpc, model=model, newcomer=newcomer, retries=retries, phase="warm"
+            do="start",
+            phase="warm",
+            http=server.http,
+            grpc=server.grpc,
+            model=model,
+            newcomer=newcomer,
+            retries=retries,
+            answer_seconds_max=answer_seconds_max,
         )
         stopped = False
         try:
@@ -80,7 +92,7 @@ class Ordeal:
                 forget_peak(server.process.pid)
             self._commander.tell(do="phase", phase="fault")
             began = time.monotonic()
-            yield
+            yield row
             lasted = time.monotonic() - began
             self._commander.tell(do="phase", phase="after")
             time.sleep(0.1)
@@ -89,7 +101,7 @@ class Ordeal:
         finally:
             if not stopped:
                 self._commander.tell(do="stop")
-        row = {"test": self._name, "seconds": round(lasted, 1), "clients": told}
+        row |= {"seconds": round(lasted, 1), "clients": told}
         self._report.append(row)
         check_clients(told, timed, alive_seconds_max)
         assert health(server.http, "ready") == 200 if not server.http.startswith("unix:") else server.is_ready()

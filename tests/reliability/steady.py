@@ -18,7 +18,6 @@ import numpy as np
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 PAUSE_SECONDS = 0.004
-ANSWER_SECONDS_MAX = 20
 RETRY_PAUSE_SECONDS = 0.05
 # A question that is asked again for this long without an answer is lost.
 RETRY_SECONDS_MAX = 30
@@ -45,9 +44,9 @@ class WrongAnswer(Exception):
 
 
 class Rest:
-    def __init__(self, address: str, model: str, keeps: bool):
-        self._address, self._path, self._keeps = address, f"/v2/models/{model}/infer", keeps
-        self._connection = connection_to(address)
+    def __init__(self, order: dict, keeps: bool):
+        self._path, self._keeps = f"/v2/models/{order['model']}/infer", keeps
+        self._connection = connection_to(order["http"], order["answer_seconds_max"])
 
     def ask(self, question: Question) -> None:
         tensors = [
@@ -69,8 +68,9 @@ class Rest:
 
 
 class Grpc:
-    def __init__(self, address: str, model: str):
-        self._model = model
+    def __init__(self, order: dict):
+        address = order["grpc"]
+        self._model, self._seconds_max = order["model"], order["answer_seconds_max"]
         # Two channels of one process to one address would share a connection.
         options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_reconnect_backoff_ms", 500)]
         if address.startswith("unix:"):
@@ -83,21 +83,21 @@ class Grpc:
         for name, values in (("left", question.left), ("right", question.right)):
             request.inputs.add(name=name, shape=[1, WIDTH], datatype="FP32")
             request.raw_input_contents.append(np.array(values, np.float32).tobytes())
-        answer = self._stub.ModelInfer(request, timeout=ANSWER_SECONDS_MAX)
+        answer = self._stub.ModelInfer(request, timeout=self._seconds_max)
         question.check(answer.id, np.frombuffer(answer.raw_output_contents[0], np.float32).tolist())
 
     def renew(self) -> None:
         """A channel connects again by itself."""
 
 
-def connection_to(address: str) -> http.client.HTTPConnection:
+def connection_to(address: str, seconds_max: float) -> http.client.HTTPConnection:
     if not address.startswith("unix:"):
-        return http.client.HTTPConnection(address, timeout=ANSWER_SECONDS_MAX)
-    connection = http.client.HTTPConnection("localhost", timeout=ANSWER_SECONDS_MAX)
+        return http.client.HTTPConnection(address, timeout=seconds_max)
+    connection = http.client.HTTPConnection("localhost", timeout=seconds_max)
 
     def connect():
         connection.sock = socket.socket(socket.AF_UNIX)
-        connection.sock.settimeout(ANSWER_SECONDS_MAX)
+        connection.sock.settimeout(seconds_max)
         connection.sock.connect(address.removeprefix("unix:"))
 
     connection.connect = connect
@@ -137,12 +137,10 @@ class Steady:
         self._numbers = iter(range(1, 1 << 60))
         self._lock = threading.Lock()
         self.notes: dict = collections.defaultdict(lambda: collections.defaultdict(Notes))
-        clients = {
-            "rest": lambda: Rest(order["http"], order["model"], keeps=True),
-            "grpc": lambda: Grpc(order["grpc"], order["model"]),
-        }
+        self._wait_max = order["answer_seconds_max"] + RETRY_SECONDS_MAX
+        clients = {"rest": lambda: Rest(order, keeps=True), "grpc": lambda: Grpc(order)}
         if order["newcomer"]:
-            clients["newcomer"] = lambda: Rest(order["http"], order["model"], keeps=False)
+            clients["newcomer"] = lambda: Rest(order, keeps=False)
         self._threads = [threading.Thread(target=self._run, args=client, daemon=True) for client in clients.items()]
         for thread in self._threads:
             thread.start()
@@ -150,7 +148,7 @@ class Steady:
     def stop(self) -> dict:
         self._ended.set()
         for thread in self._threads:
-            thread.join(ANSWER_SECONDS_MAX + RETRY_SECONDS_MAX)
+            thread.join(self._wait_max)
         return {
             phase: {name: notes.told() for name, notes in clients.items()} for phase, clients in self.notes.items()
         }

@@ -14,10 +14,11 @@ import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 import frames
-from conftest import BODY_MAX
+from bounds import BODY_MAX
 from hostile import connect, crowd, infer_body, post, post_binary, post_head, until_closed
 from ordeal import of_model
-from process import MIB
+from process import MIB, cpu_seconds
+from server import Server
 from watching import metrics, wait_for
 
 INFER = "/v2/models/identity/infer"
@@ -43,28 +44,17 @@ def test_bombs(server, ordeal, until, encoding):
 
 @pytest.mark.parametrize("encoding", PACK)
 def test_bombs_over_grpc(server, ordeal, until, encoding):
-    """The same in a message of 60 kB."""
-    packed = PACK[encoding](bytes(60 * MIB))
-    message = b"\1" + struct.pack(">I", len(packed)) + packed
-    pieces = [message[at : at + 16_000] for at in range(0, len(message), 16_000)]
-    block = frames.grpc_head("ModelInfer", grpc_encoding=encoding)
-    sent = frames.frame(frames.HEADERS, frames.END_HEADERS, 1, block)
-    for place, piece in enumerate(pieces):
-        sent += frames.frame(frames.DATA, place == len(pieces) - 1, 1, piece)
+    """The same in messages of 60 kB, two at a time: each is refused, and a real client hears why."""
+    sent = packed_call(PACK[encoding](bytes(60 * MIB)), encoding)
 
     def bomb(_) -> list[bool]:
         refused = []
         while until():
-            connection = frames.Connection(server.grpc)
-            connection.send(sent)
-            came = connection.wait_for((frames.HEADERS, frames.RST_STREAM, frames.GOAWAY), 10)
-            # 8 is RESOURCE_EXHAUSTED; values may come in Huffman's code, in which it is the byte 0x7b.
-            refused.append(bool(came) and any(b"\x017b"[:1] in one.payload for one in came))
-            connection.close()
+            refused.append(is_refused(server, sent))
         return refused
 
     with ordeal.through(server, peak_max=96 * MIB):
-        assert all(all(refused) and refused for refused in crowd(bomb))
+        assert all(all(refused) and refused for refused in crowd(bomb, 2))
     with grpc.insecure_channel(server.grpc) as channel:
         request = service_pb2.ModelInferRequest(model_name="identity")
         request.inputs.add(name="x", shape=[1, 15 * MIB], datatype="FP32")
@@ -73,6 +63,43 @@ def test_bombs_over_grpc(server, ordeal, until, encoding):
         with pytest.raises(grpc.RpcError) as refused:
             service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=30, compression=how)
     assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED, refused.value
+
+
+def packed_call(packed: bytes, encoding: str) -> bytes:
+    """The frames of a call with one compressed message."""
+    message = b"\1" + struct.pack(">I", len(packed)) + packed
+    pieces = [message[at : at + 16_000] for at in range(0, len(message), 16_000)]
+    sent = frames.frame(frames.HEADERS, frames.END_HEADERS, 1, frames.grpc_head("ModelInfer", grpc_encoding=encoding))
+    for place, piece in enumerate(pieces):
+        sent += frames.frame(frames.DATA, place == len(pieces) - 1, 1, piece)
+    return sent
+
+
+def is_refused(server, sent: bytes) -> bool:
+    connection = frames.Connection(server.grpc)
+    connection.send(sent)
+    came = connection.wait_for((frames.HEADERS, frames.RST_STREAM, frames.GOAWAY), 10)
+    connection.close()
+    # An answer would have a message between its head and its end.
+    return bool(came) and (came[0].kind != frames.HEADERS or bool(came[0].flags & frames.END_STREAM))
+
+
+@pytest.mark.xfail(strict=True, reason="a gRPC message is inflated to body_bytes_max before its ratio is looked at")
+def test_a_bomb_costs_over_grpc_what_it_costs_over_rest(shelf, tmp_path):
+    """By the default limits, in CPU time: who sends 60 kB must not be able to spend a thread's tenth of a second."""
+    packed = gzip.compress(bytes(60 * MIB), 9)
+    call = packed_call(packed, "gzip")
+    with Server([shelf], tmp_path / "log") as server:
+
+        def cost(ask) -> float:
+            before = cpu_seconds(server.process.pid)
+            for _ in range(20):
+                assert ask()
+            return cpu_seconds(server.process.pid) - before
+
+        rest = cost(lambda: post(server.http, INFER, packed, {"Content-Encoding": "gzip"})[0] == 413)
+        over_grpc = cost(lambda: is_refused(server, call))
+    assert over_grpc <= 5 * rest + 0.1, f"{over_grpc:.2f} s of CPU over gRPC, {rest:.2f} s over REST"
 
 
 DEEP = {

@@ -1,6 +1,7 @@
 """Disks that are full, files that are no models, repositories that go away."""
 
 import contextlib
+import http.client
 import json
 import os
 import shutil
@@ -11,13 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import helper
 
-from conftest import SHORT
+from bounds import SHORT
 from hostile import post
 from ordeal import of_model
 from server import Server
 from watching import wait_for
-from zoo import add, model, save, slow
+from zoo import add, f32, model, save, slow
 
 POLLED = SHORT | {
     "KINGLET__REPOSITORY__CONTROL": "poll",
@@ -34,10 +36,6 @@ def own_shelf(tmp_path) -> Path:
 
 
 def large_model():
-    from onnx import helper
-
-    from zoo import f32
-
     weights = np.ones((1024, 512), np.float32)
     node = helper.make_node("MatMul", ["x", "w"], ["y"])
     return model([node], [f32("x", ["batch", 1024])], [f32("y", ["batch", 512])], {"w": weights})
@@ -55,9 +53,9 @@ def test_broken_models_in_a_polled_repository(own_shelf, tmp_path, ordeal):
             (own_shelf / "loop" / "1").mkdir(parents=True)
             (own_shelf / "loop" / "1" / "model.onnx").symlink_to("model.onnx")
             lay(own_shelf / "add" / "2", os.urandom(5000))
-            broken = {"noise", "cut", "empty", "large", "loop"}
+            broken = {"noise", "cut", "empty", "large", "add"}
             wait_for(lambda: broken <= set(failed(server)))
-            wait_for(lambda: server.log.read_text().count("could not be loaded") >= 1 or "add" in failed(server))
+            wait_for(lambda: 'the files of model \\"loop\\" cannot be looked at' in server.log.read_text())
             # In place, as no one should: what serves is in memory.
             lay(own_shelf / "add" / "1", whole[:100])
             time.sleep(1)
@@ -158,52 +156,66 @@ def test_a_deleted_model_goes_and_others_stay(own_shelf, tmp_path, ordeal):
         wait_for(lambda: of_model(server, "kinglet_model_ready", "slow") is None)
 
 
-class Elsewhere(Server):
-    """A server whose log goes where a test says."""
-
-    def __init__(self, *arguments, to, **options):
-        super().__init__(*arguments, **options)
-        self._to = to
-
-    def start(self) -> None:
-        from server import binary
-
-        command = [binary(), "serve", "--http", self.http, "--grpc", self.grpc, "--admin", self.admin]
-        for repository in self._repositories:
-            command += ["--repository", str(repository)]
-        self.process = subprocess.Popen(
-            command, env=os.environ | self._settings, stdin=subprocess.DEVNULL, stdout=self._to, stderr=self._to
-        )
+class Unheard(Server):
+    """A server whose log is no file that could be read again."""
 
     def log_end(self) -> str:
         return "its log went elsewhere"
 
 
-NOISY = SHORT | {"KINGLET__TELEMETRY__LOG_LEVEL": "trace"}
+def test_a_log_on_a_full_disk(own_shelf, ordeal):
+    """Every line fails, and those of a load are written all the same as far as anyone can tell: requests are answered."""
+    with Unheard([own_shelf], Path("/dev/full"), SHORT) as server, ordeal.through(server):
+        for _ in range(20):
+            assert write_a_line(server) == 200
 
 
-@pytest.mark.parametrize("kind", ["full disk", "closed pipe", "pipe nobody reads"])
-def test_logs_that_cannot_be_written(own_shelf, tmp_path, ordeal, kind):
-    """Every line of a talkative log fails, or cannot leave: requests are answered all the same."""
-    with contextlib.ExitStack() as stack:
-        if kind == "full disk":
-            to = stack.enter_context(open("/dev/full", "wb"))
-        else:
-            reading, writing = os.pipe()
-            to = stack.enter_context(os.fdopen(writing, "wb"))
-            kept = stack.enter_context(os.fdopen(reading, "rb"))
-        server = stack.enter_context(Elsewhere([own_shelf], tmp_path / "none", NOISY, to=to)) if kind == "full disk" else None
-        if server is None:
-            # Until it serves, somebody reads.
-            server = Elsewhere([own_shelf], tmp_path / "none", SHORT, to=to)
-            stack.enter_context(server)
-            if kind == "closed pipe":
-                kept.close()
-            raise_level(server)
-        with ordeal.through(server, alive_seconds_max=5):
-            time.sleep(1)
+def test_a_log_whose_reader_has_gone(own_shelf, tmp_path, ordeal):
+    """A pipe that is closed at its other end: neither SIGPIPE nor EPIPE costs a request."""
+    with piped(own_shelf, tmp_path) as (server, reading), ordeal.through(server):
+        os.close(reading)
+        for _ in range(20):
+            assert write_a_line(server) == 200
 
 
-def raise_level(server) -> None:
-    status, _, text = post(server.admin, "/v2/logging", json.dumps({"log_verbose_level": 2}).encode())
-    assert status == 200, text
+@pytest.mark.xfail(strict=True, reason="lines are written by the threads that answer, and wait for whoever reads them")
+def test_a_log_whose_reader_has_stopped(own_shelf, tmp_path, ordeal):
+    """A pipe that is full, as behind a collector of logs that hangs: lines may be lost, requests not."""
+    with piped(own_shelf, tmp_path) as (server, reading):
+        try:
+            fill(server.log)
+            with ordeal.through(server, newcomer=False, answer_seconds_max=5):
+                for _ in range(4):
+                    with contextlib.suppress(TimeoutError):
+                        write_a_line(server, seconds_max=1)
+        finally:
+            os.close(reading)
+
+
+@contextlib.contextmanager
+def piped(shelf: Path, folder: Path):
+    """A server that logs into a pipe, and the end from which nobody reads."""
+    pipe = folder / "pipe"
+    os.mkfifo(pipe)
+    reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    with Unheard([shelf], pipe, SHORT) as server:
+        yield server, reading
+
+
+def fill(pipe: Path) -> None:
+    writing = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+    for size in (4096, 1):
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(writing, bytes(size))
+    os.close(writing)
+
+
+def write_a_line(server, seconds_max: float = 20) -> int:
+    """A call that the log tells of."""
+    connection = http.client.HTTPConnection(server.admin, timeout=seconds_max)
+    try:
+        connection.request("POST", "/admin/cache/clear")
+        return connection.getresponse().status
+    finally:
+        connection.close()

@@ -41,7 +41,7 @@ def test_a_queue_that_overflows(server, ordeal, until):
                 assert text == wanted["rest"], text[:300]
             else:
                 refused += 1
-                assert status == 429 and int(headers["Retry-After"]) >= 1, (status, headers, text)
+                assert status == 429 and int(headers["retry-after"]) >= 1, (status, headers, text)
         return served, refused
 
     def over_grpc(_) -> tuple[int, int]:

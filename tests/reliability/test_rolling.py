@@ -6,8 +6,8 @@ import time
 import pytest
 
 import proxies
-from conftest import SHORT
-from ordeal import check_clients
+from bounds import SHORT
+from ordeal import ANSWER_SECONDS_MAX, check_clients
 from server import Server
 
 COUNT = 3
@@ -23,7 +23,7 @@ def test_rolling_restart(shelf, tmp_path, commander, report, request, proxy):
         front = stack.enter_context(proxy(servers, tmp_path))
         time.sleep(0.5)
         order = {"http": front.http, "grpc": front.grpc, "model": "add", "newcomer": True, "retries": False}
-        commander.tell(do="start", phase="before", **order)
+        commander.tell(do="start", phase="before", answer_seconds_max=ANSWER_SECONDS_MAX, **order)
         told = None
         try:
             time.sleep(1)
