@@ -34,6 +34,10 @@ monitoring *args:
 dashboards:
     tests/monitoring/run --dashboards
 
+# Faults beside a healthy client, each for 20 seconds; about 20 minutes.
+reliability *args:
+    tests/reliability/run --long {{args}}
+
 # perf_analyzer over REST and gRPC against the demo models; needs debootstrap.
 perf-analyzer:
     tests/clients/perf_analyzer

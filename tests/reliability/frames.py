@@ -68,13 +68,15 @@ def grpc_head(call: str, **more: str) -> bytes:
 
 
 class Connection:
-    """One that has greeted. Frames that come are kept by a thread, unless nothing shall be read."""
+    """One that has greeted. Frames that come are kept by a thread, unless nothing shall be read; `alive` answers PING,
+    and is for those who send nothing large meanwhile."""
 
-    def __init__(self, address: str, values: dict[int, int] | None = None, reads: bool = True):
+    def __init__(self, address: str, values: dict[int, int] | None = None, reads: bool = True, alive: bool = False):
         host, port = address.split(":")
         self.socket = socket.create_connection((host, int(port)), timeout=20)
         self.frames: list[Frame] = []
         self.closed = threading.Event()
+        self._alive = alive
         self.socket.sendall(PREFACE + settings(values))
         if reads:
             threading.Thread(target=self._read, daemon=True).start()
@@ -103,6 +105,10 @@ class Connection:
             time.sleep(0.01)
         return self.of_kind(*kinds)
 
+    def _answer(self, came: Frame) -> None:
+        if self._alive and came.kind == PING and not came.flags & ACK:
+            self.send(frame(PING, ACK, 0, came.payload))
+
     def _read(self) -> None:
         buffer = b""
         try:
@@ -112,6 +118,7 @@ class Connection:
                     stream = int.from_bytes(buffer[5:9]) & 0x7FFFFFFF
                     self.frames.append(Frame(buffer[3], buffer[4], stream, buffer[9 : 9 + length]))
                     buffer = buffer[9 + length :]
+                    self._answer(self.frames[-1])
         except TimeoutError:
             return
         except OSError:

@@ -171,7 +171,7 @@ def test_windows_that_stay_shut(server, ordeal):
         began = time.monotonic()
         stuck = []
         for wire in ["http", "grpc"] * 4:
-            stuck.append(Connection(getattr(server, wire), {frames.INITIAL_WINDOW_SIZE: 0}))
+            stuck.append(Connection(getattr(server, wire), {frames.INITIAL_WINDOW_SIZE: 0}, alive=True))
             for stream in range(1, 41, 2):
                 stuck[-1].send(whole_request(wire, stream))
         closed = [connection.wait_closed(WRITE_SECONDS + IDLE_SECONDS + 6) for connection in stuck]
