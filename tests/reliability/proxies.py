@@ -66,7 +66,8 @@ backend callees
 
 @contextlib.contextmanager
 def nginx(servers: list[Server], folder: Path) -> Iterator[Front]:
-    """Without health checks, which its free form has not: it goes by what connections tell."""
+    """Without health checks, which its free form has not: it goes by what connections tell. By default it asks another
+    server only where a request has not been sent yet."""
     http, grpc = (f"127.0.0.1:{port}" for port in free_ports(2))
     rest = "\n".join(f"    server {one.http} max_fails=1 fail_timeout=1s;" for one in servers)
     calls = "\n".join(f"    server {one.grpc} max_fails=1 fail_timeout=1s;" for one in servers)
@@ -96,7 +97,6 @@ http {{
       proxy_pass http://rests;
       proxy_http_version 1.1;
       proxy_set_header Connection "";
-      proxy_next_upstream error timeout http_503 non_idempotent;
     }}
   }}
   server {{
@@ -104,7 +104,6 @@ http {{
     keepalive_requests 1000000;
     location / {{
       grpc_pass grpc://callees;
-      grpc_next_upstream error timeout http_503 non_idempotent;
     }}
   }}
 }}

@@ -198,7 +198,7 @@ def piped(shelf: Path, folder: Path):
     pipe = folder / "pipe"
     os.mkfifo(pipe)
     reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    with Unheard([shelf], pipe, SHORT) as server:
+    with Unheard([shelf], pipe, SHORT | {"KINGLET__RUNTIME__IO_THREADS": "2"}) as server:
         yield server, reading
 
 
