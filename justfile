@@ -34,7 +34,7 @@ monitoring *args:
 dashboards:
     tests/monitoring/run --dashboards
 
-# Faults beside a healthy client, each for 20 seconds; about 20 minutes.
+# Faults beside a healthy client, each flood for 20 seconds; about 15 minutes.
 reliability *args:
     tests/reliability/run --long {{args}}
 
