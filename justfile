@@ -46,6 +46,10 @@ deploy *args:
 manifests:
     tests/deploy/run --manifests
 
+# Faults beside a healthy client, each flood for 20 seconds; about 15 minutes.
+reliability *args:
+    tests/reliability/run --long {{args}}
+
 # perf_analyzer over REST and gRPC against the demo models; needs debootstrap.
 perf-analyzer:
     tests/clients/perf_analyzer
