@@ -224,6 +224,11 @@ pub const CORES: Metric = gauge("kinglet_cores", &[], "Threads of the compute po
 pub const CORES_BUSY: Metric = gauge("kinglet_cores_busy", &[], "Threads of the compute pool that run a batch now.");
 pub const PANICS: Metric =
     counter("kinglet_panics_total", &[], "Compute jobs that ended in a panic; each failed its batch only.");
+pub const LOG_LINES_DROPPED: Metric = counter(
+    "kinglet_log_lines_dropped_total",
+    &[],
+    "Lines of the log that were lost, because whoever should read them has stopped.",
+);
 pub const BUILD_INFO: Metric = gauge("kinglet_build_info", &["version"], "Always 1; the version of this binary.");
 pub const PROCESS_CPU: Metric = counter("process_cpu_seconds_total", &[], "User and system CPU time of the process.");
 pub const PROCESS_MEMORY: Metric = gauge("process_resident_memory_bytes", &[], "Resident memory of the process.");
@@ -356,6 +361,7 @@ pub const ALL: &[&Metric] = &[
     &CORES,
     &CORES_BUSY,
     &PANICS,
+    &LOG_LINES_DROPPED,
     &BUILD_INFO,
     &PROCESS_CPU,
     &PROCESS_MEMORY,

@@ -54,6 +54,7 @@ pub struct Metrics {
     pub cores: IntGauge,
     pub cores_busy: IntGauge,
     panics: IntCounter,
+    log_lines_dropped: IntCounter,
     process: ProcessMetrics,
     pub energy: EnergyMetrics,
     pub budgets: BudgetMetrics,
@@ -158,6 +159,9 @@ impl Metrics {
             cores: register(&registry, &catalogue::CORES, |opts, _| IntGauge::with_opts(opts)),
             cores_busy: register(&registry, &catalogue::CORES_BUSY, |opts, _| IntGauge::with_opts(opts)),
             panics: register(&registry, &catalogue::PANICS, |opts, _| IntCounter::with_opts(opts)),
+            log_lines_dropped: register(&registry, &catalogue::LOG_LINES_DROPPED, |opts, _| {
+                IntCounter::with_opts(opts)
+            }),
             process: ProcessMetrics::new(&registry),
             energy: EnergyMetrics::new(&registry),
             budgets: BudgetMetrics::new(&registry),
@@ -279,6 +283,10 @@ impl Metrics {
         self.cores.set(i64::try_from(cores).unwrap_or(i64::MAX));
         self.cores_busy.set(i64::try_from(busy).unwrap_or(i64::MAX));
         self.panics.inc_by(panics.saturating_sub(self.panics.get()));
+    }
+
+    pub fn set_log_lines_dropped(&self, lines: u64) {
+        self.log_lines_dropped.inc_by(lines.saturating_sub(self.log_lines_dropped.get()));
     }
 
     pub fn set_ready(&self, is_ready: bool) {

@@ -6,4 +6,5 @@ pub mod lend;
 pub mod mapped;
 pub mod pages;
 pub mod perf;
+pub mod standard_error;
 pub mod thread_clock;

@@ -66,6 +66,7 @@ fn prometheus_text(text: Vec<u8>) -> Response {
 fn gathered(frontend: &Frontend) -> Vec<u8> {
     let pool = &frontend.pool;
     frontend.metrics.set_pool(pool.size(), pool.size().saturating_sub(pool.idle()), pool.panics());
+    frontend.metrics.set_log_lines_dropped(frontend.logs.dropped());
     frontend.metrics.set_ready(frontend.health.is_ready());
     frontend.metrics.set_receiving(frontend.pipeline.admission().receiving_bytes());
     frontend.metrics.render()

@@ -6,13 +6,16 @@
 
 mod one_line;
 mod panics;
+mod patience;
 mod settings;
 
 use std::fmt;
 use std::io::{self, IsTerminal};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
+use kinglet_sys::standard_error::takes_bytes;
 use tracing::level_filters::LevelFilter;
 use tracing::subscriber::{Interest, SetGlobalDefaultError};
 use tracing::{Level, Metadata, Subscriber, callsite};
@@ -23,6 +26,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::Registry;
 
 use one_line::OneLine;
+use patience::Patient;
 pub use settings::{LogSettingError, LogSettings, LogValue, Stamp};
 
 use super::config::{LogFormat, LogLevel, TelemetryConfig};
@@ -37,7 +41,8 @@ pub fn start(config: &TelemetryConfig) -> Result<Logs, SetGlobalDefaultError> {
         LogFormat::Auto | LogFormat::Json => Style::Json,
     };
     let logs = Logs::new(config.log_level);
-    tracing::subscriber::set_global_default(subscriber(&logs, style, io::stderr))?;
+    let written = Patient::new(io::stderr(), takes_bytes, Arc::clone(&logs.dropped));
+    tracing::subscriber::set_global_default(subscriber(&logs, style, written))?;
     panics::log_from_now_on();
     Ok(logs)
 }
@@ -46,12 +51,19 @@ pub fn start(config: &TelemetryConfig) -> Result<Logs, SetGlobalDefaultError> {
 #[derive(Clone, Debug)]
 pub struct Logs {
     settings: Arc<ArcSwap<LogSettings>>,
+    /// Lines that were not taken where they should go.
+    dropped: Arc<AtomicU64>,
 }
 
 impl Logs {
     /// Settings that no subscriber follows yet.
     pub fn new(level: LogLevel) -> Self {
-        Self { settings: Arc::new(ArcSwap::from_pointee(LogSettings::of_level(level))) }
+        Self { settings: Arc::new(ArcSwap::from_pointee(LogSettings::of_level(level))), dropped: Arc::default() }
+    }
+
+    /// Lines that were lost so far, because nobody read the log.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
     }
 
     pub fn settings(&self) -> LogSettings {
