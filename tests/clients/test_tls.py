@@ -7,6 +7,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import time
 
 import httpx
 import numpy as np
@@ -215,3 +216,13 @@ def test_what_cannot_be_served_does_not_start(issued, zoo, tmp_path, change, wor
     command = [binary(), "serve", "--repository", str(zoo), "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
     ran = subprocess.run(command, env=settings, capture_output=True, text=True, timeout=30)
     assert ran.returncode != 0 and words in ran.stderr, ran.stderr
+
+
+def test_who_says_nothing_does_not_hold_up_the_end(server):
+    """A connection without a handshake ends with `drain.linger`, long before `limits.header_timeout`."""
+    host, port = server.http.split(":")
+    with socket.create_connection((host, int(port))):
+        began = time.monotonic()
+        server.terminate()
+        assert server.wait_exit() == 0 and time.monotonic() - began < 6
+    assert '"finished":true' in server.log.read_text()
