@@ -185,7 +185,8 @@ fn listen(
     reloads: mpsc::Sender<ReloadRequest>,
     drain: &Drain,
 ) -> Result<Vec<Door>> {
-    let open = |(name, secured): (&'static str, Secured), (address, mode): (&Address, Mode), routes| {
+    let open = |secured: Secured, (address, mode): (&Address, Mode), routes| {
+        let name = secured.name();
         let listener =
             Listener::bind(address, mode).with_context(|| format!("cannot listen on {address} for {name}"))?;
         let address = listener.local_address()?;
@@ -200,15 +201,15 @@ fn listen(
     let rest = rest::routes(frontend.clone(), &config.http).with_cors(cors);
     let (http, grpc) = ((&config.http.listen, config.http.socket_mode), (&config.grpc.listen, config.grpc.socket_mode));
     let mut doors = Vec::new();
-    if http.0 == grpc.0 && http.0.is_shareable() {
-        doors.push(open(HTTP, http, Routes::by_content_type(rest, calls))?);
+    if http.0.is_shared_with(grpc.0) {
+        doors.push(open(Secured::Http, http, Routes::by_content_type(rest, calls))?);
     } else {
-        doors.push(open(HTTP, http, Routes::one(rest))?);
-        doors.push(open(GRPC, grpc, Routes::one(calls))?);
+        doors.push(open(Secured::Http, http, Routes::one(rest))?);
+        doors.push(open(Secured::Grpc, grpc, Routes::one(calls))?);
     }
     let admin = (&config.admin.listen, config.admin.socket_mode);
     let control = admin::router(frontend.clone(), reloads, &config.admin);
-    doors.push(open(ADMIN, admin, Routes::one(control))?);
+    doors.push(open(Secured::Admin, admin, Routes::one(control))?);
     Ok(doors)
 }
 
@@ -316,10 +317,6 @@ impl std::fmt::Debug for Settings {
         f.write_str("Settings")
     }
 }
-
-const HTTP: (&str, Secured) = ("http", Secured::Http);
-const GRPC: (&str, Secured) = ("grpc", Secured::Grpc);
-const ADMIN: (&str, Secured) = ("admin", Secured::Admin);
 
 #[cfg(test)]
 mod tests;

@@ -37,9 +37,9 @@ impl Address {
         }
     }
 
-    /// Whether two listeners with this address would be one. Port 0 names no port that could be shared.
-    pub fn is_shareable(&self) -> bool {
-        self.tcp().is_none_or(|address| address.port() != 0)
+    /// Whether listeners with these addresses are one. Port 0 names no port that could be shared.
+    pub fn is_shared_with(&self, other: &Self) -> bool {
+        self == other && self.tcp().is_none_or(|address| address.port() != 0)
     }
 }
 
@@ -115,7 +115,8 @@ mod tests {
     #[test]
     fn only_what_can_be_found_again_is_shared() {
         for (text, shareable) in [("127.0.0.1:1", true), ("127.0.0.1:0", false), ("unix:/a", true)] {
-            assert_eq!(text.parse::<Address>().unwrap().is_shareable(), shareable, "{text}");
+            let address: Address = text.parse().unwrap();
+            assert_eq!(address.is_shared_with(&address), shareable, "{text}");
         }
     }
 

@@ -2,12 +2,10 @@
 
 import http.client
 import json
-import os
 import shutil
 import socket
 import threading
 import time
-from pathlib import Path
 
 import grpc
 import numpy as np
@@ -17,6 +15,7 @@ import tritonclient.http
 from tritonclient.utils import InferenceServerException
 
 from server import Server, health
+from watching import cpu_seconds
 from wires import grpc_input, rest_input
 from zoo import SLOW_WIDTH, save, slow
 
@@ -228,12 +227,6 @@ class Asking:
                 self.failures.append(failure)
             finally:
                 connection.close()
-
-
-def cpu_seconds(server) -> float:
-    """User and system time of the process so far."""
-    fields = Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def wait_for(condition, what: str, seconds: float = 15) -> None:

@@ -1,7 +1,9 @@
 """What a running server tells of itself, and waiting until it does."""
 
 import http.client
+import os
 import time
+from pathlib import Path
 
 WAIT_SECONDS = 20
 
@@ -23,3 +25,9 @@ def wait_for(condition):
         assert time.monotonic() < until, "it did not come to pass"
         time.sleep(0.02)
     return held
+
+
+def cpu_seconds(server) -> float:
+    """User and system time of the process so far."""
+    fields = Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -31,9 +31,3 @@ def forget_peak(pid: int) -> None:
 
 def peak_bytes(pid: int) -> int:
     return status_bytes(pid, "VmHWM")
-
-
-def cpu_seconds(pid: int) -> float:
-    """User and system time so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

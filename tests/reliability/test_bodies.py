@@ -17,9 +17,9 @@ import frames
 from bounds import BODY_MAX
 from hostile import connect, crowd, infer_body, post, post_binary, post_head, until_closed
 from ordeal import of_model
-from process import MIB, cpu_seconds
+from process import MIB
 from server import Server
-from watching import metrics, wait_for
+from watching import cpu_seconds, metrics, wait_for
 
 INFER = "/v2/models/identity/infer"
 PACK = {"gzip": lambda plain: gzip.compress(plain, 9), "deflate": lambda plain: zlib.compress(plain, 9)}
@@ -92,10 +92,10 @@ def test_a_bomb_costs_over_grpc_what_it_costs_over_rest(shelf, tmp_path):
     with Server([shelf], tmp_path / "log") as server:
 
         def cost(ask) -> float:
-            before = cpu_seconds(server.process.pid)
+            before = cpu_seconds(server)
             for _ in range(20):
                 assert ask()
-            return cpu_seconds(server.process.pid) - before
+            return cpu_seconds(server) - before
 
         rest = cost(lambda: post(server.http, INFER, packed, {"Content-Encoding": "gzip"})[0] == 413)
         over_grpc = cost(lambda: is_refused(server, call))

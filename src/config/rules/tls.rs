@@ -1,15 +1,12 @@
 //! Rules of TLS that no file needs to be read for.
 
-use std::path::Path;
-
 use super::{Broken, Config, impossible};
 use crate::frontend::tls::config::Secured;
 
 pub(super) fn broken(config: &Config) -> Vec<Broken> {
     let tls = &config.tls;
-    let is_set = |path: &Path| !path.as_os_str().is_empty();
     let mut broken = Vec::new();
-    if tls.is_on() != is_set(&tls.key) {
+    if tls.is_on() == tls.key.as_os_str().is_empty() {
         let text = "both of tls.certificate and tls.key, or none of them".to_owned();
         broken.push(Broken { keys: vec!["tls.certificate", "tls.key"], cause: impossible(text) });
     }
@@ -23,11 +20,10 @@ pub(super) fn broken(config: &Config) -> Vec<Broken> {
         broken.push(Broken { keys: vec!["tls.listeners", "tls.certificate"], cause: impossible(text) });
     }
     let http = &config.http.listen;
-    let is_shared = *http == config.grpc.listen && http.tcp().is_some() && http.is_shareable();
+    let is_shared = http.tcp().is_some() && http.is_shared_with(&config.grpc.listen);
     if is_shared && tls.covers(Secured::Http) != tls.covers(Secured::Grpc) {
         let text = format!(
-            "tls.listeners to name both of \"http\" and \"grpc\", or none of them, where they share an address ({})",
-            http
+            "tls.listeners to name both of \"http\" and \"grpc\", or none of them, where they share an address ({http})"
         );
         broken.push(Broken { keys: vec!["tls.listeners", "grpc.listen"], cause: impossible(text) });
     }

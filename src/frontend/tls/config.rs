@@ -51,6 +51,16 @@ pub enum Secured {
     Admin,
 }
 
+impl Secured {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Grpc => "grpc",
+            Self::Admin => "admin",
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 pub enum VersionMin {
     #[serde(rename = "1.2")]

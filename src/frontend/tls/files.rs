@@ -40,7 +40,7 @@ impl Files {
         Self {
             certificate: config.certificate.clone(),
             key: config.key.clone(),
-            authorities: Some(config.client_authorities.clone()).filter(|path| !path.as_os_str().is_empty()),
+            authorities: config.asks_clients().then(|| config.client_authorities.clone()),
             demand: config.client_certificates,
             versions: match config.version_min {
                 VersionMin::Tls12 => ALL_VERSIONS,

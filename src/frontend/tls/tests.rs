@@ -69,12 +69,16 @@ impl House {
         Tls::start(&config, self.metrics.tls.clone()).map(|tls| tls.expect("a certificate is configured"))
     }
 
-    /// Trusts the authority; shows a certificate where one is named.
-    fn client(&self, shown: Option<&str>) -> ClientConfig {
+    fn trusted(&self) -> RootCertStore {
         let mut roots = RootCertStore::empty();
         roots.add(self.authority.der().clone()).unwrap();
+        roots
+    }
+
+    /// Trusts the authority; shows a certificate where one is named.
+    fn client(&self, shown: Option<&str>) -> ClientConfig {
         let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
-        let builder = builder.with_root_certificates(roots);
+        let builder = builder.with_root_certificates(self.trusted());
         let mut client = match shown {
             None => builder.with_no_client_auth(),
             Some(name) => {
@@ -212,10 +216,8 @@ async fn an_old_version_may_be_refused() {
     let house = House::new();
     for (version_min, taken) in [(VersionMin::Tls12, true), (VersionMin::Tls13, false)] {
         let tls = house.start(|config| config.version_min = version_min).unwrap();
-        let mut roots = RootCertStore::empty();
-        roots.add(house.authority.der().clone()).unwrap();
         let old = ClientConfig::builder_with_provider(provider()).with_protocol_versions(&[&rustls::version::TLS12]);
-        let mut old = old.unwrap().with_root_certificates(roots).with_no_client_auth();
+        let mut old = old.unwrap().with_root_certificates(house.trusted()).with_no_client_auth();
         old.alpn_protocols = vec![b"h2".to_vec()];
         assert_eq!(ask(&tls, old).await.is_ok(), taken, "{version_min:?}");
     }

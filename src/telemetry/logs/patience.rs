@@ -13,9 +13,9 @@ use tracing_subscriber::fmt::MakeWriter;
 
 /// Where lines go, and how to ask whether it takes a piece within a time.
 pub(super) struct Patient<W> {
-    pub(super) to: W,
-    pub(super) takes_bytes: fn(Duration) -> bool,
-    pub(super) dropped: Arc<AtomicU64>,
+    to: W,
+    takes_bytes: fn(Duration) -> bool,
+    dropped: Arc<AtomicU64>,
     state: Mutex<State>,
 }
 

@@ -26,6 +26,7 @@ use super::in_path::InPath;
 use super::infer::{self, Dialect, Target, Which};
 use super::{models, respond};
 use crate::engine::Signature;
+use crate::error::ErrorCode;
 use crate::frontend::config::LimitsConfig;
 use crate::frontend::parameters::RequestParameters;
 use crate::frontend::{Call, Frontend, Refusal};
@@ -47,18 +48,18 @@ pub(super) fn routes() -> Router<Frontend> {
 
 /// A path with a verb at its end is another one than without, which only the router takes for the same.
 async fn by_verb(request: Request, next: Next) -> Response {
-    let last = request.uri().path().rsplit('/').next().unwrap_or_default().to_ascii_lowercase().replace("%3a", ":");
-    let verb = last.rsplit_once(':').map(|(_, verb)| verb);
+    let last = request.uri().path().rsplit('/').next().unwrap_or_default();
+    let has_colon = last.contains(':') || last.to_ascii_lowercase().contains("%3a");
     let is_expected = match *request.method() {
-        Method::POST => verb.is_some(),
+        Method::POST => has_colon,
         // A name that no model, version or label can have is none of those; what is no verb is part of it.
-        Method::GET | Method::HEAD => !verb.is_some_and(|verb| VERBS.contains(&verb)),
+        Method::GET | Method::HEAD => !has_colon || !ends_with_verb(last),
         _ => false,
     };
     if is_expected {
         return next.run(request).await;
     }
-    let (expected, allowed) = if verb.is_some() { ("POST", "POST") } else { ("GET", "GET,HEAD") };
+    let (expected, allowed) = if has_colon { ("POST", "POST") } else { ("GET", "GET,HEAD") };
     let refused = match *request.method() {
         Method::POST => respond::error(StatusCode::METHOD_NOT_ALLOWED, NO_VERB),
         _ => respond::not_allowed(&request, expected),
@@ -194,6 +195,12 @@ fn split(text: &str) -> Result<(&str, Verb), Refusal> {
     }
 }
 
+/// Whether a path's last part ends with a verb that is known, served or not.
+fn ends_with_verb(last: &str) -> bool {
+    let plain = last.to_ascii_lowercase().replace("%3a", ":");
+    split(&plain).map_or_else(|refused| refused.code == ErrorCode::Unsupported, |_| true)
+}
+
 impl Verb {
     fn expected(self) -> &'static str {
         match self {
@@ -203,5 +210,4 @@ impl Verb {
     }
 }
 
-const VERBS: [&str; 4] = ["predict", "classify", "regress", "explain"];
 const NO_VERB: &str = "the path expects :predict, :classify or :regress at its end";
