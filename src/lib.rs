@@ -9,8 +9,11 @@ pub mod infer;
 pub mod proto;
 pub mod tensor;
 pub mod units;
+pub mod watched;
 
 pub mod telemetry;
+
+pub mod access;
 
 pub mod engine;
 pub mod metering;

@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
+use crate::access::Access;
 use crate::admission::Admission;
 use crate::batching::Batcher;
 use crate::cache::Cache;
@@ -23,7 +24,9 @@ use crate::frontend::admin::{self, ReloadReport, ReloadRequest};
 use crate::frontend::health::Phase;
 use crate::frontend::listener::{Drain, Listener, Routes, Serving};
 use crate::frontend::tls::config::Secured;
-use crate::frontend::{Address, Browsers, Cors, Frontend, Health, Parts, Refusal, SharedMemory, Tls, grpc, rest};
+use crate::frontend::{
+    Address, Browsers, Cors, Frontend, Guard, Health, Parts, Refusal, SharedMemory, Tls, grpc, rest,
+};
 use crate::metering::Meter;
 use crate::pipeline::Pipeline;
 use crate::repository::{Control, Loading, Repository};
@@ -137,6 +140,7 @@ pub(crate) async fn build(config: &Config, logs: Logs) -> Result<Frontend> {
         limits: Arc::new(ArcSwap::from_pointee(config.limits.clone())),
         dialects: config.dialects.clone(),
         browsers: Browsers::new(&config.admin.browser_hosts),
+        access: Access::start(&config.access, metrics.access.clone()).context("cannot read who may call")?,
         memory: SharedMemory::start(&config.shared_memory, metrics.shared_memory.clone())
             .context("cannot open the folder of shared memory")?,
         tracer: Tracer::start(&config.tracing, &metrics).context("cannot start the thread that sends traces")?,
@@ -193,6 +197,8 @@ fn listen(
         let (limits, metrics) = (Arc::clone(&frontend.limits), frontend.metrics.listener(name));
         let tls = tls.filter(|_| config.tls.covers(secured) && address.tcp().is_some()).cloned();
         let is_secure = tls.is_some();
+        let guard = Guard::new(frontend.access.clone(), frontend.browsers.clone(), &config.dialects, &address);
+        let routes = Routes::guarded(routes, guard);
         let serving = listener.serve(routes, tls, limits, metrics, drain.clone());
         Ok::<_, anyhow::Error>(Door { name, address, is_secure, serving })
     };
@@ -276,6 +282,7 @@ impl Settings {
         if let Some(tls) = &self.tls {
             tls.refresh();
         }
+        self.frontend.access.refresh();
         let config = self.current();
         let options = config.load_options();
         if let Err(error) = self.frontend.repository.reconfigure(config.repository, config.batching, options).await {

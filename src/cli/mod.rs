@@ -5,6 +5,7 @@ mod compress;
 mod design;
 mod healthcheck;
 mod inspect;
+mod key;
 mod load;
 mod serve;
 mod signals;
@@ -44,6 +45,8 @@ enum Command {
     Tune(tune::Args),
     /// Ask a running server whether it is ready; exit code 0 says yes.
     Healthcheck(healthcheck::Args),
+    /// Make an API key, and print what the file of tenants has of it.
+    Key(key::Args),
     /// Print a completion script for a shell.
     Completions { shell: clap_complete::Shell },
 }
@@ -106,6 +109,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Bench(args) => bench::run(&args),
         Command::Tune(args) => tune::run(&args),
         Command::Healthcheck(args) => healthcheck::run(&args),
+        Command::Key(args) => key::run(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "kinglet", &mut script);

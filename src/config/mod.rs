@@ -15,6 +15,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use crate::access::AccessConfig;
 use crate::admission::config::AdmissionConfig;
 use crate::cache::CacheConfig;
 use crate::engine::LoadOptions;
@@ -42,6 +43,7 @@ pub struct Config {
     pub grpc: GrpcConfig,
     pub admin: AdminConfig,
     pub tls: TlsConfig,
+    pub access: AccessConfig,
     pub cors: CorsConfig,
     pub dialects: DialectsConfig,
     pub limits: LimitsConfig,

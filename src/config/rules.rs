@@ -2,6 +2,7 @@
 //!
 //! A type error is not found here, nor is what only the machine can answer, such as a port in use.
 
+mod access;
 mod dialects;
 mod tls;
 
@@ -31,6 +32,7 @@ pub(super) fn broken(config: &Config) -> Vec<Broken> {
     broken.extend(dialects::broken(config));
     broken.extend(listeners(config));
     broken.extend(tls::broken(config));
+    broken.extend(access::broken(config));
     broken.extend(repository(config));
     broken.extend(metering(config));
     broken.extend(budgets(config));
@@ -114,6 +116,7 @@ fn times(config: &Config) -> impl Iterator<Item = Broken> {
         ("repository.demand_wait_max", config.repository.demand_wait_max),
         ("drain.linger", config.drain.linger),
         ("tls.reload_interval", config.tls.reload_interval),
+        ("access.reload_interval", config.access.reload_interval),
         ("metering.carbon_lifetime", config.metering.carbon_lifetime),
         ("tracing.interval", config.tracing.interval),
         ("tracing.timeout", config.tracing.timeout),

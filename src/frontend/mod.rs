@@ -10,6 +10,7 @@ pub mod classification;
 pub mod config;
 pub mod cors;
 pub mod grpc;
+pub mod guard;
 pub mod health;
 mod large;
 pub mod listener;
@@ -29,10 +30,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use address::Address;
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::ArcSwap;
 pub use browsers::Browsers;
 pub use config::{DialectsConfig, INFLATE_FREE, LimitsConfig};
 pub use cors::Cors;
+pub use guard::Guard;
 pub use health::Health;
 use http::{HeaderMap, header};
 pub use refusal::Refusal;
@@ -42,6 +44,7 @@ pub use tls::Tls;
 
 use tokio::time::Instant;
 
+use crate::access::{Access, Caller};
 use crate::engine::Pool;
 use crate::infer::{InferRequest, ModelName, VariantName, VersionId};
 use crate::pipeline::{InferError, Pipeline};
@@ -68,6 +71,7 @@ pub struct Parts {
     pub pool: Pool,
     pub tracer: Tracer,
     pub memory: SharedMemory,
+    pub access: Access,
 }
 
 /// A decoded call: the request for the rooms, and what only its encoder needs.
@@ -113,6 +117,11 @@ impl OutputWish {
 impl Frontend {
     pub fn new(parts: Parts) -> Self {
         Self(Arc::new(parts))
+    }
+
+    /// Who makes a call, by its request's extensions.
+    fn caller(&self, extensions: &http::Extensions) -> Caller {
+        guard::caller_of(&self.access, extensions)
     }
 
     /// The wait that refusals without one of their own suggest.
@@ -181,7 +190,7 @@ impl Frontend {
     /// When it cannot be loaded now.
     async fn present(&self, model: &ModelName, deadline: Option<Instant>) -> Result<Arc<Catalog>, Refusal> {
         let catalog = self.repository.demand(model, deadline).await.map_err(|error| self.told_to_wait(error))?;
-        Ok(Guard::into_inner(catalog))
+        Ok(arc_swap::Guard::into_inner(catalog))
     }
 
     /// Whether requests to a model, or to one version of it, would be answered: loads nothing for that.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::access::{Caller, Denied, Taken, Target, Verb};
 use crate::admission::{Admission, Admitted, Overloaded, Reserved};
 use crate::batching::{BatchError, Batcher, Executed};
 use crate::cache::{Cache, CacheError, Found, Kept, Lead};
@@ -60,6 +61,12 @@ pub struct Undecoded<'a> {
 /// caller went away before.
 #[derive(Debug)]
 pub struct Outcome {
+    /// Who makes it.
+    caller: Caller,
+    /// Whether it has been taken from what its caller may.
+    is_taken: bool,
+    /// As many as were taken from its caller's.
+    rows: Option<Taken>,
     metrics: Arc<Metrics>,
     began: Instant,
     received_at: Option<Instant>,
@@ -80,6 +87,8 @@ struct Computed {
 
 #[derive(Debug, thiserror::Error)]
 pub enum InferError {
+    #[error(transparent)]
+    Denied(#[from] Denied),
     #[error(transparent)]
     Admission(#[from] Overloaded),
     #[error(transparent)]
@@ -108,8 +117,11 @@ impl Pipeline {
     }
 
     /// To be called when the head of an inference call has come: whatever becomes of it is counted.
-    pub fn begin(&self) -> Outcome {
+    pub fn begin(&self, caller: Caller) -> Outcome {
         Outcome {
+            caller,
+            is_taken: false,
+            rows: None,
             metrics: Arc::clone(&self.metrics),
             began: Instant::now(),
             received_at: None,
@@ -125,6 +137,7 @@ impl Pipeline {
     /// # Errors
     /// As `infer`.
     pub async fn reserve(&self, request: &Undecoded<'_>, outcome: &mut Outcome) -> Result<Reserved, InferError> {
+        outcome.take(request.model)?;
         let reserved = self.admission.reserve(request.bytes)?;
         let catalog = self.repository.demand(request.model, request.deadline).await?;
         let (variant, version) = catalog.find_version(request.model, request.version).map_err(RouteError::from)?;
@@ -149,6 +162,7 @@ impl Pipeline {
     ) -> Result<Answer, InferError> {
         outcome.received(request.received_at);
         outcome.decoded(&request);
+        outcome.take(&request.model)?;
         let admitted = match reserved {
             None => self.admission.admit(request)?,
             Some(reserved) => self.admission.admit_reserved(reserved, request)?,
@@ -162,6 +176,7 @@ impl Pipeline {
         let choice = choice?;
         outcome.found(&choice.variant);
         let mut routed = self.router.bind(admitted, Arc::clone(&choice.variant))?;
+        outcome.take_rows(routed.rows)?;
         let found = self.cache.look_up(&routed).await?;
         let cache = found.as_ref().map(Found::outcome);
         outcome.looked_up(&routed, cache);
@@ -339,6 +354,10 @@ impl Outcome {
         self
     }
 
+    pub fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
     /// When the call's head came.
     pub fn began(&self) -> Instant {
         self.began
@@ -367,6 +386,7 @@ impl Outcome {
     /// To be called with what the client is told: the code of the failure, or nothing where it gets its answer.
     pub fn settle(mut self, failed: Option<ErrorCode>) {
         self.settled = true;
+        self.finish_rows();
         self.finish_recording(failed);
         match (failed, &self.variant) {
             (None, Some(variant)) => variant.metrics.count_ok(),
@@ -403,7 +423,25 @@ impl Outcome {
         self.took(energy);
     }
 
+    /// Takes the request from what its caller may, once.
+    fn take(&mut self, model: &ModelName) -> Result<(), Denied> {
+        self.caller.check(Verb::Infer, Target::Model(model.as_str()))?;
+        if !self.is_taken {
+            self.caller.take_request(Instant::now())?;
+            self.is_taken = true;
+        }
+        Ok(())
+    }
+
+    fn take_rows(&mut self, rows: usize) -> Result<(), Denied> {
+        self.rows = self.caller.take_rows(rows)?;
+        Ok(())
+    }
+
     fn took(&mut self, energy: Option<Estimate>) {
+        if let Some(estimate) = energy {
+            self.caller.spend(estimate.energy.as_joules());
+        }
         if let (Some(recording), Some(Estimate { energy, kind })) = (&mut self.recording, energy) {
             recording.energy(energy, kind.origin());
         }
@@ -415,6 +453,15 @@ impl Outcome {
             recording.served_by(variant.served());
         }
         recording.finish(failed);
+    }
+
+    /// Rows that were not computed are given back.
+    fn finish_rows(&mut self) {
+        match self.rows.take() {
+            Some(rows) if self.answered => rows.computed(),
+            Some(rows) => rows.give_back(),
+            None => {}
+        }
     }
 
     fn failed(&self, code: ErrorCode) {
@@ -436,6 +483,7 @@ impl Outcome {
 impl Drop for Outcome {
     fn drop(&mut self) {
         if !self.settled {
+            self.finish_rows();
             self.finish_recording(Some(ErrorCode::Cancelled));
             self.failed(ErrorCode::Cancelled);
         }
@@ -446,6 +494,7 @@ impl InferError {
     /// How clients see the cause.
     pub fn code(&self) -> ErrorCode {
         match self {
+            Self::Denied(denied) => denied.code(),
             Self::Admission(_) => ErrorCode::Overloaded,
             Self::Load(error) => error.code(),
             Self::Route(RouteError::Lookup(LookupError::NotReady(..) | LookupError::VariantNotReady { .. })) => {
@@ -477,6 +526,7 @@ impl InferError {
     /// What a refused client is told to wait, where waiting helps.
     pub fn retry_after(&self, default: Duration) -> Option<Duration> {
         match self {
+            Self::Denied(denied) => denied.retry_after(),
             Self::Admission(overloaded) => Some(overloaded.retry_after),
             Self::Route(RouteError::PowerSpent { retry_after, .. }) => Some(*retry_after),
             Self::Step { error, .. } => error.retry_after(default),

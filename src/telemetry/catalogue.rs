@@ -209,6 +209,26 @@ pub const TLS_RELOADS_FAILED: Metric = counter(
     &[],
     "Changes of certificate, key or authorities that could not be taken: those before go on.",
 );
+pub const ACCESS_REFUSED: Metric = counter(
+    "kinglet_access_refused_total",
+    &["reason"],
+    "Calls that were refused for who made them: missing (no credentials), unknown, ended, token (another fault of one), scope, \
+     foreign (a password by a page of another site), unguarded (control by an open address); requests, rows and joules for a tenant's limits.",
+);
+pub const ACCESS_RELOADS_FAILED: Metric = counter(
+    "kinglet_access_reloads_failed_total",
+    &[],
+    "Changes of tenants or of keys that could not be taken: those before go on.",
+);
+pub const TENANT_REQUESTS: Metric = counter(
+    "kinglet_tenant_requests_total",
+    &["tenant"],
+    "Inference requests that a tenant's limits let in. Tokens of tenants that stand in no file count under _unlisted.",
+);
+pub const TENANT_ROWS: Metric =
+    counter("kinglet_tenant_rows_total", &["tenant"], "Rows of a tenant's requests that were answered.");
+pub const TENANT_ENERGY: Metric =
+    counter("kinglet_tenant_energy_joules_total", &["tenant"], "Energy of a tenant's answers, where it can be told.");
 pub const READY: Metric = gauge(
     "kinglet_ready",
     &[],
@@ -345,6 +365,11 @@ pub const ALL: &[&Metric] = &[
     &CONNECTIONS_REFUSED,
     &TLS_NOT_AFTER,
     &TLS_RELOADS_FAILED,
+    &ACCESS_REFUSED,
+    &ACCESS_RELOADS_FAILED,
+    &TENANT_REQUESTS,
+    &TENANT_ROWS,
+    &TENANT_ENERGY,
     &ENERGY,
     &ENERGY_ATTRIBUTED,
     &ENERGY_OVERHEAD,

@@ -10,6 +10,7 @@ use prometheus::{
     IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use super::access::AccessMetrics;
 use super::budgets::{BudgetMetrics, ChoiceFamilies, ChoiceMetrics};
 use super::cache::CacheMetrics;
 use super::catalogue::{self, Kind, Metric};
@@ -64,6 +65,7 @@ pub struct Metrics {
     pub shared_memory: SharedMemoryMetrics,
     pub spans: SpanMetrics,
     pub tls: TlsMetrics,
+    pub access: AccessMetrics,
     /// No metric, but it has settings of models that go when their series do.
     pub sampling: Arc<Sampling>,
     /// Requests that named no loaded model.
@@ -170,6 +172,7 @@ impl Metrics {
             residency: ResidencyMetrics::new(&registry),
             shared_memory: SharedMemoryMetrics::new(&registry),
             tls: TlsMetrics::new(&registry),
+            access: AccessMetrics::new(&registry),
             spans: SpanMetrics::new(&registry),
             sampling: Arc::default(),
             unknown,

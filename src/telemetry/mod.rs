@@ -5,6 +5,7 @@
 //! a trace. A number is counted by the room that
 //! observes it, through the handles of this one.
 
+pub mod access;
 pub mod budgets;
 pub mod cache;
 pub mod catalogue;
@@ -20,6 +21,7 @@ pub mod spans;
 pub mod tls;
 pub mod trace;
 
+pub use access::{AccessMetrics, TenantMetrics};
 pub use config::TelemetryConfig;
 pub use metrics::{Metrics, ModelMetrics};
 pub use plans::PlanMetrics;

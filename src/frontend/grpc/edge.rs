@@ -74,11 +74,12 @@ where
 {
     let limits = &frontend.limits;
     let mut grpc = with_limits(Bounded::<T, M>::new(limits, Arc::clone(&incoming)), limits);
-    let mut outcome = Some(frontend.pipeline.begin().recorded(recording));
+    let caller = frontend.caller(request.extensions());
+    let mut outcome = Some(frontend.pipeline.begin(caller.clone()).recorded(recording));
     let service = service_fn(|request| {
         // The codec lives until the answer is written; the request needs it no more.
         incoming.handed_over();
-        answer(request, outcome.take().unwrap_or_else(|| frontend.pipeline.begin()))
+        answer(request, outcome.take().unwrap_or_else(|| frontend.pipeline.begin(caller.clone())))
     });
     let response = with_trailers(grpc.unary(service, request).await);
     // What could not be decoded was never handed over.

@@ -44,7 +44,7 @@ async fn answered(
 ) -> Result<Encoded, Refusal> {
     // The client's time runs from its call's head on, as over REST.
     let deadline = arrival::deadline(metadata, outcome.began())?;
-    let memory = frontend.memory.for_call(metadata.as_ref());
+    let memory = frontend.memory.for_call(metadata.as_ref(), outcome.caller());
     respond(frontend, Arrival { at: decoded.at, deadline }, decoded.message, &memory, outcome).await
 }
 

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::access::{Caller, Verb};
 use crate::engine::TensorSpec;
-use crate::frontend::{Frontend, Refusal};
+use crate::frontend::{Frontend, Refusal, guard};
 use crate::infer::ModelName;
 use crate::metering::statistics::{BatchTotals, Total};
 use crate::proto::inference::model_metadata_response::TensorMetadata;
@@ -16,15 +17,21 @@ use crate::proto::inference::{
 use crate::repository::{Variant, triton};
 
 /// A model that nobody knows is not ready: that is an answer and no error.
-pub(super) fn ready(frontend: &Frontend, request: &ModelReadyRequest) -> ModelReadyResponse {
-    ModelReadyResponse { ready: frontend.check_ready(&request.name, given(&request.version)).is_ok() }
+pub(super) fn ready(
+    frontend: &Frontend,
+    caller: &Caller,
+    request: &ModelReadyRequest,
+) -> Result<ModelReadyResponse, Refusal> {
+    guard::check(caller, Verb::Read, &request.name)?;
+    Ok(ModelReadyResponse { ready: frontend.check_ready(&request.name, given(&request.version)).is_ok() })
 }
 
 pub(super) async fn metadata(
     frontend: &Frontend,
+    caller: &Caller,
     request: &ModelMetadataRequest,
 ) -> Result<ModelMetadataResponse, Refusal> {
-    let variant = find(frontend, &request.name, &request.version).await?;
+    let variant = find(frontend, caller, &request.name, &request.version).await?;
     let versions = all_ready(frontend, &variant.model).iter().map(|variant| variant.version.to_string()).collect();
     let tensors = |specs: &[TensorSpec]| specs.iter().map(tensor).collect();
     let variants = Some(frontend.variants(&variant).join(",")).filter(|names| !names.is_empty());
@@ -38,27 +45,34 @@ pub(super) async fn metadata(
     })
 }
 
-pub(super) async fn config(frontend: &Frontend, request: &ModelConfigRequest) -> Result<ModelConfigResponse, Refusal> {
-    let variant = find(frontend, &request.name, &request.version).await?;
+pub(super) async fn config(
+    frontend: &Frontend,
+    caller: &Caller,
+    request: &ModelConfigRequest,
+) -> Result<ModelConfigResponse, Refusal> {
+    let variant = find(frontend, caller, &request.name, &request.version).await?;
     Ok(ModelConfigResponse { config: Some(triton::model_config(&variant)) })
 }
 
 /// One version's, one model's, or everything's.
 pub(super) async fn statistics(
     frontend: &Frontend,
+    caller: &Caller,
     request: &ModelStatisticsRequest,
 ) -> Result<ModelStatisticsResponse, Refusal> {
     let mut variants = if request.name.is_empty() {
-        frontend.repository.catalog().ready().map(Arc::clone).collect()
+        let catalog = frontend.repository.catalog();
+        catalog.ready().filter(|variant| caller.may_read(variant.model.as_str())).map(Arc::clone).collect()
     } else {
-        let found = find(frontend, &request.name, &request.version).await?;
+        let found = find(frontend, caller, &request.name, &request.version).await?;
         if request.version.is_empty() { all_ready(frontend, &found.model) } else { vec![found] }
     };
     variants.sort_by(|a, b| (&a.model, a.version).cmp(&(&b.model, b.version)));
     Ok(ModelStatisticsResponse { model_stats: variants.iter().map(|variant| counts(variant)).collect() })
 }
 
-async fn find(frontend: &Frontend, name: &str, version: &str) -> Result<Arc<Variant>, Refusal> {
+async fn find(frontend: &Frontend, caller: &Caller, name: &str, version: &str) -> Result<Arc<Variant>, Refusal> {
+    guard::check(caller, Verb::Read, name)?;
     frontend.find(name, given(version)).await
 }
 

@@ -1,7 +1,8 @@
 //! The model_repository extension: what is there, load, unload.
 
+use crate::access::{Caller, Verb};
 use crate::frontend::parameters::Value;
-use crate::frontend::{Frontend, Refusal};
+use crate::frontend::{Frontend, Refusal, guard};
 use crate::infer::ModelName;
 use crate::proto::inference::model_repository_parameter::ParameterChoice;
 use crate::proto::inference::repository_index_response::ModelIndex;
@@ -11,7 +12,7 @@ use crate::proto::inference::{
 };
 use crate::repository::LoadOverride;
 
-pub(super) fn index(frontend: &Frontend, request: &RepositoryIndexRequest) -> RepositoryIndexResponse {
+pub(super) fn index(frontend: &Frontend, caller: &Caller, request: &RepositoryIndexRequest) -> RepositoryIndexResponse {
     let line = |entry: crate::repository::IndexEntry| ModelIndex {
         name: entry.name.to_string(),
         version: entry.version.map(|version| version.to_string()).unwrap_or_default(),
@@ -19,12 +20,18 @@ pub(super) fn index(frontend: &Frontend, request: &RepositoryIndexRequest) -> Re
         // The message has no place for variants.
         reason: entry.told(),
     };
-    RepositoryIndexResponse { models: frontend.repository.index(request.ready).into_iter().map(line).collect() }
+    let entries = frontend.repository.index(request.ready).into_iter();
+    RepositoryIndexResponse { models: entries.filter(|entry| caller.may_read(entry.name.as_str())).map(line).collect() }
 }
 
 /// Gives back the model's name.
-pub(super) async fn load(frontend: &Frontend, request: RepositoryModelLoadRequest) -> Result<ModelName, Refusal> {
+pub(super) async fn load(
+    frontend: &Frontend,
+    caller: &Caller,
+    request: RepositoryModelLoadRequest,
+) -> Result<ModelName, Refusal> {
     let name = model(&request.model_name, &request.repository_name)?;
+    guard::check(caller, Verb::Load, name.as_str())?;
     let mut wanted = LoadOverride::default();
     for (key, parameter) in request.parameters {
         match parameter.parameter_choice {
@@ -47,9 +54,11 @@ pub(super) async fn load(frontend: &Frontend, request: RepositoryModelLoadReques
 /// As `load`.
 pub(super) async fn unload(
     frontend: &Frontend,
+    caller: &Caller,
     mut request: RepositoryModelUnloadRequest,
 ) -> Result<ModelName, Refusal> {
     let name = model(&request.model_name, &request.repository_name)?;
+    guard::check(caller, Verb::Load, name.as_str())?;
     let dependents = match request.parameters.remove(DEPENDENTS).and_then(value) {
         None => false,
         Some(value) => value.as_bool(DEPENDENTS)?,

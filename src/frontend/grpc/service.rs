@@ -10,7 +10,8 @@ use tonic::{Request, Response, Status, Streaming};
 use super::bounded::Decoded;
 use super::stream::{Answers, Requests};
 use super::{arrival, infer, logging, models, repository, shared_memory, trace_settings};
-use crate::frontend::{Frontend, Refusal, SERVER_NAME, SERVER_VERSION};
+use crate::access::Caller;
+use crate::frontend::{Frontend, Refusal, SERVER_NAME, SERVER_VERSION, SharedMemory};
 use crate::pipeline::Outcome;
 use crate::proto::inference::grpc_inference_service_server::GrpcInferenceService;
 use crate::proto::inference::{
@@ -41,7 +42,17 @@ impl Calls {
         infer::unary(&self.frontend, request, outcome).await
     }
 
+    fn caller<T>(&self, request: &Request<T>) -> Caller {
+        self.frontend.caller(request.extensions())
+    }
+
+    /// What a call has of shared memory.
+    fn memory<T>(&self, request: &Request<T>) -> SharedMemory {
+        self.frontend.memory.for_call(request.metadata().as_ref(), &self.caller(request))
+    }
+
     pub(super) fn open_stream(&self, request: Request<Requests>, recording: Option<Recording>) -> Reply<Answers> {
+        let caller = self.caller(&request);
         let (metadata, _, requests) = request.into_parts();
         let deadline = match arrival::deadline(&metadata, Instant::now()) {
             Ok(deadline) => deadline,
@@ -53,7 +64,7 @@ impl Calls {
             }
         };
         let frontend = Arc::clone(&self.frontend);
-        let answers = Answers::new(frontend, &metadata, deadline, requests, self.closing.clone());
+        let answers = Answers::new(frontend, (caller, &metadata), deadline, requests, self.closing.clone());
         Ok(Response::new(answers.recorded(recording)))
     }
 }
@@ -63,7 +74,8 @@ impl GrpcInferenceService for Calls {
     type ModelStreamInferStream = Answers;
 
     async fn model_infer(&self, request: Request<ModelInferRequest>) -> Reply<ModelInferResponse> {
-        self.answer_once(request.map(Decoded::from), self.frontend.pipeline.begin()).await
+        let outcome = self.frontend.pipeline.begin(self.caller(&request));
+        self.answer_once(request.map(Decoded::from), outcome).await
     }
 
     async fn model_stream_infer(&self, request: Request<Streaming<ModelInferRequest>>) -> Reply<Answers> {
@@ -87,30 +99,30 @@ impl GrpcInferenceService for Calls {
     }
 
     async fn model_ready(&self, request: Request<ModelReadyRequest>) -> Reply<ModelReadyResponse> {
-        Ok(Response::new(models::ready(&self.frontend, &request.into_inner())))
+        Ok(Response::new(models::ready(&self.frontend, &self.caller(&request), &request.into_inner())?))
     }
 
     async fn model_metadata(&self, request: Request<ModelMetadataRequest>) -> Reply<ModelMetadataResponse> {
-        Ok(Response::new(models::metadata(&self.frontend, &request.into_inner()).await?))
+        Ok(Response::new(models::metadata(&self.frontend, &self.caller(&request), &request.into_inner()).await?))
     }
 
     async fn model_config(&self, request: Request<ModelConfigRequest>) -> Reply<ModelConfigResponse> {
-        Ok(Response::new(models::config(&self.frontend, &request.into_inner()).await?))
+        Ok(Response::new(models::config(&self.frontend, &self.caller(&request), &request.into_inner()).await?))
     }
 
     async fn model_statistics(&self, request: Request<ModelStatisticsRequest>) -> Reply<ModelStatisticsResponse> {
-        Ok(Response::new(models::statistics(&self.frontend, &request.into_inner()).await?))
+        Ok(Response::new(models::statistics(&self.frontend, &self.caller(&request), &request.into_inner()).await?))
     }
 
     async fn repository_index(&self, request: Request<RepositoryIndexRequest>) -> Reply<RepositoryIndexResponse> {
-        Ok(Response::new(repository::index(&self.frontend, &request.into_inner())))
+        Ok(Response::new(repository::index(&self.frontend, &self.caller(&request), &request.into_inner())))
     }
 
     async fn repository_model_load(
         &self,
         request: Request<RepositoryModelLoadRequest>,
     ) -> Reply<RepositoryModelLoadResponse> {
-        let loaded = repository::load(&self.frontend, request.into_inner()).await?;
+        let loaded = repository::load(&self.frontend, &self.caller(&request), request.into_inner()).await?;
         Ok(Response::new(RepositoryModelLoadResponse { model_name: loaded.to_string(), is_loaded: true }))
     }
 
@@ -118,7 +130,7 @@ impl GrpcInferenceService for Calls {
         &self,
         request: Request<RepositoryModelUnloadRequest>,
     ) -> Reply<RepositoryModelUnloadResponse> {
-        let unloaded = repository::unload(&self.frontend, request.into_inner()).await?;
+        let unloaded = repository::unload(&self.frontend, &self.caller(&request), request.into_inner()).await?;
         Ok(Response::new(RepositoryModelUnloadResponse { model_name: unloaded.to_string(), is_unloaded: true }))
     }
 
@@ -134,7 +146,7 @@ impl GrpcInferenceService for Calls {
         &self,
         request: Request<SystemSharedMemoryStatusRequest>,
     ) -> Reply<SystemSharedMemoryStatusResponse> {
-        let memory = self.frontend.memory.for_call(request.metadata().as_ref());
+        let memory = self.memory(&request);
         Ok(Response::new(shared_memory::status(&memory, &request.into_inner())?))
     }
 
@@ -142,7 +154,7 @@ impl GrpcInferenceService for Calls {
         &self,
         request: Request<SystemSharedMemoryRegisterRequest>,
     ) -> Reply<SystemSharedMemoryRegisterResponse> {
-        let memory = self.frontend.memory.for_call(request.metadata().as_ref());
+        let memory = self.memory(&request);
         Ok(Response::new(shared_memory::register(&memory, request.into_inner())?))
     }
 
@@ -150,7 +162,7 @@ impl GrpcInferenceService for Calls {
         &self,
         request: Request<SystemSharedMemoryUnregisterRequest>,
     ) -> Reply<SystemSharedMemoryUnregisterResponse> {
-        let memory = self.frontend.memory.for_call(request.metadata().as_ref());
+        let memory = self.memory(&request);
         Ok(Response::new(shared_memory::unregister(&memory, &request.into_inner())?))
     }
 

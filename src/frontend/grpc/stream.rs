@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::SystemTime;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -20,6 +21,7 @@ use tracing::Span;
 use super::bounded::Decoded;
 use super::convert::Arrival;
 use super::{encode, infer, status};
+use crate::access::Caller;
 use crate::error::ErrorCode;
 use crate::frontend::parameters::Value;
 use crate::frontend::{Frontend, Refusal, SharedMemory};
@@ -32,6 +34,8 @@ pub(super) type Requests = BoxStream<'static, Result<Decoded, Status>>;
 /// The answers of one stream.
 pub(super) struct Answers {
     frontend: Arc<Frontend>,
+    /// Who opened it.
+    caller: Caller,
     requests: Requests,
     in_flight: FuturesUnordered<BoxFuture<'static, Answered>>,
     in_flight_max: usize,
@@ -67,7 +71,7 @@ struct Answered {
 impl Answers {
     pub(super) fn new(
         frontend: Arc<Frontend>,
-        metadata: &MetadataMap,
+        (caller, metadata): (Caller, &MetadataMap),
         deadline: Option<Instant>,
         requests: Requests,
         closing: CancellationToken,
@@ -77,9 +81,10 @@ impl Answers {
         let closing = Box::pin(closing.cancelled_owned());
         let in_flight = FuturesUnordered::new();
         let (reading, span) = (Reading::Goes, Span::current());
-        let memory = frontend.memory.for_call(metadata.as_ref());
+        let memory = frontend.memory.for_call(metadata.as_ref(), &caller);
         Self {
             frontend,
+            caller,
             requests,
             in_flight,
             in_flight_max,
@@ -117,9 +122,16 @@ impl Answers {
         let (frontend, memory) = (Arc::clone(&self.frontend), self.memory.clone());
         let Decoded { message, at } = decoded;
         let arrival = Arrival { at, deadline: self.deadline };
-        let mut outcome = frontend.pipeline.begin().recorded(self.recording.as_ref().map(Recording::message));
+        // A key may have been taken away since.
+        let caller = frontend.access.again(&self.caller, SystemTime::now());
+        let recording = self.recording.as_ref().map(Recording::message);
+        let mut outcome = frontend.pipeline.begin(caller.as_ref().cloned().unwrap_or_default()).recorded(recording);
         let answered = async move {
             let id = message.id.clone();
+            if let Err(denied) = caller {
+                outcome.settle(Some(denied.code()));
+                return Answered { id, result: Err(denied.into()) };
+            }
             let result = infer::respond(&frontend, arrival, message, &memory, &mut outcome).await;
             outcome.settle(result.as_ref().err().map(|refusal| refusal.code));
             Answered { id, result: result.map(|(message, _)| message) }
@@ -132,7 +144,7 @@ impl Answers {
         let code = status::code(&error);
         // A client that leaves has sent no message.
         if code != ErrorCode::Cancelled {
-            self.frontend.pipeline.begin().settle(Some(code));
+            self.frontend.pipeline.begin(self.caller.clone()).settle(Some(code));
         }
         self.reading = Reading::Ends(status::in_our_codes(error));
     }

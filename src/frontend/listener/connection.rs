@@ -4,6 +4,7 @@
 //! requests that have arrived or are on their way, and goes once it has been silent for a while.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -22,15 +23,20 @@ use super::service::{HeadLimits, Requests, Routes};
 use crate::frontend::LimitsConfig;
 
 /// Drives a connection until its client leaves, it takes too long, or the server ends and its requests are answered.
-pub(super) async fn drive<S>(stream: S, routes: Routes, limits: Arc<LimitsConfig>, drain: Drain)
-where
+pub(super) async fn drive<S>(
+    stream: S,
+    peer: Option<SocketAddr>,
+    routes: Routes,
+    limits: Arc<LimitsConfig>,
+    drain: Drain,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let activity = Activity::new();
     let mut patience =
         Patience { head: limits.header_timeout.0, idle: limits.idle_timeout.0, write: limits.write_timeout.0 };
     let heads = HeadLimits { bytes_max: limits.header_bytes_max.as_len(), headers_max: limits.headers_max };
-    let requests = Requests { routes, limits: heads, activity: Arc::clone(&activity), drain: drain.clone() };
+    let requests = Requests { routes, limits: heads, activity: Arc::clone(&activity), drain: drain.clone(), peer };
     let builder = builder(&limits);
     let io = TokioIo::new(Watched { stream, activity: Arc::clone(&activity), blocked: None });
     let mut connection = pin!(builder.serve_connection(io, requests));

@@ -11,6 +11,7 @@ mod service;
 mod socket;
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -150,21 +151,23 @@ impl Accepting {
         }
         match stream {
             // Answers are written whole: waiting for more would only delay them.
-            Stream::Tcp(stream) if stream.set_nodelay(true).is_ok() => match self.tls.clone() {
-                None => self.drive(stream, limits),
-                Some(tls) => self.secure(stream, tls, limits),
-            },
+            Stream::Tcp(stream) if stream.set_nodelay(true).is_ok() => {
+                match (self.tls.clone(), stream.peer_addr().ok()) {
+                    (None, peer) => self.drive(stream, peer, limits),
+                    (Some(tls), peer) => self.secure(stream, peer, tls, limits),
+                }
+            }
             Stream::Tcp(_) => {}
-            Stream::Unix(stream) => self.drive(stream, limits),
+            Stream::Unix(stream) => self.drive(stream, None, limits),
         }
     }
 
-    fn drive<S>(&mut self, stream: S, limits: Arc<LimitsConfig>)
+    fn drive<S>(&mut self, stream: S, peer: Option<SocketAddr>, limits: Arc<LimitsConfig>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let counted = Connected::count(&self.metrics);
-        let driven = connection::drive(stream, self.routes.clone(), limits, self.drain.clone());
+        let driven = connection::drive(stream, peer, self.routes.clone(), limits, self.drain.clone());
         self.connections.spawn(async move {
             driven.await;
             drop(counted);
@@ -172,7 +175,7 @@ impl Accepting {
     }
 
     /// The same over TLS, whose handshake may take as long as the head of a request.
-    fn secure(&mut self, stream: TcpStream, tls: Tls, limits: Arc<LimitsConfig>) {
+    fn secure(&mut self, stream: TcpStream, peer: Option<SocketAddr>, tls: Tls, limits: Arc<LimitsConfig>) {
         let counted = Connected::count(&self.metrics);
         let (routes, drain) = (self.routes.clone(), self.drain.clone());
         self.connections.spawn(async move {
@@ -186,7 +189,7 @@ impl Accepting {
                 () = ended => Err(HandshakeError::Silent),
             };
             match accepted {
-                Ok(stream) => connection::drive(stream, routes, limits, drain).await,
+                Ok(stream) => connection::drive(stream, peer, routes, limits, drain).await,
                 Err(HandshakeError::Silent) => {}
                 Err(error) => {
                     counted.0.refused_handshake.inc();

@@ -4,6 +4,7 @@
 
 use std::convert::Infallible;
 use std::fmt::Debug;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -22,6 +23,7 @@ use tower::Service;
 use super::activity::{Activity, Leaving, Open};
 use super::drain::Drain;
 use crate::frontend::cors::{Allowed, Cors};
+use crate::frontend::guard::{Audited, Guard};
 use crate::frontend::{is_grpc, is_grpc_web};
 
 /// Who answers the requests of a listener.
@@ -32,6 +34,8 @@ pub struct Routes {
     grpc: Option<Answers>,
     /// Pages of other sites that may read answers.
     cors: Option<Cors>,
+    /// Who may make a call; `None` lets everyone.
+    guard: Option<Guard>,
     /// Ends the calls that would go on for ever.
     closing: CancellationToken,
 }
@@ -67,6 +71,8 @@ pub(super) struct Requests {
     pub(super) limits: HeadLimits,
     pub(super) activity: Arc<Activity>,
     pub(super) drain: Drain,
+    /// Who has connected, where it has an address.
+    pub(super) peer: Option<SocketAddr>,
 }
 
 impl Routes {
@@ -77,12 +83,12 @@ impl Routes {
     /// Two protocols on one port.
     pub fn by_content_type(rest: impl Into<Self>, grpc: impl Into<Self>) -> Self {
         let (rest, grpc) = (rest.into(), grpc.into());
-        Self { answers: rest.answers, grpc: Some(grpc.answers), cors: rest.cors, closing: grpc.closing }
+        Self { answers: rest.answers, grpc: Some(grpc.answers), cors: rest.cors, guard: None, closing: grpc.closing }
     }
 
     /// For calls that would go on for ever, streams and watches: `closing` is cancelled when the listener closes.
     pub fn until(closing: CancellationToken, router: Router) -> Self {
-        Self { answers: Answers { router, shortcut: None }, grpc: None, cors: None, closing }
+        Self { answers: Answers { router, shortcut: None }, grpc: None, cors: None, guard: None, closing }
     }
 
     pub fn with_shortcut(mut self, shortcut: impl Shortcut + 'static) -> Self {
@@ -93,6 +99,11 @@ impl Routes {
     /// For pages of these other sites.
     pub fn with_cors(self, cors: Option<Cors>) -> Self {
         Self { cors, ..self }
+    }
+
+    /// Only for callers that this lets in.
+    pub fn guarded(self, guard: Guard) -> Self {
+        Self { guard: Some(guard), ..self }
     }
 
     pub(super) fn close(&self) {
@@ -127,19 +138,36 @@ impl hyper::service::Service<Request<Incoming>> for Requests {
     type Error = Infallible;
     type Future = Answer;
 
-    fn call(&self, request: Request<Incoming>) -> Answer {
+    fn call(&self, mut request: Request<Incoming>) -> Answer {
         let open = Activity::begin(&self.activity);
         // HTTP/2 says with a frame of its own that no further requests are taken.
         let drain = (request.version() < Version::HTTP_2).then(|| self.drain.clone());
         let allowed = self.routes.cors.as_ref().map(|cors| cors.allowed(request.headers()));
-        let reply = match self.limits.check(&request) {
-            Ok(()) => match allowed.as_ref().and_then(|allowed| allowed.preflight(&request)) {
-                None => self.routes.call(request),
-                Some(answer) => Reply::Ready(Some(answer)),
-            },
-            Err(refused) => Reply::Ready(Some(refused)),
+        let (reply, audited) = match self.admit(&mut request, allowed.as_ref()) {
+            Ok(audited) => (self.routes.call(request), audited),
+            Err(answer) => (Reply::Ready(Some(answer)), None),
         };
-        Answer { reply, open: Some(open), drain, allowed }
+        Answer { reply, open: Some(open), drain, allowed, audited }
+    }
+}
+
+impl Requests {
+    /// Whether a request goes to its router, or is answered here.
+    #[expect(clippy::result_large_err, reason = "the response is moved once, on the rare path")]
+    fn admit(
+        &self,
+        request: &mut Request<Incoming>,
+        allowed: Option<&Allowed>,
+    ) -> Result<Option<Audited>, Response<Body>> {
+        self.limits.check(request)?;
+        // A browser's question what it may ask shows no credentials.
+        if let Some(answer) = allowed.and_then(|allowed| allowed.preflight(request)) {
+            return Err(answer);
+        }
+        match &self.routes.guard {
+            None => Ok(None),
+            Some(guard) => guard.admit(request, self.peer),
+        }
     }
 }
 
@@ -185,6 +213,7 @@ pub(super) struct Answer {
     drain: Option<Drain>,
     /// What pages of other sites are told, where there may be any.
     allowed: Option<Allowed>,
+    audited: Option<Audited>,
 }
 
 enum Reply {
@@ -211,6 +240,9 @@ impl Future for Answer {
         }
         if let Some(allowed) = self.allowed.take() {
             allowed.tell(response.headers_mut());
+        }
+        if let Some(audited) = self.audited.take() {
+            audited.over(&response);
         }
         Poll::Ready(Ok(response.map(|body| Counted { body, open })))
     }

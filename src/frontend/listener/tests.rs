@@ -57,7 +57,7 @@ impl Fixture {
 
     fn connect(&self) -> Client<DuplexStream> {
         let (near, far) = duplex(PIPE_BYTES);
-        tokio::spawn(connection::drive(far, self.routes.clone(), Arc::clone(&self.limits), self.drain.clone()));
+        tokio::spawn(connection::drive(far, None, self.routes.clone(), Arc::clone(&self.limits), self.drain.clone()));
         Client(near)
     }
 }

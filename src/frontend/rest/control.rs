@@ -12,12 +12,14 @@ use serde_json::{Map, Value, json};
 use super::control_body::{self, Field, Fields};
 use super::in_path::InPath;
 use super::{body, respond};
+use crate::access::Caller;
 use crate::frontend::{Frontend, Refusal};
 use crate::repository::{LoadOverride, RepositoryError, VariantEntry};
 use crate::telemetry::logs::{LogValue, Logs};
 
 pub(super) async fn index(
     State(frontend): State<Frontend>,
+    caller: Caller,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
@@ -28,6 +30,7 @@ pub(super) async fn index(
         .repository
         .index(ready_only)
         .into_iter()
+        .filter(|entry| caller.may_read(entry.name.as_str()))
         .map(|entry| {
             let mut line = json!({ "name": entry.name.as_str(), "reason": entry.reason });
             if let Some(version) = entry.version {

@@ -17,11 +17,12 @@ use super::events::{self, Mode};
 use super::in_path::InPath;
 use super::respond;
 use super::v1::{self, Verb};
+use crate::access;
 use crate::error::ErrorCode;
 use crate::frontend::config::{InputsAs, LimitsConfig};
 use crate::frontend::listener::{Direct, Shortcut};
 use crate::frontend::report::Told;
-use crate::frontend::{Call, Frontend, Refusal, SharedMemory, large, parameters, shared_memory, trace};
+use crate::frontend::{Call, Frontend, Refusal, SharedMemory, guard, large, parameters, shared_memory, trace};
 use crate::infer::{ModelName, VersionId};
 use crate::pipeline::{Answer, Outcome, Undecoded};
 use crate::repository::Variant;
@@ -147,7 +148,7 @@ pub(super) async fn respond_to(
     let headers = &parts.headers;
     let traced = trace::of(&frontend.tracer, headers);
     let recording = trace::record(&frontend.tracer, traced.as_ref(), || trace::rest_head(parts, route));
-    let mut outcome = frontend.pipeline.begin().recorded(recording);
+    let mut outcome = frontend.pipeline.begin(frontend.caller(&parts.extensions)).recorded(recording);
     let answer = async {
         if let Some(unsupported) = unsupported_media(headers) {
             outcome.told(StatusCode::UNSUPPORTED_MEDIA_TYPE.as_u16());
@@ -169,6 +170,8 @@ async fn infer(
     outcome: &mut Outcome,
 ) -> Result<Response, Refusal> {
     let target = target?;
+    // The settings may have named the model.
+    guard::check(outcome.caller(), access::Verb::Infer, target.model)?;
     let limits = frontend.limits.load_full();
     let mut head = head(frontend, target, headers, outcome.began()).await?;
     let event = if target.dialect == Dialect::V2 { None } else { events::mode(headers)? };
@@ -191,7 +194,7 @@ async fn infer(
             reserved = Some(place);
         }
         let v1 = v1_of(frontend, target.dialect, &head, event, outcome).await?;
-        let arrived = Arrived { head, bytes, limits, memory: frontend.memory.for_call(headers), v1 };
+        let arrived = Arrived { head, bytes, limits, memory: frontend.memory.for_call(headers, outcome.caller()), v1 };
         if reserved.is_some() {
             Box::pin(frontend.on_pool(move || arrived.decode())).await??
         } else {

@@ -34,6 +34,8 @@ use axum::routing::{self, any};
 
 pub use in_path::InPath;
 pub use models::Selector;
+#[cfg(test)]
+pub(crate) use openapi::tests as openapi_tests;
 pub use openapi::{Served, routes as documents};
 pub use respond::{error, get, json, post, with_type};
 

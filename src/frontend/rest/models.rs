@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::in_path::InPath;
 use super::respond;
+use crate::access::Caller;
 use crate::engine::TensorSpec;
 use crate::frontend::{Frontend, Refusal, SERVER_NAME, SERVER_VERSION};
 use crate::infer::ModelName;
@@ -43,9 +44,10 @@ fn probe(frontend: &Frontend, name: &str, holds: bool) -> Response {
     response
 }
 
-pub(super) async fn list(State(frontend): State<Frontend>) -> Response {
+pub(super) async fn list(State(frontend): State<Frontend>, caller: Caller) -> Response {
     let catalog = frontend.repository.catalog();
-    let mut names: Vec<&str> = catalog.models.keys().map(ModelName::as_str).collect();
+    let names = catalog.models.keys().map(ModelName::as_str);
+    let mut names: Vec<&str> = names.filter(|name| caller.may_read(name)).collect();
     names.sort_unstable();
     respond::json(&json!({ "models": names }))
 }
@@ -106,9 +108,10 @@ pub(super) async fn statistics(
     ))
 }
 
-pub(super) async fn all_statistics(State(frontend): State<Frontend>) -> Response {
+pub(super) async fn all_statistics(State(frontend): State<Frontend>, caller: Caller) -> Response {
     let catalog = frontend.repository.catalog();
-    let mut variants: Vec<&Arc<Variant>> = catalog.ready().collect();
+    let ready = catalog.ready().filter(|variant| caller.may_read(variant.model.as_str()));
+    let mut variants: Vec<&Arc<Variant>> = ready.collect();
     variants.sort_by_key(|variant| (&variant.model, variant.version));
     statistics_of(&frontend, variants.into_iter())
 }

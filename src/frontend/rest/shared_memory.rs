@@ -10,23 +10,29 @@ use super::control::read_small;
 use super::control_body::{self, Field, Fields};
 use super::in_path::InPath;
 use super::respond;
+use crate::access::Caller;
 use crate::frontend::shared_memory::Registration;
-use crate::frontend::{Frontend, Refusal};
+use crate::frontend::{Frontend, Refusal, SharedMemory};
 
-pub(super) async fn status(State(frontend): State<Frontend>, headers: HeaderMap) -> Result<Response, Refusal> {
-    told(&frontend, &headers, None)
+pub(super) async fn status(
+    State(frontend): State<Frontend>,
+    caller: Caller,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    told(&frontend.memory.for_call(&headers, &caller), None)
 }
 
 pub(super) async fn status_of_one(
     State(frontend): State<Frontend>,
     InPath(region): InPath<String>,
+    caller: Caller,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    told(&frontend, &headers, Some(&region))
+    told(&frontend.memory.for_call(&headers, &caller), Some(&region))
 }
 
-fn told(frontend: &Frontend, headers: &HeaderMap, region: Option<&str>) -> Result<Response, Refusal> {
-    let regions = frontend.memory.for_call(headers).status(region)?;
+fn told(memory: &SharedMemory, region: Option<&str>) -> Result<Response, Refusal> {
+    let regions = memory.status(region)?;
     let line = |(name, registration): (String, Registration)| {
         let Registration { key, offset, byte_size } = registration;
         json!({ "name": name, "key": key, "offset": offset, "byte_size": byte_size })
@@ -37,27 +43,33 @@ fn told(frontend: &Frontend, headers: &HeaderMap, region: Option<&str>) -> Resul
 pub(super) async fn register(
     State(frontend): State<Frontend>,
     InPath(region): InPath<String>,
+    caller: Caller,
     headers: HeaderMap,
     body: Body,
 ) -> Result<StatusCode, Refusal> {
-    let memory = frontend.memory.for_call(&headers);
+    let memory = frontend.memory.for_call(&headers, &caller);
     let body = read_small(&frontend, &headers, body).await?;
     let fields = control_body::fields(&body, &frontend.limits.load())?;
     memory.register(&region, registration(&fields)?)?;
     Ok(StatusCode::OK)
 }
 
-pub(super) async fn unregister(State(frontend): State<Frontend>, headers: HeaderMap) -> Result<StatusCode, Refusal> {
-    frontend.memory.for_call(&headers).unregister(None)?;
+pub(super) async fn unregister(
+    State(frontend): State<Frontend>,
+    caller: Caller,
+    headers: HeaderMap,
+) -> Result<StatusCode, Refusal> {
+    frontend.memory.for_call(&headers, &caller).unregister(None)?;
     Ok(StatusCode::OK)
 }
 
 pub(super) async fn unregister_one(
     State(frontend): State<Frontend>,
     InPath(region): InPath<String>,
+    caller: Caller,
     headers: HeaderMap,
 ) -> Result<StatusCode, Refusal> {
-    frontend.memory.for_call(&headers).unregister(Some(&region))?;
+    frontend.memory.for_call(&headers, &caller).unregister(Some(&region))?;
     Ok(StatusCode::OK)
 }
 

@@ -29,6 +29,7 @@ pub use region::Registration;
 
 use self::config::{NAME_BYTES_MAX, Prefix};
 use self::region::Region;
+use crate::access::{Caller, Target, Verb};
 use crate::telemetry::shared_memory::SharedMemoryMetrics;
 
 /// What a call may do with shared memory.
@@ -84,11 +85,12 @@ impl SharedMemory {
         }
     }
 
-    /// The same for a call with these headers. Pages have no segments, and a page of any site can have its visitors'
+    /// The same for a call with these headers: of those who may use it alone, since regions are everybody's. Pages have no segments, and a page of any site can have its visitors'
     /// browsers send requests to here.
-    pub fn for_call(&self, headers: &HeaderMap) -> Self {
+    pub fn for_call(&self, headers: &HeaderMap, caller: &Caller) -> Self {
         let is_page = || headers.contains_key(header::ORIGIN) || headers.contains_key(FETCH_SITE);
-        if self.is_on() && is_page() { Self::Closed } else { self.clone() }
+        let may = || caller.check(Verb::Memory, Target::Server).is_ok();
+        if self.is_on() && (is_page() || !may()) { Self::Closed } else { self.clone() }
     }
 
     /// # Errors

@@ -190,11 +190,11 @@ fn pages_and_servers_without_it_are_told() {
     let (_folder, memory) = with_region("r", 8);
     let headers = |name| HeaderMap::from_iter([(name, HeaderValue::from_static("http://localhost"))]);
     for name in [header::ORIGIN, header::HeaderName::from_static(FETCH_SITE)] {
-        let refusal: Refusal = memory.for_call(&headers(name)).status(None).unwrap_err().into();
+        let refusal: Refusal = memory.for_call(&headers(name), &Caller::anyone()).status(None).unwrap_err().into();
         assert_eq!(refusal.code, ErrorCode::PermissionDenied);
     }
-    assert_eq!(memory.for_call(&headers(header::HOST)).status(None).unwrap().len(), 1);
-    let off = SharedMemory::Off.for_call(&headers(header::ORIGIN)).unregister(None).unwrap_err();
+    assert_eq!(memory.for_call(&headers(header::HOST), &Caller::anyone()).status(None).unwrap().len(), 1);
+    let off = SharedMemory::Off.for_call(&headers(header::ORIGIN), &Caller::anyone()).unregister(None).unwrap_err();
     assert_eq!(Refusal::from(off).code, ErrorCode::Unsupported);
 }
 

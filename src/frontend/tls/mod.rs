@@ -13,10 +13,7 @@ mod unchecked;
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::thread;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
@@ -28,6 +25,7 @@ pub use unchecked::{Secure, connect};
 
 use self::files::{Contents, Files};
 use crate::telemetry::TlsMetrics;
+use crate::watched::{self, Wake, Watched};
 
 /// What connections are made secure with: the newest files that went together.
 #[derive(Clone)]
@@ -38,8 +36,7 @@ struct Inner {
     current: ArcSwap<ServerConfig>,
     /// What was read last, whether it was taken or not; `None` where it could not be read.
     seen: Mutex<Option<Contents>>,
-    /// Wakes the thread that looks at the files, which ends with this.
-    wake: SyncSender<()>,
+    wake: Wake,
     metrics: TlsMetrics,
 }
 
@@ -72,11 +69,9 @@ impl Tls {
         let (settled, ends) = files.settle(&seen)?;
         metrics.ends(ends);
         let current = ArcSwap::from_pointee(settled);
-        let (wake, woken) = sync_channel(1);
+        let (wake, woken) = watched::pair();
         let tls = Self(Arc::new(Inner { files, current, seen: Mutex::new(Some(seen)), wake, metrics }));
-        let (watched, interval) = (Arc::downgrade(&tls.0), config.reload_interval.0);
-        let watching = thread::Builder::new().name("kinglet-tls".into());
-        watching.spawn(move || watch(&watched, &woken, interval)).map_err(TlsError::Thread)?;
+        woken.watch("kinglet-tls", &tls.0, config.reload_interval.0).map_err(TlsError::Thread)?;
         Ok(Some(tls))
     }
 
@@ -98,12 +93,11 @@ impl Tls {
 
     /// Has the files looked at now.
     pub fn refresh(&self) {
-        // Where that is due already, once is enough.
-        let _ = self.0.wake.try_send(());
+        self.0.wake.wake();
     }
 }
 
-impl Inner {
+impl Watched for Inner {
     /// What does not work leaves what serves: connections are better served with a certificate that ends than with none. It is told
     /// once.
     fn look(&self) {
@@ -130,7 +124,9 @@ impl Inner {
             Err(error) => self.not_taken(&error),
         }
     }
+}
 
+impl Inner {
     fn not_taken(&self, error: &TlsError) {
         self.metrics.reloads_failed.inc();
         tracing::warn!(%error, "TLS certificate not taken anew, the one before goes on");
@@ -141,14 +137,6 @@ impl fmt::Debug for Tls {
     /// Without the key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tls").field("files", &self.0.files).finish_non_exhaustive()
-    }
-}
-
-/// On a thread of its own, since files may lie on a network; for as long as somebody serves with them.
-fn watch(tls: &Weak<Inner>, woken: &Receiver<()>, interval: Duration) {
-    while woken.recv_timeout(interval) != Err(RecvTimeoutError::Disconnected) {
-        let Some(tls) = tls.upgrade() else { return };
-        tls.look();
     }
 }
 

@@ -53,6 +53,12 @@ struct Calls {
     frontend: Arc<Frontend>,
 }
 
+impl Calls {
+    fn begin<M>(&self, request: &Call<M>) -> Outcome {
+        self.frontend.pipeline.begin(self.frontend.caller(request.extensions()))
+    }
+}
+
 /// A call that carries tensors.
 async fn counted<M, T, A>(
     State(Calls { frontend }): State<Calls>,
@@ -117,15 +123,18 @@ where
 #[tonic::async_trait]
 impl PredictionService for Calls {
     async fn predict(&self, request: Call<PredictRequest>) -> Reply<PredictResponse> {
-        predict::predict(Arc::clone(&self.frontend), request.map(Decoded::from), self.frontend.pipeline.begin()).await
+        let outcome = self.begin(&request);
+        predict::predict(Arc::clone(&self.frontend), request.map(Decoded::from), outcome).await
     }
 
     async fn classify(&self, request: Call<ClassificationRequest>) -> Reply<ClassificationResponse> {
-        scores::classify(Arc::clone(&self.frontend), request.map(Decoded::from), self.frontend.pipeline.begin()).await
+        let outcome = self.begin(&request);
+        scores::classify(Arc::clone(&self.frontend), request.map(Decoded::from), outcome).await
     }
 
     async fn regress(&self, request: Call<RegressionRequest>) -> Reply<RegressionResponse> {
-        scores::regress(Arc::clone(&self.frontend), request.map(Decoded::from), self.frontend.pipeline.begin()).await
+        let outcome = self.begin(&request);
+        scores::regress(Arc::clone(&self.frontend), request.map(Decoded::from), outcome).await
     }
 
     async fn multi_inference(&self, _: Call<MultiInferenceRequest>) -> Reply<MultiInferenceResponse> {
@@ -133,14 +142,16 @@ impl PredictionService for Calls {
     }
 
     async fn get_model_metadata(&self, request: Call<GetModelMetadataRequest>) -> Reply<GetModelMetadataResponse> {
-        Ok(Answered::new(models::metadata(&self.frontend, request.into_inner()).await?))
+        let caller = self.frontend.caller(request.extensions());
+        Ok(Answered::new(models::metadata(&self.frontend, &caller, request.into_inner()).await?))
     }
 }
 
 #[tonic::async_trait]
 impl ModelService for Calls {
     async fn get_model_status(&self, request: Call<GetModelStatusRequest>) -> Reply<GetModelStatusResponse> {
-        Ok(Answered::new(models::status(&self.frontend, request.into_inner()).await?))
+        let caller = self.frontend.caller(request.extensions());
+        Ok(Answered::new(models::status(&self.frontend, &caller, request.into_inner()).await?))
     }
 
     async fn handle_reload_config_request(&self, _: Call<ReloadConfigRequest>) -> Reply<ReloadConfigResponse> {

@@ -5,6 +5,7 @@ use prost_types::Any;
 
 use super::tensor_proto::{data_type, shape_proto};
 use super::walk::{Asked, SIGNATURE, answered_by};
+use crate::access::{Caller, Verb};
 use crate::engine::{Signature, TensorSpec};
 use crate::error::ErrorCode;
 use crate::frontend::{Frontend, Refusal};
@@ -21,9 +22,10 @@ use crate::repository::catalog::Version;
 
 pub(super) async fn metadata(
     frontend: &Frontend,
+    caller: &Caller,
     request: GetModelMetadataRequest,
 ) -> Result<GetModelMetadataResponse, Refusal> {
-    let asked = Asked::read(frontend, request.model_spec).await?;
+    let asked = Asked::read(frontend, (caller, Verb::Read), request.model_spec).await?;
     if request.metadata_field.is_empty() {
         return Err(Refusal::invalid(format!("expected {FIELD:?} in metadata_field, got none")));
     }
@@ -42,9 +44,10 @@ pub(super) async fn metadata(
 
 pub(super) async fn status(
     frontend: &Frontend,
+    caller: &Caller,
     request: GetModelStatusRequest,
 ) -> Result<GetModelStatusResponse, Refusal> {
-    let asked = Asked::read(frontend, request.model_spec).await?;
+    let asked = Asked::read(frontend, (caller, Verb::Read), request.model_spec).await?;
     // Which versions a model has is known once it is loaded.
     let catalog = frontend.present(&asked.model, None).await?;
     let model = catalog.models.get(&asked.model);

@@ -7,6 +7,7 @@ use tonic::{Code, Request, Response, Status};
 
 use super::tensor_proto::{self, Room};
 use super::walk::{Asked, Tensors, answered_by, walk};
+use crate::access::Verb;
 use crate::frontend::grpc::bounded::Decoded;
 use crate::frontend::grpc::convert::at_most;
 use crate::frontend::grpc::infer::settle;
@@ -35,7 +36,7 @@ async fn predicted(
 ) -> Result<(PredictResponse, Told), Status> {
     outcome.received(at);
     let PredictRequest { model_spec, inputs, output_filter } = message;
-    let asked = Asked::read(frontend, model_spec).await?;
+    let asked = Asked::read(frontend, (outcome.caller(), Verb::Infer), model_spec).await?;
     if !asked.names_our_signature() {
         return Err(failed_precondition(asked.no_signature()));
     }

@@ -12,6 +12,7 @@ use tonic::{Request, Response, Status};
 
 use super::examples;
 use super::walk::{Asked, Tensors, answered_by, walk};
+use crate::access::Verb;
 use crate::frontend::grpc::bounded::Decoded;
 use crate::frontend::grpc::infer::settle;
 use crate::frontend::report::Told;
@@ -63,7 +64,7 @@ async fn scored(
     outcome: &mut Outcome,
 ) -> Result<Answer, Refusal> {
     outcome.received(at);
-    let asked = Asked::read(frontend, spec).await?;
+    let asked = Asked::read(frontend, (outcome.caller(), Verb::Infer), spec).await?;
     if !asked.names_our_signature() {
         return Err(asked.no_signature());
     }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tonic::metadata::MetadataMap;
 
+use crate::access::{Caller, Verb};
 use crate::frontend::grpc::arrival;
-use crate::frontend::{Frontend, Refusal, parameters};
+use crate::frontend::{Frontend, Refusal, guard, parameters};
 use crate::infer::{InferRequest, ModelName, Schedule, VersionId, Wanted};
 use crate::pipeline::{Answer, Outcome};
 use crate::proto::tensorflow::serving::ModelSpec;
@@ -34,9 +35,15 @@ pub(super) struct Tensors {
 
 impl Asked {
     /// # Errors
-    /// When there is no specification, its name or version cannot be one, or the model does not have its label.
-    pub(super) async fn read(frontend: &Frontend, spec: Option<ModelSpec>) -> Result<Self, Refusal> {
+    /// When there is no specification, its name or version cannot be one, the caller may not do that to the model, or it
+    /// does not have its label.
+    pub(super) async fn read(
+        frontend: &Frontend,
+        (caller, verb): (&Caller, Verb),
+        spec: Option<ModelSpec>,
+    ) -> Result<Self, Refusal> {
         let (mut asked, label) = Self::parse(spec)?;
+        guard::check(caller, verb, asked.model.as_str())?;
         if let Some(label) = label {
             asked.version = Some(frontend.present(&asked.model, None).await?.labelled(&asked.model, &label)?);
         }

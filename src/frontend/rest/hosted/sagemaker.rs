@@ -12,13 +12,14 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::json;
 
 use super::{default_model, invoke};
+use crate::access::{Caller, Verb};
 use crate::frontend::browsers::own_pages_only;
 use crate::frontend::rest::control::read_small;
 use crate::frontend::rest::control_body::{self, Field, Fields};
 use crate::frontend::rest::in_path::InPath;
 use crate::frontend::rest::infer::JSON_LENGTH;
 use crate::frontend::rest::{models, respond};
-use crate::frontend::{Frontend, Refusal};
+use crate::frontend::{Frontend, Refusal, guard};
 use crate::infer::ModelName;
 use crate::repository::{Catalog, LoadOverride};
 
@@ -74,10 +75,11 @@ fn json_length(headers: &HeaderMap) -> Option<HeaderValue> {
     HeaderValue::try_from(length).ok().filter(|_| is_ours)
 }
 
-async fn list(State(frontend): State<Frontend>) -> Response {
+async fn list(State(frontend): State<Frontend>, caller: Caller) -> Response {
     let catalog = frontend.repository.catalog();
     let mut names: Vec<&ModelName> =
         catalog.models.iter().filter(|(_, model)| model.is_ready()).map(|(name, _)| name).collect();
+    names.retain(|name| caller.may_read(name.as_str()));
     names.sort_unstable();
     let models: Vec<_> = names.iter().map(|name| json!({ "modelName": name.as_str() })).collect();
     respond::json(&json!({ "models": models }))
@@ -88,13 +90,19 @@ async fn told(State(frontend): State<Frontend>, InPath(model): InPath<String>) -
     Ok(respond::json(&json!({ "modelName": name.as_str() })))
 }
 
-async fn load(State(frontend): State<Frontend>, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
+async fn load(
+    State(frontend): State<Frontend>,
+    caller: Caller,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refusal> {
     frontend.repository.check_explicit()?;
     let body = read_small(&frontend, &headers, body).await?;
     let fields = control_body::fields(&body, &frontend.limits.load())?;
     let name: ModelName = text(&fields, "model_name")?
         .ok_or_else(|| Refusal::invalid("the body expects \"model_name\" and \"url\", got no \"model_name\""))?
         .parse()?;
+    guard::check(&caller, Verb::Load, name.as_str())?;
     let folder = text(&fields, "url")?.map(Into::into);
     let catalog = frontend.repository.catalog();
     if catalog.find(&name, None).is_ok() {

@@ -13,6 +13,7 @@ use super::example::{self, Examples};
 use super::model::Own;
 use super::operation::Operation;
 use super::{Served, table};
+use crate::access::Caller;
 use crate::frontend::SERVER_VERSION;
 use crate::infer::VersionId;
 use crate::repository::{Catalog, Variant};
@@ -73,10 +74,10 @@ impl Documents {
         Self { served, server: OnceLock::new() }
     }
 
-    /// The whole listener's, with examples of the first model that has a short one.
-    pub(super) fn server(&self, catalog: &Catalog) -> Document<'_> {
+    /// The whole listener's, with examples of the first model that the caller may read and that has a short one.
+    pub(super) fn server(&self, catalog: &Catalog, caller: &Caller) -> Document<'_> {
         let fixed = self.server.get_or_init(|| Fixed::new(&server_paths(&self.served), &Map::new()));
-        let shown = example::shown(catalog);
+        let shown = example::shown(catalog, caller);
         let build = shown.as_ref().map(|(build, _)| *build);
         let examples = shown.map_or_else(Examples::form, |(_, examples)| examples);
         let what = if self.served.is_admin { "the admin listener" } else { "REST" };

@@ -7,6 +7,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 
 use super::tensors::is_json;
+use crate::access::Caller;
 use crate::engine::{Dim, Signature, TensorSpec};
 use crate::repository::{Catalog, Variant};
 use crate::tensor::DType;
@@ -40,9 +41,10 @@ impl Examples {
 }
 
 /// The first model, by name, that has all examples and short ones.
-pub(super) fn shown(catalog: &Catalog) -> Option<(&Variant, Examples)> {
+pub(super) fn shown<'a>(catalog: &'a Catalog, caller: &Caller) -> Option<(&'a Variant, Examples)> {
     let ready = catalog.models.values().filter_map(|model| model.ready().last());
-    let mut ready: Vec<&Variant> = ready.map(|build| &**build).collect();
+    let ready = ready.map(|build| &**build).filter(|build| caller.may_read(build.model.as_str()));
+    let mut ready: Vec<&Variant> = ready.collect();
     ready.sort_unstable_by_key(|build| &build.model);
     ready.into_iter().find_map(|build| {
         let examples = of_model(build);

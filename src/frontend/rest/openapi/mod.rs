@@ -15,12 +15,13 @@ mod tensors;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{FromRef, State};
 use axum::response::Response;
 use document::Documents;
 
 use super::models::Selector;
 use super::{InPath, get, respond};
+use crate::access::Caller;
 use crate::frontend::{DialectsConfig, Frontend, Refusal};
 /// What a listener answers, as its settings have it.
 #[derive(Clone, Debug)]
@@ -71,8 +72,14 @@ struct Documented {
     documents: Arc<Documents>,
 }
 
-async fn server(State(Documented { frontend, documents }): State<Documented>) -> Response {
-    respond::json(&documents.server(&frontend.repository.catalog()))
+impl FromRef<Documented> for Frontend {
+    fn from_ref(documented: &Documented) -> Self {
+        documented.frontend.clone()
+    }
+}
+
+async fn server(State(Documented { frontend, documents }): State<Documented>, caller: Caller) -> Response {
+    respond::json(&documents.server(&frontend.repository.catalog(), &caller))
 }
 
 async fn one(
@@ -85,4 +92,4 @@ async fn one(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -37,6 +37,14 @@ fn patterns<S>(router: &Router<S>) -> BTreeSet<String> {
     own.map(str::to_owned).collect()
 }
 
+/// Of all routes of all listeners, whatever is served.
+pub(crate) async fn all_patterns() -> BTreeSet<String> {
+    let config = config(true);
+    let frontend = crate::app::build(&config, Logs::new(LogLevel::Error)).await.unwrap();
+    let rest = patterns(&rest::router(frontend.clone(), &config.http));
+    rest.into_iter().chain(patterns(&admin::router(frontend, mpsc::channel(1).0, &config.admin))).collect()
+}
+
 /// The verbs of a path, as its answer to another one tells them.
 async fn verbs(router: &Router, path: &str) -> Vec<String> {
     let request = Request::options(path).body(Body::empty()).unwrap();
