@@ -16,9 +16,11 @@ const ROOMS: &[&str] = &[
     "tensor",
     "units",
     "infer",
+    "watched",
     // The generated messages: a file format for `repository`, a wire for `frontend`, nothing to anyone else.
     "proto",
     "telemetry",
+    "access",
     "engine",
     "metering",
     "repository",

@@ -99,9 +99,21 @@ impl Caller {
         self.as_known().map_or(("", ""), |known| (&known.tenant.name, &known.name))
     }
 
+    /// As `may`, where a handler has found out what the call does: told in the audit log.
+    ///
     /// # Errors
     /// When the caller may not.
     pub fn check(&self, verb: Verb, target: Target<'_>) -> Result<(), Denied> {
+        self.may(verb, target).inspect_err(|denied| {
+            if let Some(known) = self.as_known() {
+                known.tenant.audit.refused(denied, None);
+            }
+        })
+    }
+
+    /// # Errors
+    /// When the caller may not.
+    pub fn may(&self, verb: Verb, target: Target<'_>) -> Result<(), Denied> {
         match &self.0 {
             Who::Anyone => Ok(()),
             Who::Nobody => Err(Denied::Missing),
@@ -115,7 +127,7 @@ impl Caller {
 
     /// Whether a list that the caller asks for tells of a model.
     pub fn may_read(&self, model: &str) -> bool {
-        self.check(Verb::Read, Target::Model(model)).is_ok()
+        self.may(Verb::Read, Target::Model(model)).is_ok()
     }
 
     /// Counts a request.
@@ -170,11 +182,10 @@ impl Taken {
 impl Tenant {
     fn take(&self, what: Spending, allowance: Option<&Allowance>, now: Instant, units: f64) -> Result<(), Denied> {
         let Some(allowance) = allowance else { return Ok(()) };
-        allowance.take(now, units).map_err(|wait| Denied::Quota {
-            tenant: self.name.clone(),
-            what,
-            rate: allowance.to_string(),
-            wait,
+        allowance.take(now, units).map_err(|wait| {
+            let denied = Denied::Quota { tenant: self.name.clone(), what, rate: allowance.to_string(), wait };
+            self.audit.refused(&denied, None);
+            denied
         })
     }
 }

@@ -3,6 +3,7 @@
 //! `tenants` and `token` read who there is, `scope` says what they may, `quota` how much; a `Caller` is who made a call. What
 //! headers and paths mean is the front end's to know (`frontend::guard`). docs/access.md says what operators do with it.
 
+mod audit;
 mod caller;
 pub mod config;
 pub mod key;
@@ -16,26 +17,25 @@ mod token;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
-use http::Method;
 use serde_json::Value;
 use tokio::time::Instant;
 
 pub use self::tenants::TenantsError;
 pub use self::token::KeySetError;
+pub use audit::{AUDIT, Call};
 pub use caller::{Caller, Denied, Spending, Taken};
 pub use config::{AccessConfig, Public};
 pub use scope::{Scope, Target, Verb, WrongScope};
 pub use token::TokenError;
 
+use self::audit::Audit;
 use self::caller::Known;
 use self::key::Digest;
-use self::quota::{Allowance, Spent};
 use self::tenants::Tenants;
 use self::token::{Expected, KeySet, Verified};
 use crate::telemetry::AccessMetrics;
@@ -47,9 +47,7 @@ pub struct Access {
     known: Option<Arc<Inner>>,
     public: Arc<[Public]>,
     open_control: bool,
-    metrics: AccessMetrics,
-    /// Bounds what refusals write into the log: whoever is refused chooses how many there are.
-    told: Allowance,
+    audit: Arc<Audit>,
 }
 
 #[derive(Debug)]
@@ -60,6 +58,7 @@ struct Inner {
     seen: Mutex<Option<Contents>>,
     wake: Wake,
     metrics: AccessMetrics,
+    audit: Arc<Audit>,
 }
 
 /// Everyone, as the files had them.
@@ -106,13 +105,14 @@ impl Access {
     pub fn start(config: &AccessConfig, metrics: AccessMetrics) -> Result<Self, AccessError> {
         let public = config.public.as_slice().into();
         let mut access = Self { public, open_control: config.open_control, ..Self::open(metrics.clone()) };
+        let audit = Arc::clone(&access.audit);
         if config.is_on() {
             let contents = Contents::read(config)?;
-            let current = ArcSwap::from_pointee(contents.settle(config, None, &metrics)?);
+            let current = ArcSwap::from_pointee(contents.settle(config, None, (&metrics, &audit))?);
             let (wake, woken) = watched::pair();
-            let inner = Inner { config: config.clone(), current, seen: Mutex::new(Some(contents)), wake, metrics };
-            let inner = Arc::new(inner);
-            woken.watch("kinglet-access", &inner, config.reload_interval.0).map_err(AccessError::Thread)?;
+            let (config, seen) = (config.clone(), Mutex::new(Some(contents)));
+            let inner = Arc::new(Inner { config, current, seen, wake, metrics, audit });
+            woken.watch("kinglet-access", &inner, inner.config.reload_interval.0).map_err(AccessError::Thread)?;
             access.known = Some(inner);
         }
         Ok(access)
@@ -120,8 +120,7 @@ impl Access {
 
     /// Everyone may everything.
     pub fn open(metrics: AccessMetrics) -> Self {
-        let told = Allowance::new(TOLD_PER_SECOND, Duration::from_secs(1), Spent::nothing(Instant::now()));
-        Self { known: None, public: Arc::default(), open_control: true, metrics, told }
+        Self { known: None, public: Arc::default(), open_control: true, audit: Arc::new(Audit::new(metrics)) }
     }
 
     /// Whether callers must say who they are.
@@ -138,13 +137,9 @@ impl Access {
         self.open_control
     }
 
-    /// Counts a refusal, and writes it into the audit log where there are not too many.
-    pub fn tell_refused(&self, denied: &Denied, method: &Method, path: &str, peer: Option<SocketAddr>) {
-        self.metrics.refused(denied.reason());
-        if self.told.take(Instant::now(), 1.0).is_ok() {
-            let (method, peer) = (method.as_str(), peer.map(tracing::field::display));
-            tracing::info!(target: AUDIT, reason = denied.reason(), error = %denied, method, path, peer, "call refused");
-        }
+    /// To be called with what is told of a call that is not let in.
+    pub fn refused(&self, denied: &Denied, call: Call<'_>) {
+        self.audit.refused(denied, Some(call));
     }
 
     /// Whom a secret belongs to.
@@ -248,12 +243,12 @@ impl Contents {
         &self,
         config: &AccessConfig,
         before: Option<&Tenants>,
-        metrics: &AccessMetrics,
+        told: (&AccessMetrics, &Arc<Audit>),
     ) -> Result<Snapshot, AccessError> {
         let path = &config.tenants_file;
         let text = std::str::from_utf8(self.tenants.as_deref().unwrap_or_default());
         let text = text.map_err(|_| AccessError::NoText { path: path.clone() })?;
-        let tenants = Tenants::read(text, before, metrics, Instant::now());
+        let tenants = Tenants::read(text, before, told, Instant::now());
         let tenants = tenants.map_err(|source| AccessError::Tenants { path: path.clone(), source })?;
         let keys = self.keys.as_deref().map(KeySet::read).transpose();
         let keys = keys.map_err(|source| AccessError::Keys { path: config.jwks_file.clone(), source })?;
@@ -282,7 +277,7 @@ impl Watched for Inner {
             return;
         }
         let before = self.current.load();
-        let settled = contents.settle(&self.config, Some(&before.tenants), &self.metrics);
+        let settled = contents.settle(&self.config, Some(&before.tenants), (&self.metrics, &self.audit));
         *seen = Some(contents);
         match settled {
             Ok(snapshot) => {
@@ -323,9 +318,5 @@ fn scopes(claim: Option<&Value>) -> Vec<Scope> {
     words.into_iter().filter_map(|word| word.parse().ok()).collect()
 }
 
-/// The target of events that say who changed what, and who was not let.
-pub const AUDIT: &str = "kinglet::audit";
-/// Refusals that are written into the log a second; all are counted.
-const TOLD_PER_SECOND: f64 = 10.0;
 /// Ten thousand tenants with ten keys each.
 const FILE_BYTES_MAX: u64 = 32 << 20;

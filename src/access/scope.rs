@@ -150,10 +150,10 @@ mod tests {
         let scope: Scope = scope.parse().unwrap();
         let target = |name: &'static str| if name.is_empty() { Target::Server } else { Target::Model(name) };
         for (verb, name) in allowed {
-            assert!(scope.allows(*verb, target(*name)), "{scope:?} {verb:?} {name}");
+            assert!(scope.allows(*verb, target(name)), "{scope:?} {verb:?} {name}");
         }
         for (verb, name) in refused {
-            assert!(!scope.allows(*verb, target(*name)), "{scope:?} {verb:?} {name}");
+            assert!(!scope.allows(*verb, target(name)), "{scope:?} {verb:?} {name}");
         }
     }
 

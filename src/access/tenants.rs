@@ -12,6 +12,7 @@ use toml::value::Datetime;
 use x509_cert::der::DateTime;
 
 use super::Proof;
+use super::audit::Audit;
 use super::caller::{Caller, Known};
 use super::key::Digest;
 use super::quota::{Allowance, Spent};
@@ -35,6 +36,7 @@ pub(super) struct Tenant {
     pub(super) rows: Option<Allowance>,
     pub(super) joules: Option<Allowance>,
     pub(super) metrics: TenantMetrics,
+    pub(super) audit: Arc<Audit>,
     spent: [Spent; 3],
 }
 
@@ -65,7 +67,7 @@ impl Tenants {
     pub(super) fn read(
         text: &str,
         before: Option<&Self>,
-        metrics: &AccessMetrics,
+        (metrics, audit): (&AccessMetrics, &Arc<Audit>),
         now: Instant,
     ) -> Result<Self, TenantsError> {
         let mut file: File = toml::from_str(text)?;
@@ -79,7 +81,7 @@ impl Tenants {
             let written = written.check(&name)?;
             let spent = before.and_then(|before| before.by_name.get(&name)).map(|tenant| tenant.spent.clone());
             let spent = spent.unwrap_or_else(|| std::array::from_fn(|_| Spent::nothing(now)));
-            let tenant = Arc::new(written.tenant(&name, spent, metrics.tenant(&name)));
+            let tenant = Arc::new(written.tenant(&name, spent, (metrics.tenant(&name), Arc::clone(audit))));
             for key in written.keys {
                 tenants.add(&tenant, key)?;
             }
@@ -162,7 +164,7 @@ impl Written {
         }
     }
 
-    fn tenant(&self, name: &str, spent: [Spent; 3], metrics: TenantMetrics) -> Tenant {
+    fn tenant(&self, name: &str, spent: [Spent; 3], (metrics, audit): (TenantMetrics, Arc<Audit>)) -> Tenant {
         let burst = self.burst.map_or(BURST, |Span(burst)| burst);
         let [requests, rows, joules] = &spent;
         let allowance = |rate: Option<f64>, spent: &Spent| rate.map(|rate| Allowance::new(rate, burst, spent.clone()));
@@ -173,6 +175,7 @@ impl Written {
             rows: allowance(self.rows_per_second, rows),
             joules: allowance(self.joules_per_second, joules),
             metrics,
+            audit,
             spent,
         }
     }

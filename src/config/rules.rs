@@ -165,7 +165,7 @@ fn listeners(config: &Config) -> impl Iterator<Item = Broken> {
     let private = [http, grpc].into_iter().filter(move |public| overlap(public.1, admin.1)).map(move |public| Broken {
         keys: vec![admin.0, public.0],
         cause: impossible(format!(
-            "admin.listen ({}) to be another address than {} ({}): who reaches it can control the server",
+            "admin.listen ({}) to be another address than {} ({}): what operators do is not for its clients",
             admin.1, public.0, public.1
         )),
     });

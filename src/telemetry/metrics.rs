@@ -435,6 +435,8 @@ mod tests {
         plans.count_build(Duration::from_millis(1500));
         let _ = metrics.listener("http");
         metrics.tls.ends(Some(1));
+        metrics.access.refused("scope");
+        let _ = metrics.access.tenant("a");
         every_energy(&metrics.energy);
         let text = String::from_utf8(metrics.render()).unwrap();
         for metric in catalogue::ALL {

@@ -15,6 +15,7 @@ CASES = {
         "image": {"digest": DIGEST},
         "imagePullSecrets": [{"name": "pull"}],
         "config": {
+            "access": {"token_issuer": "https://login.example.org", "token_audience": "kinglet"},
             "drain": {"delay": "1500ms", "grace": "1m"},
             "engine": {"loop_rounds_max": 5_000_000, "mapped": False},
             "metering": {"carbon_intensity": 300},
@@ -22,6 +23,7 @@ CASES = {
             "tracing": {"endpoint": "http://collector:4318", "sample_ratio": 0.5},
         },
         "tls": {"secretName": "kinglet-tls", "clientAuthorities": "ca.crt"},
+        "access": {"secretName": "kinglet-access", "jwks": "jwks.json"},
         "service": {"type": "LoadBalancer", "httpPort": 80, "annotations": {"a": "b"}},
         "serviceAccount": {"name": "mine", "annotations": {"a": "b"}},
         "autoscaling": {"kind": "hpa", "queueRequests": 8},

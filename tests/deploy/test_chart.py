@@ -119,6 +119,8 @@ def test_the_server_takes_its_configuration(case, tmp_path):
     if "tls" in CASES[case]:
         secret = {"certificate": "/tls/tls.crt", "key": "/tls/tls.key", "client_authorities": "/tls/ca.crt"}
         wanted["tls"] = {**secret, "listeners": ["http", "grpc"]}
+    if "access" in CASES[case]:
+        wanted["access"] |= {"tenants_file": "/access/tenants.toml", "jwks_file": "/access/jwks.json"}
     assert config == wanted
     for room, fields in config.items():
         for key, value in fields.items():

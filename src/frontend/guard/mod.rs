@@ -21,7 +21,7 @@ use tonic::Status;
 
 use self::calls::{Need, Vertex, What};
 use super::{Address, Browsers, DialectsConfig, Frontend, Refusal, is_grpc, is_grpc_web};
-use crate::access::{AUDIT, Access, Caller, Denied, Public, Target, Verb};
+use crate::access::{AUDIT, Access, Call, Caller, Denied, Public, Target, Verb};
 
 /// The guard of one listener.
 #[derive(Clone, Debug)]
@@ -74,7 +74,7 @@ impl Guard {
                 Ok(audited)
             }
             Err(denied) => {
-                self.access.tell_refused(&denied, request.method(), request.uri().path(), peer);
+                self.access.refused(&denied, Call { method: request.method(), path: request.uri().path(), peer });
                 Err(refused(request, denied))
             }
         }
@@ -97,7 +97,7 @@ impl Guard {
             return Err(Denied::Foreign);
         }
         let caller = self.access.identify(&secret.text, SystemTime::now())?;
-        caller.check(verb, what.target())?;
+        caller.may(verb, what.target())?;
         Ok(caller)
     }
 }

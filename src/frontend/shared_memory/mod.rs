@@ -89,7 +89,7 @@ impl SharedMemory {
     /// browsers send requests to here.
     pub fn for_call(&self, headers: &HeaderMap, caller: &Caller) -> Self {
         let is_page = || headers.contains_key(header::ORIGIN) || headers.contains_key(FETCH_SITE);
-        let may = || caller.check(Verb::Memory, Target::Server).is_ok();
+        let may = || caller.may(Verb::Memory, Target::Server).is_ok();
         if self.is_on() && (is_page() || !may()) { Self::Closed } else { self.clone() }
     }
 

@@ -58,6 +58,13 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- $config = set $config "tls" (merge (default dict $config.tls) $tls) -}}
 {{- end -}}
 {{- end -}}
+{{- with .Values.access -}}
+{{- if .secretName -}}
+{{- $access := dict "tenants_file" "/access/tenants.toml" -}}
+{{- if .jwks }}{{ $access = set $access "jwks_file" (printf "/access/%s" .jwks) }}{{ end -}}
+{{- $config = set $config "access" (merge (default dict $config.access) $access) -}}
+{{- end -}}
+{{- end -}}
 {{- range $room, $fields := $config }}
 [{{ $room }}]
 {{- range $key, $value := $fields }}

@@ -46,10 +46,16 @@ pub(super) struct Document<'a> {
     tags: Vec<Value>,
     paths: &'a RawValue,
     components: Components<'a>,
+    /// The ways to say who calls, where that is asked.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    security: Vec<Value>,
 }
 
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Components<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    security_schemes: Option<Value>,
     schemas: &'a RawValue,
     responses: &'a RawValue,
     headers: &'a RawValue,
@@ -82,7 +88,7 @@ impl Documents {
         let examples = shown.map_or_else(Examples::form, |(_, examples)| examples);
         let what = if self.served.is_admin { "the admin listener" } else { "REST" };
         let description = format!("What {what} answers. Each model has a document of its own, at {MODEL_PATH}.");
-        fixed.document("Kinglet", &description, build, &examples)
+        fixed.document("Kinglet", &description, build, &examples).guarded(self.served.is_guarded)
     }
 
     /// The calls of one model, or of one version of it, as they stand at its own paths.
@@ -100,13 +106,19 @@ impl Documents {
         let title = format!("Kinglet: {}", own.title());
         let description = &build.settings.description;
         let document = fixed.document(&title, description, Some(build), own.examples());
+        let document = document.guarded(self.served.is_guarded);
         to_raw_value(&document).expect("writing JSON into memory succeeds")
     }
 }
 
-/// Any head may be too large; the admin listener refuses whatever pages of other sites ask.
+/// Any head may be too large; the admin listener refuses whatever pages of other sites ask, and a guarded one callers whom
+/// nobody knows, who may not, or who had enough.
 fn refused_everywhere(served: &Served) -> &'static [u16] {
-    if served.is_admin { &[403, 431] } else { &[431] }
+    match (served.is_guarded, served.is_admin) {
+        (true, _) => &[401, 403, 429, 431],
+        (false, true) => &[403, 431],
+        (false, false) => &[431],
+    }
 }
 
 /// All calls of a listener.
@@ -188,7 +200,9 @@ impl Fixed {
             servers: [json!({ "url": "/" })],
             tags: tags.collect(),
             paths: &self.paths,
+            security: Vec::new(),
             components: Components {
+                security_schemes: None,
                 schemas: &self.schemas,
                 responses: &self.responses,
                 headers: &self.headers,
@@ -196,6 +210,20 @@ impl Fixed {
                 examples: self.examples.iter().map(|name| (name.as_str(), Shown { value: example(name) })).collect(),
             },
         }
+    }
+}
+
+impl Document<'_> {
+    /// With how callers say who they are, where they have to.
+    fn guarded(mut self, is_guarded: bool) -> Self {
+        if is_guarded {
+            self.components.security_schemes = Some(json!({
+                "bearer": { "type": "http", "scheme": "bearer", "description": "An API key, or a token (JWT)." },
+                "key": { "type": "apiKey", "in": "header", "name": "x-api-key", "description": "An API key." },
+            }));
+            self.security = vec![json!({ "bearer": [] }), json!({ "key": [] })];
+        }
+        self
     }
 }
 

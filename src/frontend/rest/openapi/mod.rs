@@ -31,6 +31,8 @@ pub struct Served {
     pub(super) infers: bool,
     v1: bool,
     sagemaker: bool,
+    /// Whether callers say who they are.
+    is_guarded: bool,
     /// The paths of health and of predictions.
     vertex: Option<[String; 2]>,
 }
@@ -43,17 +45,19 @@ impl Served {
             infers: true,
             v1: dialects.v1,
             sagemaker: dialects.sagemaker,
+            is_guarded: false,
             vertex: dialects.vertex.then_some(vertex),
         }
     }
 
     pub fn to_operators(infers: bool) -> Self {
-        Self { is_admin: true, infers, v1: false, sagemaker: false, vertex: None }
+        Self { is_admin: true, infers, v1: false, sagemaker: false, is_guarded: false, vertex: None }
     }
 }
 
 /// The documents of a listener, and the page that shows them.
 pub fn routes(frontend: &Frontend, served: Served) -> Router<Frontend> {
+    let served = Served { is_guarded: frontend.access.is_on(), ..served };
     let documents = Arc::new(Documents::new(served));
     Router::new()
         .route("/openapi.json", get(server))
