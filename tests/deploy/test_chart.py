@@ -129,8 +129,9 @@ def test_the_server_takes_its_configuration(case, tmp_path):
             assert isinstance(value, (float, int) if default is float else default), f"{room}.{key}"
     file = tmp_path / "config.toml"
     file.write_text(text)
-    # The secret is not here.
+    # The secrets are not here.
     without = {f"KINGLET__TLS__{key}": "" for key in ("CERTIFICATE", "KEY", "CLIENT_AUTHORITIES")}
+    without |= {f"KINGLET__ACCESS__{key}": "" for key in ("TENANTS_FILE", "JWKS_FILE")}
     assert "valid" in checks("--config", file, "--repository", "models", environment=without)
 
 
@@ -292,4 +293,5 @@ def test_notes_name_what_there_is(case):
     notes = next(text for name, text in texts(case).items() if name.endswith("NOTES.txt"))
     assert "kinglet.birds" in notes and not re.search(r"\{\{|<no value>", notes)
     assert (" https://" in notes) == ("tls" in CASES[case])
-    assert ("can control the server" in notes) == (case == "as little as may be")
+    assert ("every client may run every model" in notes) == ("access" not in CASES[case])
+    assert ("whoever reaches the admin port" in notes) == (case == "as little as may be")
