@@ -146,12 +146,17 @@ fn refused<B>(request: &Request<B>, denied: Denied) -> Response<Body> {
     }
     let mut response = refusal.into_response();
     if is_unknown {
-        let path = request.uri().path();
-        // Browsers ask people for a name and a password then.
-        let challenge = if path.starts_with("/ui") || path.starts_with("/docs") { BASIC } else { BEARER };
+        let challenge = if is_by_own_page(request) { BASIC } else { BEARER };
         response.headers_mut().append(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
     }
     response
+}
+
+/// Whether a browser shall ask its user for a password, or show the one that it was given for the page.
+fn is_by_own_page<B>(request: &Request<B>) -> bool {
+    let path = request.uri().path();
+    let is_page = path.starts_with("/ui") || path.starts_with("/docs");
+    is_page || request.headers().get("sec-fetch-site").is_some_and(|site| site == "same-origin")
 }
 
 impl From<Denied> for Refusal {

@@ -189,6 +189,8 @@ async fn refusals_have_the_form_of_their_protocol() {
     assert_eq!(rest.headers()[header::WWW_AUTHENTICATE], "Bearer realm=\"kinglet\"");
     let page = door.asked("GET", "/ui/", &[]).unwrap_err();
     assert!(page.headers()[header::WWW_AUTHENTICATE].to_str().unwrap().starts_with("Basic"));
+    let of_page = door.asked("POST", "/v2/repository/index", &[("sec-fetch-site", "same-origin")]).unwrap_err();
+    assert!(of_page.headers()[header::WWW_AUTHENTICATE].to_str().unwrap().starts_with("Basic"));
     for kind in ["application/grpc", "application/grpc-web+proto"] {
         let grpc = refused("/inference.GRPCInferenceService/ModelInfer", kind);
         assert_eq!(grpc.status(), StatusCode::OK);
