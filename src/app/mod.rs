@@ -25,7 +25,7 @@ use crate::frontend::health::Phase;
 use crate::frontend::listener::{Drain, Listener, Routes, Serving};
 use crate::frontend::tls::config::Secured;
 use crate::frontend::{
-    Address, Browsers, Cors, Frontend, Guard, Health, Parts, Refusal, SharedMemory, Tls, grpc, rest,
+    Address, Browsers, Cors, CpuShare, Frontend, Guard, Health, Parts, Refusal, SharedMemory, Tls, grpc, rest,
 };
 use crate::metering::Meter;
 use crate::pipeline::Pipeline;
@@ -146,6 +146,7 @@ pub(crate) async fn build(config: &Config, logs: Logs) -> Result<Frontend> {
         tracer: Tracer::start(&config.tracing, &metrics).context("cannot start the thread that sends traces")?,
         metrics,
         logs,
+        cpu_share: CpuShare::of(pool.size()),
         pool,
     }))
 }

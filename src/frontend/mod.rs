@@ -14,6 +14,7 @@ pub mod guard;
 pub mod health;
 mod large;
 pub mod listener;
+pub mod load_report;
 pub mod pace;
 mod page_file;
 pub mod parameters;
@@ -37,6 +38,7 @@ pub use cors::Cors;
 pub use guard::Guard;
 pub use health::Health;
 use http::{HeaderMap, header};
+pub use load_report::CpuShare;
 pub use refusal::Refusal;
 pub use report::Report;
 pub use shared_memory::{Placed, Placement, SharedMemory, Slot};
@@ -72,6 +74,7 @@ pub struct Parts {
     pub tracer: Tracer,
     pub memory: SharedMemory,
     pub access: Access,
+    pub cpu_share: CpuShare,
 }
 
 /// A decoded call: the request for the rooms, and what only its encoder needs.

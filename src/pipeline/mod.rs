@@ -210,6 +210,11 @@ impl Pipeline {
         Answer::settle(routed, share, usage, energy, (choice.reason, Some(cache)))
     }
 
+    /// How long a request that comes now is expected to wait until it runs.
+    pub fn wait_expected(&self) -> Duration {
+        self.batcher.wait_expected()
+    }
+
     pub fn admission(&self) -> &Admission {
         &self.admission
     }

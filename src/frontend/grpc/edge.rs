@@ -28,6 +28,7 @@ use super::{status, strangers};
 use crate::admission::Held;
 use crate::error::ErrorCode;
 use crate::frontend::listener::{Direct, Shortcut};
+use crate::frontend::load_report::Format;
 use crate::frontend::pace::Pace;
 use crate::frontend::report::Told;
 use crate::frontend::trace::{self, Trace};
@@ -75,13 +76,14 @@ where
     let limits = &frontend.limits;
     let mut grpc = with_limits(Bounded::<T, M>::new(limits, Arc::clone(&incoming)), limits);
     let caller = frontend.caller(request.extensions());
+    let tells_load = Format::asked(request.headers()).is_some();
     let mut outcome = Some(frontend.pipeline.begin(caller.clone()).recorded(recording));
     let service = service_fn(|request| {
         // The codec lives until the answer is written; the request needs it no more.
         incoming.handed_over();
         answer(request, outcome.take().unwrap_or_else(|| frontend.pipeline.begin(caller.clone())))
     });
-    let response = with_trailers(grpc.unary(service, request).await);
+    let response = with_trailers(grpc.unary(service, request).await, tells_load.then_some(frontend));
     // What could not be decoded was never handed over.
     if let Some(outcome) = outcome {
         let refused = response.extensions().get().map_or(ErrorCode::Internal, status::code);
@@ -261,10 +263,23 @@ fn answer_as_asked(headers: &mut HeaderMap) {
 }
 
 /// What a request took, and who has answered it, stands behind its message, as trailing metadata.
-fn with_trailers(mut response: Response<Body>) -> Response<Body> {
-    let Some(told) = response.extensions_mut().remove::<Told>() else { return response };
+fn with_trailers(mut response: Response<Body>, load: Option<&Frontend>) -> Response<Body> {
+    let told = response.extensions_mut().remove::<Told>();
+    if told.is_none() && load.is_none() {
+        return response;
+    }
     let mut trailers = HeaderMap::new();
-    told.write(&mut trailers);
+    if let Some(frontend) = load {
+        // A refusal has no message to stand behind.
+        let is_refused = response.headers().contains_key(Status::GRPC_STATUS);
+        frontend.trail_load(if is_refused { response.headers_mut() } else { &mut trailers });
+    }
+    if let Some(told) = told {
+        told.write(&mut trailers);
+    }
+    if trailers.is_empty() {
+        return response;
+    }
     response.map(|body| Body::new(body.with_trailers(ready(Some(Ok(trailers))))))
 }
 

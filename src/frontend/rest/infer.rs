@@ -21,6 +21,7 @@ use crate::access;
 use crate::error::ErrorCode;
 use crate::frontend::config::{InputsAs, LimitsConfig};
 use crate::frontend::listener::{Direct, Shortcut};
+use crate::frontend::load_report::Format;
 use crate::frontend::report::Told;
 use crate::frontend::{Call, Frontend, Refusal, SharedMemory, guard, large, parameters, shared_memory, trace};
 use crate::infer::{ModelName, VersionId};
@@ -146,6 +147,7 @@ pub(super) async fn respond_to(
     body: Body,
 ) -> Response {
     let headers = &parts.headers;
+    let load = Format::asked(headers);
     let traced = trace::of(&frontend.tracer, headers);
     let recording = trace::record(&frontend.tracer, traced.as_ref(), || trace::rest_head(parts, route));
     let mut outcome = frontend.pipeline.begin(frontend.caller(&parts.extensions)).recorded(recording);
@@ -159,7 +161,9 @@ pub(super) async fn respond_to(
         outcome.settle(answer.as_ref().err().map(|refusal| refusal.code));
         answer.unwrap_or_else(Refusal::into_response)
     };
-    trace::around(traced, answer).await
+    let mut response = trace::around(traced, answer).await;
+    frontend.tell_load(load, response.headers_mut());
+    response
 }
 
 async fn infer(
