@@ -50,6 +50,10 @@ manifests:
 reliability *args:
     tests/reliability/run --long {{args}}
 
+# A mixture of everything at four fifths of capacity, for an hour, and what must hold afterwards.
+soak minutes="60" *args:
+    tests/soak/run --minutes {{minutes}} {{args}}
+
 # perf_analyzer over REST and gRPC against the demo models; needs debootstrap.
 perf-analyzer:
     tests/clients/perf_analyzer
