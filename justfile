@@ -38,6 +38,10 @@ dashboards:
 image *args:
     tests/image/run {{args}}
 
+# Whether the release binary is the same from another folder: two builds, or one beside a binary that is there.
+reproduce *binary:
+    deploy/image/reproduce {{binary}}
+
 # The files of deploy/ against schemas and each other.
 deploy *args:
     tests/deploy/run {{args}}
@@ -49,6 +53,10 @@ manifests:
 # Faults beside a healthy client, each flood for 20 seconds; about 15 minutes.
 reliability *args:
     tests/reliability/run --long {{args}}
+
+# What comes into a build, held against deny.toml.
+supply:
+    tests/supply/run
 
 # A mixture of everything at four fifths of capacity, for an hour, and what must hold afterwards.
 soak minutes="60" *args:
