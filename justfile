@@ -38,6 +38,10 @@ dashboards:
 image *args:
     tests/image/run {{args}}
 
+# A release of the commit that is checked out, tested and made into target/release-VERSION; docs/release.md.
+release version:
+    deploy/release {{version}}
+
 # Whether the release binary is the same from another folder: two builds, or one beside a binary that is there.
 reproduce *binary:
     deploy/image/reproduce {{binary}}
