@@ -12,6 +12,7 @@ import os
 import pickle
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -58,6 +59,8 @@ WINDOWS = 5
 
 
 def main() -> None:
+    # Without this a SIGTERM would skip what ends the processes.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     args = parse()
     described, home = title(args), Path(os.environ["SOAK_HOME"])
     shutil.rmtree(home, ignore_errors=True)
@@ -185,6 +188,7 @@ class Worker:
     def __init__(self, stack: contextlib.ExitStack, home: Path, plan: Path, number: int):
         command = [sys.executable, HERE / "worker.py", plan, str(number + 1)]
         self.process = stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+        stack.callback(self.process.kill)
         self.to = home / f"latencies-{number}"
 
     def tell(self, **order) -> None:
@@ -218,7 +222,9 @@ def offer(args, servers, shelf: Path, home: Path, plan: Path, workers: list[Work
     reloaded = sorted({question[1] for question in questions.told() if question[0] == EXPLICIT} - {GOING})
     operations = Operations(servers[EXPLICIT], servers[POLLED], shelf, issue, reloaded)
     command = [sys.executable, HERE / "mischief.py", plan, str(seconds)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as mischief:
+    with contextlib.ExitStack() as stack:
+        mischief = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        stack.callback(mischief.kill)
         for worker in workers:
             worker.tell(do="open", rate=rate / len(workers), seconds=seconds)
         operations.go_on(time.monotonic() + seconds, min(5.0, max(1.0, seconds / 120)))
