@@ -62,7 +62,7 @@ def main() -> None:
     # Without this a SIGTERM would skip what ends the processes.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     args = parse()
-    described, home = title(args), Path(os.environ["SOAK_HOME"])
+    described, home = title(), Path(os.environ["SOAK_HOME"])
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir(parents=True)
     shelf = make_shelf(home / "shelf")
@@ -243,11 +243,11 @@ def own_seconds(servers: dict[str, Server]) -> float:
     return sum(cpu_seconds(server) for server in servers.values()) + sum(one.ru_utime + one.ru_stime for one in used)
 
 
-def title(args: argparse.Namespace) -> str:
+def title() -> str:
     revision = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     cpu = next(line.split(": ")[1] for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
     day = time.strftime("%Y-%m-%d")
-    return f"{day}, {os.cpu_count()} cores of {cpu}, commit {revision}, `just soak {args.minutes:g}`"
+    return f"{day}, {os.cpu_count()} cores of {cpu}, commit {revision}, `tests/soak/run {' '.join(sys.argv[1:])}`"
 
 
 if __name__ == "__main__":
