@@ -38,6 +38,14 @@ dashboards:
 image *args:
     tests/image/run {{args}}
 
+# A release of the commit that is checked out, tested and made into target/release-VERSION; docs/release.md.
+release version:
+    deploy/release {{version}}
+
+# Whether the release binary is the same from another folder: two builds, or one beside a binary that is there.
+reproduce *binary:
+    deploy/image/reproduce {{binary}}
+
 # The files of deploy/ against schemas and each other.
 deploy *args:
     tests/deploy/run {{args}}
@@ -49,6 +57,14 @@ manifests:
 # Faults beside a healthy client, each flood for 20 seconds; about 15 minutes.
 reliability *args:
     tests/reliability/run --long {{args}}
+
+# What comes into a build, held against deny.toml.
+supply:
+    tests/supply/run
+
+# A mixture of everything at four fifths of capacity, for an hour, and what must hold afterwards.
+soak minutes="60" *args:
+    tests/soak/run --minutes {{minutes}} {{args}}
 
 # perf_analyzer over REST and gRPC against the demo models; needs debootstrap.
 perf-analyzer:
