@@ -198,7 +198,8 @@ fn listen(
         let (limits, metrics) = (Arc::clone(&frontend.limits), frontend.metrics.listener(name));
         let tls = tls.filter(|_| config.tls.covers(secured) && address.tcp().is_some()).cloned();
         let is_secure = tls.is_some();
-        let guard = Guard::new(frontend.access.clone(), frontend.browsers.clone(), &config.dialects, &address);
+        let dialects = (secured == Secured::Http).then_some(&config.dialects);
+        let guard = Guard::new(frontend.access.clone(), frontend.browsers.clone(), dialects, &address);
         let routes = Routes::guarded(routes, guard);
         let serving = listener.serve(routes, tls, limits, metrics, drain.clone());
         Ok::<_, anyhow::Error>(Door { name, address, is_secure, serving })

@@ -44,10 +44,12 @@ pub struct Audited {
 }
 
 impl Guard {
-    pub fn new(access: Access, browsers: Browsers, dialects: &DialectsConfig, address: &Address) -> Self {
-        let paths = || [dialects.vertex_health_route.clone(), dialects.vertex_predict_route.clone()];
+    /// `dialects` are those of a listener that has some: a platform's paths are REST's alone.
+    pub fn new(access: Access, browsers: Browsers, dialects: Option<&DialectsConfig>, address: &Address) -> Self {
+        let chosen = dialects.filter(|dialects| dialects.vertex);
+        let paths = |d: &DialectsConfig| [d.vertex_health_route.clone(), d.vertex_predict_route.clone()];
         let is_private = address.tcp().is_none_or(|address| address.ip().is_loopback());
-        Self { access, browsers, vertex: dialects.vertex.then(paths), is_private }
+        Self { access, browsers, vertex: chosen.map(paths), is_private }
     }
 
     /// Lets a request in and writes into it who makes it, or says why not.

@@ -116,7 +116,7 @@ fn door(change: impl FnOnce(&mut Config), address: &str) -> Door {
         fs::write(&config.access.tenants_file, tenants).unwrap();
     }
     let access = Access::start(&config.access, AccessMetrics::apart()).unwrap();
-    let guard = Guard::new(access, Browsers::default(), &config.dialects, &address.parse().unwrap());
+    let guard = Guard::new(access, Browsers::default(), Some(&config.dialects), &address.parse().unwrap());
     Door { guard, _folder: folder }
 }
 
