@@ -3,6 +3,8 @@
 
 #[path = "grpc/calls.rs"]
 mod calls;
+#[path = "grpc/compressed.rs"]
+mod compressed;
 #[path = "grpc/fixture.rs"]
 mod fixture;
 // Stays what the generator emits.

@@ -10,7 +10,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use tokio::time::Instant;
 
-use super::body::{self, Coding, Pieces, Received};
+use super::body::{self, Pieces, Received};
 use super::decode::{self, Head};
 use super::encode::{self, Encoded, Wishes};
 use super::events::{self, Mode};
@@ -19,6 +19,7 @@ use super::respond;
 use super::v1::{self, Verb};
 use crate::error::ErrorCode;
 use crate::frontend::config::{InputsAs, LimitsConfig};
+use crate::frontend::inflate::Coding;
 use crate::frontend::listener::{Direct, Shortcut};
 use crate::frontend::report::Told;
 use crate::frontend::{Call, Frontend, Refusal, SharedMemory, large, parameters, shared_memory, trace};
