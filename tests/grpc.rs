@@ -11,6 +11,8 @@ mod fixture;
 #[rustfmt::skip]
 #[path = "support/inference_client.rs"]
 mod inference_client;
+#[path = "grpc/leaving.rs"]
+mod leaving;
 #[path = "grpc/limits.rs"]
 mod limits;
 #[path = "grpc/outcomes.rs"]

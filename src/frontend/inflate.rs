@@ -124,7 +124,7 @@ impl Frontend {
 pub(super) const INFLATE_FREE: u64 = 1 << 20;
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use std::io::Write;
 
     use flate2::Compression;
@@ -133,7 +133,7 @@ pub(super) mod tests {
     use super::*;
     use crate::units::ByteSize;
 
-    pub(in crate::frontend) fn packed(coding: Coding, plain: &[u8]) -> Bytes {
+    fn packed(coding: Coding, plain: &[u8]) -> Bytes {
         let mut packed = Vec::new();
         match coding {
             Coding::Gzip => GzEncoder::new(&mut packed, Compression::best()).write_all(plain).unwrap(),

@@ -13,6 +13,7 @@ pub mod grpc;
 pub mod health;
 mod inflate;
 mod large;
+mod leaving;
 pub mod listener;
 pub mod pace;
 mod page_file;

@@ -21,6 +21,8 @@ use tower::Service;
 
 use super::activity::{Activity, Leaving, Open};
 use super::drain::Drain;
+use crate::admission::{Outflow, Outgoing, outflow};
+use crate::frontend::Refusal;
 use crate::frontend::cors::{Allowed, Cors};
 use crate::frontend::{is_grpc, is_grpc_web};
 
@@ -32,8 +34,18 @@ pub struct Routes {
     grpc: Option<Answers>,
     /// Pages of other sites that may read answers.
     cors: Option<Cors>,
+    /// What leaves, where it is counted.
+    counting: Option<Counting>,
     /// Ends the calls that would go on for ever.
     closing: CancellationToken,
+}
+
+/// How the bytes of answers that leave are counted.
+#[derive(Clone, Debug)]
+pub struct Counting {
+    pub outflow: Arc<Outflow>,
+    /// Whether large answers that nobody has let leave yet are refused where too much leaves.
+    pub refuses: bool,
 }
 
 /// A router, and the way past it for the calls that come most often.
@@ -77,12 +89,12 @@ impl Routes {
     /// Two protocols on one port.
     pub fn by_content_type(rest: impl Into<Self>, grpc: impl Into<Self>) -> Self {
         let (rest, grpc) = (rest.into(), grpc.into());
-        Self { answers: rest.answers, grpc: Some(grpc.answers), cors: rest.cors, closing: grpc.closing }
+        Self { grpc: Some(grpc.answers), closing: grpc.closing, ..rest }
     }
 
     /// For calls that would go on for ever, streams and watches: `closing` is cancelled when the listener closes.
     pub fn until(closing: CancellationToken, router: Router) -> Self {
-        Self { answers: Answers { router, shortcut: None }, grpc: None, cors: None, closing }
+        Self { answers: Answers { router, shortcut: None }, grpc: None, cors: None, counting: None, closing }
     }
 
     pub fn with_shortcut(mut self, shortcut: impl Shortcut + 'static) -> Self {
@@ -93,6 +105,15 @@ impl Routes {
     /// For pages of these other sites.
     pub fn with_cors(self, cors: Option<Cors>) -> Self {
         Self { cors, ..self }
+    }
+
+    /// Answers count against this budget until they are taken.
+    pub fn counted(self, counting: Counting) -> Self {
+        Self { counting: Some(counting), ..self }
+    }
+
+    pub(super) fn outflow(&self) -> Option<Arc<Outflow>> {
+        self.counting.as_ref().map(|counting| Arc::clone(&counting.outflow))
     }
 
     pub(super) fn close(&self) {
@@ -139,7 +160,9 @@ impl hyper::service::Service<Request<Incoming>> for Requests {
             },
             Err(refused) => Reply::Ready(Some(refused)),
         };
-        Answer { reply, open: Some(open), drain, allowed }
+        let refuses = self.routes.counting.as_ref().filter(|counting| counting.refuses);
+        let outflow = refuses.map(|counting| Arc::clone(&counting.outflow));
+        Answer { reply, open: Some(open), drain, allowed, outflow }
     }
 }
 
@@ -149,13 +172,13 @@ impl HeadLimits {
         let headers = request.headers();
         if headers.len() > self.headers_max {
             let got = headers.len();
-            return Err(refused(&format!("request has {got} headers, expected at most {}", self.headers_max)));
+            return Err(too_long(&format!("request has {got} headers, expected at most {}", self.headers_max)));
         }
         // HTTP/2 counts by itself while it unpacks.
         if request.version() < Version::HTTP_2 {
             let got = head_bytes(request);
             if got > self.bytes_max {
-                return Err(refused(&format!("request head has {got} bytes, expected at most {}", self.bytes_max)));
+                return Err(too_long(&format!("request head has {got} bytes, expected at most {}", self.bytes_max)));
             }
         }
         Ok(())
@@ -169,7 +192,7 @@ fn head_bytes<B>(request: &Request<B>) -> usize {
     target + headers.sum::<usize>()
 }
 
-fn refused(message: &str) -> Response<Body> {
+fn too_long(message: &str) -> Response<Body> {
     let body = serde_json::json!({ "error": message }).to_string();
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
@@ -185,6 +208,8 @@ pub(super) struct Answer {
     drain: Option<Drain>,
     /// What pages of other sites are told, where there may be any.
     allowed: Option<Allowed>,
+    /// Present where a large answer may be refused.
+    outflow: Option<Arc<Outflow>>,
 }
 
 enum Reply {
@@ -209,10 +234,28 @@ impl Future for Answer {
         if self.drain.as_ref().is_some_and(|drain| drain.has_begun() || open.is_last()) {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
+        let outgoing = response.extensions_mut().remove().or_else(|| self.leaving(&mut response));
         if let Some(allowed) = self.allowed.take() {
             allowed.tell(response.headers_mut());
         }
-        Poll::Ready(Ok(response.map(|body| Counted { body, open })))
+        Poll::Ready(Ok(response.map(|body| Counted { body, outgoing, open })))
+    }
+}
+
+impl Answer {
+    /// Lets a large answer leave that is none to inference, or puts its refusal in its place.
+    fn leaving(&self, response: &mut Response<Body>) -> Option<Arc<Outgoing>> {
+        let bytes = http_body::Body::size_hint(response.body()).lower();
+        if !outflow::is_large(bytes) {
+            return None;
+        }
+        match self.outflow.as_ref()?.leave(bytes) {
+            Ok(outgoing) => Some(Arc::new(outgoing)),
+            Err(overloaded) => {
+                *response = axum::response::IntoResponse::into_response(Refusal::from(overloaded));
+                None
+            }
+        }
     }
 }
 
@@ -220,6 +263,9 @@ impl Future for Answer {
 #[derive(Debug)]
 pub(super) struct Counted {
     body: Body,
+    /// What it holds of the budget of what leaves, where it was counted as a whole. Behind the body: bytes that are
+    /// counted are there.
+    outgoing: Option<Arc<Outgoing>>,
     open: Open,
 }
 
@@ -236,7 +282,11 @@ impl http_body::Body for Counted {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Piece>, axum::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        Poll::Ready(frame.map(|frame| Ok(frame?.map_data(|bytes| Piece { bytes, leaving: self.open.offer() }))))
+        let piece = |bytes: Bytes| {
+            let leaving = self.open.offer(bytes.len(), self.outgoing.as_deref());
+            Piece { bytes, leaving }
+        };
+        Poll::Ready(frame.map(|frame| Ok(frame?.map_data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {
