@@ -3,12 +3,16 @@
 
 #[path = "grpc/calls.rs"]
 mod calls;
+#[path = "grpc/compressed.rs"]
+mod compressed;
 #[path = "grpc/fixture.rs"]
 mod fixture;
 // Stays what the generator emits.
 #[rustfmt::skip]
 #[path = "support/inference_client.rs"]
 mod inference_client;
+#[path = "grpc/leaving.rs"]
+mod leaving;
 #[path = "grpc/limits.rs"]
 mod limits;
 #[path = "grpc/outcomes.rs"]

@@ -10,5 +10,6 @@ pub struct AdmissionConfig {
     pub requests_max: usize,
     pub bytes_max: ByteSize,
     pub receiving_bytes_max: ByteSize,
+    pub leaving_bytes_max: ByteSize,
     pub retry_after: Span,
 }

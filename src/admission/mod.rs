@@ -1,7 +1,9 @@
-//! Room 2: bounds the work in flight, by requests and by bytes, and before that the bytes of bodies that are still
-//! arriving. Past this room nothing is refused for global load.
+//! Room 2: bounds the work in flight, by requests and by bytes, before that the bytes of bodies that are still arriving,
+//! and behind it those of answers that nobody has taken yet. Past this room nothing is refused for global load but such
+//! answers.
 
 pub mod config;
+pub mod outflow;
 mod receiving;
 
 use std::sync::Arc;
@@ -10,6 +12,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 pub use config::AdmissionConfig;
+pub use outflow::{Outflow, Outgoing};
 pub use receiving::Held;
 use receiving::Receiving;
 
@@ -32,6 +35,8 @@ pub struct Reserved(Permit);
 pub struct Admitted {
     pub request: InferRequest,
     place: Place,
+    /// Of its answer, where that is there and large.
+    outgoing: Option<Outgoing>,
 }
 
 /// A place, or the one that a request is part of.
@@ -53,6 +58,7 @@ pub struct Overloaded {
 struct InFlight {
     requests: AtomicU64,
     bytes: AtomicU64,
+    outflow: Arc<Outflow>,
     metrics: Arc<Metrics>,
 }
 
@@ -70,8 +76,22 @@ impl Admitted {
             Place::Own(permit) => Arc::new(permit),
             Place::Shared(permit) => permit,
         };
-        let part = Self { request, place: Place::Shared(Arc::clone(&permit)) };
-        (Self { request: self.request, place: Place::Shared(permit) }, part)
+        let part = Self { request, place: Place::Shared(Arc::clone(&permit)), outgoing: None };
+        (Self { request: self.request, place: Place::Shared(permit), outgoing: self.outgoing }, part)
+    }
+
+    /// To be called with the bytes of its answer, as soon as that is there: until it is encoded nobody else counts it.
+    pub fn answered(&mut self, bytes: u64) {
+        if outflow::is_large(bytes) {
+            self.outgoing = Some(self.permit().in_flight.outflow.hold(bytes));
+        }
+    }
+
+    fn permit(&self) -> &Permit {
+        match &self.place {
+            Place::Own(permit) => permit,
+            Place::Shared(permit) => permit,
+        }
     }
 }
 
@@ -79,7 +99,8 @@ impl Admission {
     pub fn new(config: AdmissionConfig, metrics: Arc<Metrics>) -> Self {
         let config = Arc::new(ArcSwap::from_pointee(config));
         let receiving = Arc::new(Receiving::new(Arc::clone(&config), Arc::clone(&metrics)));
-        let in_flight = InFlight { requests: AtomicU64::new(0), bytes: AtomicU64::new(0), metrics };
+        let outflow = Arc::new(Outflow::new(Arc::clone(&config), Arc::clone(&metrics)));
+        let in_flight = InFlight { requests: AtomicU64::new(0), bytes: AtomicU64::new(0), outflow, metrics };
         let admission = Self { config, in_flight: Arc::new(in_flight), receiving };
         admission.tell_limit();
         admission
@@ -95,11 +116,16 @@ impl Admission {
         self.receiving.bytes()
     }
 
+    /// The budget of what leaves.
+    pub fn outflow(&self) -> &Arc<Outflow> {
+        &self.in_flight.outflow
+    }
+
     /// # Errors
     /// When the request would pass a limit; it is dropped and costs nothing more.
     pub fn admit(&self, request: InferRequest) -> Result<Admitted, Overloaded> {
         let permit = self.take(request.input_bytes())?;
-        Ok(Admitted { request, place: Place::Own(permit) })
+        Ok(Admitted { request, place: Place::Own(permit), outgoing: None })
     }
 
     /// A place for a request of which only the length of its text is known: where decoding takes long, a refusal is due
@@ -123,7 +149,7 @@ impl Admission {
         if bytes > foreseen {
             self.check_bytes(held)?;
         }
-        Ok(Admitted { request, place: Place::Own(permit) })
+        Ok(Admitted { request, place: Place::Own(permit), outgoing: None })
     }
 
     fn take(&self, bytes: u64) -> Result<Permit, Overloaded> {
@@ -237,6 +263,7 @@ mod tests {
             requests_max,
             bytes_max: ByteSize(bytes_max),
             receiving_bytes_max: ByteSize(bytes_max),
+            leaving_bytes_max: ByteSize(1 << 20),
             retry_after,
         };
         Admission::new(config, Arc::default())
@@ -271,6 +298,21 @@ mod tests {
         drop(admitted);
         drop(admission.reserve(1000).unwrap());
         assert_eq!((admission.in_flight(), bytes()), (0, 0));
+    }
+
+    #[test]
+    fn an_answer_counts_from_when_it_is_there() {
+        let admission = admission(2, 10);
+        let mut small = admission.admit(request(1)).unwrap();
+        small.answered(1000);
+        assert_eq!(admission.outflow().bytes(), 0, "it will count as it leaves");
+        let (mut whole, part) = admission.admit(request(1)).unwrap().part(request(1));
+        whole.answered(1 << 21);
+        drop(part);
+        assert_eq!(admission.outflow().bytes(), 1 << 21);
+        assert!(admission.outflow().check(1).is_err());
+        drop(whole);
+        assert!(admission.outflow().check(1).is_ok());
     }
 
     #[test]

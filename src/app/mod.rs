@@ -22,7 +22,7 @@ use crate::engine::{Automatic, Pool};
 use crate::frontend::address::Mode;
 use crate::frontend::admin::{self, ReloadReport, ReloadRequest};
 use crate::frontend::health::Phase;
-use crate::frontend::listener::{Drain, Listener, Routes, Serving};
+use crate::frontend::listener::{Counting, Drain, Listener, Routes, Serving};
 use crate::frontend::tls::config::Secured;
 use crate::frontend::{
     Address, Browsers, Cors, CpuShare, Frontend, Guard, Health, Parts, Refusal, SharedMemory, Tls, grpc, rest,
@@ -190,7 +190,8 @@ fn listen(
     reloads: mpsc::Sender<ReloadRequest>,
     drain: &Drain,
 ) -> Result<Vec<Door>> {
-    let open = |secured: Secured, (address, mode): (&Address, Mode), routes| {
+    let outflow = frontend.pipeline.admission().outflow();
+    let open = |secured: Secured, (address, mode): (&Address, Mode), routes: Routes| {
         let name = secured.name();
         let listener =
             Listener::bind(address, mode).with_context(|| format!("cannot listen on {address} for {name}"))?;
@@ -200,8 +201,9 @@ fn listen(
         let is_secure = tls.is_some();
         let dialects = (secured == Secured::Http).then_some(&config.dialects);
         let guard = Guard::new(frontend.access.clone(), frontend.browsers.clone(), dialects, &address);
-        let routes = Routes::guarded(routes, guard);
-        let serving = listener.serve(routes, tls, limits, metrics, drain.clone());
+        // Who operates the server must see it, whatever leaves.
+        let counting = Counting { outflow: Arc::clone(outflow), refuses: secured != Secured::Admin };
+        let serving = listener.serve(routes.counted(counting).guarded(guard), tls, limits, metrics, drain.clone());
         Ok::<_, anyhow::Error>(Door { name, address, is_secure, serving })
     };
     let cors = Cors::new(&config.cors.origins);
@@ -236,6 +238,11 @@ impl Running {
     /// Bytes of all bodies that are still arriving.
     pub fn receiving_bytes(&self) -> u64 {
         self.frontend.pipeline.admission().receiving_bytes()
+    }
+
+    /// Bytes of all answers that their clients have not taken yet.
+    pub fn leaving_bytes(&self) -> u64 {
+        self.frontend.pipeline.admission().outflow().bytes()
     }
 
     /// Reads the configuration again and takes what can change; the log says what was done.

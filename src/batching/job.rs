@@ -169,7 +169,8 @@ impl Job {
             })
             .collect();
         self.statistics.record_batch(&Settled { rows: rows_total, times: executed.times, requests: &times });
-        let answer = |((entry, (share, cpu)), times): ((Entry, (Share, Duration)), RequestTimes)| {
+        let answer = |((mut entry, (share, cpu)), times): ((Entry, (Share, Duration)), RequestTimes)| {
+            entry.routed.admitted.answered(share.iter().map(|tensor| tensor.bytes().len() as u64).sum());
             let usage = Usage {
                 queue: times.queue,
                 compute: executed.times,

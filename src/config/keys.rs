@@ -141,6 +141,7 @@ pub(super) const ALL: &[Key] = keys! {
     admission.requests_max: AtOnce,
     admission.bytes_max: AtOnce,
     admission.receiving_bytes_max: AtOnce,
+    admission.leaving_bytes_max: AtOnce,
     admission.retry_after: AtOnce,
     cache.bytes_max: AtOnce,
     batching.batch_size_max: NextLoad,

@@ -89,6 +89,7 @@ fn sizes(config: &Config) -> impl Iterator<Item = Broken> {
         ("limits.header_bytes_max", config.limits.header_bytes_max, HEADER_BYTES_MIN),
         ("shared_memory.bytes_max", config.shared_memory.bytes_max, ByteSize(1)),
         ("admission.bytes_max", config.admission.bytes_max, ByteSize(1)),
+        ("admission.leaving_bytes_max", config.admission.leaving_bytes_max, LEAVING_BYTES_MIN),
         ("batching.queue_bytes_max", config.batching.queue_bytes_max, ByteSize(1)),
         ("engine.model_bytes_max", config.engine.model_bytes_max, ByteSize(1)),
         ("engine.arena_bytes_max", config.engine.arena_bytes_max, ByteSize(1)),
@@ -306,6 +307,8 @@ const HEADERS_MAX: usize = (1 << 15) / 4 * 3;
 const HEADER_BYTES_MIN: ByteSize = ByteSize(8 << 10);
 /// Every log setting in one call.
 const CONTROL_BYTES_MIN: ByteSize = ByteSize(1 << 10);
+/// Its last eighth has room for one answer that counts as small.
+const LEAVING_BYTES_MIN: ByteSize = ByteSize(1 << 20);
 /// HTTP/2 announces the limit in 32 bits; this is far below and still beyond any honest client.
 const HEADER_BYTES_MAX: ByteSize = ByteSize(16 << 20);
 /// Counters of hardware move every few milliseconds; over more than some seconds a counter of 32 bits may come to its end
@@ -356,6 +359,8 @@ mod tests {
         let keepalive = ["limits.http2_keepalive_timeout"];
         check(|config| config.limits.http2_keepalive_timeout = Span::default(), &keepalive, "above zero");
         check(|config| config.limits.control_bytes_max.0 = 1023, &["limits.control_bytes_max"], "at least 1KiB");
+        let leaving = ["admission.leaving_bytes_max"];
+        check(|config| config.admission.leaving_bytes_max.0 = (1 << 20) - 1, &leaving, "at least 1MiB");
         check(|config| config.limits.header_bytes_max.0 = 8191, &["limits.header_bytes_max"], "at least 8KiB");
         check(|config| config.limits.header_bytes_max.0 = 1 << 25, &["limits.header_bytes_max"], "at most 16MiB");
         check(|config| config.limits.idle_timeout = Span::default(), &["limits.idle_timeout"], "above zero");

@@ -98,6 +98,26 @@ impl Signature {
 }
 
 impl TensorSpec {
+    /// Takes note of the extents that a shape gives to named axes.
+    pub fn bind<'a>(&'a self, shape: &Shape, bindings: &mut Bindings<'a>) {
+        for (dim, &extent) in self.dims.iter().zip(shape.iter()) {
+            if let Dim::Free(Some(name)) = dim {
+                bindings.insert(name, extent);
+            }
+        }
+    }
+
+    /// What a tensor of these extents takes at least. A free axis that nothing has bound has one element, and an element
+    /// that says its own length has its length alone.
+    pub fn bytes_min(&self, bindings: &Bindings<'_>) -> u64 {
+        let extent = |dim: &Dim| match dim {
+            Dim::Fixed(extent) => *extent as u64,
+            Dim::Free(name) => name.as_ref().and_then(|name| bindings.get(name.as_str())).map_or(1, |got| *got as u64),
+        };
+        let element = self.dtype.size().unwrap_or(size_of::<u32>()) as u64;
+        self.dims.iter().map(extent).fold(element, u64::saturating_mul)
+    }
+
     /// Checks one shape, and that axes of one name agree over the request.
     ///
     /// # Errors
@@ -167,6 +187,18 @@ mod tests {
         let mut bindings = Bindings::from([("n", 2)]);
         let result = spec.check(&Shape::new(shape), &mut bindings).map_err(|e| e.to_string());
         assert_eq!(result.err().as_deref(), refused);
+    }
+
+    #[test]
+    fn bytes_are_foreseen_by_what_is_bound() {
+        let mut bindings = Bindings::new();
+        let input = spec(vec![named("n"), Dim::Free(None), Dim::Fixed(3)]);
+        input.bind(&Shape::new(&[5, 7, 3]), &mut bindings);
+        let bytes = |dims| spec(dims).bytes_min(&bindings);
+        assert_eq!(bytes(vec![]), 4);
+        assert_eq!(bytes(vec![named("n"), Dim::Fixed(10)]), 200);
+        assert_eq!(bytes(vec![named("m"), Dim::Free(None), Dim::Fixed(2)]), 8);
+        assert_eq!(bytes(vec![Dim::Fixed(usize::MAX), Dim::Fixed(usize::MAX)]), u64::MAX);
     }
 
     #[test]

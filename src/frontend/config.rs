@@ -111,6 +111,3 @@ impl LimitsConfig {
         Self { body_bytes_max: self.control_bytes_max.min(self.body_bytes_max), ..self.clone() }
     }
 }
-
-/// Any body may inflate to this much, so that short repetitive ones are not refused by their ratio.
-pub const INFLATE_FREE: u64 = 1 << 20;

@@ -38,6 +38,6 @@ impl Frontend {
 }
 
 /// JSON is read and printed at some 400 MB/s: this much takes about what two wake-ups of another thread do.
-const INLINE_BYTES_MAX: usize = 32 << 10;
+pub(super) const INLINE_BYTES_MAX: usize = 32 << 10;
 /// And copied at some 6 GB/s.
 const COPIES_PER_CODING: u64 = 16;

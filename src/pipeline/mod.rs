@@ -147,6 +147,7 @@ impl Pipeline {
         let choice = choice?;
         outcome.found(&choice.variant);
         let mut routed = self.router.bind(admitted, Arc::clone(&choice.variant))?;
+        self.admission.outflow().foresee(|| routed.answer_bytes_min())?;
         outcome.take_rows(routed.rows)?;
         let found = self.cache.look_up(&routed).await?;
         let cache = found.as_ref().map(Found::outcome);

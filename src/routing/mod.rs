@@ -23,7 +23,7 @@ pub use variant_rule::is_level;
 
 use self::choice::Choosing;
 use crate::admission::Admitted;
-use crate::engine::signature::ShapeMismatch;
+use crate::engine::signature::{Bindings, ShapeMismatch};
 use crate::infer::{Budget, InferRequest, ModelName, VariantName, VariantReason, VersionId, Wanted};
 use crate::metering::Latest;
 use crate::repository::catalog::LookupError;
@@ -50,6 +50,20 @@ pub struct Routed {
     pub arrived: Instant,
     /// What it may take, where power is limited.
     pub grant: Option<Grant>,
+}
+
+impl Routed {
+    /// What its answer takes at least, by what the signature says of the outputs that are wanted.
+    pub fn answer_bytes_min(&self) -> u64 {
+        let (signature, wanted) = (&self.variant.signature, &self.admitted.request.outputs);
+        let mut extents = Bindings::new();
+        for (spec, tensor) in signature.inputs.iter().zip(&self.inputs) {
+            spec.bind(tensor.shape(), &mut extents);
+        }
+        let outputs = signature.outputs.iter();
+        let outputs = outputs.filter(|output| wanted.is_empty() || wanted.contains(&output.name));
+        outputs.map(|output| output.bytes_min(&extents)).fold(0, u64::saturating_add)
+    }
 }
 
 #[derive(Debug, thiserror::Error)]

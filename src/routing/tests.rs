@@ -119,6 +119,14 @@ fn inputs_come_in_the_order_of_the_model() {
 }
 
 #[test]
+fn an_answer_is_foreseen_by_its_signature() {
+    for (merging, rows) in [(Merging::Rows, 3), (alone(), 1)] {
+        let routed = bind(&variant(merging, None), vec![ids(rows), x(rows)], &[]).unwrap();
+        assert_eq!(routed.answer_bytes_min(), 4 * rows as u64);
+    }
+}
+
+#[test]
 fn what_does_not_fit_is_named() {
     let merged = variant(Merging::Rows, None);
     let other = tensor("z", DType::F32, &[1]);

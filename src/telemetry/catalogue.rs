@@ -178,10 +178,15 @@ pub const RECEIVING_BYTES: Metric = gauge(
     &[],
     "Bytes of request bodies that are arriving, of requests not yet admitted; an announced length counts from the start.",
 );
+pub const LEAVING_BYTES: Metric = gauge(
+    "kinglet_leaving_bytes",
+    &[],
+    "Bytes of answers that their clients have not taken yet. What the kernel has taken for a client counts as taken.",
+);
 pub const ADMISSION_REFUSED: Metric = counter(
     "kinglet_admission_refused_total",
     &["reason"],
-    "Requests refused at the door: requests (too many in flight), bytes (too many bytes in flight), receiving (too many bytes arriving).",
+    "Requests refused at the door: requests (too many in flight), bytes (too many bytes in flight), receiving (too many bytes arriving), leaving (too many bytes of answers that nobody has taken).",
 );
 pub const REFUSAL_DURATION: Metric = histogram(
     "kinglet_refusal_duration_seconds",

@@ -51,6 +51,7 @@ pub struct Metrics {
     pub in_flight_requests_max: IntGauge,
     pub in_flight_bytes: IntGauge,
     receiving_bytes: IntGauge,
+    leaving_bytes: IntGauge,
     ready: IntGauge,
     pub cores: IntGauge,
     pub cores_busy: IntGauge,
@@ -98,8 +99,9 @@ pub struct AdmissionRefused {
     pub requests: IntCounter,
     /// Too many bytes in flight.
     pub bytes: IntCounter,
-    /// Too many bytes arriving.
+    /// Too many bytes arriving, and too many of answers that nobody has taken.
     pub receiving: IntCounter,
+    pub leaving: IntCounter,
 }
 
 /// The stages of a request, one histogram each.
@@ -157,6 +159,7 @@ impl Metrics {
             }),
             in_flight_bytes: register(&registry, &catalogue::IN_FLIGHT_BYTES, |opts, _| IntGauge::with_opts(opts)),
             receiving_bytes: register(&registry, &catalogue::RECEIVING_BYTES, |opts, _| IntGauge::with_opts(opts)),
+            leaving_bytes: register(&registry, &catalogue::LEAVING_BYTES, |opts, _| IntGauge::with_opts(opts)),
             ready: register(&registry, &catalogue::READY, |opts, _| IntGauge::with_opts(opts)),
             cores: register(&registry, &catalogue::CORES, |opts, _| IntGauge::with_opts(opts)),
             cores_busy: register(&registry, &catalogue::CORES_BUSY, |opts, _| IntGauge::with_opts(opts)),
@@ -301,6 +304,10 @@ impl Metrics {
         self.receiving_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
+    pub fn set_leaving(&self, bytes: u64) {
+        self.leaving_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
     /// All metrics in Prometheus' text format.
     pub fn render(&self) -> Vec<u8> {
         self.process.read();
@@ -348,7 +355,8 @@ impl ModelMetrics {
 impl AdmissionRefused {
     fn of(family: &IntCounterVec) -> Self {
         let reason = |name| family.with_label_values(&[name]);
-        Self { requests: reason("requests"), bytes: reason("bytes"), receiving: reason("receiving") }
+        let [requests, bytes, receiving, leaving] = ["requests", "bytes", "receiving", "leaving"].map(reason);
+        Self { requests, bytes, receiving, leaving }
     }
 }
 

@@ -107,6 +107,7 @@ def test_a_crowd_leaves_full_queues_counted_and_gauges_at_zero(measured):
         "kinglet_in_flight_requests",
         "kinglet_in_flight_bytes",
         "kinglet_receiving_bytes",
+        "kinglet_leaving_bytes",
         "kinglet_cores_busy",
     ):
         wait_for(measured, gauge, 0)

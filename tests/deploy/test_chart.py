@@ -240,7 +240,7 @@ def test_an_image_has_a_tag_or_a_digest():
 
 def test_requests_leave_room_for_models():
     config = VALUES["config"] | {"cache": DEFAULTS["cache"]}
-    bounds = [config["admission"]["bytes_max"], config["admission"]["receiving_bytes_max"], config["cache"]["bytes_max"]]
+    bounds = [config["admission"][f"{what}bytes_max"] for what in ("", "receiving_", "leaving_")] + [config["cache"]["bytes_max"]]
     assert sum(map(size, bounds)) <= size(VALUES["resources"]["limits"]["memory"]) / 2
 
 

@@ -58,7 +58,7 @@ async fn status_in_headers(server: &Server, path: &str, message: &[u8], timeout:
     header(&response, "grpc-status")
 }
 
-async fn connect(server: &Server) -> SendRequest<BoxBody<Bytes, Infallible>> {
+pub(crate) async fn connect(server: &Server) -> SendRequest<BoxBody<Bytes, Infallible>> {
     let stream = TcpStream::connect(server.running.address("grpc").and_then(Address::tcp).unwrap()).await.unwrap();
     let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
     let (sender, connection) = handshake.await.unwrap();
@@ -66,7 +66,7 @@ async fn connect(server: &Server) -> SendRequest<BoxBody<Bytes, Infallible>> {
     sender
 }
 
-fn header(response: &http::Response<Incoming>, name: &str) -> Option<String> {
+pub(crate) fn header(response: &http::Response<Incoming>, name: &str) -> Option<String> {
     response.headers().get(name).map(|value| value.to_str().unwrap().to_owned())
 }
 

@@ -57,6 +57,12 @@ pub(crate) fn add() -> PredictRequest {
     }
 }
 
+/// Of `identity_uint8`.
+pub(crate) fn predict_identity(rows: i64, bytes: Vec<u8>) -> PredictRequest {
+    let x = TensorProto { dtype: 4, tensor_content: bytes.into(), ..tensor(&[rows, 2]) };
+    PredictRequest { model_spec: spec("identity_uint8"), inputs: [("x".to_owned(), x)].into(), ..add() }
+}
+
 #[tokio::test]
 async fn a_prediction_takes_both_forms_and_answers_in_lists() {
     let server = Server::start().await;

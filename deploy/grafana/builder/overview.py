@@ -142,10 +142,11 @@ def rows():
         ),
         graph(
             "Bytes inside",
-            "Inputs of requests in flight, and bodies that are still arriving.",
+            "Inputs of requests in flight, bodies that are still arriving, and answers that nobody has taken yet.",
             "bytes",
             Query(f"sum(kinglet_in_flight_bytes{{{SERVER}}})", "in flight"),
             Query(f"sum(kinglet_receiving_bytes{{{SERVER}}})", "arriving"),
+            Query(f"sum(kinglet_leaving_bytes{{{SERVER}}})", "leaving"),
         ),
     ]
     yield "Budgets", [stage(), unmet(), against_limit()]

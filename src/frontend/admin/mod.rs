@@ -69,6 +69,7 @@ fn gathered(frontend: &Frontend) -> Vec<u8> {
     frontend.metrics.set_log_lines_dropped(frontend.logs.dropped());
     frontend.metrics.set_ready(frontend.health.is_ready());
     frontend.metrics.set_receiving(frontend.pipeline.admission().receiving_bytes());
+    frontend.metrics.set_leaving(frontend.pipeline.admission().outflow().bytes());
     frontend.metrics.render()
 }
 

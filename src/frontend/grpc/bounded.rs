@@ -100,7 +100,7 @@ impl<M: Counted> Decoder for BoundedDecoder<M> {
 impl<M: Counted> BoundedDecoder<M> {
     fn decode_whole(&self, at: Instant, message: Bytes) -> Result<Decoded<M>, Refusal> {
         let limits = self.limits.load();
-        self.incoming.whole(message.len() as u64, &limits)?;
+        self.incoming.whole();
         let typed = M::count(&message, &limits)?;
         self.incoming.decoding(message.len() as u64 + typed)?;
         let malformed = |error| Refusal::invalid(format!("malformed message: {error}"));

@@ -21,12 +21,14 @@ use tower::{Service, service_fn};
 
 use super::bounded::{Bounded, Counted, Decoded};
 use super::incoming::{Arriving, Incoming};
+use super::inflating::{self, Inflating};
 use super::loading::Loading;
 use super::service::Calls;
 use super::stream::Answers;
 use super::{status, strangers};
 use crate::admission::Held;
 use crate::error::ErrorCode;
+use crate::frontend::inflate::Bound;
 use crate::frontend::listener::{Direct, Shortcut};
 use crate::frontend::load_report::Format;
 use crate::frontend::pace::Pace;
@@ -56,6 +58,14 @@ impl Edge {
             .send_compressed(CompressionEncoding::Deflate);
         Self { calls, generated }
     }
+}
+
+/// What a call's messages may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Carries {
+    /// Tensors or files.
+    Much,
+    Control,
 }
 
 /// A call with its message on the way, and what counts that.
@@ -180,19 +190,19 @@ impl Service<Request<Body>> for Edge {
             STREAM => {
                 let calls = Arc::clone(&self.calls);
                 let (traced, recording) = traced(&calls.frontend, &request, STREAM);
-                let (incoming, request) = arriving(&calls.frontend, request, Incoming::stream);
+                let (incoming, request) = arriving(&calls.frontend, request, Incoming::stream, Carries::Much);
                 let answers = async move { recoded(stream_infer(calls, incoming, request, recording).await) };
                 Box::pin(async move { Ok(trace::around(traced, answers).await) })
             }
             LOAD => {
                 let calls = Arc::clone(&self.calls);
-                let (_, request) = arriving(&calls.frontend, request, Incoming::unary);
+                let (_, request) = arriving(&calls.frontend, request, Incoming::unary, Carries::Much);
                 Box::pin(async move { Ok(recoded(load(calls, request).await)) })
             }
             _ => {
                 let frontend = &self.calls.frontend;
                 let mut generated = self.generated.clone().max_decoding_message_size(control_bytes_max(frontend));
-                let (_, request) = arriving(frontend, request, Incoming::unary);
+                let (_, request) = arriving(frontend, request, Incoming::unary, Carries::Control);
                 let answer = generated.call(request);
                 Box::pin(async move { answer.await.map(recoded) })
             }
@@ -215,7 +225,7 @@ impl Edge {
     fn infer(&self, request: Request<Body>) -> impl Future<Output = Response<Body>> + Send + use<> {
         let calls = Arc::clone(&self.calls);
         let (traced, recording) = traced(&calls.frontend, &request, INFER);
-        let arrived = arriving(&calls.frontend, request, Incoming::unary);
+        let arrived = arriving(&calls.frontend, request, Incoming::unary, Carries::Much);
         trace::around(traced, async move {
             let answer = |request, outcome| infer_once(Arc::clone(&calls), request, outcome);
             unary(&calls.frontend, arrived, recording, answer).await
@@ -239,13 +249,29 @@ pub(super) fn traced(
 }
 
 /// The request as it will be read and answered.
-pub(super) fn arriving(frontend: &Frontend, mut request: Request<Body>, counts: fn(Held) -> Incoming) -> Arrived {
+pub(super) fn arriving(
+    frontend: &Frontend,
+    mut request: Request<Body>,
+    counts: fn(Held) -> Incoming,
+    carries: Carries,
+) -> Arrived {
     answer_as_asked(request.headers_mut());
     let incoming = Arc::new(counts(frontend.pipeline.admission().receive()));
-    if !http_body::Body::is_end_stream(request.body()) {
-        let pace = Pace::new(&frontend.limits.load());
-        request = request.map(|body| Body::new(Arriving::new(body, Arc::clone(&incoming), pace)));
+    if http_body::Body::is_end_stream(request.body()) {
+        return (incoming, request);
     }
+    let coding = inflating::coding(request.headers());
+    let limits = frontend.limits.load();
+    let pace = Pace::new(&limits);
+    let request = request.map(|body| {
+        let body = Arriving::new(body, Arc::clone(&incoming), pace);
+        let Some(coding) = coding else { return Body::new(body) };
+        let bound = match carries {
+            Carries::Much => Bound::of(&limits),
+            Carries::Control => Bound::of(&limits.of_control()),
+        };
+        Body::new(Inflating::new(body, frontend, Arc::clone(&incoming), coding, bound))
+    });
     (incoming, request)
 }
 

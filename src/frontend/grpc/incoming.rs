@@ -1,9 +1,9 @@
-//! A call's body on its way in: counted while it arrives, held to a time, and, once a message of it is whole, held to the
-//! ratio by which it may have been compressed. Knows bytes and messages' lengths, but not what they say.
+//! A call's body on its way in: counted while it arrives, and held to a time. Knows bytes and messages' lengths, but not
+//! what they say.
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -12,9 +12,8 @@ use tonic::Status;
 use tonic::body::Body;
 
 use crate::admission::Held;
-use crate::error::ErrorCode;
+use crate::frontend::Refusal;
 use crate::frontend::pace::Pace;
-use crate::frontend::{INFLATE_FREE, LimitsConfig, Refusal};
 
 /// What a call's body and the decoder of its messages tell each other. Both belong to one task.
 #[derive(Debug)]
@@ -22,9 +21,6 @@ pub(super) struct Incoming {
     held: Held,
     /// Messages follow each other, with any time between them.
     is_stream: bool,
-    /// Bytes that the next message can have come in: those since the last one, and the piece that one ended in.
-    came: AtomicU64,
-    last_piece: AtomicU64,
     /// Set when a message is whole, until the body is asked for the next.
     is_whole: AtomicBool,
 }
@@ -32,8 +28,7 @@ pub(super) struct Incoming {
 impl Incoming {
     /// Holds its bytes until the call is handed over: the library waits for the end of the body behind the message.
     pub(super) fn unary(held: Held) -> Self {
-        let (came, last_piece, is_whole) = Default::default();
-        Self { held, is_stream: false, came, last_piece, is_whole }
+        Self { held, is_stream: false, is_whole: AtomicBool::new(false) }
     }
 
     /// Holds the bytes of a message until that is handed over.
@@ -42,24 +37,20 @@ impl Incoming {
     }
 
     fn arrived(&self, bytes: u64) -> Result<(), Refusal> {
-        self.came.fetch_add(bytes, Ordering::Relaxed);
-        self.last_piece.store(bytes, Ordering::Relaxed);
         Ok(self.held.grow(bytes)?)
     }
 
-    /// To be called with each message, as it is after inflating and before decoding.
+    /// To be called with the bytes that a compressed message has become.
     ///
     /// # Errors
-    /// When it was compressed beyond reason.
-    pub(super) fn whole(&self, message: u64, limits: &LimitsConfig) -> Result<(), Refusal> {
+    /// When that would pass what may be received at a time.
+    pub(super) fn inflated(&self, bytes: u64) -> Result<(), Refusal> {
+        Ok(self.held.grow_to(bytes)?)
+    }
+
+    /// To be called with each message, before it is decoded.
+    pub(super) fn whole(&self) {
         self.is_whole.store(true, Ordering::Relaxed);
-        let came = self.came.swap(self.last_piece.load(Ordering::Relaxed), Ordering::Relaxed);
-        let max = limits.inflate_ratio_max.saturating_mul(came).saturating_add(INFLATE_FREE);
-        if message > max {
-            let why = format!("the message inflates to more than the {max} bytes allowed");
-            return Err(Refusal::new(ErrorCode::PayloadTooLarge, why));
-        }
-        Ok(())
     }
 
     /// To be called when the call has been read and admission is next to count it.
@@ -139,6 +130,8 @@ mod tests {
     use super::*;
     use crate::admission::Admission;
     use crate::config::Config;
+    use crate::error::ErrorCode;
+    use crate::frontend::LimitsConfig;
     use crate::units::ByteSize;
 
     fn admission(receiving_bytes_max: u64) -> Admission {
@@ -188,7 +181,7 @@ mod tests {
         assert_eq!(admission.receiving_bytes(), 5);
         incoming.decoding(5).unwrap();
         assert_eq!(admission.receiving_bytes(), 0);
-        incoming.whole(5, &Config::default().limits).unwrap();
+        incoming.whole();
         assert!(body.frame().await.unwrap().is_ok());
         assert!(body.frame().await.unwrap().is_ok());
         let status = body.frame().await.unwrap().unwrap_err();
@@ -205,7 +198,7 @@ mod tests {
         let mut body = Arriving::new(late(pieces), Arc::clone(&incoming), pace(0));
         for _ in pieces {
             assert!(body.frame().await.unwrap().is_ok());
-            incoming.whole(1, &Config::default().limits).unwrap();
+            incoming.whole();
             incoming.decoding(1).unwrap();
             // A part of the next one has come with it.
             incoming.held.grow(1).unwrap();
@@ -240,24 +233,5 @@ mod tests {
         assert_eq!(incoming.decoding(11).unwrap_err().code, ErrorCode::Overloaded);
         incoming.handed_over();
         assert_eq!(admission.receiving_bytes(), 0);
-    }
-
-    #[test]
-    fn messages_inflate_by_so_much() {
-        let limits = LimitsConfig { inflate_ratio_max: 20, ..Config::default().limits };
-        let check = |came: &[u64], message: u64, passes: bool| {
-            let incoming = Incoming::stream(admission(1 << 30).receive());
-            came.iter().for_each(|bytes| incoming.arrived(*bytes).unwrap());
-            let got = incoming.whole(message, &limits).map_err(|refusal| refusal.code);
-            assert_eq!(got, if passes { Ok(()) } else { Err(ErrorCode::PayloadTooLarge) }, "{came:?} {message}");
-            incoming
-        };
-        check(&[10], INFLATE_FREE + 200, true);
-        check(&[10], INFLATE_FREE + 201, false);
-        let after = check(&[1000, 10], INFLATE_FREE + 20 * 1010, true);
-        // Of the piece that the first message ended in, all may be the second one's.
-        assert!(after.whole(INFLATE_FREE + 201, &limits).is_err());
-        after.arrived(5).unwrap();
-        assert!(after.whole(INFLATE_FREE + 300, &limits).is_ok());
     }
 }

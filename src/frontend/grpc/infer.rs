@@ -1,5 +1,6 @@
 //! ModelInfer: convert, walk the pipeline, encode.
 
+use prost::Message;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
@@ -22,18 +23,27 @@ pub(super) async fn unary(
 ) -> Result<Response<ModelInferResponse>, Status> {
     let (metadata, _, decoded) = request.into_parts();
     let answer = answered(frontend, &metadata, decoded, &mut outcome).await;
-    settle(answer.map_err(Status::from), outcome)
+    settle(frontend, answer.map_err(Status::from), outcome)
 }
 
-/// Counts a call by what its client is told, and leaves what stands behind its message for the edge.
-pub(super) fn settle<T>(answer: Result<(T, Told), Status>, outcome: Outcome) -> Result<Response<T>, Status> {
-    outcome.settle(answer.as_ref().err().map(status::code));
-    let (message, told) = answer?;
-    let mut response = Response::new(message);
-    if !told.is_empty() {
-        response.extensions_mut().insert(told);
-    }
-    Ok(response)
+/// Lets an answer leave, counts its call by what its client is told, and leaves what stands behind its message for the
+/// edge.
+pub(super) fn settle<T: Message>(
+    frontend: &Frontend,
+    answer: Result<(T, Told), Status>,
+    outcome: Outcome,
+) -> Result<Response<T>, Status> {
+    let response = answer.and_then(|(message, told)| {
+        let bytes = message.encoded_len() as u64;
+        let mut response = Response::new(message);
+        frontend.let_leave(bytes, response.extensions_mut())?;
+        if !told.is_empty() {
+            response.extensions_mut().insert(told);
+        }
+        Ok(response)
+    });
+    outcome.settle(response.as_ref().err().map(status::code));
+    response
 }
 
 async fn answered(

@@ -1,7 +1,7 @@
 //! The gRPC form of the Open Inference Protocol v2 with Triton's extensions, health and reflection; and beside it
 //! TensorFlow Serving's services (`serving`).
 //!
-//! `infer` and `stream` are the hot path: `edge`, `incoming` and `bounded` take the message in, `convert` and `contents`
+//! `infer` and `stream` are the hot path: `edge`, `incoming`, `inflating` and `bounded` take the message in, `convert` and `contents`
 //! stand before the pipeline, `encode` after it. `models` tells about models, `repository`, `loading`,
 //! `logging`, `trace_settings` and `shared_memory` change what is loaded, logged, recorded and registered. Codes come from `status` alone; `strangers` answers what is no call.
 
@@ -14,6 +14,7 @@ mod encode;
 mod health;
 mod incoming;
 mod infer;
+mod inflating;
 mod loading;
 mod logging;
 mod mlserver;

@@ -12,6 +12,7 @@ use std::time::SystemTime;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{BoxStream, FuturesUnordered, Stream, StreamExt};
+use prost::Message;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::Status;
@@ -133,8 +134,13 @@ impl Answers {
                 return Answered { id, result: Err(denied.into()) };
             }
             let result = infer::respond(&frontend, arrival, message, &memory, &mut outcome).await;
+            // It leaves as it is answered here: nothing holds it back until it is counted.
+            let result = result.and_then(|(message, _)| {
+                frontend.check_leaving(message.encoded_len() as u64)?;
+                Ok(message)
+            });
             outcome.settle(result.as_ref().err().map(|refusal| refusal.code));
-            Answered { id, result: result.map(|(message, _)| message) }
+            Answered { id, result }
         };
         self.in_flight.push(answered.boxed());
     }

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::admission::{Outflow, Outgoing};
+
 #[derive(Debug)]
 pub(super) struct Activity {
     accepted: Instant,
@@ -26,6 +28,8 @@ pub(super) struct Activity {
     head_since: AtomicU64,
     /// When the last answer was complete, or the end began, in milliseconds after `accepted`.
     idle_since: AtomicU64,
+    /// What its answers count against while they leave, where they do.
+    outflow: Option<Arc<Outflow>>,
 }
 
 /// A request that is being answered; dropping it ends it.
@@ -34,7 +38,11 @@ pub(super) struct Open(Arc<Activity>);
 
 /// A part of an answer that is on its way to the client; dropping it ends that.
 #[derive(Debug)]
-pub(super) struct Leaving(Arc<Activity>);
+pub(super) struct Leaving {
+    of: Arc<Activity>,
+    /// That count against the budget of what leaves.
+    bytes: u64,
+}
 
 /// What the clock of a connection has to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +72,7 @@ impl Patience {
 }
 
 impl Activity {
-    pub(super) fn new() -> Arc<Self> {
+    pub(super) fn new(outflow: Option<Arc<Outflow>>) -> Arc<Self> {
         Arc::new(Self {
             accepted: Instant::now(),
             protocol: AtomicU8::new(UNKNOWN),
@@ -74,6 +82,7 @@ impl Activity {
             taken_at: AtomicU64::new(0),
             head_since: AtomicU64::new(0),
             idle_since: AtomicU64::new(0),
+            outflow,
         })
     }
 
@@ -116,14 +125,18 @@ impl Activity {
         Open(Arc::clone(self))
     }
 
-    /// Takes note of a part of an answer that the client can take.
-    pub(super) fn offer(self: &Arc<Self>) -> Leaving {
+    /// Takes note of a part of an answer that the client can take, whose bytes may have been counted with the whole.
+    pub(super) fn offer(self: &Arc<Self>, bytes: usize, whole: Option<&Outgoing>) -> Leaving {
+        let bytes = bytes as u64;
+        if let Some(outflow) = &self.outflow {
+            outflow.add(bytes - whole.map_or(0, |whole| whole.hand_over(bytes)));
+        }
         // The time first, as in the drops below: whoever sees a part must see since when.
         if !self.is_leaving() {
             self.taken_at.store(self.now(), Ordering::Relaxed);
         }
         self.leaving.fetch_add(1, Ordering::Release);
-        Leaving(Arc::clone(self))
+        Leaving { of: Arc::clone(self), bytes }
     }
 
     /// Whether a request is being answered, until its answer is out of our hands.
@@ -186,8 +199,8 @@ impl Activity {
 
 impl Open {
     /// A part of this request's answer.
-    pub(super) fn offer(&self) -> Leaving {
-        self.0.offer()
+    pub(super) fn offer(&self, bytes: usize, whole: Option<&Outgoing>) -> Leaving {
+        self.0.offer(bytes, whole)
     }
 
     /// Whether its connection takes no further request.
@@ -207,14 +220,17 @@ impl Drop for Open {
 impl Leaving {
     /// The client has taken a bit of it.
     pub(super) fn moved(&self) {
-        self.0.taken_at.store(self.0.now(), Ordering::Relaxed);
+        self.of.taken_at.store(self.of.now(), Ordering::Relaxed);
     }
 }
 
 impl Drop for Leaving {
     fn drop(&mut self) {
         self.moved();
-        self.0.leaving.fetch_sub(1, Ordering::Release);
+        self.of.leaving.fetch_sub(1, Ordering::Release);
+        if let Some(outflow) = &self.of.outflow {
+            outflow.give_back(self.bytes);
+        }
     }
 }
 
@@ -240,7 +256,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_first_head_is_awaited_from_the_start() {
-        let activity = Activity::new();
+        let activity = Activity::new(None);
         assert_eq!(verdict_after(&activity, 9).await, Verdict::Fine(Instant::now() + Duration::from_secs(1)));
         activity.received(b"POST");
         assert_eq!(verdict_after(&activity, 1).await, Verdict::Slow);
@@ -248,7 +264,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_later_head_is_awaited_from_its_first_byte() {
-        let activity = Activity::new();
+        let activity = Activity::new(None);
         activity.received(b"GET / HTTP/1.1\r\n\r\n");
         let open = activity.begin();
         assert!(matches!(verdict_after(&activity, 500).await, Verdict::Fine(_)), "an answer may take its time");
@@ -262,7 +278,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_without_requests_is_idle() {
-        let activity = Activity::new();
+        let activity = Activity::new(None);
         activity.received(b"GET / HTTP/1.1\r\n\r\n");
         drop(activity.begin());
         assert!(matches!(verdict_after(&activity, 59).await, Verdict::Fine(_)));
@@ -271,7 +287,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn frames_between_requests_are_no_head() {
-        let activity = Activity::new();
+        let activity = Activity::new(None);
         activity.received(b"P");
         activity.received(b"RI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
         assert!(matches!(verdict_after(&activity, 30).await, Verdict::Fine(_)));
@@ -283,7 +299,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn at_the_end_idleness_counts_anew_and_a_begun_head_is_awaited() {
-        let [silent, beginning, paused] = [Activity::new(), Activity::new(), Activity::new()];
+        let [silent, beginning, paused] = [Activity::new(None), Activity::new(None), Activity::new(None)];
         beginning.received(b"PR");
         paused.received(b"GET / HTTP/1.1\r\n\r\n");
         drop(paused.begin());
@@ -303,10 +319,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_leaves_is_neither_idle_nor_stalled_while_it_moves() {
-        let activity = Activity::new();
+        let activity = Activity::new(None);
         activity.received(b"GET / HTTP/1.1\r\n\r\n");
         let open = activity.begin();
-        let leaving = activity.offer();
+        let leaving = activity.offer(1, None);
         drop(open);
         for _ in 0..9 {
             assert!(matches!(verdict_after(&activity, 29).await, Verdict::Fine(_)));
@@ -321,13 +337,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_nobody_takes_stalls() {
-        let activity = Activity::new();
+        let activity = Activity::new(None);
         activity.received(b"GET / HTTP/1.1\r\n\r\n");
         let _open = activity.begin();
         assert!(matches!(verdict_after(&activity, 500).await, Verdict::Fine(_)), "nothing to take yet");
-        let _leaving = activity.offer();
+        let _leaving = activity.offer(1, None);
         assert!(matches!(verdict_after(&activity, 29).await, Verdict::Fine(_)));
-        let _more = activity.offer();
+        let _more = activity.offer(1, None);
         assert_eq!(verdict_after(&activity, 1).await, Verdict::Stalled, "more to take is nothing taken");
     }
 }

@@ -32,7 +32,7 @@ pub(super) async fn drive<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let activity = Activity::new();
+    let activity = Activity::new(routes.outflow());
     let mut patience =
         Patience { head: limits.header_timeout.0, idle: limits.idle_timeout.0, write: limits.write_timeout.0 };
     let heads = HeadLimits { bytes_max: limits.header_bytes_max.as_len(), headers_max: limits.headers_max };
@@ -109,7 +109,7 @@ impl<S> Watched<S> {
         if outcome.is_ready() {
             self.blocked = None;
         } else if self.blocked.is_none() {
-            self.blocked = Some(self.activity.offer());
+            self.blocked = Some(self.activity.offer(0, None));
         }
         outcome
     }

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 pub use drain::Drain;
-pub use service::{Direct, Routes, Shortcut};
+pub use service::{Counting, Direct, Routes, Shortcut};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::select;

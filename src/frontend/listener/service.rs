@@ -22,6 +22,8 @@ use tower::Service;
 
 use super::activity::{Activity, Leaving, Open};
 use super::drain::Drain;
+use crate::admission::{Outflow, Outgoing, outflow};
+use crate::frontend::Refusal;
 use crate::frontend::cors::{Allowed, Cors};
 use crate::frontend::guard::{Audited, Guard};
 use crate::frontend::{is_grpc, is_grpc_web};
@@ -36,8 +38,18 @@ pub struct Routes {
     cors: Option<Cors>,
     /// Who may make a call; `None` lets everyone.
     guard: Option<Guard>,
+    /// What leaves, where it is counted.
+    counting: Option<Counting>,
     /// Ends the calls that would go on for ever.
     closing: CancellationToken,
+}
+
+/// How the bytes of answers that leave are counted.
+#[derive(Clone, Debug)]
+pub struct Counting {
+    pub outflow: Arc<Outflow>,
+    /// Whether large answers that nobody has let leave yet are refused where too much leaves.
+    pub refuses: bool,
 }
 
 /// A router, and the way past it for the calls that come most often.
@@ -83,12 +95,13 @@ impl Routes {
     /// Two protocols on one port.
     pub fn by_content_type(rest: impl Into<Self>, grpc: impl Into<Self>) -> Self {
         let (rest, grpc) = (rest.into(), grpc.into());
-        Self { answers: rest.answers, grpc: Some(grpc.answers), cors: rest.cors, guard: None, closing: grpc.closing }
+        Self { grpc: Some(grpc.answers), closing: grpc.closing, ..rest }
     }
 
     /// For calls that would go on for ever, streams and watches: `closing` is cancelled when the listener closes.
     pub fn until(closing: CancellationToken, router: Router) -> Self {
-        Self { answers: Answers { router, shortcut: None }, grpc: None, cors: None, guard: None, closing }
+        let answers = Answers { router, shortcut: None };
+        Self { answers, grpc: None, cors: None, guard: None, counting: None, closing }
     }
 
     pub fn with_shortcut(mut self, shortcut: impl Shortcut + 'static) -> Self {
@@ -104,6 +117,15 @@ impl Routes {
     /// Only for callers that this lets in.
     pub fn guarded(self, guard: Guard) -> Self {
         Self { guard: Some(guard), ..self }
+    }
+
+    /// Answers count against this budget until they are taken.
+    pub fn counted(self, counting: Counting) -> Self {
+        Self { counting: Some(counting), ..self }
+    }
+
+    pub(super) fn outflow(&self) -> Option<Arc<Outflow>> {
+        self.counting.as_ref().map(|counting| Arc::clone(&counting.outflow))
     }
 
     pub(super) fn close(&self) {
@@ -147,7 +169,9 @@ impl hyper::service::Service<Request<Incoming>> for Requests {
             Ok(audited) => (self.routes.call(request), audited),
             Err(answer) => (Reply::Ready(Some(answer)), None),
         };
-        Answer { reply, open: Some(open), drain, allowed, audited }
+        let refuses = self.routes.counting.as_ref().filter(|counting| counting.refuses);
+        let outflow = refuses.map(|counting| Arc::clone(&counting.outflow));
+        Answer { reply, open: Some(open), drain, allowed, audited, outflow }
     }
 }
 
@@ -177,13 +201,13 @@ impl HeadLimits {
         let headers = request.headers();
         if headers.len() > self.headers_max {
             let got = headers.len();
-            return Err(refused(&format!("request has {got} headers, expected at most {}", self.headers_max)));
+            return Err(too_long(&format!("request has {got} headers, expected at most {}", self.headers_max)));
         }
         // HTTP/2 counts by itself while it unpacks.
         if request.version() < Version::HTTP_2 {
             let got = head_bytes(request);
             if got > self.bytes_max {
-                return Err(refused(&format!("request head has {got} bytes, expected at most {}", self.bytes_max)));
+                return Err(too_long(&format!("request head has {got} bytes, expected at most {}", self.bytes_max)));
             }
         }
         Ok(())
@@ -197,7 +221,7 @@ fn head_bytes<B>(request: &Request<B>) -> usize {
     target + headers.sum::<usize>()
 }
 
-fn refused(message: &str) -> Response<Body> {
+fn too_long(message: &str) -> Response<Body> {
     let body = serde_json::json!({ "error": message }).to_string();
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
@@ -214,6 +238,8 @@ pub(super) struct Answer {
     /// What pages of other sites are told, where there may be any.
     allowed: Option<Allowed>,
     audited: Option<Audited>,
+    /// Present where a large answer may be refused.
+    outflow: Option<Arc<Outflow>>,
 }
 
 enum Reply {
@@ -238,13 +264,31 @@ impl Future for Answer {
         if self.drain.as_ref().is_some_and(|drain| drain.has_begun() || open.is_last()) {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
+        let outgoing = response.extensions_mut().remove().or_else(|| self.leaving(&mut response));
         if let Some(allowed) = self.allowed.take() {
             allowed.tell(response.headers_mut());
         }
         if let Some(audited) = self.audited.take() {
             audited.over(&response);
         }
-        Poll::Ready(Ok(response.map(|body| Counted { body, open })))
+        Poll::Ready(Ok(response.map(|body| Counted { body, outgoing, open })))
+    }
+}
+
+impl Answer {
+    /// Lets a large answer leave that is none to inference, or puts its refusal in its place.
+    fn leaving(&self, response: &mut Response<Body>) -> Option<Arc<Outgoing>> {
+        let bytes = http_body::Body::size_hint(response.body()).lower();
+        if !outflow::is_large(bytes) {
+            return None;
+        }
+        match self.outflow.as_ref()?.leave(bytes) {
+            Ok(outgoing) => Some(Arc::new(outgoing)),
+            Err(overloaded) => {
+                *response = axum::response::IntoResponse::into_response(Refusal::from(overloaded));
+                None
+            }
+        }
     }
 }
 
@@ -252,6 +296,9 @@ impl Future for Answer {
 #[derive(Debug)]
 pub(super) struct Counted {
     body: Body,
+    /// What it holds of the budget of what leaves, where it was counted as a whole. Behind the body: bytes that are
+    /// counted are there.
+    outgoing: Option<Arc<Outgoing>>,
     open: Open,
 }
 
@@ -268,7 +315,11 @@ impl http_body::Body for Counted {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Piece>, axum::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        Poll::Ready(frame.map(|frame| Ok(frame?.map_data(|bytes| Piece { bytes, leaving: self.open.offer() }))))
+        let piece = |bytes: Bytes| {
+            let leaving = self.open.offer(bytes.len(), self.outgoing.as_deref());
+            Piece { bytes, leaving }
+        };
+        Poll::Ready(frame.map(|frame| Ok(frame?.map_data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -3,14 +3,13 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use flate2::Compression;
-use flate2::read::{GzDecoder, ZlibDecoder};
 use flate2::write::{GzEncoder, ZlibEncoder};
 use http::{HeaderMap, header};
 use http_body::{Body as _, Frame, SizeHint};
@@ -18,16 +17,9 @@ use http_body::{Body as _, Frame, SizeHint};
 use crate::admission::Held;
 use crate::error::ErrorCode;
 use crate::frontend::config::LimitsConfig;
+use crate::frontend::inflate::{Bound, Coding};
 use crate::frontend::pace::Pace;
-use crate::frontend::{Frontend, INFLATE_FREE, Refusal, large};
-
-/// A content coding that both sides speak.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Coding {
-    Gzip,
-    /// The zlib format, as HTTP means it.
-    Deflate,
-}
+use crate::frontend::{Frontend, Refusal};
 
 /// A body that has arrived. It counts as being received until `held` is dropped, which is due when its bytes have become
 /// a request, or nothing.
@@ -71,20 +63,10 @@ async fn inflated(
     Received { bytes, held }: Received,
     limits: &LimitsConfig,
 ) -> Result<Received, Refusal> {
-    let bytes = if large::is_large(may_inflate_to(bytes.len(), limits)) {
-        let limits = limits.clone();
-        frontend.on_pool(move || inflate(coding, &bytes, &limits)).await??
-    } else {
-        inflate(coding, &bytes, limits)?
-    };
+    // In one piece.
+    let bytes = frontend.inflate(coding, bytes, Bound::of(limits), u64::MAX).await?.pop_front().unwrap_or_default();
     held.grow_to(bytes.len() as u64)?;
     Ok(Received { bytes, held })
-}
-
-/// The bytes to reckon with. Beyond the ratio a body may inflate to no more than `INFLATE_FREE`, which is little.
-fn may_inflate_to(bytes: usize, limits: &LimitsConfig) -> usize {
-    let ratio = usize::try_from(limits.inflate_ratio_max).unwrap_or(usize::MAX);
-    bytes.saturating_mul(ratio).min(limits.body_bytes_max.as_len())
 }
 
 /// The coding an answer should have by the request's `Accept-Encoding`; none where it does not ask.
@@ -119,15 +101,6 @@ pub(super) fn deflate(coding: Coding, pieces: &VecDeque<Bytes>) -> Bytes {
         Coding::Deflate => write(Box::new(ZlibEncoder::new(&mut bytes, Compression::fast()))),
     }
     bytes.into()
-}
-
-impl Coding {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Gzip => "gzip",
-            Self::Deflate => "deflate",
-        }
-    }
 }
 
 async fn collect(
@@ -192,28 +165,6 @@ pub(super) fn request_coding(headers: &HeaderMap) -> Result<Option<Coding>, Refu
     }
 }
 
-/// Inflates within both limits: the body's size, and a ratio that no honest tensor reaches.
-fn inflate(coding: Coding, bytes: &[u8], limits: &LimitsConfig) -> Result<Bytes, Refusal> {
-    let ratio_max = limits.inflate_ratio_max.saturating_mul(bytes.len() as u64).saturating_add(INFLATE_FREE);
-    let max = limits.body_bytes_max.0.min(ratio_max);
-    let mut inflated = Vec::new();
-    let read = match coding {
-        Coding::Gzip => GzDecoder::new(bytes).take(max + 1).read_to_end(&mut inflated),
-        Coding::Deflate => ZlibDecoder::new(bytes).take(max + 1).read_to_end(&mut inflated),
-    };
-    read.map_err(|error| Refusal::invalid(format!("the body is no valid {} stream: {error}", coding.as_str())))?;
-    if inflated.len() as u64 > max {
-        let ratio = limits.inflate_ratio_max;
-        let message = if max < limits.body_bytes_max.0 {
-            format!("the body inflates to more than {max} bytes, {ratio} times what came (limits.inflate_ratio_max)")
-        } else {
-            format!("the body inflates to more than the {max} bytes allowed")
-        };
-        return Err(Refusal::new(ErrorCode::PayloadTooLarge, message));
-    }
-    Ok(inflated.into())
-}
-
 fn too_large(max: usize) -> Refusal {
     Refusal::new(ErrorCode::PayloadTooLarge, format!("the body is larger than the {max} bytes allowed"))
 }
@@ -244,30 +195,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn compression_is_undone() {
-        let pieces = VecDeque::from([Bytes::from_static(b"abc"), Bytes::from(vec![7; 5000])]);
-        let limits = crate::config::Config::default().limits;
-        for coding in [Coding::Gzip, Coding::Deflate] {
-            let packed = deflate(coding, &pieces);
-            let unpacked = inflate(coding, &packed, &limits).unwrap();
-            assert_eq!(unpacked, pieces.iter().flatten().copied().collect::<Bytes>());
-        }
-    }
-
-    #[test]
-    fn bombs_are_refused_by_ratio() {
-        let limits = crate::config::Config::default().limits;
-        let bomb = deflate(Coding::Gzip, &VecDeque::from([Bytes::from(vec![0; 8 << 20])]));
-        let refusal = inflate(Coding::Gzip, &bomb, &limits).unwrap_err();
-        assert_eq!(refusal.code, ErrorCode::PayloadTooLarge);
-        assert!(refusal.message.contains("20 times what came"), "{refusal}");
-        let small = LimitsConfig { body_bytes_max: crate::units::ByteSize(1000), ..limits };
-        let refusal = inflate(Coding::Gzip, &bomb, &small).unwrap_err();
-        assert!(refusal.message.ends_with("more than the 1000 bytes allowed"), "{refusal}");
-        assert_eq!(inflate(Coding::Gzip, b"no gzip", &limits).unwrap_err().code, ErrorCode::InvalidArgument);
-    }
-
-    #[test]
     fn codings_are_told_in_any_case() {
         let coding =
             |value: &str| request_coding(&HeaderMap::from_iter([(header::CONTENT_ENCODING, value.parse().unwrap())]));
@@ -276,14 +203,6 @@ mod tests {
         assert_eq!(coding("Deflate").unwrap(), Some(Coding::Deflate));
         assert_eq!(coding("Identity").unwrap(), None);
         assert!(coding("br").is_err());
-    }
-
-    #[test]
-    fn large_is_what_may_become_large() {
-        let limits = crate::config::Config::default().limits;
-        assert!(!large::is_large(may_inflate_to(1000, &limits)));
-        assert!(large::is_large(may_inflate_to(2000, &limits)));
-        assert_eq!(may_inflate_to(usize::MAX, &limits), limits.body_bytes_max.as_len());
     }
 
     #[test]

@@ -6,9 +6,9 @@ use bytes::{Bytes, BytesMut};
 use half::{bf16, f16};
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 
-use super::body::Coding;
 use super::events::{self, Mode};
 use super::v1;
+use crate::frontend::inflate::Coding;
 use crate::frontend::parameters::Value;
 use crate::frontend::{OutputWish, Refusal, Report, Slot, classification};
 use crate::pipeline::Answer;

@@ -10,7 +10,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use tokio::time::Instant;
 
-use super::body::{self, Coding, Pieces, Received};
+use super::body::{self, Pieces, Received};
 use super::decode::{self, Head};
 use super::encode::{self, Encoded, Wishes};
 use super::events::{self, Mode};
@@ -20,6 +20,7 @@ use super::v1::{self, Verb};
 use crate::access;
 use crate::error::ErrorCode;
 use crate::frontend::config::{InputsAs, LimitsConfig};
+use crate::frontend::inflate::Coding;
 use crate::frontend::listener::{Direct, Shortcut};
 use crate::frontend::load_report::Format;
 use crate::frontend::report::Told;
@@ -218,11 +219,15 @@ async fn infer(
     let wishes = Wishes { outputs: wishes, binary_default, report, energy_headers, v1: form, event };
     let coding = body::response_coding(headers);
     let slots = shared_memory::bytes_to_copy(&answer, &wishes.outputs);
-    if large::is_large(encode::bytes_to_code(&answer, &wishes, coding)) || large::is_large_copy(slots) {
-        Box::pin(frontend.on_pool(move || response(&answer, &wishes, coding))).await?
-    } else {
-        response(&answer, &wishes, coding)
-    }
+    let mut response =
+        if large::is_large(encode::bytes_to_code(&answer, &wishes, coding)) || large::is_large_copy(slots) {
+            Box::pin(frontend.on_pool(move || response(answer, &wishes, coding))).await??
+        } else {
+            response(answer, &wishes, coding)?
+        };
+    let bytes = http_body::Body::size_hint(response.body()).lower();
+    frontend.let_leave(bytes, response.extensions_mut())?;
+    Ok(response)
 }
 
 /// What reading v1 needs, where the body may be of it: the signature gives inputs and datatypes.
@@ -318,8 +323,9 @@ fn unsupported_media(headers: &HeaderMap) -> Option<String> {
     })
 }
 
-fn response(answer: &Answer, wishes: &Wishes, coding: Option<Coding>) -> Result<Response, Refusal> {
-    let Encoded { json_length, pieces } = encode::answer(answer, wishes)?;
+/// The answer is gone with it: what it held of the budget of what leaves, its response holds next.
+fn response(answer: Answer, wishes: &Wishes, coding: Option<Coding>) -> Result<Response, Refusal> {
+    let Encoded { json_length, pieces } = encode::answer(&answer, wishes)?;
     let content_type = match (json_length, wishes.event) {
         (Some(_), _) => "application/octet-stream",
         (None, Some(Mode::Structured)) => events::MEDIA,
@@ -339,8 +345,9 @@ fn response(answer: &Answer, wishes: &Wishes, coding: Option<Coding>) -> Result<
     if wishes.event == Some(Mode::Binary) {
         events::write(&answer.response.model, response.headers_mut());
     }
-    Told::of(answer, wishes.energy_headers).write(response.headers_mut());
+    Told::of(&answer, wishes.energy_headers).write(response.headers_mut());
     answer.encoded();
+    drop(answer);
     Ok(response)
 }
 

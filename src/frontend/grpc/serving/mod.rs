@@ -25,7 +25,7 @@ use tonic::{Request as Call, Response as Answered, Status};
 use tower::Service;
 
 use super::bounded::{Counted, Decoded};
-use super::edge::{self, arriving, control_bytes_max, recoded, traced};
+use super::edge::{self, Carries, arriving, control_bytes_max, recoded, traced};
 use super::incoming::Incoming;
 use super::strangers;
 use crate::frontend::{Frontend, Refusal, is_grpc, trace};
@@ -76,7 +76,7 @@ where
     }
     let request = request.map(Body::new);
     let (traced, recording) = traced(&frontend, &request, path);
-    let arrived = arriving(&frontend, request, Incoming::unary);
+    let arrived = arriving(&frontend, request, Incoming::unary, Carries::Much);
     let answer = |request, outcome| answer(Arc::clone(&frontend), request, outcome);
     let answered = trace::around(traced, edge::unary(&frontend, arrived, recording, answer)).await;
     answered.map(axum::body::Body::new)
@@ -112,7 +112,7 @@ where
     if !is_grpc(request.headers()) {
         return strangers::refusal(request.headers());
     }
-    let (_, request) = arriving(frontend, request.map(Body::new), Incoming::unary);
+    let (_, request) = arriving(frontend, request.map(Body::new), Incoming::unary, Carries::Control);
     let answer = match generated.call(request).await {
         Ok(answer) => recoded(answer),
         Err(never) => match never {},

@@ -25,7 +25,7 @@ pub(super) async fn predict(
 ) -> Result<Response<PredictResponse>, Status> {
     let (metadata, _, decoded) = request.into_parts();
     let answer = predicted(&frontend, &metadata, decoded, &mut outcome).await;
-    settle(answer, outcome)
+    settle(&frontend, answer, outcome)
 }
 
 async fn predicted(

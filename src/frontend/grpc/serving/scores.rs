@@ -37,7 +37,7 @@ pub(super) async fn classify(
         let spec = answered_by(&answer.variant);
         Ok((ClassificationResponse { result: Some(result), model_spec: Some(spec) }, told(&frontend, &answer)))
     });
-    settle(answer.map_err(Status::from), outcome)
+    settle(&frontend, answer.map_err(Status::from), outcome)
 }
 
 pub(super) async fn regress(
@@ -52,7 +52,7 @@ pub(super) async fn regress(
         let spec = answered_by(&answer.variant);
         Ok((RegressionResponse { result: Some(result), model_spec: Some(spec) }, told(&frontend, &answer)))
     });
-    settle(answer.map_err(Status::from), outcome)
+    settle(&frontend, answer.map_err(Status::from), outcome)
 }
 
 /// The answer to examples. With the call's metadata goes when its message was whole.
