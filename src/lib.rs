@@ -15,6 +15,8 @@ pub mod telemetry;
 pub mod engine;
 pub mod metering;
 
+pub mod integrity;
+
 pub mod repository;
 
 pub mod admission;

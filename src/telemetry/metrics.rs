@@ -20,6 +20,7 @@ use super::residency::ResidencyMetrics;
 use super::shared_memory::SharedMemoryMetrics;
 use super::spans::{Sampling, SpanMetrics};
 use super::tls::TlsMetrics;
+use super::verification::VerificationMetrics;
 use crate::error::ErrorCode;
 use crate::infer::BatchReason;
 
@@ -61,6 +62,7 @@ pub struct Metrics {
     pub cache: CacheMetrics,
     choices: ChoiceFamilies,
     pub residency: ResidencyMetrics,
+    pub verifications: VerificationMetrics,
     pub shared_memory: SharedMemoryMetrics,
     pub spans: SpanMetrics,
     pub tls: TlsMetrics,
@@ -168,6 +170,7 @@ impl Metrics {
             cache: CacheMetrics::new(&registry),
             choices: ChoiceFamilies::new(&registry),
             residency: ResidencyMetrics::new(&registry),
+            verifications: VerificationMetrics::new(&registry),
             shared_memory: SharedMemoryMetrics::new(&registry),
             tls: TlsMetrics::new(&registry),
             spans: SpanMetrics::new(&registry),
@@ -424,6 +427,8 @@ mod tests {
         metrics.residency.tell(1, 1, 1);
         metrics.residency.waited(Duration::ZERO);
         metrics.residency.refused("late");
+        metrics.verifications.ended("verified");
+        metrics.verifications.read(1, Duration::ZERO);
         metrics.count_load("m", true);
         metrics.set_builds_failed("m", 0);
         let plans = PlanMetrics::default();

@@ -19,9 +19,11 @@ pub mod shared_memory;
 pub mod spans;
 pub mod tls;
 pub mod trace;
+pub mod verification;
 
 pub use config::TelemetryConfig;
 pub use metrics::{Metrics, ModelMetrics};
 pub use plans::PlanMetrics;
 pub use spans::{Tracer, TracingConfig};
 pub use tls::TlsMetrics;
+pub use verification::VerificationMetrics;

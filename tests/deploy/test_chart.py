@@ -43,6 +43,8 @@ MISTAKES = [
     ({"service": {"httpPort": 70000}}, "httpPort"),
     ({"config": {"tls": {"certificate": "/tls/tls.crt"}}}, "tls"),
     ({"config": {"tls": {"listeners": ["http", "admin"]}}}, "tls"),
+    ({"config": {"signatures": {"policy": "off"}}}, "signatures"),
+    ({"signatures": {"policy": "off"}}, "policy"),
 ]
 
 
@@ -119,6 +121,10 @@ def test_the_server_takes_its_configuration(case, tmp_path):
     if "tls" in CASES[case]:
         secret = {"certificate": "/tls/tls.crt", "key": "/tls/tls.key", "client_authorities": "/tls/ca.crt"}
         wanted["tls"] = {**secret, "listeners": ["http", "grpc"]}
+    if "signatures" in CASES[case]:
+        found = {"keys": ["/signatures/a.pub", "/signatures/b.pub"], "certificates": ["/signatures/root.pem"], "policy": "warn"}
+        wanted["signatures"] |= found
+        assert {"name": "signatures", "configMap": {"name": "signers"}} in pod(case)["volumes"]
     assert config == wanted
     for room, fields in config.items():
         for key, value in fields.items():
@@ -127,8 +133,9 @@ def test_the_server_takes_its_configuration(case, tmp_path):
             assert isinstance(value, (float, int) if default is float else default), f"{room}.{key}"
     file = tmp_path / "config.toml"
     file.write_text(text)
-    # The secret is not here.
+    # The secret and the signers' keys are not here.
     without = {f"KINGLET__TLS__{key}": "" for key in ("CERTIFICATE", "KEY", "CLIENT_AUTHORITIES")}
+    without["KINGLET__SIGNATURES__POLICY"] = "off"
     assert "valid" in checks("--config", file, "--repository", "models", environment=without)
 
 
