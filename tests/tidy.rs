@@ -21,6 +21,7 @@ const ROOMS: &[&str] = &[
     "telemetry",
     "engine",
     "metering",
+    "integrity",
     "repository",
     "admission",
     "routing",

@@ -165,6 +165,8 @@ class Repository:
         return self.folder / name
 
     def sign(self, model, signer="key"):
+        # A signature that is there already would be signed, too.
+        (model / "model.sig").unlink(missing_ok=True)
         self.signers[signer].set_hashing_config(hashing.Config()).sign(model, model / "model.sig")
 
     def signed(self, name, signer="key"):
