@@ -18,6 +18,8 @@ pub mod access;
 pub mod engine;
 pub mod metering;
 
+pub mod integrity;
+
 pub mod repository;
 
 pub mod admission;

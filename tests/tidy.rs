@@ -23,6 +23,7 @@ const ROOMS: &[&str] = &[
     "access",
     "engine",
     "metering",
+    "integrity",
     "repository",
     "admission",
     "routing",

@@ -27,6 +27,7 @@ use crate::frontend::tls::config::Secured;
 use crate::frontend::{
     Address, Browsers, Cors, CpuShare, Frontend, Guard, Health, Parts, Refusal, SharedMemory, Tls, grpc, rest,
 };
+use crate::integrity::Trust;
 use crate::metering::Meter;
 use crate::pipeline::Pipeline;
 use crate::repository::{Control, Loading, Repository};
@@ -109,6 +110,17 @@ pub async fn check(config: &Config, logs: Logs) -> Result<String> {
     Ok(format!("configuration and repository are valid\n{summary}"))
 }
 
+/// What REST and gRPC answer with once the first models have loaded, where nothing listens.
+///
+/// # Errors
+/// As `start`.
+pub async fn routes(config: &Config, logs: Logs) -> Result<[Routes; 2]> {
+    let frontend = build(config, logs).await?;
+    frontend.repository.wait_loaded().await?;
+    frontend.health.advance(Phase::Ready);
+    Ok([rest::routes(frontend.clone(), &config.http), grpc::routes(frontend, config.grpc.web)])
+}
+
 pub(crate) async fn build(config: &Config, logs: Logs) -> Result<Frontend> {
     let metrics = Arc::new(Metrics::new());
     let meter = Meter::start(&config.metering, &metrics)?;
@@ -120,6 +132,7 @@ pub(crate) async fn build(config: &Config, logs: Logs) -> Result<Frontend> {
         pool: pool.clone(),
         metrics: Arc::clone(&metrics),
         meter: meter.clone(),
+        trust: Arc::new(Trust::read(&config.signatures).context("signatures cannot be checked")?),
     };
     let repository = Repository::start(config.repository.clone(), loading).await?;
     let pipeline = Pipeline::new(
@@ -294,7 +307,12 @@ impl Settings {
         self.frontend.access.refresh();
         let config = self.current();
         let options = config.load_options();
-        if let Err(error) = self.frontend.repository.reconfigure(config.repository, config.batching, options).await {
+        let trust = Trust::read(&config.signatures).inspect_err(|error| {
+            tracing::warn!(%error, "signatures are checked as before: their keys were not taken anew");
+        });
+        let trust = trust.ok().map(Arc::new);
+        let taken = self.frontend.repository.reconfigure(config.repository, config.batching, options, trust).await;
+        if let Err(error) = taken {
             tracing::warn!(%error, "repository not read again");
         }
         // The lists as text that reads the same in both formats of the logs.

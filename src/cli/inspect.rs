@@ -1,11 +1,16 @@
 //! `kinglet inspect`: what a model is, and who runs it.
 
 use std::fmt::Write;
+use std::path::Path;
+
+use anyhow::Context;
 
 use super::load::Loaded;
 use super::{EngineArgs, Failure, ModelArgs, design, from_one, load, print, share};
 use crate::config::Config;
 use crate::engine::{LayerReport, Merging, Part, TensorSpec, made_up};
+use crate::integrity::Trust;
+use crate::repository;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -16,6 +21,10 @@ pub(super) struct Args {
     /// where zeros would take no time, "% fill" what is not zero of what is multiplied); then what each moves and how often it is used
     #[arg(long)]
     layers: bool,
+    /// Do no more than hold the model's files against its signature and the digests of its manifest, as a server with these settings
+    /// (KINGLET_CONFIG, the environment) does; fails where it would be refused by the policy "require"
+    #[arg(long, conflicts_with = "layers")]
+    verify: bool,
     /// Rows of that run
     #[arg(long, default_value_t = 1, value_name = "ROWS", value_parser = from_one())]
     batch: usize,
@@ -31,8 +40,13 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let config = Config::load(None, &[]).map_err(|error| Failure::Config(error.into()))?;
+    let vouched = signer(&args.model.model, &config);
+    if args.verify {
+        let line = verified(vouched)?;
+        return print(format!("{}\n", line.unwrap_or_else(|| NOT_LOOKED_AT.into())).as_bytes());
+    }
     let loaded = load::plan(&args.model.model, &args.by, &config)?;
-    let mut text = describe(&loaded);
+    let mut text = describe(&loaded, &vouched);
     if args.layers {
         let layers = loaded.plan.layers(&made_up::batch(&*loaded.plan, args.batch, args.extent)?, RUNS)?;
         text.push_str(&describe_layers(&layers));
@@ -41,7 +55,17 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     print(text.as_bytes())
 }
 
-fn describe(loaded: &Loaded) -> String {
+/// Who vouches for the model, or why nobody does.
+fn signer(path: &Path, config: &Config) -> anyhow::Result<Option<String>> {
+    let trust = Trust::read(&config.signatures).context("signatures cannot be checked")?;
+    Ok(repository::signer(path, trust, config.engine.model_bytes_max.0)?)
+}
+
+fn verified(vouched: anyhow::Result<Option<String>>) -> anyhow::Result<Option<String>> {
+    Ok(vouched?.map(|signer| format!("signed by {signer}")))
+}
+
+fn describe(loaded: &Loaded, vouched: &anyhow::Result<Option<String>>) -> String {
     let plan = &*loaded.plan;
     let mut text = format!("{}\n\n", loaded.name);
     tensors(&mut text, "inputs", &plan.signature().inputs);
@@ -54,6 +78,11 @@ fn describe(loaded: &Loaded) -> String {
     let _ = writeln!(text, "memory    {:.1} MiB", megabytes(plan.memory_bytes()));
     if !loaded.variants.is_empty() {
         let _ = writeln!(text, "variants  {}", loaded.variants.join(", "));
+    }
+    match vouched {
+        Ok(Some(signer)) => _ = writeln!(text, "signer    {signer}"),
+        Ok(None) => {}
+        Err(error) => _ = writeln!(text, "signer    none: {error}"),
     }
     for part in plan.parts() {
         text.push_str(&describe_part(part));
@@ -152,5 +181,7 @@ fn megabytes(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1u32 << 20)
 }
 
+/// Digests of the manifest, where it has some, are as they should be.
+const NOT_LOOKED_AT: &str = "signatures are not looked at: signatures.policy is \"off\"";
 /// Of which the shortest counts for each layer.
 const RUNS: usize = 20;

@@ -23,6 +23,7 @@ use crate::engine::config::EngineConfig;
 use crate::frontend::config::{AdminConfig, CorsConfig, DialectsConfig, GrpcConfig, HttpConfig, LimitsConfig};
 use crate::frontend::shared_memory::SharedMemoryConfig;
 use crate::frontend::tls::TlsConfig;
+use crate::integrity::SignaturesConfig;
 use crate::metering::MeteringConfig;
 use crate::repository::batching_defaults::BatchingConfig;
 use crate::repository::config::RepositoryConfig;
@@ -56,6 +57,7 @@ pub struct Config {
     pub metering: MeteringConfig,
     pub budgets: BudgetsConfig,
     pub repository: RepositoryConfig,
+    pub signatures: SignaturesConfig,
     pub drain: DrainConfig,
     pub telemetry: TelemetryConfig,
     pub tracing: TracingConfig,

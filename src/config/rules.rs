@@ -4,6 +4,7 @@
 
 mod access;
 mod dialects;
+mod signatures;
 mod tls;
 
 use std::time::Duration;
@@ -34,6 +35,7 @@ pub(super) fn broken(config: &Config) -> Vec<Broken> {
     broken.extend(tls::broken(config));
     broken.extend(access::broken(config));
     broken.extend(repository(config));
+    broken.extend(signatures::broken(config));
     broken.extend(metering(config));
     broken.extend(budgets(config));
     broken.extend(tracing(config));
@@ -66,7 +68,8 @@ fn numbers(config: &Config) -> impl Iterator<Item = Broken> {
         ("repository.loads_max", config.repository.loads_max, any.clone()),
         ("repository.loads_waiting_max", config.repository.loads_waiting_max, any.clone()),
         ("repository.variants_max", config.repository.variants_max, any.clone()),
-        ("repository.ensemble_steps_max", config.repository.ensemble_steps_max, any),
+        ("repository.ensemble_steps_max", config.repository.ensemble_steps_max, any.clone()),
+        ("signatures.resources_max", config.signatures.resources_max, any),
         ("repository.demand_waiting_max", config.repository.demand_waiting_max, 1..=WAITING_MAX),
         ("tracing.queue_max", config.tracing.queue_max, 1..=RECORDS_MAX),
         ("tracing.batch_max", config.tracing.batch_max, 1..=RECORDS_MAX),

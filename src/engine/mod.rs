@@ -27,6 +27,7 @@ mod onnx_signature;
 mod passes;
 mod proto;
 mod replaced;
+mod sealed;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -37,6 +38,7 @@ mod zip_map;
 
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use kinglet_kernels::Fill;
@@ -54,6 +56,7 @@ pub use identity::Identity;
 pub use model_file::is_named as is_model_file;
 pub use native::Native;
 pub use pool::{Cores, Pool};
+pub use sealed::{Sealed, read_beneath};
 pub use signature::{Dim, Signature, TensorSpec};
 
 /// Loads models of one kind. One value serves the whole process.
@@ -163,6 +166,8 @@ pub struct LoadOptions {
     pub mapped: bool,
     /// Where plans that are built for a shape are counted.
     pub plans: PlanMetrics,
+    /// Files that were read before the load and found to be as somebody vouches for, and are not read again.
+    pub sealed: Option<Arc<Sealed>>,
     /// The most bytes of a file that a step names, such as a tokenizer.
     pub step_file_bytes_max: u64,
     /// The most bytes of one file of an image.
@@ -191,6 +196,7 @@ impl Default for LoadOptions {
             keep_choices: false,
             mapped: true,
             plans: PlanMetrics::default(),
+            sealed: None,
             step_file_bytes_max: 64 << 20,
             image_bytes_max: 16 << 20,
             image_pixels_max: 32_000_000,

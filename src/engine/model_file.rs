@@ -5,17 +5,17 @@
 //! are not looked at, but for those that only give names to columns.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use bytes::Bytes;
 use kinglet_sys::mapped::Mapped;
-use prost::Message;
+use prost::{DecodeError, Message};
 
 use super::beneath::{Folder, Opened};
 use super::file_bytes::FileBytes;
+use super::sealed::Within;
 use super::{EngineError, LoadOptions, ModelFile, artifact, zip_map};
 use crate::proto::onnx::tensor_proto::{DataLocation, DataType};
 use crate::proto::onnx::{AttributeProto, GraphProto, ModelProto, TensorProto};
@@ -29,22 +29,22 @@ pub fn is_named(file: &str) -> bool {
 pub(super) fn read(model: &ModelFile, options: &LoadOptions) -> Result<ModelProto, EngineError> {
     let shown = model.folder.join(&model.file);
     let broken = |error: io::Error| EngineError::InvalidModel(format!("cannot open {}: {error}", shown.display()));
+    let unread = |error: io::Error| EngineError::InvalidModel(format!("cannot read {}: {error}", shown.display()));
     let folder = Folder::open(&model.folder).map_err(broken)?;
-    let opened = folder.open_configured(&model.file).map_err(broken)?;
+    let within = Within { folder: &model.folder, sealed: options.sealed.as_deref() };
+    let contents = match within.find(&model.file).map_err(broken)? {
+        Some(sealed) => Contents::Sealed(sealed),
+        None => Contents::File(folder.open_configured(&model.file).map_err(broken)?),
+    };
     let mut budget = Budget { used: 0, limit: options.model_bytes_max };
-    budget.take(opened.size)?;
+    budget.take(contents.size())?;
     if artifact::is_named(&model.file) {
-        let whole = whole(opened.file, options.mapped);
-        let whole =
-            whole.map_err(|error| EngineError::InvalidModel(format!("cannot read {}: {error}", shown.display())))?;
+        let whole = contents.whole(options.mapped).map_err(unread)?;
         return artifact::read(&whole, options.cores_max, &mut |bytes| budget.take(bytes));
     }
-    let size = usize::try_from(opened.size).map_err(|error| broken(io::Error::other(error)))?;
-    let mut bytes = FileBytes::new(opened.file, size);
-    let decoded = ModelProto::decode(&mut bytes);
-    bytes.end().map_err(|error| EngineError::InvalidModel(format!("cannot read {}: {error}", shown.display())))?;
+    let decoded = contents.decode().map_err(unread)?;
     let mut proto = decoded.map_err(|error| EngineError::InvalidModel(format!("not an onnx file: {error}")))?;
-    let mut external = External { folder, files: HashMap::new(), budget };
+    let mut external = External { folder, within, files: HashMap::new(), budget };
     let fetch = &mut |tensor: &TensorProto, expected| external.fetch(tensor, expected).map(Bytes::from);
     each_tensor(&mut proto, &mut |tensor| inline(tensor, fetch))?;
     if let Some(graph) = &mut proto.graph {
@@ -53,14 +53,58 @@ pub(super) fn read(model: &ModelFile, options: &LoadOptions) -> Result<ModelProt
     Ok(proto)
 }
 
-/// All bytes of a file.
-fn whole(mut file: File, mapped: bool) -> io::Result<Bytes> {
-    if mapped {
-        return Ok(Bytes::from_owner(Mapped::of(&file)?));
+/// What stands in a file: on disk, or as it was read before.
+#[derive(Debug)]
+enum Contents {
+    File(Opened),
+    Sealed(Bytes),
+}
+
+impl Contents {
+    fn size(&self) -> u64 {
+        match self {
+            Self::File(opened) => opened.size,
+            Self::Sealed(bytes) => bytes.len() as u64,
+        }
     }
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes)?;
-    Ok(bytes.into())
+
+    fn whole(self, mapped: bool) -> io::Result<Bytes> {
+        match self {
+            Self::Sealed(bytes) => Ok(bytes),
+            Self::File(opened) if mapped => Ok(Bytes::from_owner(Mapped::of(&opened.file)?)),
+            Self::File(mut opened) => {
+                let mut bytes = Vec::new();
+                opened.file.read_to_end(&mut bytes)?;
+                Ok(bytes.into())
+            }
+        }
+    }
+
+    /// What is wrong with the message, within what is wrong with the file.
+    fn decode(self) -> io::Result<Result<ModelProto, DecodeError>> {
+        match self {
+            // Copied piece by piece: a slice that is kept would keep all of the file.
+            Self::Sealed(bytes) => Ok(ModelProto::decode(&bytes[..])),
+            Self::File(opened) => {
+                let size = usize::try_from(opened.size).map_err(io::Error::other)?;
+                let mut bytes = FileBytes::new(opened.file, size);
+                let decoded = ModelProto::decode(&mut bytes);
+                bytes.end()?;
+                Ok(decoded)
+            }
+        }
+    }
+
+    fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        match self {
+            Self::File(opened) => opened.file.read_exact_at(bytes, offset),
+            Self::Sealed(sealed) => {
+                let from = usize::try_from(offset).ok().and_then(|offset| sealed.get(offset..)?.get(..bytes.len()));
+                bytes.copy_from_slice(from.ok_or(io::ErrorKind::UnexpectedEof)?);
+                Ok(())
+            }
+        }
+    }
 }
 
 /// Calls `visit` for every tensor of a model, those in attributes, subgraphs and functions included. The depth is bounded by
@@ -120,10 +164,11 @@ impl Budget {
     }
 }
 
-struct External {
+struct External<'a> {
     folder: Folder,
+    within: Within<'a>,
     /// Open files by the location that the model gave.
-    files: HashMap<String, Opened>,
+    files: HashMap<String, Contents>,
     budget: Budget,
 }
 
@@ -152,7 +197,7 @@ pub(super) fn inline(
     Ok(())
 }
 
-impl External {
+impl External<'_> {
     fn fetch(&mut self, tensor: &TensorProto, expected: u64) -> Result<Vec<u8>, EngineError> {
         let wrong =
             |what: &str| EngineError::InvalidModel(format!("external data of tensor {:?}: {what}", tensor.name));
@@ -170,22 +215,25 @@ impl External {
         let end = offset.checked_add(length).ok_or_else(|| wrong("offset and length overflow"))?;
         self.budget.take(length)?;
         let opened = self.open(location).map_err(|error| wrong(&format!("cannot open {location:?}: {error}")))?;
-        if end > opened.size {
-            return Err(wrong(&format!("it ends at byte {end}, {location:?} has {} bytes", opened.size)));
+        if end > opened.size() {
+            return Err(wrong(&format!("it ends at byte {end}, {location:?} has {} bytes", opened.size())));
         }
         let mut bytes = vec![0; usize::try_from(length).map_err(|_| wrong("it cannot be addressed"))?];
-        let read = opened.file.read_exact_at(&mut bytes, offset);
+        let read = opened.read_exact_at(&mut bytes, offset);
         read.map_err(|error| wrong(&format!("cannot read {location:?}: {error}")))?;
         Ok(bytes)
     }
 
-    fn open(&mut self, location: &str) -> io::Result<&Opened> {
+    fn open(&mut self, location: &str) -> io::Result<&Contents> {
         if !self.files.contains_key(location) {
             if self.files.len() >= EXTERNAL_FILES_MAX {
                 return Err(io::Error::other(format!("more than {EXTERNAL_FILES_MAX} files")));
             }
-            let opened = self.folder.open_untrusted(location)?;
-            self.files.insert(location.to_owned(), opened);
+            let contents = match self.within.find(location)? {
+                Some(sealed) => Contents::Sealed(sealed),
+                None => Contents::File(self.folder.open_untrusted(location)?),
+            };
+            self.files.insert(location.to_owned(), contents);
         }
         Ok(&self.files[location])
     }

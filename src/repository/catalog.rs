@@ -76,6 +76,8 @@ pub struct IndexEntry {
     pub state: Option<State>,
     pub reason: String,
     pub variants: Vec<VariantEntry>,
+    /// Who vouches for what answers.
+    pub signer: Option<Arc<str>>,
 }
 
 /// What the repository index says of a variant.
@@ -84,6 +86,7 @@ pub struct VariantEntry {
     pub name: VariantName,
     pub state: State,
     pub reason: String,
+    pub signer: Option<Arc<str>>,
 }
 
 impl Catalog {
@@ -202,7 +205,8 @@ impl Model {
         if self.versions.is_empty() {
             let reason = self.reason.clone();
             let name = name.clone();
-            return vec![IndexEntry { name, version: None, state: self.state, reason, variants: Vec::new() }];
+            let (version, state, variants) = (None, self.state, Vec::new());
+            return vec![IndexEntry { name, version, state, reason, variants, signer: None }];
         }
         let line = |(id, version): (&VersionId, &Version)| IndexEntry {
             name: name.clone(),
@@ -210,6 +214,7 @@ impl Model {
             state: Some(version.state),
             reason: version.reason.clone(),
             variants: version.variants.iter().map(|(name, beside)| beside.entry(name)).collect(),
+            signer: version.ready.as_ref().and_then(|build| build.signer.clone()),
         };
         self.versions.iter().map(line).collect()
     }
@@ -228,12 +233,13 @@ impl Model {
 impl Beside {
     fn entry(&self, name: &VariantName) -> VariantEntry {
         let state = if self.ready.is_some() { State::Ready } else { State::Unavailable };
-        VariantEntry { name: name.clone(), state, reason: self.reason.clone() }
+        let signer = self.ready.as_ref().and_then(|build| build.signer.clone());
+        VariantEntry { name: name.clone(), state, reason: self.reason.clone(), signer }
     }
 }
 
 impl IndexEntry {
-    /// The reason, and the variants where a line has no other place for them.
+    /// The reason, who vouches for it, and the variants where a line has no other place for them.
     pub fn told(&self) -> String {
         let told = |entry: &VariantEntry| {
             let shown = format!("{} {}", entry.name, entry.state.as_str());
@@ -241,8 +247,9 @@ impl IndexEntry {
         };
         let variants: Vec<String> = self.variants.iter().map(told).collect();
         let variants = if variants.is_empty() { None } else { Some(format!("variants: {}", variants.join(", "))) };
-        let parts: Vec<String> =
-            Some(self.reason.clone()).filter(|text| !text.is_empty()).into_iter().chain(variants).collect();
+        let signer = self.signer.as_ref().map(|signer| format!("signer: {signer}"));
+        let reason = Some(self.reason.clone()).filter(|text| !text.is_empty());
+        let parts: Vec<String> = reason.into_iter().chain(signer).chain(variants).collect();
         parts.join("; ")
     }
 }

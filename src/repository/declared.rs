@@ -10,6 +10,7 @@ use super::settings::{QueuePolicy, TimeoutAction, WarmUp};
 use super::versions::VersionPolicy;
 use crate::engine::{EngineChoice, Precision};
 use crate::infer::{VariantName, VersionId};
+use crate::integrity::Digest;
 use crate::tensor::DType;
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -37,6 +38,8 @@ pub(super) struct Declared {
     pub(super) warm_up: Vec<WarmUp>,
     /// What it is made of, where it is an ensemble.
     pub(super) steps: Vec<DeclaredStep>,
+    /// Of files of the model, by path.
+    pub(super) digests: BTreeMap<String, Digest>,
     /// Fields that are not honoured, for the operator.
     pub(super) warnings: Vec<String>,
 }
@@ -130,6 +133,7 @@ impl Declared {
             parameters,
             warm_up: or_below(self.warm_up, below.warm_up),
             steps: or_below(self.steps, below.steps),
+            digests: if self.digests.is_empty() { below.digests } else { self.digests },
             warnings,
         }
     }

@@ -49,6 +49,8 @@ pub(super) struct Entry {
     /// Whether a model that it was made of has changed meanwhile.
     pub(super) is_outdated: bool,
     pub(super) asked: Vec<Answer>,
+    /// Whether whom to trust has changed since the files were compared.
+    is_doubted: bool,
 }
 
 /// A load that was asked for.
@@ -116,6 +118,17 @@ impl Entry {
         } else {
             Seen::Unsettled { shown: !self.is_wanted() && self.await_files() }
         }
+    }
+
+    /// Has the files compared anew, whether or not they change.
+    pub(super) fn doubt(&mut self) {
+        self.is_doubted = true;
+        self.attempted = None;
+    }
+
+    /// Whether builds whose files are as before may stay as they are.
+    pub(super) fn keeps_unchanged(&self) -> bool {
+        !self.is_doubted
     }
 
     /// Takes out which files the last load was of.
@@ -233,6 +246,7 @@ impl Entry {
         self.running = Some(replies);
         self.since = Some(Instant::now());
         self.is_outdated = false;
+        self.is_doubted = false;
         self.asked.clear();
         self.state = Some(State::Loading);
         self.reason.clear();

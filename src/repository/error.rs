@@ -10,6 +10,7 @@ use super::config::Control;
 use crate::engine::EngineError;
 use crate::error::ErrorCode;
 use crate::infer::{ModelName, NameError, VersionId};
+use crate::integrity::{Digest, SignatureError};
 
 /// Why an operation on the repository failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -80,6 +81,37 @@ pub enum InlineError {
     Store(String),
 }
 
+/// Why nobody vouches for the files of a model.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum IntegrityError {
+    #[error("it is not signed: expected {file} in the model's folder or the version's")]
+    Unsigned { file: String },
+    #[error("{file}: {error}")]
+    Signature { file: String, error: SignatureError },
+    #[error("{file} is not what was signed: expected sha256 {expected}, got {got}")]
+    Altered { file: String, expected: Digest, got: Digest },
+    #[error("{file} is not what the manifest says: expected sha256 {expected}, got {got}")]
+    Declared { file: String, expected: Digest, got: Digest },
+    #[error("{0} is missing, somebody vouches for it")]
+    Missing(String),
+    #[error("{0} is not covered by the signature")]
+    Extra(String),
+    #[error("{file}: {reason}")]
+    Unreadable { file: String, reason: String },
+    #[error("expected a signature over the file itself, got one over a folder")]
+    OfFolder,
+    #[error("expected a signature over a folder, got one over a file")]
+    OfFile,
+    #[error("expected a signature over {expected:?}, got one over {got:?}: signatures.names")]
+    Name { expected: String, got: String },
+    #[error(
+        "{file}: expected a signature over the model's folder, that of a version has no model's name: signatures.names"
+    )]
+    NoName { file: String },
+    #[error("files that come with a request are signed by nobody: signatures.policy")]
+    Inline,
+}
+
 /// Why one version, or every version of a model, could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LoadError {
@@ -89,6 +121,8 @@ pub(super) enum LoadError {
     Engine(#[from] EngineError),
     #[error(transparent)]
     Inline(#[from] InlineError),
+    #[error(transparent)]
+    Integrity(#[from] IntegrityError),
     #[error("it is not found in the repository")]
     NotFound,
     #[error("{file}: {reason}")]
@@ -138,6 +172,19 @@ impl RepositoryError {
             | Self::ManyWait { .. }
             | Self::NotYet { .. }
             | Self::Stopped => ErrorCode::Unavailable,
+        }
+    }
+}
+
+impl IntegrityError {
+    /// The word for it in metrics.
+    pub(super) fn outcome(&self) -> &'static str {
+        match self {
+            Self::Unsigned { .. } | Self::Inline => "unsigned",
+            Self::Signature { error, .. } => error.outcome(),
+            Self::Altered { .. } | Self::Declared { .. } | Self::Missing(_) | Self::Extra(_) => "altered",
+            Self::Unreadable { .. } | Self::OfFolder | Self::OfFile => "broken",
+            Self::Name { .. } | Self::NoName { .. } => "untrusted",
         }
     }
 }

@@ -3,17 +3,19 @@
 //! Every one is read beneath the folder, as a regular file, up to a limit. What they mean is not known here.
 
 use std::fs::OpenOptions;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use super::error::LoadError;
+use crate::engine::Sealed;
 
 /// The bytes of a file, or `None` where there is none of this name.
 ///
 /// # Errors
 /// When the name leads out of the folder, or the file is not regular, too large or unreadable.
-pub(super) fn read(folder: &Path, name: &str, bytes_max: u64) -> Result<Option<Vec<u8>>, LoadError> {
+fn read(folder: &Path, name: &str, bytes_max: u64) -> Result<Option<Vec<u8>>, LoadError> {
     let wrong = |reason: String| LoadError::File { file: name.to_owned(), reason };
     if !is_relative(name) {
         return Err(wrong("expected a path within the model's folder".into()));
@@ -22,7 +24,7 @@ pub(super) fn read(folder: &Path, name: &str, bytes_max: u64) -> Result<Option<V
     // link between this check and the opening could write the file as well.
     let resolved = match folder.join(name).canonicalize() {
         Ok(resolved) => resolved,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(wrong(error.to_string())),
     };
     let beneath = folder.canonicalize().is_ok_and(|folder| resolved.starts_with(folder));
@@ -42,14 +44,48 @@ pub(super) fn read(folder: &Path, name: &str, bytes_max: u64) -> Result<Option<V
     Ok(Some(bytes))
 }
 
-/// As `read`, for text.
-///
-/// # Errors
-/// As `read`, and when the bytes are not UTF-8.
-pub(super) fn read_text(folder: &Path, name: &str, bytes_max: u64) -> Result<Option<String>, LoadError> {
-    let Some(bytes) = read(folder, name, bytes_max)? else { return Ok(None) };
+fn text(name: &str, bytes: Vec<u8>) -> Result<String, LoadError> {
     let not_text = |_| LoadError::File { file: name.to_owned(), reason: "it is not utf-8 text".into() };
-    String::from_utf8(bytes).map(Some).map_err(not_text)
+    String::from_utf8(bytes).map_err(not_text)
+}
+
+/// A folder of a model, and what of it was read before.
+#[derive(Clone, Debug)]
+pub(super) struct Source {
+    folder: PathBuf,
+    sealed: Option<Arc<Sealed>>,
+}
+
+impl Source {
+    pub(super) fn of(folder: &Path, sealed: Option<Arc<Sealed>>) -> Self {
+        Self { folder: folder.to_owned(), sealed }
+    }
+
+    /// As `read`.
+    ///
+    /// # Errors
+    /// As `read`, and when nobody vouches for the file although somebody must.
+    pub(super) fn read(&self, name: &str, bytes_max: u64) -> Result<Option<Vec<u8>>, LoadError> {
+        let wrong = |reason: String| LoadError::File { file: name.to_owned(), reason };
+        let Some(sealed) = &self.sealed else { return read(&self.folder, name, bytes_max) };
+        match sealed.find(&self.folder, name) {
+            Ok(None) => read(&self.folder, name, bytes_max),
+            Ok(Some(bytes)) if bytes.len() as u64 > bytes_max => {
+                Err(wrong(format!("it is larger than {bytes_max} bytes")))
+            }
+            Ok(Some(bytes)) => Ok(Some(bytes.into())),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(wrong(error.to_string())),
+        }
+    }
+
+    /// As `read`, for text.
+    ///
+    /// # Errors
+    /// As `read`, and when the bytes are not UTF-8.
+    pub(super) fn read_text(&self, name: &str, bytes_max: u64) -> Result<Option<String>, LoadError> {
+        self.read(name, bytes_max)?.map(|bytes| text(name, bytes)).transpose()
+    }
 }
 
 /// Whether a name is a path of plain components.
@@ -85,7 +121,7 @@ mod tests {
         fs::write(folder.join("..real/labels.txt"), "one").unwrap();
         symlink("..real/labels.txt", folder.join("labels.txt")).unwrap();
         symlink("../secret", folder.join("escape")).unwrap();
-        assert_eq!(read_text(&folder, "labels.txt", 3).unwrap().as_deref(), Some("one"));
+        assert_eq!(Source::of(&folder, None).read_text("labels.txt", 3).unwrap().as_deref(), Some("one"));
         assert!(read(&folder, "none", 3).unwrap().is_none());
         for (name, reason) in [
             ("labels.txt", "labels.txt: it is larger than 2 bytes"),

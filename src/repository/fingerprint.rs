@@ -55,7 +55,11 @@ impl Stamp {
         match place {
             Place::File(path) => {
                 let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                let signature = format!("{name}.sig");
                 stamp.settings.0.push(FileStamp::of(name, &fs::metadata(path)?));
+                if let Ok(metadata) = fs::metadata(path.with_file_name(&signature)) {
+                    stamp.settings.0.push(FileStamp::of(signature, &metadata));
+                }
             }
             Place::Folder(folder) => walk(folder, "", &mut |file| stamp.add(file))?,
         }
@@ -146,6 +150,13 @@ impl FileStamp {
             changed_ns: nanos(metadata.ctime(), metadata.ctime_nsec()),
         }
     }
+}
+
+/// The files of a model, as stamps know them.
+pub(super) fn paths(root: &Path) -> io::Result<Vec<String>> {
+    let mut paths = Vec::new();
+    walk(root, "", &mut |file| paths.push(file.path))?;
+    Ok(paths)
 }
 
 fn walk(root: &Path, beneath: &str, visit: &mut dyn FnMut(FileStamp)) -> io::Result<()> {

@@ -16,9 +16,10 @@ use super::entry::Reply;
 use super::error::RepositoryError;
 use super::inline::LoadOverride;
 use super::lifecycle::{Actor, Command};
-use super::loader::Loading;
+use super::loader::{Loading, Renewed};
 use crate::engine::LoadOptions;
 use crate::infer::ModelName;
+use crate::integrity::Trust;
 use crate::telemetry::residency::ResidencyMetrics;
 
 /// Reads are lock-free; changes go through one actor. Cheap to share.
@@ -189,7 +190,7 @@ impl Repository {
     }
 
     /// Takes over what of a new configuration can change while the server runs: paths and times, and the settings of
-    /// loads to come. Then looks at the paths, as `rescan` does.
+    /// loads to come. Where whom to trust has changed, models are held against that anew. Then looks at the paths, as `rescan` does.
     ///
     /// # Errors
     /// As `rescan`; the new settings hold all the same.
@@ -198,8 +199,10 @@ impl Repository {
         config: RepositoryConfig,
         batching: BatchingConfig,
         options: LoadOptions,
+        trust: Option<Arc<Trust>>,
     ) -> Result<(), RepositoryError> {
-        self.ask(|reply| Command::Reconfigure { config, batching, options: Box::new(options), reply }).await.map(drop)
+        let with = Box::new(Renewed { batching, options, trust });
+        self.ask(|reply| Command::Reconfigure { config, with, reply }).await.map(drop)
     }
 
     /// Looks at the paths now. Unless the control mode is explicit, models that are new or have changed are loaded as

@@ -13,7 +13,6 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use super::batching_defaults::BatchingConfig;
 use super::catalog::{Catalog, UNLOADED};
 use super::config::{Control, RepositoryConfig};
 use super::demand::Demands;
@@ -22,10 +21,9 @@ use super::entry::{Entry, Leaving, Name, Reply, Request, WAITING_MAX};
 use super::error::{LoadError, RepositoryError};
 use super::giving_back::GivingBack;
 use super::inline::LoadOverride;
-use super::loader::{Job, Loaded, Loader, Loading, Origin, Serving};
+use super::loader::{Job, Loaded, Loader, Loading, Origin, Renewed, Serving};
 use super::scan::{Scan, scan};
 use super::workers::Workers;
-use crate::engine::LoadOptions;
 use crate::infer::{ModelName, VariantName, VersionId};
 
 pub(super) enum Command {
@@ -33,7 +31,7 @@ pub(super) enum Command {
     Demand { name: ModelName, reply: Reply },
     Unload { name: ModelName, dependents: bool, reply: Reply },
     Rescan { reply: Reply },
-    Reconfigure { config: RepositoryConfig, batching: BatchingConfig, options: Box<LoadOptions>, reply: Reply },
+    Reconfigure { config: RepositoryConfig, with: Box<Renewed>, reply: Reply },
     Stop,
 }
 
@@ -184,10 +182,15 @@ impl Actor {
                 self.scanning.asked.push(reply);
                 self.begin_scan();
             }
-            Command::Reconfigure { config, batching, options, reply } => {
+            Command::Reconfigure { config, with, reply } => {
                 // Who decides what is loaded, and the loads of the start, are as they were.
                 self.config = RepositoryConfig { control: self.config.control, ..config };
-                let with = Loading { batching, options: *options, ..self.loader.with.clone() };
+                let Renewed { batching, options, trust } = *with;
+                let trust = trust.unwrap_or_else(|| Arc::clone(&self.loader.with.trust));
+                if trust != self.loader.with.trust {
+                    self.models.values_mut().for_each(Entry::doubt);
+                }
+                let with = Loading { batching, options, trust, ..self.loader.with.clone() };
                 let (workers, is_routine) = (self.loader.workers.clone(), self.loader.is_routine);
                 self.loader = Arc::new(Loader { with, workers, is_routine });
                 self.keep_to_limit(None);
@@ -267,6 +270,7 @@ impl Actor {
             temporary: self.config.temporary_path.clone(),
             variants_max: self.config.variants_max,
             ensemble_steps_max: self.config.ensemble_steps_max,
+            rules: self.loader.with.rules(),
         };
         let (loader, name, generation) = (Arc::clone(&self.loader), name.clone(), entry.generation);
         let one_of = Arc::clone(&self.loads);

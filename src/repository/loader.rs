@@ -15,19 +15,22 @@ use super::batching_defaults::BatchingConfig;
 use super::declared::Declared;
 use super::ensemble::{Ensemble, Unlinked};
 use super::error::LoadError;
+use super::files::Source;
 use super::fingerprint::{Fingerprint, Stamp};
 use super::inline::LoadOverride;
 use super::layout::Place;
 use super::profile::{Judged, Profile};
 use super::resolve::{self, Defaults, Resolved};
 use super::samples::{self, Sample};
-use super::survey::{Chosen, Survey};
+use super::survey::{self, Chosen, Survey};
 use super::variant::Variant;
-use super::variants::{Variants, Version};
+use super::variants::{FOLDER, Variants, Version};
+use super::vouched::{Part, Rules, Seal};
 use super::workers::{Seat, Workers};
 use crate::engine::steps::{self, StepSettings};
 use crate::engine::{Engine, LoadOptions, ModelFile, Pool};
 use crate::infer::{ModelName, VariantName, VersionId};
+use crate::integrity::Trust;
 use crate::metering::{Costs, Meter, Statistics};
 use crate::telemetry::{Metrics, PlanMetrics};
 
@@ -42,6 +45,16 @@ pub struct Loading {
     pub pool: Pool,
     pub metrics: Arc<Metrics>,
     pub meter: Meter,
+    /// Whose signatures over models count.
+    pub trust: Arc<Trust>,
+}
+
+/// What a new configuration says of loads to come.
+pub(super) struct Renewed {
+    pub(super) batching: BatchingConfig,
+    pub(super) options: LoadOptions,
+    /// Whom to trust, where that can be read.
+    pub(super) trust: Option<Arc<Trust>>,
 }
 
 #[derive(Debug)]
@@ -66,6 +79,8 @@ pub(super) struct Job {
     /// Variants of one version that are loaded.
     pub(super) variants_max: usize,
     pub(super) ensemble_steps_max: usize,
+    /// By which files are held against signatures.
+    pub(super) rules: Rules,
 }
 
 /// Where the files are to be found.
@@ -127,12 +142,14 @@ pub(super) struct Whole {
     pub(super) statistics: Arc<Statistics>,
     pub(super) plans: PlanMetrics,
     pub(super) ensemble: Option<Arc<Ensemble>>,
+    pub(super) signer: Option<Arc<str>>,
     pub(super) took: Duration,
 }
 
 /// A build that has not run yet.
 struct Prepared {
     resolved: Resolved,
+    signer: Option<Arc<str>>,
     samples: Vec<Sample>,
     /// By the report beside the model.
     judged: Option<Judged>,
@@ -141,8 +158,16 @@ struct Prepared {
 /// A build that can serve.
 struct Proved {
     resolved: Resolved,
+    signer: Option<Arc<str>>,
     judged: Option<Judged>,
     costs: Costs,
+}
+
+impl Loading {
+    pub(super) fn rules(&self) -> Rules {
+        let metrics = self.metrics.verifications.clone();
+        Rules { trust: Arc::clone(&self.trust), metrics, bytes_max: self.options.model_bytes_max }
+    }
 }
 
 impl Loader {
@@ -213,13 +238,18 @@ impl Loader {
             let (file, step) = (target.file.clone(), target.step.cloned());
             with.options.plans = plans.clone();
             let folder = survey.place.as_ref().and_then(Place::folder).map(Path::to_owned);
-            let prepare = move || Prepared::new(&with, (&file, step.as_ref()), declared, folder.as_deref());
+            let (vouched, version, variant) = (survey.vouched.clone(), target.version, target.beside().cloned());
+            let prepare = move || {
+                let part = Part { version: Some(version), variant: variant.as_ref(), folder: &file.folder };
+                let seal = survey::seal(vouched.as_deref(), part)?;
+                Prepared::new(with, (&file, step.as_ref()), declared, folder.as_deref(), seal)
+            };
             seat.run(prepare).await.map_err(|_| LoadError::Panicked("reading the model"))??
         };
-        let Proved { resolved, judged, costs } = self.warm_up(prepared).await?;
+        let Proved { resolved, signer, judged, costs } = self.warm_up(prepared).await?;
         let profile = Profile::new(survey.accuracy(target), judged, costs);
         let statistics = before.map(|before| Arc::clone(&before.statistics)).unwrap_or_default();
-        let whole = Whole { resolved, profile, statistics, plans, ensemble: None, took: started.elapsed() };
+        let whole = Whole { resolved, profile, statistics, plans, ensemble: None, signer, took: started.elapsed() };
         Ok(self.finish(target.model, target.version, target.variant, whole))
     }
 
@@ -231,7 +261,7 @@ impl Loader {
         name: Option<&VariantName>,
         whole: Whole,
     ) -> Arc<Variant> {
-        let Whole { resolved, profile, statistics, plans, ensemble, took } = whole;
+        let Whole { resolved, profile, statistics, plans, ensemble, signer, took } = whole;
         for note in &resolved.notes {
             tracing::warn!(%model, %version, "{note}");
         }
@@ -248,6 +278,7 @@ impl Loader {
             name: name.cloned(),
             plan: Arc::from(resolved.plan),
             ensemble,
+            signer,
             signature: resolved.signature,
             settings: resolved.settings,
             metrics,
@@ -268,7 +299,7 @@ impl Loader {
         let limit = prepared.resolved.settings.cores_max;
         let core = self.with.pool.acquire().await;
         self.with.pool.spawn(core, limit, move |cores| {
-            let Prepared { resolved, samples, judged } = prepared;
+            let Prepared { resolved, signer, samples, judged } = prepared;
             let rows = if resolved.merges() { resolved.settings.batching.batch_size_max } else { 1 };
             let outcome = samples::run(resolved.plan.as_ref(), &samples, rows, &cores);
             drop(cores);
@@ -277,7 +308,7 @@ impl Loader {
                 if let Some((rows, time)) = last.filter(|_| costs.points().next().is_none()) {
                     costs.learn(rows, time, time);
                 }
-                Proved { resolved, judged, costs }
+                Proved { resolved, signer, judged, costs }
             });
             // The caller may have stopped waiting.
             let _ = send.send(proved);
@@ -287,6 +318,12 @@ impl Loader {
 }
 
 impl Target<'_> {
+    /// The variant that it is, unless it is a step of an ensemble, whose files lie in the version's folder itself.
+    fn beside(&self) -> Option<&VariantName> {
+        let folder = self.file.folder.parent().and_then(Path::file_name);
+        self.variant.filter(|_| self.step.is_none() && folder.is_some_and(|folder| folder == FOLDER))
+    }
+
     /// The variant's name as a label.
     pub(super) fn variant(&self) -> &str {
         self.variant.map_or("", VariantName::as_str)
@@ -316,29 +353,34 @@ impl Serving {
 
 impl Prepared {
     fn new(
-        with: &Loading,
+        with: Loading,
         (file, step): (&ModelFile, Option<&StepSettings>),
         declared: Declared,
         folder: Option<&Path>,
+        seal: Seal,
     ) -> Result<Self, LoadError> {
+        let Seal { sealed, signer } = seal;
+        let source = |folder: &Path| Source::of(folder, sealed.clone());
+        let (folder, beside) = (folder.map(source), source(&file.folder));
         let rows = declared.batch_size_max().unwrap_or(with.batching.batch_size_max);
         let (engine, precision) = (declared.engine.unwrap_or_default(), declared.precision.unwrap_or_default());
-        let options =
-            LoadOptions { batch_size_max: rows, engine, precision, keep_choices: true, ..with.options.clone() };
+        // A folder that was signed stays as it is.
+        let keep_choices = sealed.as_ref().is_none_or(|sealed| !sealed.is_closed());
+        let options = LoadOptions { batch_size_max: rows, engine, precision, keep_choices, sealed, ..with.options };
         let plan = match step {
             None => with.engine.load(file, &options)?,
             Some(settings) => steps::plan(settings, &file.folder, &options)?,
         };
         let defaults = Defaults { batching: &with.batching, cores: with.pool.size() };
-        let mut resolved = resolve::resolve(declared, plan, folder, defaults)?;
+        let mut resolved = resolve::resolve(declared, plan, folder.as_ref(), defaults)?;
         resolved.settings.model_file.clone_from(&file.file);
-        samples::ship(&mut resolved, folder);
-        let judged = Judged::read(&file.folder).unwrap_or_else(|error| {
+        samples::ship(&mut resolved, folder.as_ref());
+        let judged = Judged::read(&beside).unwrap_or_else(|error| {
             resolved.notes.push(error.to_string());
             None
         });
-        let samples = samples::prepare(&resolved, folder, &options)?;
-        Ok(Self { resolved, samples, judged })
+        let samples = samples::prepare(&resolved, folder.as_ref(), &options)?;
+        Ok(Self { resolved, signer, samples, judged })
     }
 }
 

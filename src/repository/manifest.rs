@@ -18,6 +18,7 @@ use super::settings::{TimeoutAction, WarmUp, WarmUpContent, WarmUpInput};
 use super::versions::VersionPolicy;
 use crate::engine::{EngineChoice, Precision};
 use crate::infer::{VariantName, VersionId};
+use crate::integrity::{self, Digest};
 use crate::tensor::DType;
 use crate::units::{ByteSize, Span};
 
@@ -60,6 +61,7 @@ struct Manifest {
     parameters: BTreeMap<String, String>,
     warm_up: Vec<Sample>,
     steps: Vec<Step>,
+    digests: BTreeMap<String, String>,
 }
 
 /// A build beside a version's own.
@@ -224,9 +226,23 @@ impl Manifest {
             parameters: self.parameters,
             warm_up: warm_up.collect::<Result<_, _>>()?,
             steps: steps::declare(self.steps)?,
+            digests: digests(&self.digests)?,
             ..Declared::default()
         })
     }
+}
+
+/// SHA-256 of files, by path beneath the model's folder.
+fn digests(written: &BTreeMap<String, String>) -> Result<BTreeMap<String, Digest>, ConfigError> {
+    let digest = |(path, text): (&String, &String)| {
+        let field = || format!("digests.{path:?}");
+        if integrity::relative(path).as_ref() != Some(path) || path == MANIFEST {
+            return Err(wrong(field(), "expected a path of another file within the model's folder"));
+        }
+        let digest = text.parse::<Digest>().map_err(|error| wrong(field(), error.to_string()))?;
+        Ok((path.clone(), digest))
+    };
+    written.iter().map(digest).collect()
 }
 
 fn share(got: f64, field: impl FnOnce() -> String) -> Result<f64, ConfigError> {

@@ -39,6 +39,7 @@ mod scan;
 mod shapes;
 mod survey;
 mod variants;
+mod vouched;
 mod watch;
 mod workers;
 
@@ -50,7 +51,7 @@ pub use error::RepositoryError;
 pub use handle::Repository;
 pub use inline::LoadOverride;
 pub use loader::Loading;
-pub use newest::newest;
+pub use newest::{newest, signer};
 pub use profile::Profile;
 pub use settings::{BatchSettings, ModelSettings, QueuePolicy, TimeoutAction};
 pub use variant::Variant;

@@ -1,13 +1,19 @@
 //! The file that a server would load first of a path, for commands that look at one model without serving it.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::error::{LoadError, RepositoryError};
+use super::files::Source;
 use super::inline::LoadOverride;
 use super::layout;
 use super::survey::declared;
+use super::variants;
+use super::vouched::{Part, Rules, Vouched};
 use crate::engine::ModelFile;
 use crate::infer::ModelName;
+use crate::integrity::{Policy, Trust};
+use crate::telemetry::Metrics;
 
 /// The highest version that the model's settings choose, or the file itself; `None` where there is no model.
 ///
@@ -23,7 +29,8 @@ pub fn newest(path: &Path) -> Result<Option<ModelFile>, RepositoryError> {
         error => error,
     })?;
     let Some(place) = found.models.into_values().next() else { return Ok(None) };
-    let declared = declared(&name, Some(&place), &LoadOverride::default()).map_err(|error| match error {
+    let settings = place.folder().map(|folder| Source::of(folder, None));
+    let declared = declared(&name, settings.as_ref(), &LoadOverride::default()).map_err(|error| match error {
         LoadError::Config(error) => RepositoryError::Config { model: name.clone(), error },
         error => RepositoryError::Load { model: name.clone(), reason: error.to_string() },
     })?;
@@ -31,6 +38,43 @@ pub fn newest(path: &Path) -> Result<Option<ModelFile>, RepositoryError> {
     let mut files = versions.map_err(|error| unreadable(error.to_string()))?.files;
     let chosen = declared.version_policy.unwrap_or_default().choose(&files.keys().copied().collect());
     Ok(chosen.iter().rev().find_map(|version| files.remove(version)))
+}
+
+/// Who vouches for the newest version of the model at a path, as a server with these settings finds it; nobody where its policy is to
+/// look at no signatures.
+///
+/// # Errors
+/// When nobody does who is trusted, with the reason.
+pub fn signer(path: &Path, trust: Trust, bytes_max: u64) -> Result<Option<String>, RepositoryError> {
+    let name = name_of(path);
+    let unsealed = |error: LoadError| RepositoryError::Load { model: name.clone(), reason: error.to_string() };
+    let found = layout::find(&[path.to_owned()], name.as_str())?;
+    let Some(place) = found.models.into_values().next() else { return Ok(None) };
+    // Whatever is done about it, here it is told.
+    let mut trust = trust;
+    if trust.settings.policy == Policy::Warn {
+        trust.settings.policy = Policy::Require;
+    }
+    let metrics = Metrics::new().verifications;
+    let vouched = Vouched::of(&place, &name, Rules { trust: Arc::new(trust), metrics, bytes_max });
+    let settings = vouched.settings().map_err(|error| unsealed(error.into()))?;
+    let declared = declared(&name, settings.as_ref(), &LoadOverride::default()).map_err(unsealed)?;
+    let vouched = vouched.with_digests(&declared.digests);
+    let versions = place.versions(declared.model_file.as_deref());
+    let mut files = versions
+        .map_err(|error| unsealed(LoadError::File { file: name.to_string(), reason: error.to_string() }))?
+        .files;
+    let chosen = declared.version_policy.unwrap_or_default().choose(&files.keys().copied().collect());
+    let Some((version, file)) = chosen.iter().rev().find_map(|id| Some((*id, files.remove(id)?))) else {
+        return Ok(None);
+    };
+    let mut signer = None;
+    for (variant, folder) in variants::folders(&file) {
+        let part = Part { version: Some(version), variant: variant.as_ref(), folder: &folder };
+        let seal = vouched.seal(part).map_err(|error| unsealed(error.into()))?;
+        signer = signer.or(seal.signer);
+    }
+    Ok(signer.map(|signer| signer.to_string()))
 }
 
 /// The folder's name, which settings written for Triton repeat; any other where that is none for a model.

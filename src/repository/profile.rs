@@ -1,12 +1,11 @@
 //! What a build is worth and what it costs: by this routing chooses among the builds of a version.
 
-use std::path::Path;
 use std::sync::Mutex;
 
 use serde::Deserialize;
 
 use super::error::LoadError;
-use super::files::{self, TEXT_BYTES_MAX};
+use super::files::{Source, TEXT_BYTES_MAX};
 use crate::engine::pool::lock;
 use crate::metering::Costs;
 
@@ -71,8 +70,8 @@ impl Profile {
 
 impl Judged {
     /// What the report in a model's folder says, if it has one with labelled rows.
-    pub(super) fn read(folder: &Path) -> Result<Option<Self>, LoadError> {
-        let Some(text) = files::read_text(folder, REPORT, TEXT_BYTES_MAX)? else { return Ok(None) };
+    pub(super) fn read(folder: &Source) -> Result<Option<Self>, LoadError> {
+        let Some(text) = folder.read_text(REPORT, TEXT_BYTES_MAX)? else { return Ok(None) };
         let broken = |error: serde_json::Error| LoadError::File { file: REPORT.into(), reason: error.to_string() };
         let report: Report = serde_json::from_str(&text).map_err(broken)?;
         let Some(Compared { rows, accuracy: Some([original, compressed]) }) = report.compared else { return Ok(None) };
@@ -99,7 +98,7 @@ mod tests {
     fn read(text: &str) -> Result<Option<Judged>, String> {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join(REPORT), text).unwrap();
-        Judged::read(folder.path()).map_err(|error| error.to_string())
+        Judged::read(&Source::of(folder.path(), None)).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -109,7 +108,7 @@ mod tests {
         for silent in [r#"{"compared":null}"#, "{}", r#"{"compared":{"rows":5,"accuracy":null,"agreement":0.9}}"#] {
             assert_eq!(read(silent), Ok(None), "{silent}");
         }
-        assert_eq!(Judged::read(tempfile::tempdir().unwrap().path()).unwrap(), None);
+        assert_eq!(Judged::read(&Source::of(tempfile::tempdir().unwrap().path(), None)).unwrap(), None);
         let fewer = Judged { rows: 20, ..judged };
         assert_eq!(Judged::most_rows([fewer, judged].into_iter()), Some(judged));
     }

@@ -2,13 +2,12 @@
 //!
 //! What they show is that the build runs, and that its outputs are what its signature says.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::error::{ConfigError, LoadError};
-use super::files;
+use super::files::Source;
 use super::resolve::Resolved;
 use super::settings::{WarmUp, WarmUpContent, WarmUpInput};
 use crate::engine::signature::Bindings;
@@ -29,7 +28,7 @@ pub(super) struct Sample {
 /// When a configured one does not fit the signature, or its file is missing.
 pub(super) fn prepare(
     resolved: &Resolved,
-    folder: Option<&Path>,
+    folder: Option<&Source>,
     options: &LoadOptions,
 ) -> Result<Vec<Sample>, LoadError> {
     let bytes_max = options.model_bytes_max;
@@ -50,7 +49,7 @@ pub(super) fn prepare(
 
 /// Takes along the request that a model's folder ships. What people try does not decide whether a model serves: where it cannot be
 /// had, a note says so.
-pub(super) fn ship(resolved: &mut Resolved, folder: Option<&Path>) {
+pub(super) fn ship(resolved: &mut Resolved, folder: Option<&Source>) {
     match shipped(folder) {
         Ok(request) => resolved.settings.sample_request = request,
         Err(error) => resolved.notes.push(error.to_string()),
@@ -61,9 +60,9 @@ pub(super) fn ship(resolved: &mut Resolved, folder: Option<&Path>) {
 ///
 /// # Errors
 /// When the file cannot be read or is too large.
-fn shipped(folder: Option<&Path>) -> Result<Option<Bytes>, LoadError> {
+fn shipped(folder: Option<&Source>) -> Result<Option<Bytes>, LoadError> {
     let Some(folder) = folder else { return Ok(None) };
-    Ok(files::read(folder, SAMPLE_REQUEST, SAMPLE_REQUEST_BYTES_MAX)?.map(Bytes::from))
+    Ok(folder.read(SAMPLE_REQUEST, SAMPLE_REQUEST_BYTES_MAX)?.map(Bytes::from))
 }
 
 /// Bytes that the samples of a build may have together: all of them are held until the last has run.
@@ -157,7 +156,7 @@ fn zeros(plan: &dyn Plan, budget: &mut Budget) -> Option<Sample> {
 fn sample(
     warm_up: &WarmUp,
     resolved: &Resolved,
-    folder: Option<&Path>,
+    folder: Option<&Source>,
     budget: &mut Budget,
 ) -> Result<Sample, LoadError> {
     let wrong = |problem: String| ConfigError::field("", format!("warm-up {:?}", warm_up.name), problem);
@@ -199,7 +198,7 @@ fn fill(
     input: &WarmUpInput,
     shape: Shape,
     rows: usize,
-    folder: Option<&Path>,
+    folder: Option<&Source>,
     budget: &mut Budget,
 ) -> Result<Tensor, LoadError> {
     let max = budget.max;
@@ -212,7 +211,7 @@ fn fill(
         WarmUpContent::File(name) => {
             let file = format!("{FOLDER}/{name}");
             let file_max = budget.left + length as u64;
-            let read = folder.map(|folder| files::read(folder, &file, file_max)).transpose()?.flatten();
+            let read = folder.map(|folder| folder.read(&file, file_max)).transpose()?.flatten();
             let missing = || LoadError::File { file: file.clone(), reason: "the warm-up file is missing".into() };
             let bytes = read.ok_or_else(missing)?;
             // Strings are longer than the empty ones that were counted.
@@ -298,13 +297,13 @@ mod tests {
     #[test]
     fn a_shipped_request_is_read_within_a_bound() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(shipped(None).unwrap().is_none() && shipped(Some(folder.path())).unwrap().is_none());
+        assert!(shipped(None).unwrap().is_none() && shipped(Some(&Source::of(folder.path(), None))).unwrap().is_none());
         let file = folder.path().join(SAMPLE_REQUEST);
         std::fs::write(&file, "{}").unwrap();
-        assert_eq!(shipped(Some(folder.path())).unwrap().unwrap(), "{}");
+        assert_eq!(shipped(Some(&Source::of(folder.path(), None))).unwrap().unwrap(), "{}");
         let beyond = usize::try_from(SAMPLE_REQUEST_BYTES_MAX).unwrap() + 1;
         std::fs::write(&file, vec![b' '; beyond]).unwrap();
-        assert!(shipped(Some(folder.path())).is_err());
+        assert!(shipped(Some(&Source::of(folder.path(), None))).is_err());
     }
 
     #[test]

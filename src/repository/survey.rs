@@ -2,19 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::declared::Declared;
-use super::error::LoadError;
-use super::files::{self, TEXT_BYTES_MAX};
+use super::error::{IntegrityError, LoadError};
+use super::files::{Source, TEXT_BYTES_MAX};
 use super::fingerprint::{Fingerprint, Stamp};
 use super::inline::{InlineFolder, LoadOverride};
 use super::layout::{self, CONFIG, MANIFEST, Place, Versions};
 use super::loader::{Failure, Job, Origin, Serving, Target};
 use super::settings::MODEL_FILES;
+use super::vouched::{Part, Rules, Seal, Vouched};
 use super::workers::Seat;
 use super::{manifest, triton};
 use crate::engine::ModelFile;
 use crate::infer::{ModelName, VariantName, VersionId};
+use crate::integrity::Policy;
 
 /// The state of a model's files, and what of them is to be loaded.
 pub(super) struct Survey {
@@ -24,6 +27,8 @@ pub(super) struct Survey {
     pub(super) chosen: BTreeMap<VersionId, Chosen>,
     /// The folders of an ensemble's versions.
     pub(super) folders: BTreeMap<VersionId, PathBuf>,
+    /// Nothing where files came with the request.
+    pub(super) vouched: Option<Arc<Vouched>>,
     /// Kept until the load has ended, because the files lie there.
     pub(super) inline: Option<InlineFolder>,
 }
@@ -54,7 +59,14 @@ impl Survey {
             return Err(LoadError::NotFound);
         }
         let stamp = place.as_ref().filter(|_| inline.is_none()).map(Stamp::take).transpose().map_err(unreadable)?;
-        let declared = declared(&job.name, place.as_ref(), &job.over)?;
+        if inline.is_some() {
+            refuse_unsigned(job)?;
+        }
+        let vouched = place.as_ref().map(|place| Vouched::of(place, &job.name, job.rules.clone()));
+        let settings = vouched.as_ref().map(Vouched::settings).transpose()?.flatten();
+        let declared = declared(&job.name, settings.as_ref(), &job.over)?;
+        let vouched = vouched.filter(|_| inline.is_none()).map(|vouched| vouched.with_digests(&declared.digests));
+        let vouched = vouched.map(Arc::new);
         if !declared.steps.is_empty() {
             let folder = place.as_ref().and_then(Place::folder).ok_or(LoadError::NoFolder)?;
             let all = layout::ensemble_versions(folder).map_err(unreadable)?;
@@ -64,7 +76,7 @@ impl Survey {
                 return Err(LoadError::NoVersion { file: String::new() });
             }
             let folders = all.into_iter().filter(|(id, _)| chosen.contains(id)).collect();
-            return Ok(Self { place, stamp, declared, chosen: BTreeMap::new(), folders, inline });
+            return Ok(Self { place, stamp, declared, chosen: BTreeMap::new(), folders, vouched, inline });
         }
         let named = declared.model_file.as_deref();
         let versions = match (&inline, &place) {
@@ -73,18 +85,23 @@ impl Survey {
             (None, None) => Versions::default(),
         };
         let chosen = choose(job, &declared, versions, stamp.as_ref())?;
-        Ok(Self { place, stamp, declared, chosen, folders: BTreeMap::new(), inline })
+        Ok(Self { place, stamp, declared, chosen, folders: BTreeMap::new(), vouched, inline })
     }
 
-    /// The survey of files that say nothing of their own.
-    pub(super) fn of_settings(declared: Declared) -> Self {
+    /// The survey of files that say nothing of their own, by who vouches for them.
+    pub(super) fn of_settings(declared: Declared, vouched: Option<Arc<Vouched>>) -> Self {
         let (chosen, folders) = (BTreeMap::new(), BTreeMap::new());
-        Self { place: None, stamp: None, declared, chosen, folders, inline: None }
+        Self { place: None, stamp: None, declared, chosen, folders, vouched, inline: None }
     }
 
     /// Whether variants may stand beside the files: not beside a file that came alone, or with a request.
     pub(super) fn has_variants(&self) -> bool {
         self.inline.is_none() && self.place.as_ref().is_some_and(|place| place.folder().is_some())
+    }
+
+    /// Whether files are compared before they are used.
+    pub(super) fn is_vouched(&self) -> bool {
+        self.vouched.as_ref().is_some_and(|vouched| vouched.compares())
     }
 
     /// What the settings say a build is worth.
@@ -140,6 +157,31 @@ impl Survey {
     }
 }
 
+/// What a build is to be made of, as far as somebody vouches for it. Reads all of its files.
+///
+/// # Errors
+/// When nobody does whom the policy asks for.
+pub(super) fn seal(vouched: Option<&Vouched>, part: Part<'_>) -> Result<Seal, LoadError> {
+    Ok(vouched.map(|vouched| vouched.seal(part)).transpose()?.unwrap_or_default())
+}
+
+/// Nobody has signed what came with a request.
+fn refuse_unsigned(job: &Job) -> Result<(), LoadError> {
+    let Rules { trust, metrics, .. } = &job.rules;
+    let error = IntegrityError::Inline;
+    if trust.settings.policy != Policy::Off {
+        metrics.ended(error.outcome());
+    }
+    match trust.settings.policy {
+        Policy::Require => Err(error.into()),
+        Policy::Warn => {
+            tracing::warn!(model = %job.name, reason = %error, "model is served although nobody whom signatures trust vouches for it");
+            Ok(())
+        }
+        Policy::Off => Ok(()),
+    }
+}
+
 fn find(paths: &[PathBuf], one: &str, wanted: &ModelName) -> Result<Option<Place>, LoadError> {
     // The paths are the operator's: a client learns that they cannot be read, not what they are.
     let hidden = |error| {
@@ -151,11 +193,12 @@ fn find(paths: &[PathBuf], one: &str, wanted: &ModelName) -> Result<Option<Place
 
 /// What the model's files say. A request's configuration takes the place of `config.pbtxt` and stands above the
 /// manifest, which otherwise stands above `config.pbtxt`.
-pub(super) fn declared(name: &ModelName, place: Option<&Place>, over: &LoadOverride) -> Result<Declared, LoadError> {
-    let text = |file| match place.and_then(Place::folder) {
-        Some(folder) => files::read_text(folder, file, TEXT_BYTES_MAX),
-        None => Ok(None),
-    };
+pub(super) fn declared(
+    name: &ModelName,
+    settings: Option<&Source>,
+    over: &LoadOverride,
+) -> Result<Declared, LoadError> {
+    let text = |file| settings.map_or(Ok(None), |settings| settings.read_text(file, TEXT_BYTES_MAX));
     let manifest = text(MANIFEST)?.map(|text| manifest::read(&text)).transpose()?.unwrap_or_default();
     if let Some(json) = &over.config_json {
         return Ok(triton::read_json(name, json)?.over(manifest).settled());

@@ -22,6 +22,7 @@ use crate::config::Config;
 use crate::engine::{LoadOptions, Pool};
 use crate::error::ErrorCode;
 use crate::infer::{ModelName, VersionId};
+use crate::integrity::Trust;
 use crate::metering::Meter;
 use crate::telemetry::Metrics;
 use crate::units::{ByteSize, Span};
@@ -75,6 +76,7 @@ fn loading(engine: &FakeEngine, metrics: &Arc<Metrics>) -> Loading {
         pool: Pool::start(Some(2)),
         metrics: Arc::clone(metrics),
         meter: Meter::silent(&Config::default().metering, metrics),
+        trust: Arc::new(Trust::none()),
     }
 }
 
@@ -423,7 +425,7 @@ async fn a_vanished_repository_unloads_nothing() {
     let inner = RepositoryConfig { ..config(house.folder.path().join("m"), Control::Poll) };
     let with = loading(&house.engine, &house.metrics);
     let (batching, options) = (with.batching, with.options);
-    house.repository.reconfigure(inner, batching, options).await.unwrap();
+    house.repository.reconfigure(inner, batching, options, None).await.unwrap();
     house.until("the new path", |house| house.index() == ["a/1 READY"]).await;
     fs::rename(house.folder.path().join("m"), house.folder.path().join("n")).unwrap();
     assert!(house.repository.rescan().await.is_err());

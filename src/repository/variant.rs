@@ -25,6 +25,8 @@ pub struct Variant {
     pub plan: Arc<dyn Plan>,
     /// What it is made of, where it is an ensemble.
     pub ensemble: Option<Arc<Ensemble>>,
+    /// Who vouches for its files, where somebody does whom the settings trust.
+    pub signer: Option<Arc<str>>,
     /// What clients see: the plan's signature, or the one a configuration reshapes it to.
     pub signature: Signature,
     pub settings: ModelSettings,
@@ -110,6 +112,7 @@ impl Variant {
             signature: plan.signature().clone(),
             plan,
             ensemble: None,
+            signer: None,
             settings,
             metrics: crate::telemetry::Metrics::new().model("m", "1", ""),
             statistics: Arc::default(),

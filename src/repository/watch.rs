@@ -108,7 +108,10 @@ impl Actor {
         for name in whole {
             match self.config.control {
                 Control::Demand => self.files_are_others(&name),
-                _ => self.load(&name, Request { keep_unchanged: true, ..Request::default() }),
+                _ => {
+                    let keep_unchanged = self.models.get(&name).is_none_or(Entry::keeps_unchanged);
+                    self.load(&name, Request { keep_unchanged, ..Request::default() });
+                }
             }
         }
         self.tell_all_ensembles();

@@ -132,6 +132,22 @@ pub const MODEL_BUILDS_FAILED: Metric = gauge(
     "Versions and variants of a model that its last load could not bring to serve as they lie on disk; what served before \
      goes on.",
 );
+pub const MODEL_VERIFICATIONS: Metric = counter(
+    "kinglet_model_verifications_total",
+    &["outcome"],
+    "Builds that were held against a signature or digests: verified, unsigned, altered (a file or the signature is not as \
+     it was signed), untrusted (signed by somebody else), broken (the signature cannot be used).",
+);
+pub const MODEL_VERIFICATION_BYTES: Metric = counter(
+    "kinglet_model_verification_bytes_total",
+    &[],
+    "Bytes of files that were verified before they were loaded.",
+);
+pub const MODEL_VERIFICATION_TIME: Metric = counter(
+    "kinglet_model_verification_seconds_total",
+    &[],
+    "Time it took loads to read these bytes and to take their digests.",
+);
 pub const RESIDENT_MODELS: Metric =
     gauge("kinglet_resident_models", &[], "Models that are loaded, where they load on demand; absent elsewhere.");
 pub const RESIDENT_BYTES: Metric = gauge(
@@ -350,6 +366,9 @@ pub const ALL: &[&Metric] = &[
     &MODEL_LOAD_DURATION,
     &MODEL_LOADS,
     &MODEL_BUILDS_FAILED,
+    &MODEL_VERIFICATIONS,
+    &MODEL_VERIFICATION_BYTES,
+    &MODEL_VERIFICATION_TIME,
     &RESIDENT_MODELS,
     &RESIDENT_BYTES,
     &RESIDENT_BYTES_MAX,

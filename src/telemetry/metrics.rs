@@ -21,6 +21,7 @@ use super::residency::ResidencyMetrics;
 use super::shared_memory::SharedMemoryMetrics;
 use super::spans::{Sampling, SpanMetrics};
 use super::tls::TlsMetrics;
+use super::verification::VerificationMetrics;
 use crate::error::ErrorCode;
 use crate::infer::BatchReason;
 
@@ -63,6 +64,7 @@ pub struct Metrics {
     pub cache: CacheMetrics,
     choices: ChoiceFamilies,
     pub residency: ResidencyMetrics,
+    pub verifications: VerificationMetrics,
     pub shared_memory: SharedMemoryMetrics,
     pub spans: SpanMetrics,
     pub tls: TlsMetrics,
@@ -173,6 +175,7 @@ impl Metrics {
             cache: CacheMetrics::new(&registry),
             choices: ChoiceFamilies::new(&registry),
             residency: ResidencyMetrics::new(&registry),
+            verifications: VerificationMetrics::new(&registry),
             shared_memory: SharedMemoryMetrics::new(&registry),
             tls: TlsMetrics::new(&registry),
             access: AccessMetrics::new(&registry),
@@ -435,6 +438,8 @@ mod tests {
         metrics.residency.tell(1, 1, 1);
         metrics.residency.waited(Duration::ZERO);
         metrics.residency.refused("late");
+        metrics.verifications.ended("verified");
+        metrics.verifications.read(1, Duration::ZERO);
         metrics.count_load("m", true);
         metrics.set_builds_failed("m", 0);
         let plans = PlanMetrics::default();

@@ -20,6 +20,7 @@ pub mod shared_memory;
 pub mod spans;
 pub mod tls;
 pub mod trace;
+pub mod verification;
 
 pub use access::{AccessMetrics, TenantMetrics};
 pub use config::TelemetryConfig;
@@ -27,3 +28,4 @@ pub use metrics::{Metrics, ModelMetrics};
 pub use plans::PlanMetrics;
 pub use spans::{Tracer, TracingConfig};
 pub use tls::TlsMetrics;
+pub use verification::VerificationMetrics;

@@ -25,6 +25,7 @@ use crate::batching::Batcher;
 use crate::compress::{CompressError, Samples};
 use crate::config::Config;
 use crate::engine::{Automatic, Batch, Cores, EngineError, Pool, made_up};
+use crate::integrity::{Trust, TrustError};
 use crate::metering::{Meter, SourceError, Stopwatch};
 use crate::repository::{Loading, Repository, RepositoryError, Variant};
 use crate::routing::{Router, is_level};
@@ -56,6 +57,8 @@ pub enum TuneError {
     Repository(#[from] RepositoryError),
     #[error(transparent)]
     Source(#[from] SourceError),
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     #[error(transparent)]
     Rows(#[from] CompressError),
     #[error("the model cannot run on made-up inputs; expected a file of rows (--data), or another extent")]
@@ -160,6 +163,7 @@ async fn repository(
         pool: pool.clone(),
         metrics: Arc::clone(metrics),
         meter: Meter::silent(&config.metering, metrics),
+        trust: Arc::new(Trust::read(&config.signatures)?),
     };
     let repository = Repository::start(settings, loading).await?;
     repository.wait_loaded().await?;

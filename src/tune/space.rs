@@ -39,6 +39,7 @@ impl Setting {
             name: build.name.clone(),
             plan: Arc::clone(&build.plan),
             ensemble: None,
+            signer: build.signer.clone(),
             signature: build.signature.clone(),
             settings,
             metrics: Arc::clone(&build.metrics),

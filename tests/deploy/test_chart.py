@@ -43,6 +43,8 @@ MISTAKES = [
     ({"service": {"httpPort": 70000}}, "httpPort"),
     ({"config": {"tls": {"certificate": "/tls/tls.crt"}}}, "tls"),
     ({"config": {"tls": {"listeners": ["http", "admin"]}}}, "tls"),
+    ({"config": {"signatures": {"policy": "off"}}}, "signatures"),
+    ({"signatures": {"policy": "off"}}, "policy"),
 ]
 
 
@@ -121,6 +123,10 @@ def test_the_server_takes_its_configuration(case, tmp_path):
         wanted["tls"] = {**secret, "listeners": ["http", "grpc"]}
     if "access" in CASES[case]:
         wanted["access"] |= {"tenants_file": "/access/tenants.toml", "jwks_file": "/access/jwks.json"}
+    if "signatures" in CASES[case]:
+        found = {"keys": ["/signatures/a.pub", "/signatures/b.pub"], "certificates": ["/signatures/root.pem"], "policy": "warn"}
+        wanted["signatures"] |= found
+        assert {"name": "signatures", "configMap": {"name": "signers"}} in pod(case)["volumes"]
     assert config == wanted
     for room, fields in config.items():
         for key, value in fields.items():
@@ -129,9 +135,10 @@ def test_the_server_takes_its_configuration(case, tmp_path):
             assert isinstance(value, (float, int) if default is float else default), f"{room}.{key}"
     file = tmp_path / "config.toml"
     file.write_text(text)
-    # The secrets are not here.
+    # Neither secrets nor signers' keys are not here.
     without = {f"KINGLET__TLS__{key}": "" for key in ("CERTIFICATE", "KEY", "CLIENT_AUTHORITIES")}
     without |= {f"KINGLET__ACCESS__{key}": "" for key in ("TENANTS_FILE", "JWKS_FILE")}
+    without["KINGLET__SIGNATURES__POLICY"] = "off"
     assert "valid" in checks("--config", file, "--repository", "models", environment=without)
 
 

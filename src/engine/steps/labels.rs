@@ -1,10 +1,9 @@
 //! The labels step: the highest scores of each row, with their names.
 
-use std::path::Path;
-
 use serde::Deserialize;
 
 use super::{Built, Step, StepLimits, batch_axis, files, tensor, wrong};
+use crate::engine::sealed::Within;
 use crate::engine::{BatchInput, Cores, Dim, EngineError, Merging, TensorSpec};
 use crate::tensor::{DType, Shape, Tensor, by_number, highest};
 
@@ -42,11 +41,11 @@ struct Labels {
     limits: StepLimits,
 }
 
-pub(super) fn build(settings: &LabelsSettings, folder: &Path, limits: &StepLimits) -> Result<Built, EngineError> {
+pub(super) fn build(settings: &LabelsSettings, within: Within<'_>, limits: &StepLimits) -> Result<Built, EngineError> {
     let names = match (&settings.names, &settings.names_file) {
         (Some(names), None) => names.clone(),
         (None, Some(file)) => {
-            let text = files::read_text("labels", folder, file, limits)?;
+            let text = files::read_text("labels", within, file, limits)?;
             text.lines().map(str::to_owned).collect()
         }
         _ => return Err(wrong("labels", "either names or names_file")),
@@ -124,6 +123,8 @@ const ELEMENT_BYTES: usize = 16;
 #[cfg(test)]
 mod tests {
     use std::fs;
+
+    use std::path::Path;
 
     use super::*;
     use crate::engine::LoadOptions;

@@ -23,6 +23,7 @@ use super::{
     Batch, BatchInput, Cores, Dim, EngineError, Executed, LoadOptions, Merging, Part, Plan, Signature, TensorSpec,
     batch,
 };
+use crate::engine::sealed::Within;
 use crate::infer::ComputeTimes;
 use crate::tensor::{DType, Elements, Shape, Tensor};
 
@@ -47,11 +48,12 @@ pub enum StepSettings {
 /// When settings contradict each other, or a file cannot be used; the error says what was expected.
 pub fn plan(settings: &StepSettings, folder: &Path, options: &LoadOptions) -> Result<Box<dyn Plan>, EngineError> {
     let limits = StepLimits::new(options);
+    let within = Within { folder, sealed: options.sealed.as_deref() };
     let built = match settings {
         StepSettings::Image(settings) => image::build(settings, &limits)?,
-        StepSettings::Text(settings) => text::build(settings, folder, &limits)?,
+        StepSettings::Text(settings) => text::build(settings, within, &limits)?,
         StepSettings::Pool(settings) => pool::build(*settings, &limits),
-        StepSettings::Labels(settings) => labels::build(settings, folder, &limits)?,
+        StepSettings::Labels(settings) => labels::build(settings, within, &limits)?,
     };
     let part = Part {
         engine: NAME,

@@ -35,13 +35,15 @@ pub(super) async fn metadata(
     let versions = all_ready(frontend, &variant.model).iter().map(|variant| variant.version.to_string()).collect();
     let tensors = |specs: &[TensorSpec]| specs.iter().map(tensor).collect();
     let variants = Some(frontend.variants(&variant).join(",")).filter(|names| !names.is_empty());
+    let variants = variants.map(|names| ("variants".to_owned(), names));
+    let signer = variant.signer.as_deref().map(|signer| ("signer".to_owned(), signer.to_owned()));
     Ok(ModelMetadataResponse {
         name: variant.model.to_string(),
         versions,
         platform: triton::platform(&variant).to_owned(),
         inputs: tensors(&variant.signature.inputs),
         outputs: tensors(&variant.signature.outputs),
-        properties: variants.into_iter().map(|names| ("variants".to_owned(), names)).collect(),
+        properties: variants.into_iter().chain(signer).collect(),
     })
 }
 

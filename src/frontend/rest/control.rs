@@ -39,6 +39,9 @@ pub(super) async fn index(
             if !entry.variants.is_empty() {
                 line["variants"] = entry.variants.iter().map(variant).collect();
             }
+            if let Some(signer) = &entry.signer {
+                line["signer"] = signer.as_ref().into();
+            }
             line["state"] = entry.state.map_or("UNAVAILABLE", |state| state.as_str()).into();
             line
         })
@@ -47,7 +50,11 @@ pub(super) async fn index(
 }
 
 fn variant(entry: &VariantEntry) -> Value {
-    json!({ "name": entry.name.as_str(), "state": entry.state.as_str(), "reason": entry.reason })
+    let mut line = json!({ "name": entry.name.as_str(), "state": entry.state.as_str(), "reason": entry.reason });
+    if let Some(signer) = &entry.signer {
+        line["signer"] = signer.as_ref().into();
+    }
+    line
 }
 
 pub(super) async fn load(

@@ -81,6 +81,9 @@ pub(super) async fn metadata(
     if !variants.is_empty() {
         metadata["variants"] = variants.into();
     }
+    if let Some(signer) = &variant.signer {
+        metadata["signer"] = signer.as_ref().into();
+    }
     Ok(respond::json(&metadata))
 }
 

@@ -16,15 +16,17 @@ use crate::metering::{Costs, Statistics};
 use crate::repository::declared::{BatchAxis, Declared};
 use crate::repository::entry::Name;
 use crate::repository::error::LoadError;
+use crate::repository::files::Source;
 use crate::repository::fingerprint::Stamp;
 use crate::repository::layout::Place;
 use crate::repository::loader::{Failure, Loader, Outcome, Serving, Target, Whole, without_paths};
 use crate::repository::profile::Profile;
 use crate::repository::resolve::{self, Defaults};
 use crate::repository::samples;
-use crate::repository::survey::Survey;
+use crate::repository::survey::{self, Survey};
 use crate::repository::variant::Variant;
 use crate::repository::variants::Variants;
+use crate::repository::vouched::{Part, Seal, Vouched};
 use crate::repository::workers::Seat;
 use crate::telemetry::PlanMetrics;
 
@@ -33,6 +35,7 @@ use crate::telemetry::PlanMetrics;
 pub(in super::super) struct Unlinked {
     place: Option<Place>,
     pub(super) stamp: Option<Stamp>,
+    vouched: Option<Arc<Vouched>>,
     pub(super) declared: Declared,
     pub(super) versions: BTreeMap<VersionId, Result<Parts, Failure>>,
 }
@@ -77,7 +80,7 @@ impl Unlinked {
     /// With what is known of other models alone.
     pub(in super::super) fn without_parts(&self) -> Self {
         let (place, stamp, declared) = (self.place.clone(), self.stamp.clone(), self.declared.clone());
-        Self { place, stamp, declared, versions: BTreeMap::new() }
+        Self { place, stamp, vouched: self.vouched.clone(), declared, versions: BTreeMap::new() }
     }
 
     /// What its own builds hold.
@@ -107,7 +110,7 @@ impl Loader {
         let mut versions = BTreeMap::new();
         for (id, folder) in std::mem::take(&mut survey.folders) {
             let before = serving.get(&id).map(|serving| &*serving.variant);
-            let own = self.own_steps(seat, (name, id), &folder, &survey.declared, before).await;
+            let own = self.own_steps(seat, (name, id), &folder, &survey, before).await;
             let statistics = before.map(|before| Arc::clone(&before.statistics)).unwrap_or_default();
             let parts = own.map(|own| Parts { folder: folder.clone(), own, statistics });
             let failed = |error: LoadError| Failure { reason: without_paths(&error, &folder), is_absent: false };
@@ -120,7 +123,8 @@ impl Loader {
                 }
             }
         }
-        Ok(Unlinked { place: survey.place, stamp: survey.stamp, declared: survey.declared, versions })
+        let Survey { place, stamp, vouched, declared, .. } = survey;
+        Ok(Unlinked { place, stamp, vouched, declared, versions })
     }
 
     async fn own_steps(
@@ -128,10 +132,11 @@ impl Loader {
         seat: &Seat,
         (model, version): (&ModelName, VersionId),
         folder: &std::path::Path,
-        declared: &Declared,
+        whole: &Survey,
         before: Option<&Variant>,
     ) -> Result<BTreeMap<usize, Arc<Variant>>, LoadError> {
-        let survey = Survey::of_settings(of_steps(declared));
+        let declared = &whole.declared;
+        let survey = Survey::of_settings(of_steps(declared), whole.vouched.clone());
         let mut own = BTreeMap::new();
         for (at, step) in declared.steps.iter().enumerate() {
             let (file, said) = match &step.runs {
@@ -192,20 +197,26 @@ impl Loader {
         let (batching, cores) = (self.with.batching.clone(), self.with.pool.size());
         let folder = unlinked.place.as_ref().and_then(Place::folder).map(ToOwned::to_owned);
         let accuracy = declared.accuracy.own;
+        let (vouched, lies) = (unlinked.vouched.clone(), parts.folder.clone());
         let resolve = move || {
+            let part = Part { version: Some(id), variant: None, folder: &lies };
+            let Seal { sealed, signer } = survey::seal(vouched.as_deref(), part)?;
+            let folder = folder.map(|folder| Source::of(&folder, sealed));
             let defaults = Defaults { batching: &batching, cores };
-            let mut resolved = resolve::resolve(declared, plan, folder.as_deref(), defaults)?;
+            let mut resolved = resolve::resolve(declared, plan, folder.as_ref(), defaults)?;
             resolved.settings.model_file.clear();
-            samples::ship(&mut resolved, folder.as_deref());
-            Ok::<_, LoadError>(resolved)
+            samples::ship(&mut resolved, folder.as_ref());
+            Ok::<_, LoadError>((resolved, signer))
         };
-        let resolved = seat.run(resolve).await.map_err(|_| LoadError::Panicked("reading the model's settings"))??;
+        let (resolved, signer) =
+            seat.run(resolve).await.map_err(|_| LoadError::Panicked("reading the model's settings"))??;
         let whole = Whole {
             resolved,
             profile: Profile::new(accuracy, None, Costs::default()),
             statistics: Arc::clone(&parts.statistics),
             plans: PlanMetrics::default(),
             ensemble: Some(ensemble),
+            signer,
             took: started.elapsed(),
         };
         Ok(self.finish(name, id, None, whole))

@@ -3,13 +3,12 @@
 //! Pure but for the labels' files: contradictions are errors that say what was expected and what came.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use super::alone::ServedAlone;
 use super::batching_defaults::BatchingConfig;
 use super::declared::{BatchAxis, Declared, DeclaredTensor, Labels};
 use super::error::{ConfigError, LoadError};
-use super::files::{self, TEXT_BYTES_MAX};
+use super::files::{Source, TEXT_BYTES_MAX};
 use super::layout::MANIFEST;
 use super::settings::{BatchSettings, ClassLabels, ModelSettings, Reshape};
 use super::shapes::{self, Described};
@@ -45,7 +44,7 @@ impl Resolved {
 pub(super) fn resolve(
     declared: Declared,
     plan: Box<dyn Plan>,
-    folder: Option<&Path>,
+    folder: Option<&Source>,
     defaults: Defaults<'_>,
 ) -> Result<Resolved, LoadError> {
     let mut notes = declared.warnings.clone();
@@ -230,7 +229,7 @@ fn check_batching(settings: &BatchSettings) -> Result<(), ConfigError> {
 fn labels(
     declared: &BTreeMap<String, Labels>,
     signature: &Signature,
-    folder: Option<&Path>,
+    folder: Option<&Source>,
 ) -> Result<BTreeMap<String, ClassLabels>, LoadError> {
     let mut labels = BTreeMap::new();
     for (output, given) in declared {
@@ -242,7 +241,7 @@ fn labels(
         let list = match given {
             Labels::Given(list) => ClassLabels { names: list.as_slice().into(), file: String::new() },
             Labels::File(name) => {
-                let text = folder.map(|folder| files::read_text(folder, name, TEXT_BYTES_MAX)).transpose()?.flatten();
+                let text = folder.map(|folder| folder.read_text(name, TEXT_BYTES_MAX)).transpose()?.flatten();
                 let missing = || LoadError::File { file: name.clone(), reason: "the labels file is missing".into() };
                 let names = text.ok_or_else(missing)?.lines().map(|line| line.trim().to_owned()).collect();
                 ClassLabels { names, file: name.clone() }

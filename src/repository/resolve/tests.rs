@@ -1,6 +1,7 @@
 //! Settings against models of several shapes.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Duration;
 
 use super::super::declared::DeclaredQueue;
@@ -24,7 +25,9 @@ fn defaults() -> BatchingConfig {
 fn resolve_declared(model: &str, declared: Declared, folder: Option<&Path>) -> Result<Resolved, String> {
     let plan = Box::new(FakeEngine::default().plan(model));
     let batching = defaults();
-    resolve(declared, plan, folder, Defaults { batching: &batching, cores: 4 }).map_err(|error| error.to_string())
+    let folder = folder.map(|folder| Source::of(folder, None));
+    resolve(declared, plan, folder.as_ref(), Defaults { batching: &batching, cores: 4 })
+        .map_err(|error| error.to_string())
 }
 
 fn with_pbtxt(model: &str, text: &str) -> Result<Resolved, String> {

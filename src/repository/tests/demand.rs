@@ -160,7 +160,7 @@ async fn a_smaller_limit_holds_at_once() {
     let mut smaller = config(house.folder.path().to_owned(), Control::Demand);
     smaller.demand_bytes_max = ByteSize(1000);
     let Loading { batching, options, .. } = loading(&house.engine, &house.metrics);
-    house.repository.reconfigure(smaller, batching, options).await.unwrap();
+    house.repository.reconfigure(smaller, batching, options, None).await.unwrap();
     assert_eq!(house.loaded(), ["b"]);
 }
 

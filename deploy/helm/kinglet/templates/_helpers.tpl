@@ -65,6 +65,14 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- $config = set $config "access" (merge (default dict $config.access) $access) -}}
 {{- end -}}
 {{- end -}}
+{{- with .Values.signatures -}}
+{{- if .configMapName -}}
+{{- $signatures := dict "policy" .policy "keys" list "certificates" list -}}
+{{- range .keys }}{{ $signatures = set $signatures "keys" (append $signatures.keys (printf "/signatures/%s" .)) }}{{ end -}}
+{{- range .certificates }}{{ $signatures = set $signatures "certificates" (append $signatures.certificates (printf "/signatures/%s" .)) }}{{ end -}}
+{{- $config = set $config "signatures" (merge (default dict $config.signatures) $signatures) -}}
+{{- end -}}
+{{- end -}}
 {{- range $room, $fields := $config }}
 [{{ $room }}]
 {{- range $key, $value := $fields }}

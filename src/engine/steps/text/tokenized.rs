@@ -1,12 +1,12 @@
 //! Texts through Hugging Face's tokenizers: cut, counted and padded.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 
 use tokenizers::{PaddingDirection, PaddingParams, PaddingStrategy, PostProcessor, Tokenizer, TruncationParams};
 
 use super::super::{Built, Step, StepLimits, batch_axis, elements, files, in_rows, tensor, wrong};
 use super::{PaddedTo, TextOutput, TextSettings};
+use crate::engine::sealed::Within;
 use crate::engine::{BatchInput, Cores, Dim, EngineError, Merging, TensorSpec};
 use crate::tensor::{DType, Shape, Tensor};
 
@@ -27,13 +27,13 @@ struct Tokens {
 
 pub(in crate::engine::steps) fn build(
     settings: &TextSettings,
-    folder: &Path,
+    within: Within<'_>,
     limits: &StepLimits,
 ) -> Result<Built, EngineError> {
     if settings.outputs.is_empty() || duplicate(&settings.outputs) {
         return Err(wrong("text", "outputs, each of them once"));
     }
-    let file = files::read("text", folder, &settings.file, limits)?;
+    let file = files::read("text", within, &settings.file, limits)?;
     let mut tokenizer = read(&file, &settings.file)?;
     let tokens_max = truncate(&mut tokenizer, settings)?;
     let padding = padding(&tokenizer, settings, tokens_max)?;
