@@ -152,10 +152,11 @@ impl FileStamp {
     }
 }
 
-/// The files of a model, as stamps know them.
+/// The files of a model, as stamps know them, in order.
 pub(super) fn paths(root: &Path) -> io::Result<Vec<String>> {
     let mut paths = Vec::new();
     walk(root, "", &mut |file| paths.push(file.path))?;
+    paths.sort();
     Ok(paths)
 }
 
