@@ -11,6 +11,7 @@ use prometheus::{
 };
 
 use super::access::AccessMetrics;
+use super::admission::AdmissionRefused;
 use super::budgets::{BudgetMetrics, ChoiceFamilies, ChoiceMetrics};
 use super::cache::CacheMetrics;
 use super::catalogue::{self, Kind, Metric};
@@ -92,18 +93,6 @@ pub struct ModelMetrics {
     pub memory: IntGauge,
     pub load_duration: Gauge,
     pub choices: ChoiceMetrics,
-}
-
-/// Refusals at the door, by reason.
-#[derive(Clone, Debug)]
-pub struct AdmissionRefused {
-    /// Too many requests in flight.
-    pub requests: IntCounter,
-    /// Too many bytes in flight.
-    pub bytes: IntCounter,
-    /// Too many bytes arriving, and too many of answers that nobody has taken.
-    pub receiving: IntCounter,
-    pub leaving: IntCounter,
 }
 
 /// The stages of a request, one histogram each.
@@ -352,14 +341,6 @@ impl ModelMetrics {
         self.batches[reason as usize].inc();
         #[expect(clippy::cast_precision_loss, reason = "rows of a batch are far below 2^52")]
         self.batch_rows.observe(rows as f64);
-    }
-}
-
-impl AdmissionRefused {
-    fn of(family: &IntCounterVec) -> Self {
-        let reason = |name| family.with_label_values(&[name]);
-        let [requests, bytes, receiving, leaving] = ["requests", "bytes", "receiving", "leaving"].map(reason);
-        Self { requests, bytes, receiving, leaving }
     }
 }
 

@@ -6,6 +6,7 @@
 //! observes it, through the handles of this one.
 
 pub mod access;
+pub mod admission;
 pub mod budgets;
 pub mod cache;
 pub mod catalogue;
