@@ -4,6 +4,7 @@
 //! rooms above it here (`tests/tidy.rs` holds that).
 #![forbid(unsafe_code)]
 
+pub mod digest;
 pub mod error;
 pub mod infer;
 pub mod proto;

@@ -15,8 +15,6 @@ mod tests;
 mod token;
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -35,11 +33,11 @@ pub use token::TokenError;
 
 use self::audit::Audit;
 use self::caller::Known;
-use self::key::Digest;
 use self::tenants::Tenants;
 use self::token::{Expected, KeySet, Verified};
+use crate::digest::Digest;
 use crate::telemetry::AccessMetrics;
-use crate::watched::{self, Wake, Watched};
+use crate::watched::{self, Seen, Wake, Watched};
 
 /// Who is known. Off, everyone is anyone.
 #[derive(Clone, Debug)]
@@ -54,8 +52,7 @@ pub struct Access {
 struct Inner {
     config: AccessConfig,
     current: ArcSwap<Snapshot>,
-    /// What was read last, whether it was taken or not; `None` where it could not be read.
-    seen: Mutex<Option<Contents>>,
+    seen: Seen<Contents>,
     wake: Wake,
     metrics: AccessMetrics,
     audit: Arc<Audit>,
@@ -110,7 +107,7 @@ impl Access {
             let contents = Contents::read(config)?;
             let current = ArcSwap::from_pointee(contents.settle(config, None, (&metrics, &audit))?);
             let (wake, woken) = watched::pair();
-            let (config, seen) = (config.clone(), Mutex::new(Some(contents)));
+            let (config, seen) = (config.clone(), Seen::first(contents));
             let inner = Arc::new(Inner { config, current, seen, wake, metrics, audit });
             woken.watch("kinglet-access", &inner, inner.config.reload_interval.0).map_err(AccessError::Thread)?;
             access.known = Some(inner);
@@ -264,29 +261,18 @@ impl Contents {
 impl Watched for Inner {
     /// What cannot be taken leaves those who are known: it is told once.
     fn look(&self) {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let contents = match Contents::read(&self.config) {
-            Ok(contents) => contents,
-            Err(_) if seen.is_none() => return,
-            Err(error) => {
-                *seen = None;
-                return self.not_taken(&error);
-            }
-        };
-        if seen.as_ref() == Some(&contents) {
-            return;
-        }
         let before = self.current.load();
-        let settled = contents.settle(&self.config, Some(&before.tenants), (&self.metrics, &self.audit));
-        *seen = Some(contents);
-        match settled {
-            Ok(snapshot) => {
+        let settle =
+            |contents: &Contents| contents.settle(&self.config, Some(&before.tenants), (&self.metrics, &self.audit));
+        match self.seen.look(|| Contents::read(&self.config), settle) {
+            None => {}
+            Some(Ok(snapshot)) => {
                 let (tenants, keys) = (snapshot.tenants.by_name.len(), snapshot.tenants.by_key.len());
                 tracing::info!(target: AUDIT, tenants, keys, "tenants and keys taken anew");
                 before.tenants.forget_absent(&snapshot.tenants, &self.metrics);
                 self.current.store(Arc::new(snapshot));
             }
-            Err(error) => self.not_taken(&error),
+            Some(Err(error)) => self.not_taken(&error),
         }
     }
 }
@@ -299,13 +285,7 @@ impl Inner {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, AccessError> {
-    let unreadable = |source| AccessError::Unreadable { path: path.to_owned(), source };
-    let mut contents = Vec::new();
-    let length = File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut contents));
-    match length.map_err(unreadable)? as u64 > FILE_BYTES_MAX {
-        true => Err(unreadable(std::io::ErrorKind::FileTooLarge.into())),
-        false => Ok(contents),
-    }
+    watched::contents(path, FILE_BYTES_MAX).map_err(|source| AccessError::Unreadable { path: path.to_owned(), source })
 }
 
 /// Words in one text, or texts in a list; those of other services stand beside ours.

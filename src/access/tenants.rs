@@ -14,9 +14,10 @@ use x509_cert::der::DateTime;
 use super::Proof;
 use super::audit::Audit;
 use super::caller::{Caller, Known};
-use super::key::Digest;
+use super::key;
 use super::quota::{Allowance, Spent};
 use super::scope::Scope;
+use crate::digest::Digest;
 use crate::telemetry::{AccessMetrics, TenantMetrics};
 use crate::units::Span;
 
@@ -136,6 +137,7 @@ struct Written {
 #[serde(deny_unknown_fields)]
 struct WrittenKey {
     name: String,
+    #[serde(deserialize_with = "key::digest")]
     sha256: Digest,
     scopes: Option<Vec<Scope>>,
     ends: Option<End>,

@@ -11,7 +11,7 @@ use ring::signature::{self, RsaParameters, RsaPublicKeyComponents, UnparsedPubli
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::key::Digest;
+use crate::digest::Digest;
 
 /// The public keys of whoever issues tokens.
 #[derive(Debug, Default)]

@@ -5,7 +5,8 @@ use std::io::{BufRead, stdin};
 use anyhow::{Context, anyhow};
 
 use super::{Failure, print};
-use crate::access::key::{Digest, generate};
+use crate::access::key::generate;
+use crate::digest::Digest;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {

@@ -7,14 +7,12 @@
 mod bundle;
 mod certificate;
 pub mod config;
-mod digest;
 mod statement;
 #[cfg(test)]
 mod tests;
 mod trust;
 
 pub use config::{Policy, SignaturesConfig};
-pub use digest::{Digest, WrongDigest};
 pub use statement::{SINGLE, Statement, is_within, relative};
 pub use trust::{Signed, Signer, Trust, TrustError};
 

@@ -8,8 +8,9 @@ use std::path::{Component, Path};
 use ring::digest::{Context, SHA256};
 use serde::Deserialize;
 
+use super::SignatureError;
 use super::bundle::shown;
-use super::{Digest, SignatureError};
+use crate::digest::Digest;
 
 /// The files that somebody vouches for.
 #[derive(Clone, Debug, PartialEq, Eq)]

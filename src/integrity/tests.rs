@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::bundle::Bundle;
 use super::*;
+use crate::digest::Digest;
 use crate::units::ByteSize;
 
 /// What is done to a signature, and how it is refused then.

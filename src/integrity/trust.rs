@@ -1,8 +1,7 @@
 //! Whom an operator trusts: public keys and roots of certificates from files, and what a signature must be to count.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -18,7 +17,9 @@ use x509_cert::spki::SubjectPublicKeyInfoRef;
 use super::bundle::{Bundle, Material};
 use super::certificate;
 use super::config::{Policy, SignaturesConfig};
-use super::{Digest, SignatureError, Statement};
+use super::{SignatureError, Statement};
+use crate::digest::Digest;
+use crate::watched;
 
 /// Keys and roots as they were read, with the settings that go with them.
 #[derive(Clone)]
@@ -204,13 +205,7 @@ fn roots(path: &Path, text: &[u8]) -> Result<Vec<TrustAnchor<'static>>, TrustErr
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TrustError> {
-    let unreadable = |source| TrustError::Unreadable { path: path.to_owned(), source };
-    let mut contents = Vec::new();
-    let length = File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut contents));
-    match length.map_err(unreadable)? as u64 > FILE_BYTES_MAX {
-        true => Err(unreadable(io::ErrorKind::FileTooLarge.into())),
-        false => Ok(contents),
-    }
+    watched::contents(path, FILE_BYTES_MAX).map_err(|source| TrustError::Unreadable { path: path.to_owned(), source })
 }
 
 /// Equal where nothing would be decided otherwise.

@@ -8,9 +8,9 @@ use std::time::Duration;
 use super::ensemble::DeclaredStep;
 use super::settings::{QueuePolicy, TimeoutAction, WarmUp};
 use super::versions::VersionPolicy;
+use crate::digest::Digest;
 use crate::engine::{EngineChoice, Precision};
 use crate::infer::{VariantName, VersionId};
-use crate::integrity::Digest;
 use crate::tensor::DType;
 
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -7,10 +7,11 @@ use std::fmt;
 use std::time::Duration;
 
 use super::config::Control;
+use crate::digest::Digest;
 use crate::engine::EngineError;
 use crate::error::ErrorCode;
 use crate::infer::{ModelName, NameError, VersionId};
-use crate::integrity::{Digest, SignatureError};
+use crate::integrity::SignatureError;
 
 /// Why an operation on the repository failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

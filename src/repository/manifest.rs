@@ -16,9 +16,10 @@ use super::files;
 use super::layout::MANIFEST;
 use super::settings::{TimeoutAction, WarmUp, WarmUpContent, WarmUpInput};
 use super::versions::VersionPolicy;
+use crate::digest::Digest;
 use crate::engine::{EngineChoice, Precision};
 use crate::infer::{VariantName, VersionId};
-use crate::integrity::{self, Digest};
+use crate::integrity;
 use crate::tensor::DType;
 use crate::units::{ByteSize, Span};
 

@@ -16,9 +16,10 @@ use super::files::Source;
 use super::fingerprint;
 use super::layout::{self, CONFIG, MANIFEST, Place};
 use super::variants::FOLDER;
+use crate::digest::Digest;
 use crate::engine::{Sealed, read_beneath};
 use crate::infer::{ModelName, VariantName, VersionId};
-use crate::integrity::{self, Digest, Policy, SINGLE, Signed, Signer, Trust};
+use crate::integrity::{self, Policy, SINGLE, Signed, Signer, Trust};
 use crate::telemetry::VerificationMetrics;
 
 /// What holds for every model.

@@ -7,8 +7,8 @@ use prost_reflect::DescriptorPool;
 use tempfile::TempDir;
 
 use super::*;
-use crate::access::key::Digest;
 use crate::config::Config;
+use crate::digest::Digest;
 use crate::frontend::rest::openapi_tests::all_patterns;
 use crate::proto::{DESCRIPTOR_SET, SERVING_DESCRIPTOR_SET};
 use crate::telemetry::AccessMetrics;

@@ -1,7 +1,5 @@
 //! Certificates, keys and authorities, from PEM files to what a connection is accepted with.
 
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,6 +14,7 @@ use x509_cert::der::Decode;
 
 use super::config::{Demand, TlsConfig, VersionMin};
 use super::{TlsError, provider};
+use crate::watched;
 
 /// Where they are.
 #[derive(Clone, Debug)]
@@ -106,13 +105,7 @@ pub(super) fn certificates(path: &Path, text: &[u8]) -> Result<Vec<CertificateDe
 }
 
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    let unreadable = |source| TlsError::Unreadable { path: path.to_owned(), source };
-    let mut contents = Vec::new();
-    let length = File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut contents));
-    match length.map_err(unreadable)? as u64 > FILE_BYTES_MAX {
-        true => Err(unreadable(io::ErrorKind::FileTooLarge.into())),
-        false => Ok(contents),
-    }
+    watched::contents(path, FILE_BYTES_MAX).map_err(|source| TlsError::Unreadable { path: path.to_owned(), source })
 }
 
 /// In seconds since 1970, where the certificate can be read so far.

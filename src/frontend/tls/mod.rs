@@ -13,7 +13,7 @@ mod unchecked;
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
@@ -25,7 +25,7 @@ pub use unchecked::{Secure, connect};
 
 use self::files::{Contents, Files};
 use crate::telemetry::TlsMetrics;
-use crate::watched::{self, Wake, Watched};
+use crate::watched::{self, Seen, Wake, Watched};
 
 /// What connections are made secure with: the newest files that went together.
 #[derive(Clone)]
@@ -34,8 +34,7 @@ pub struct Tls(Arc<Inner>);
 struct Inner {
     files: Files,
     current: ArcSwap<ServerConfig>,
-    /// What was read last, whether it was taken or not; `None` where it could not be read.
-    seen: Mutex<Option<Contents>>,
+    seen: Seen<Contents>,
     wake: Wake,
     metrics: TlsMetrics,
 }
@@ -70,7 +69,7 @@ impl Tls {
         metrics.ends(ends);
         let current = ArcSwap::from_pointee(settled);
         let (wake, woken) = watched::pair();
-        let tls = Self(Arc::new(Inner { files, current, seen: Mutex::new(Some(seen)), wake, metrics }));
+        let tls = Self(Arc::new(Inner { files, current, seen: Seen::first(seen), wake, metrics }));
         woken.watch("kinglet-tls", &tls.0, config.reload_interval.0).map_err(TlsError::Thread)?;
         Ok(Some(tls))
     }
@@ -101,27 +100,14 @@ impl Watched for Inner {
     /// What does not work leaves what serves: connections are better served with a certificate that ends than with none. It is told
     /// once.
     fn look(&self) {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let contents = match self.files.read() {
-            Ok(contents) => contents,
-            Err(_) if seen.is_none() => return,
-            Err(error) => {
-                *seen = None;
-                return self.not_taken(&error);
-            }
-        };
-        if seen.as_ref() == Some(&contents) {
-            return;
-        }
-        let settled = self.files.settle(&contents);
-        *seen = Some(contents);
-        match settled {
-            Ok((settled, ends)) => {
+        match self.seen.look(|| self.files.read(), |contents| self.files.settle(contents)) {
+            None => {}
+            Some(Ok((settled, ends))) => {
                 self.current.store(Arc::new(settled));
                 self.metrics.ends(ends);
                 tracing::info!("TLS certificate taken anew");
             }
-            Err(error) => self.not_taken(&error),
+            Some(Err(error)) => self.not_taken(&error),
         }
     }
 }

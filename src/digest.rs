@@ -1,11 +1,15 @@
-//! SHA-256 of a file's bytes, and how it is written.
+//! SHA-256, of files and of secrets, and how it is written.
+//!
+//! Two are compared in constant time: how long that takes tells nothing of a secret's.
 
 use std::fmt::{self, Write};
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
 use ring::digest::{SHA256, digest};
+use subtle::ConstantTimeEq;
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub struct Digest([u8; BYTES]);
 
 /// A text that is no digest.
@@ -20,8 +24,22 @@ impl Digest {
         Self(own)
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub fn bytes(&self) -> &[u8] {
         &self.0
+    }
+}
+
+impl PartialEq for Digest {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Eq for Digest {}
+
+impl Hash for Digest {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
     }
 }
 
