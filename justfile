@@ -70,9 +70,9 @@ soak minutes="60" *args:
 perf-analyzer:
     tests/clients/perf_analyzer
 
-# Changed model files against the loader.
-fuzz seconds="600":
-    fuzz/run {{seconds}}
+# Changed inputs against what reads them: models, requests, settings, signatures; each for so long.
+fuzz seconds="600" target="all":
+    fuzz/run {{target}} {{seconds}}
 
 # The suites of the onnx package against the release binary.
 conformance *args:

@@ -16,6 +16,7 @@ use bytes::{Buf, Bytes};
 use futures_util::future::BoxFuture;
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body::{Frame, SizeHint};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
@@ -126,6 +127,15 @@ impl Routes {
 
     pub(super) fn outflow(&self) -> Option<Arc<Outflow>> {
         self.counting.as_ref().map(|counting| Arc::clone(&counting.outflow))
+    }
+
+    /// The answer to a request that came over no connection, for which no limits of heads hold: fuzzing asks so.
+    pub async fn answer(&self, request: Request<Bytes>) -> Response<Body> {
+        match self.call(request.map(Full::new)) {
+            Reply::Routed(future) => future.await.unwrap_or_else(|never| match never {}),
+            Reply::Direct(future) => future.await,
+            Reply::Ready(answer) => answer.unwrap_or_default(),
+        }
     }
 
     pub(super) fn close(&self) {
