@@ -196,13 +196,13 @@ impl Service<Request<Body>> for Edge {
             }
             LOAD => {
                 let calls = Arc::clone(&self.calls);
-                let (_, request) = arriving(&calls.frontend, request, Incoming::unary, Carries::Much);
+                let (_, request) = arriving(&calls.frontend, request, Incoming::small, Carries::Much);
                 Box::pin(async move { Ok(recoded(load(calls, request).await)) })
             }
             _ => {
                 let frontend = &self.calls.frontend;
                 let mut generated = self.generated.clone().max_decoding_message_size(control_bytes_max(frontend));
-                let (_, request) = arriving(frontend, request, Incoming::unary, Carries::Control);
+                let (_, request) = arriving(frontend, request, Incoming::small, Carries::Control);
                 let answer = generated.call(request);
                 Box::pin(async move { answer.await.map(recoded) })
             }

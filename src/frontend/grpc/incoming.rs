@@ -8,10 +8,11 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
-use tonic::Status;
 use tonic::body::Body;
+use tonic::{Code, Status};
 
 use crate::admission::Held;
+use crate::error::ErrorCode;
 use crate::frontend::Refusal;
 use crate::frontend::pace::Pace;
 
@@ -21,19 +22,41 @@ pub(super) struct Incoming {
     held: Held,
     /// Messages follow each other, with any time between them.
     is_stream: bool,
+    /// Whether the decoder tells when a message is whole.
+    tells_whole: bool,
     /// Set when a message is whole, until the body is asked for the next.
     is_whole: AtomicBool,
 }
 
 impl Incoming {
+    /// Of a call that carries neither tensors nor files.
+    pub(super) fn small(held: Held) -> Self {
+        Self { held, is_stream: false, tells_whole: false, is_whole: AtomicBool::new(false) }
+    }
+
     /// Holds its bytes until the call is handed over: the library waits for the end of the body behind the message.
     pub(super) fn unary(held: Held) -> Self {
-        Self { held, is_stream: false, is_whole: AtomicBool::new(false) }
+        Self { tells_whole: true, ..Self::small(held) }
     }
 
     /// Holds the bytes of a message until that is handed over.
     pub(super) fn stream(held: Held) -> Self {
         Self { is_stream: true, ..Self::unary(held) }
+    }
+
+    /// A body that breaks off is its client's doing: the library would take it for an error of ours.
+    fn unbroken(&self, frame: Option<Result<Frame<Bytes>, Status>>) -> Option<Result<Frame<Bytes>, Status>> {
+        let is_within = || self.held.bytes() > 0 && !self.is_whole.load(Ordering::Relaxed);
+        match frame {
+            // Whatever happened to the connection has no code of its own.
+            Some(Err(error)) if error.code() == Code::Unknown => {
+                Some(Err(Refusal::new(ErrorCode::Cancelled, "the client broke its call off").into()))
+            }
+            None if self.tells_whole && is_within() => {
+                Some(Err(Refusal::invalid("expected a whole message, the call ended within it").into()))
+            }
+            frame => frame,
+        }
     }
 
     fn arrived(&self, bytes: u64) -> Result<(), Refusal> {
@@ -99,7 +122,7 @@ impl http_body::Body for Arriving {
                 self.pace.took(piece.len());
                 self.incoming.arrived(piece.len() as u64)?;
             }
-            return Poll::Ready(frame);
+            return Poll::Ready(self.incoming.unbroken(frame));
         }
         // A stream may stay open between its messages; its client's connection is watched instead.
         if self.incoming.is_stream && self.incoming.held.bytes() == 0 {
@@ -125,12 +148,10 @@ mod tests {
     use http_body::Body as _;
     use http_body_util::{BodyExt, StreamBody};
     use tokio::time::{Instant, sleep};
-    use tonic::Code;
 
     use super::*;
     use crate::admission::Admission;
     use crate::config::Config;
-    use crate::error::ErrorCode;
     use crate::frontend::LimitsConfig;
     use crate::units::ByteSize;
 
@@ -162,7 +183,7 @@ mod tests {
             (1024, &[(4, "x")], true),
             (1024, &[(6, "x")], false),
         ] {
-            let incoming = Arc::new(Incoming::unary(admission(10).receive()));
+            let incoming = Arc::new(Incoming::small(admission(10).receive()));
             let body = Arriving::new(late(pieces), incoming, pace(rate));
             assert!(!body.is_end_stream());
             let refused = body.collect().await.err().map(|status| status.code());
@@ -191,6 +212,21 @@ mod tests {
         assert_eq!(admission.receiving_bytes(), 0);
     }
 
+    #[tokio::test]
+    async fn a_message_that_breaks_off_is_its_clients_doing() {
+        let admission = admission(10);
+        let collected = |counts: fn(Held) -> Incoming| {
+            let incoming = Arc::new(counts(admission.receive()));
+            Arriving::new(late(&[(0, "ha"), (0, "lf")]), incoming, pace(0)).collect()
+        };
+        assert_eq!(collected(Incoming::unary).await.unwrap_err().code(), Code::InvalidArgument);
+        assert_eq!(collected(Incoming::stream).await.unwrap_err().code(), Code::InvalidArgument);
+        assert!(collected(Incoming::small).await.is_ok());
+        let reset = Body::new(StreamBody::new(stream::iter([Err::<Frame<Bytes>, _>(Status::unknown("reset"))])));
+        let body = Arriving::new(reset, Arc::new(Incoming::unary(admission.receive())), pace(0));
+        assert_eq!(body.collect().await.unwrap_err().code(), Code::Cancelled);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_busy_stream_may_last() {
         let incoming = Arc::new(Incoming::stream(admission(10).receive()));
@@ -211,7 +247,7 @@ mod tests {
         let other = admission.receive();
         other.grow(7).unwrap();
         let body = || {
-            let incoming = Arc::new(Incoming::unary(admission.receive()));
+            let incoming = Arc::new(Incoming::small(admission.receive()));
             Arriving::new(late(&[(0, "ab"), (0, "cd")]), incoming, pace(0))
         };
         let status = body().collect().await.unwrap_err();

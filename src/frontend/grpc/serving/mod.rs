@@ -112,7 +112,7 @@ where
     if !is_grpc(request.headers()) {
         return strangers::refusal(request.headers());
     }
-    let (_, request) = arriving(frontend, request.map(Body::new), Incoming::unary, Carries::Control);
+    let (_, request) = arriving(frontend, request.map(Body::new), Incoming::small, Carries::Control);
     let answer = match generated.call(request).await {
         Ok(answer) => recoded(answer),
         Err(never) => match never {},
