@@ -49,9 +49,7 @@ impl Incoming {
         let is_within = || self.held.bytes() > 0 && !self.is_whole.load(Ordering::Relaxed);
         match frame {
             // Whatever happened to the connection has no code of its own.
-            Some(Err(error)) if error.code() == Code::Unknown => {
-                Some(Err(Refusal::new(ErrorCode::Cancelled, "the client broke its call off").into()))
-            }
+            Some(Err(error)) if matches!(error.code(), Code::Cancelled | Code::Unknown) => Some(Err(broken_off())),
             None if self.tells_whole && is_within() => {
                 Some(Err(Refusal::invalid("expected a whole message, the call ended within it").into()))
             }
@@ -92,6 +90,14 @@ impl Incoming {
         }
         Ok(self.held.grow_to(bytes)?)
     }
+}
+
+/// Counted as cancelled. The library passes over a body's error of that code, and finds half a message then; the client is gone
+/// and reads neither.
+fn broken_off() -> Status {
+    let mut status = Status::new(Code::Aborted, "the client broke its call off");
+    status.set_source(Arc::new(Refusal::new(ErrorCode::Cancelled, status.message())));
+    status
 }
 
 /// A request body that must be there in time; of a stream, each of its messages.
@@ -153,6 +159,7 @@ mod tests {
     use crate::admission::Admission;
     use crate::config::Config;
     use crate::frontend::LimitsConfig;
+    use crate::frontend::grpc::status;
     use crate::units::ByteSize;
 
     fn admission(receiving_bytes_max: u64) -> Admission {
@@ -222,9 +229,11 @@ mod tests {
         assert_eq!(collected(Incoming::unary).await.unwrap_err().code(), Code::InvalidArgument);
         assert_eq!(collected(Incoming::stream).await.unwrap_err().code(), Code::InvalidArgument);
         assert!(collected(Incoming::small).await.is_ok());
-        let reset = Body::new(StreamBody::new(stream::iter([Err::<Frame<Bytes>, _>(Status::unknown("reset"))])));
-        let body = Arriving::new(reset, Arc::new(Incoming::unary(admission.receive())), pace(0));
-        assert_eq!(body.collect().await.unwrap_err().code(), Code::Cancelled);
+        for error in [Status::unknown("reset"), Status::cancelled("reset")] {
+            let reset = Body::new(StreamBody::new(stream::iter([Err::<Frame<Bytes>, _>(error)])));
+            let body = Arriving::new(reset, Arc::new(Incoming::unary(admission.receive())), pace(0));
+            assert_eq!(status::code(&body.collect().await.unwrap_err()), ErrorCode::Cancelled);
+        }
     }
 
     #[tokio::test(start_paused = true)]
