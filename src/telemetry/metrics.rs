@@ -437,6 +437,9 @@ mod tests {
             let line = format!("# TYPE {} {}", metric.name, metric.kind.as_str());
             assert!(text.contains(&line), "{} is not exported", metric.name);
         }
+        for named in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()) {
+            assert!(catalogue::ALL.iter().any(|metric| metric.name == named), "{named} is not in the catalogue");
+        }
         assert!(text.contains(r#"kinglet_plan_builds_total{model="m",version="1"} 2"#));
         assert!(text.contains(r#"kinglet_plan_build_seconds_total{model="m",version="1"} 2"#));
     }
